@@ -1,0 +1,49 @@
+# Every target sets up .venv first; a second call finds it done.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+# DVC starts its stages and its experiment queue from PATH, so an unactivated venv must be put there.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: help setup repro test test-slow lint format lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv from requirements.lock (hash-checked)
+
+$(STAMP): requirements.lock pyproject.toml build-constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	uv pip install --quiet --require-hashes --build-constraint build-constraints.txt -r requirements.lock
+	uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+repro: setup  ## run the pipeline (dvc repro) and print the results table
+	dvc repro
+	@cat RESULTS.md
+
+test: setup  ## run the test suite (CPU, offline)
+	python -m pytest
+
+test-slow: setup  ## run the tests that take minutes
+	python -m pytest -m slow
+
+lint: setup  ## check style (ruff) and types (pyright)
+	ruff check .
+	ruff format --check .
+	pyright
+
+format: setup  ## apply ruff's fixes and format
+	ruff check --fix .
+	ruff format .
+
+lock: setup  ## resolve requirements.lock anew from pyproject.toml
+	uv pip compile --quiet --python-version 3.10 --universal --generate-hashes --all-extras \
+		--no-emit-index-url --no-emit-find-links \
+		--build-constraint build-constraints.txt --custom-compile-command "make lock" \
+		pyproject.toml -o requirements.lock
+
+clean:  ## remove the virtual environment
+	rm -rf $(VENV)
