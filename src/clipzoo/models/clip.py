@@ -7,6 +7,7 @@ metadata, what is needed to build it again: architecture, activation, input size
 import difflib
 import hashlib
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def open_clip_name(arch: str) -> str:
 def input_size(arch: str, input_px: int) -> int:
     """`input_px` rounded up to a multiple of the vision tower's patch (32 for ResNets)."""
     vision = _model_config(arch)["vision_cfg"]
-    patch = vision.get("patch_size", 32 if isinstance(vision.get("layers"), list) else 1)
+    patch = 32 if isinstance(vision.get("layers"), list) else vision.get("patch_size") or 1
     return math.ceil(input_px / patch) * patch
 
 
@@ -67,13 +68,18 @@ def build_clip(
     """
     name = open_clip_name(arch)
     override = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
-    model = open_clip.create_model(
-        name,
-        pretrained=pretrained,
-        force_image_size=input_size(name, input_px),
-        load_weights=pretrained is not None,
-        **override,
-    )
+    if pretrained is None:
+        logging.disable(logging.WARNING)  # open_clip warns of a random initialisation
+    try:
+        model = open_clip.create_model(
+            name,
+            pretrained=pretrained,
+            force_image_size=input_size(name, input_px),
+            load_weights=pretrained is not None,
+            **override,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     return model.float().eval()
 
 
