@@ -1,0 +1,125 @@
+"""Prompt templates x class names -> token ids and frozen class embeddings.
+
+The class embeddings are the classifier of Text4Vis (arXiv 2207.01297, section 3.2): row k is the text
+tower's embedding of class k's prompt, L2-normalised and never trained. The random and orthogonal
+initialisations are those of the paper's ablation.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipzoo.config import ConfigError
+from clipzoo.models.clip import WeightsError, read_safetensors, write_safetensors
+
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassText:
+    """The text side of one dataset's classes."""
+
+    token_ids: Tensor
+    """[P, K, L] int64: P templates, K classes, L tokens."""
+    class_embeddings: Tensor
+    """[P, K, D] float32, L2-normalised."""
+    class_names: list[str]
+    """K names, in label order."""
+
+
+def class_text_path(dataset: str) -> Path:
+    """Where embed_labels keeps the class text of a dataset."""
+    return Path("data/text") / f"{dataset}.safetensors"
+
+
+def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
+    """Token ids [N, context_length] int64, zero-padded, by the architecture's own tokenizer.
+
+    Raises:
+        ConfigError: the tokenizer must be downloaded and cannot be.
+    """
+    try:
+        tokenizer = open_clip.get_tokenizer(arch, context_length=context_length)
+    except OSError as error:
+        raise ConfigError(
+            f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached: {error}"
+        ) from error
+    return tokenizer(texts)
+
+
+@torch.inference_mode()
+def embed_class_names(
+    clip: nn.Module, arch: str, class_names: list[str], templates: list[str]
+) -> ClassText:
+    """Embed every class name in every template with the frozen text tower.
+
+    Args:
+        clip: an open_clip model in evaluation mode.
+        arch: its architecture, which fixes the tokenizer.
+        class_names: K names.
+        templates: P templates with one {} each.
+    """
+    texts = [template.format(name) for template in templates for name in class_names]
+    length = int(getattr(clip, "context_length", 77))
+    token_ids = tokenize(arch, texts, length)
+    encode = clip.encode_text
+    embeddings = torch.cat([encode(batch) for batch in token_ids.split(BATCH)])  # pyright: ignore[reportCallIssue]
+    shape = (len(templates), len(class_names), -1)
+    return ClassText(
+        token_ids=token_ids.view(shape),
+        class_embeddings=functional.normalize(embeddings.float(), dim=-1).view(shape),
+        class_names=class_names,
+    )
+
+
+def random_classifier(num_classes: int, dim: int, seed: int, *, orthogonal: bool) -> Tensor:
+    """Class embeddings [1, K, D] that know nothing of the names, L2-normalised.
+
+    Args:
+        num_classes: K.
+        dim: D.
+        seed: of the draw.
+        orthogonal: rows at right angles to each other (needs K <= D) instead of independent ones.
+
+    Raises:
+        ConfigError: more orthogonal rows than dimensions.
+    """
+    if orthogonal and num_classes > dim:
+        raise ConfigError(
+            f"text.classifier: 'orthogonal' fits at most {dim} classes (embedding size), "
+            f"found {num_classes}; use 'random' or 'text'"
+        )
+    rows = np.random.default_rng(seed).standard_normal((num_classes, dim))
+    if orthogonal:
+        rows = np.linalg.qr(rows.T)[0].T
+    return functional.normalize(torch.from_numpy(rows).float(), dim=-1)[None]
+
+
+def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
+    """Write the class text and its metadata (arch, weights' sha256, templates, classifier)."""
+    tensors = {"token_ids": text.token_ids, "class_embeddings": text.class_embeddings}
+    names = json.dumps(text.class_names, ensure_ascii=False)
+    write_safetensors(
+        {k: v.contiguous().clone() for k, v in tensors.items()},
+        path,
+        {"class_names": names, **metadata},
+    )
+
+
+def load_class_text(dataset: str) -> ClassText:
+    """Read what embed_labels wrote for a dataset.
+
+    Raises:
+        WeightsError: the file is absent or not a class text.
+    """
+    path = class_text_path(dataset)
+    tensors, metadata = read_safetensors(path)
+    if "class_names" not in metadata:
+        raise WeightsError(f"{path}: not written by embed_labels (no class_names in its metadata)")
+    return ClassText(class_names=json.loads(metadata["class_names"]), **tensors)

@@ -1,0 +1,46 @@
+"""embed_labels DATASET: class names x prompt templates -> token ids and class embeddings."""
+
+import dataclasses
+import json
+import sys
+
+from clipzoo.config import load_params
+from clipzoo.data.lists import read_labels
+from clipzoo.distributed import run_stage
+from clipzoo.models.clip import CLIP_FILE, file_sha256, load_clip
+from clipzoo.text import class_text_path, embed_class_names, random_classifier, save_class_text
+
+
+def main() -> None:
+    params, dataset = load_params(), sys.argv[1]
+    names = read_labels(f"lists/{dataset}/labels.csv")
+    classifier = params.text.classifier if dataset == params.data.dataset else "text"
+    clip, meta = load_clip()
+    print(
+        f"embed_labels {dataset}: {len(names)} classes x {len(params.text.templates)} templates, "
+        f"text tower of {meta['arch']}, classifier {classifier}",
+        flush=True,
+    )
+    text = embed_class_names(clip, meta["arch"], names, params.text.templates)
+    if classifier != "text":
+        rows = random_classifier(
+            len(names),
+            text.class_embeddings.shape[-1],
+            params.seed,
+            orthogonal=classifier == "orthogonal",
+        )
+        text = dataclasses.replace(text, class_embeddings=rows)
+    path = class_text_path(dataset)
+    save_class_text(
+        text,
+        path,
+        arch=meta["arch"],
+        weights_sha256=file_sha256(CLIP_FILE),
+        templates=json.dumps(params.text.templates, ensure_ascii=False),
+        classifier=classifier,
+    )
+    print(f"wrote {path}: class embeddings {list(text.class_embeddings.shape)}; next: train")
+
+
+if __name__ == "__main__":
+    run_stage(main)
