@@ -1,0 +1,201 @@
+"""Metrics of a set of videos, from probabilities and labels.
+
+Everything is counted over single videos and divided once; results are percentages in full
+precision. Multi-label sets come as 0/1 targets [N, K] in place of labels [N] and have mAP as their
+only metric.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchnet.meter import mAPMeter
+
+RESAMPLES = 10_000
+
+
+class MetricsError(ValueError):
+    """Probabilities and labels that no metric can be computed from."""
+
+
+def evaluate(probabilities: Tensor, labels: Tensor, seed: int) -> dict[str, float]:
+    """Every metric of one set of videos.
+
+    Args:
+        probabilities: [N, K] float, higher is more likely.
+        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1 for a multi-label set.
+        seed: of the bootstrap.
+
+    Returns:
+        top1, ci95_low, ci95_high, top5, mean_class_accuracy and map in percent; map alone for a
+        multi-label set.
+
+    Raises:
+        MetricsError: no videos, a value that is not finite, or shapes and labels that do not fit.
+    """
+    check(probabilities, labels)
+    if labels.dim() == 2:
+        return {"map": mean_average_precision(probabilities, labels)}
+    correct = in_top_k(probabilities, labels, 1)
+    low, high = bootstrap_interval(correct, seed)
+    return {
+        "top1": percent(correct),
+        "ci95_low": low,
+        "ci95_high": high,
+        "top5": percent(in_top_k(probabilities, labels, 5)),
+        "mean_class_accuracy": mean_class_accuracy(correct, labels),
+        "map": mean_average_precision(probabilities, labels),
+    }
+
+
+def check(probabilities: Tensor, labels: Tensor) -> None:
+    """Raise MetricsError unless `probabilities` [N, K] and `labels` ([N] or [N, K]) fit."""
+    shape = list(probabilities.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise MetricsError(
+            f"probabilities have shape {shape}; allowed: [videos, classes], one or more of each"
+        )
+    if list(labels.shape) not in (shape[:1], shape):
+        raise MetricsError(
+            f"labels have shape {list(labels.shape)}; allowed: {shape[:1]} or {shape}"
+        )
+    bad = int((~torch.isfinite(probabilities)).any(dim=1).sum())
+    if bad:
+        raise MetricsError(
+            f"the probabilities of {bad} of {shape[0]} videos are not finite: the model gives NaN "
+            "or infinity; check its training loss or evaluate in fp32"
+        )
+    top = 1 if labels.dim() == 2 else shape[1] - 1
+    wrong = labels[(labels < 0) | (labels > top)]
+    if len(wrong):
+        what = "targets" if labels.dim() == 2 else "labels"
+        raise MetricsError(f"{what}: found {wrong[0].item()}; allowed: 0 to {top}")
+
+
+def in_top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether each video's label is among its k most likely classes.
+
+    Among equal probabilities the lower class id comes first, so a constant score is no better than
+    chance. With K <= k every label is in.
+
+    Args:
+        probabilities: [N, K] float.
+        labels: [N] int64 in [0, K).
+
+    Returns:
+        [N] bool.
+    """
+    own = probabilities.gather(1, labels[:, None])  # [N, 1]
+    lower_id = torch.arange(probabilities.shape[1]) < labels[:, None]  # [N, K]
+    ahead = (probabilities > own) | ((probabilities == own) & lower_id)
+    return ahead.sum(dim=1) < k
+
+
+def percent(correct: Tensor) -> float:
+    """Share of true values of a bool tensor, in percent; the counts are divided once."""
+    return 100 * int(correct.sum()) / correct.numel()
+
+
+def per_class_counts(correct: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Correct videos and videos of each class, both [K] int64, from `correct` [N] bool."""
+    videos = torch.bincount(labels, minlength=num_classes)
+    return torch.bincount(labels[correct], minlength=num_classes), videos
+
+
+def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the accuracy within the class, in percent.
+
+    Classes without videos are left out.
+
+    Args:
+        correct: [N] bool.
+        labels: [N] int64.
+    """
+    hits, videos = per_class_counts(correct, labels, int(labels.max()) + 1)
+    present = videos > 0
+    return 100 * float((hits[present].double() / videos[present]).mean())
+
+
+def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
+
+    As there, a class without positives counts as 0, which lowers the mean.
+
+    Args:
+        probabilities: [N, K] float.
+        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1.
+    """
+    targets = labels
+    if labels.dim() == 1:
+        targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+    with warnings.catch_warnings():
+        # torchnet is older than both deprecations; its results are right all the same.
+        for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        meter = mAPMeter()
+        meter.add(probabilities.float(), targets.long())
+        return 100 * float(meter.value())
+
+
+def bootstrap_interval(correct: Tensor, seed: int) -> tuple[float, float]:
+    """95% percentile interval of an accuracy, in percent, by a bootstrap over videos.
+
+    The number of correct videos among N drawn with replacement is binomial, so all resamples are
+    drawn at once. Where all videos are right (or all wrong) every resample is the same and the
+    interval has width 0.
+
+    Args:
+        correct: [N] bool.
+        seed: of the resamples.
+    """
+    num, hits = correct.numel(), int(correct.sum())
+    draws = np.random.default_rng(seed).binomial(num, hits / num, RESAMPLES)
+    return _interval(draws, num)
+
+
+def paired_interval(correct: Tensor, baseline: Tensor, seed: int) -> tuple[float, float]:
+    """95% interval, in percentage points, of an accuracy minus another's on the same videos.
+
+    Videos are resampled in pairs: each is won, lost or equal, so the counts are multinomial.
+
+    Args:
+        correct: [N] bool.
+        baseline: [N] bool, the same videos in the same order.
+        seed: of the resamples.
+    """
+    num = correct.numel()
+    won, lost = int((correct & ~baseline).sum()), int((baseline & ~correct).sum())
+    shares = np.array([won, lost, num - won - lost]) / num
+    draws = np.random.default_rng(seed).multinomial(num, shares, RESAMPLES)
+    return _interval(draws[:, 0] - draws[:, 1], num)
+
+
+def _interval(counts: np.ndarray, num: int) -> tuple[float, float]:
+    low, high = np.percentile(counts, [2.5, 97.5])
+    return 100 * float(low) / num, 100 * float(high) / num
+
+
+def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:
+    """Write flat JSON with the keys in their order; written beside `path`, then renamed.
+
+    Raises:
+        MetricsError: a value is not a finite number or a string.
+    """
+    for key, value in metrics.items():
+        if not isinstance(value, (int, float, str)):
+            raise MetricsError(
+                f"{path}: {key} is a {type(value).__name__}; allowed: number, string"
+            )
+    try:
+        text = json.dumps(dict(metrics), indent=2, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise MetricsError(f"{path}: a metric is not finite: {dict(metrics)}") from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)

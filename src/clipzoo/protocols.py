@@ -1,0 +1,122 @@
+"""Protocols: which views a video is scored from, and over which classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipzoo import metrics
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""features [N, V, ...] and class embeddings [P, K, D] -> probabilities [N, K]."""
+
+NUM_HALVES = 10
+MIN_HALF_CLASSES = 4
+SINGLE_VIEW = "clip0-centre"
+
+
+def describe_views(clips: int, crops: int, dense: bool = False) -> str:
+    """Views in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame windows."""
+    return f"clips {clips}, crops {crops}, {'dense' if dense else 'uniform'}"
+
+
+def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
+    """Clip 0, centre crop: features [N, V, ...] -> [N, 1, ...].
+
+    Raises:
+        ValueError: no such view among `view_names`.
+    """
+    if SINGLE_VIEW not in view_names:
+        raise ValueError(f"views: found {list(view_names)}; a single view needs {SINGLE_VIEW!r}")
+    index = list(view_names).index(SINGLE_VIEW)
+    return features[:, index : index + 1]
+
+
+def has_single_view(num_views: int, dense: bool) -> bool:
+    """Whether a single view can be told from the views: several of them, and no dense windows.
+
+    The first dense window covers the beginning of a video only; nobody reports it.
+    """
+    return num_views > 1 and not dense
+
+
+def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """`values` with `prefix` before each key."""
+    return {prefix + key: value for key, value in values.items()}
+
+
+def half_classes(num_classes: int, split: int) -> Tensor:
+    """Class ids of half `split`, int64 [K // 2], in the order in which they are drawn.
+
+    The draw is numpy's legacy generator, as in the published protocol: half i is the first half of
+    `numpy.random.RandomState(i).permutation(K)`.
+    """
+    return torch.from_numpy(
+        np.random.RandomState(split).permutation(num_classes)[: num_classes // 2]
+    )
+
+
+def evaluate_halves(
+    score: Score, features: Tensor, labels: Tensor, class_embeddings: Tensor
+) -> dict[str, list[float]]:
+    """Half-class accuracies: only the half's classes compete, on the videos of those classes.
+
+    Args:
+        score: the method's, so that its own normalisation over classes sees the half alone.
+        features: [N, V, ...] of all videos.
+        labels: [N] int64 in [0, K).
+        class_embeddings: [P, K, D].
+
+    Returns:
+        top1 and top5 of each half that has videos, in percent.
+    """
+    result: dict[str, list[float]] = {"top1": [], "top5": []}
+    for split in range(NUM_HALVES):
+        classes = half_classes(class_embeddings.shape[1], split)
+        position = torch.full((class_embeddings.shape[1],), -1)
+        position[classes] = torch.arange(len(classes))
+        chosen = position[labels] >= 0
+        if not chosen.any():
+            continue
+        own = position[labels[chosen]]
+        probabilities = score(features[chosen], class_embeddings[:, classes])
+        metrics.check(probabilities, own)
+        for k in (1, 5):
+            result[f"top{k}"].append(metrics.percent(metrics.in_top_k(probabilities, own, k)))
+    return result
+
+
+def evaluate_zero_shot(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    protocols: Sequence[str],
+    seed: int,
+) -> dict[str, float]:
+    """Full-class and half-class metrics of one model, from its features.
+
+    Args:
+        score: as in `evaluate_halves`.
+        features: [N, V, ...].
+        labels: [N] int64.
+        class_embeddings: [P, K, D].
+        protocols: `full`, `half` or both; a half needs two classes, so `half` is left out of sets
+            with fewer than 4.
+        seed: of the bootstrap.
+
+    Returns:
+        full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and half_top1_std (ddof 0).
+    """
+    result = {}
+    if "full" in protocols:
+        values = metrics.evaluate(score(features, class_embeddings), labels, seed)
+        result["full_top1"] = values["top1"]
+        result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
+        result["full_top5"] = values["top5"]
+    if "half" in protocols and class_embeddings.shape[1] >= MIN_HALF_CLASSES:
+        halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
+        result["half_top1_mean"] = float(np.mean(halves))
+        result["half_top1_std"] = float(np.std(halves))
+    return result
