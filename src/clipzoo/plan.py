@@ -1,0 +1,87 @@
+"""Which clips each optimizer step takes: a function of the seed and the epoch alone.
+
+So neither the number of processes, nor the micro-batch, nor a resume changes it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipzoo.config import Params
+from clipzoo.distributed import rank, world_size
+from clipzoo.models.clip import open_clip_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which clips each optimizer step takes."""
+
+    positions: list[int]
+    """Records of one epoch, before shuffling; few-shot picks are repeated."""
+    batch_size: int
+    epochs: int
+    seed: int
+    max_steps: int | None
+    """Stop after this many steps; None = after all epochs."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last may be smaller, none is dropped."""
+        return math.ceil(len(self.positions) / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run."""
+        steps = self.steps_per_epoch * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def step_positions(self, epoch: int) -> list[list[int]]:
+        """Records of every step of an epoch: a permutation by (seed, epoch), cut into batches."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.positions).tolist()
+        return [
+            order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)
+        ]
+
+    def validates(self, step: int, every_epochs: int) -> bool:
+        """Whether a validation follows after `step` steps: every N epochs and at the end."""
+        if step == self.total_steps:
+            return True
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        return rest == 0 and epoch % every_epochs == 0
+
+
+def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
+    """The plan of a run.
+
+    Args:
+        params: the run.
+        num_records: training records after the few-shot pick.
+        num_all: training records before it: the picks are repeated so that an epoch is as long as one
+            over all records (num_all // num_records times, as the authors do).
+    """
+    repeats = num_all // num_records if params.data.shots else 1
+    stand_in = params.model.weights == "demo"
+    default = open_clip_name(params.model.arch) == open_clip_name(params.demo.arch)
+    return Plan(
+        positions=list(range(num_records)) * repeats,
+        batch_size=params.train.batch_size,
+        epochs=params.train.epochs,
+        seed=params.seed,
+        max_steps=params.demo.other_train_steps if stand_in and not default else None,
+    )
+
+
+def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], float]]:
+    """This process's share of a step as (positions, weight) pairs.
+
+    The weights of all processes' micro-batches add up to the world size, because
+    DistributedDataParallel averages over processes. A process without a clip of its own computes one
+    with weight 0, since every process must take part in the gradient exchange.
+    """
+    mine = batch[rank() :: world_size()]
+    if not mine:
+        return [(batch[:1], 0.0)]
+    scale = world_size() / len(batch)
+    parts = [mine[i : i + micro_batch] for i in range(0, len(mine), micro_batch)]
+    return [(part, len(part) * scale) for part in parts]
