@@ -1,0 +1,273 @@
+"""Encode every video of a set under its views, on all processes, and keep what scores it.
+
+Process r of w encodes batches r, r + w, ... of the set; nothing is padded or repeated, and the
+features are put back by position. A batch holds the same videos whatever the number of processes,
+so the features are the same to the last bit, in reduced precision too.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clipzoo.config import Params
+from clipzoo.data.dataset import ViewClips, load_batches
+from clipzoo.data.lists import Record
+from clipzoo.data.store import open_store
+from clipzoo.data.transforms import ViewTransform, normalise
+from clipzoo.distributed import barrier, gather_objects, rank, world_size
+from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+FLOAT32_LIMIT_BYTES = 2e9
+STATE_DIR = Path(".state/predictions")
+PREDICTIONS_DIR = Path("predictions")
+
+
+class InferenceError(ValueError):
+    """Some videos of the set cannot be encoded; the message lists them."""
+
+
+def open_views(
+    params: Params, dataset: str, records: Sequence[Record], *, clips: int, crops: int, dense: bool
+) -> ViewClips:
+    """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
+
+    Sizes are those of `model.input_px` and `test.short_side_px`.
+    """
+    size = input_size(params.model.arch, params.model.input_px)
+    transform = ViewTransform(size, params.test.short_side_px, crops)
+    store = open_store(params, dataset)
+    return ViewClips(store, records, transform, params.model.num_segments, clips=clips, dense=dense)
+
+
+def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
+    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 where the records carry `labels`."""
+    if all(record.labels is None for record in records):
+        return torch.tensor([record.label for record in records])
+    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
+    for row, record in enumerate(records):
+        targets[row, list(record.labels or ())] = 1
+    return targets
+
+
+def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
+    """Positions that this process encodes: every world-size-th batch, in ascending order.
+
+    Example: 7 videos of 2 views, micro_batch 4, 2 processes: [0, 1, 4, 5] and [2, 3, 6].
+    """
+    step = _videos_at_once(num_views, micro_batch)
+    starts = range(0, num_videos, step)[rank() :: world_size()]
+    return [p for start in starts for p in range(start, min(start + step, num_videos))]
+
+
+def _videos_at_once(num_views: int, micro_batch: int) -> int:
+    return max(1, micro_batch // num_views)
+
+
+def encode_videos(
+    model: nn.Module,
+    clips: ViewClips,
+    positions: Sequence[int],
+    *,
+    device: torch.device,
+    micro_batch: int,
+    precision: str,
+    workers: int,
+    dtype: torch.dtype = torch.float32,
+    desc: str | None = None,
+) -> Tensor:
+    """Features of some videos under all their views, on this process alone.
+
+    The model is put in evaluation mode for the while. Memory: the result, and a bounded number of
+    batches of micro_batch clips.
+
+    Args:
+        model: a method with `encode(frames float32 [B, T, 3, H, W]) -> [B, ...]`, on `device`.
+        clips: `load(position)` gives uint8 [V, T, 3, H, W].
+        positions: of the videos to encode, any order.
+        device: of the model.
+        micro_batch: clips encoded at once.
+        precision: fp32, or fp16 or bf16 by autocast.
+        workers: loader threads.
+        dtype: of the result.
+        desc: title of a progress bar on rank 0; None = no bar.
+
+    Returns:
+        features [n, V, ...] on the CPU, in the order of `positions`.
+
+    Raises:
+        StoreError: frames of a video cannot be read; the message lists all such videos.
+    """
+    wanted = list(positions) or [0]  # one for its shape, where processes outnumber batches
+    step = _videos_at_once(len(clips.view_names), micro_batch)
+    batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
+    features, done, training = torch.empty(0), 0, model.training
+    model.eval()
+    with _progress_bar(desc, len(clips.records)) as bar:
+        for batch, frames in load_batches(clips.load, batches, workers):
+            part = _encode_views(model, frames, device, micro_batch, precision)  # [b, V, ...]
+            if done == 0:
+                features = torch.empty(len(wanted), *part.shape[1:], dtype=dtype)
+            features[done : done + len(batch)] = part
+            done += len(batch)
+            bar.update(min(len(batch) * world_size(), bar.total - bar.n))
+    model.train(training)
+    return features[: len(positions)]
+
+
+@torch.no_grad()
+def _encode_views(
+    model: nn.Module, frames: Tensor, device: torch.device, micro_batch: int, precision: str
+) -> Tensor:
+    """uint8 [b, V, T, 3, H, W] -> features float32 [b, V, ...] on the CPU."""
+    if device.type == "cuda":
+        frames = frames.pin_memory()
+    parts = []
+    for chunk in frames.flatten(0, 1).split(micro_batch):  # [<= micro_batch, T, 3, H, W]
+        pixels = normalise(chunk.to(device, non_blocking=True))
+        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+            parts.append(model.encode(pixels).float())  # pyright: ignore[reportCallIssue]
+    return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()
+
+
+def _progress_bar(desc: str | None, num_videos: int) -> tqdm:
+    """Videos of all processes, judged by those of rank 0; a log file gets a line every 10 s."""
+    return tqdm(
+        desc=desc,
+        total=num_videos,
+        unit="video",
+        disable=desc is None or rank() != 0,
+        dynamic_ncols=True,
+        mininterval=0.1 if sys.stderr.isatty() else 10,
+    )
+
+
+def encode_set(
+    model: nn.Module,
+    clips: ViewClips,
+    what: str,
+    *,
+    params: Params,
+    device: torch.device,
+    embed_dim: int,
+) -> Tensor | None:
+    """Features of a whole set, encoded by all processes and collected on rank 0.
+
+    Several machines need one shared folder, as the whole pipeline does.
+
+    Args:
+        model: a method; moved to `device`.
+        clips: the set.
+        what: name of the set, for the progress bar and the scratch files.
+        params: `test.precision` and `runtime` are read.
+        device: of this process.
+        embed_dim: D, to foresee the size.
+
+    Returns:
+        features [N, V, D] float32 in the order of the records, float16 where float32 would take
+        over 2 GB; None on the other ranks.
+
+    Raises:
+        InferenceError: some videos cannot be read; rank 0's message lists those of all processes.
+    """
+    num_videos, num_views = len(clips.records), len(clips.view_names)
+    if not num_videos:
+        raise InferenceError(f"{what}: there are no videos to encode; look at lists/")
+    runtime = params.runtime
+    positions = local_positions(num_videos, num_views, runtime.micro_batch)
+    large = 4 * num_videos * num_views * embed_dim > FLOAT32_LIMIT_BYTES
+    features, fault = torch.empty(0), ""
+    try:
+        features = encode_videos(
+            model.to(device),
+            clips,
+            positions,
+            device=device,
+            micro_batch=runtime.micro_batch,
+            precision=params.test.precision,
+            workers=runtime.workers,
+            dtype=torch.float16 if large else torch.float32,
+            desc=what,
+        )
+    except (ValueError, OSError) as error:
+        fault = str(error)
+    _raise_together(fault)
+    return _collect(features, positions, num_videos, STATE_DIR / what)
+
+
+def _raise_together(fault: str) -> None:
+    """Raise on all ranks if any has a fault: one message with all of them, from rank 0."""
+    faults = [text for text in gather_objects(fault) if text]
+    if faults and rank() == 0:
+        raise InferenceError("\n".join(faults))
+    if faults:
+        raise InferenceError("stopped; process 0 says why")
+
+
+def _collect(
+    features: Tensor, positions: Sequence[int], num_videos: int, scratch: Path
+) -> Tensor | None:
+    """Put the shares of all processes together on rank 0, through files under `scratch`.
+
+    Files keep the memory of every process at its share, and of rank 0 at the whole.
+    """
+    if world_size() == 1:
+        return features
+    own = {"features": features, "positions": torch.tensor(positions, dtype=torch.int64)}
+    write_safetensors(own, scratch / f"{rank()}.safetensors", {})
+    barrier()
+    if rank() != 0:
+        return None
+    whole = torch.empty(num_videos, *features.shape[1:], dtype=features.dtype)
+    seen = torch.zeros(num_videos, dtype=torch.int64)
+    for process in range(world_size()):
+        share, _ = read_safetensors(scratch / f"{process}.safetensors")
+        whole[share["positions"]] = share["features"]
+        seen[share["positions"]] += 1
+    shutil.rmtree(scratch)
+    assert bool((seen == 1).all()), "every video is encoded exactly once"
+    return whole
+
+
+def save_predictions(
+    what: str,
+    tensors: Mapping[str, Tensor],
+    records: Sequence[Record],
+    metadata: Mapping[str, object],
+) -> None:
+    """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
+
+    From these any metric, class subset or fusion of views is computed on a CPU without the model.
+
+    Args:
+        what: `test` or `zero_shot_<dataset>`.
+        tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
+        records: the N videos, in the order of the tensors' rows.
+        metadata: strings as they are, anything else as JSON; `features_dtype` is added.
+    """
+    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
+    path = PREDICTIONS_DIR / f"{what}.safetensors"
+    write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
+    multi = tensors["labels"].dim() == 2
+    table = pa.table(
+        {
+            "video_id": [record.video_id for record in records],
+            "label": [
+                ";".join(map(str, record.labels or ())) if multi else record.label
+                for record in records
+            ],
+            "pos": range(len(records)),
+        }
+    )
+    part = path.with_suffix(".parquet.part")
+    parquet.write_table(table, part)
+    part.replace(path.with_suffix(".parquet"))
