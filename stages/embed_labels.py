@@ -6,7 +6,7 @@ import sys
 
 from clipzoo.config import load_params
 from clipzoo.data.lists import read_labels
-from clipzoo.distributed import run_stage
+from clipzoo.launch import run_stage
 from clipzoo.models.clip import CLIP_FILE, file_sha256, load_clip
 from clipzoo.text import class_text_path, embed_class_names, random_classifier, save_class_text
 

@@ -7,7 +7,8 @@ from dvclive import Live
 from clipzoo.checkpoint import MODEL_FILE
 from clipzoo.config import load_params
 from clipzoo.data.lists import videos_sha256
-from clipzoo.distributed import rank, run_stage, say, start, world_size
+from clipzoo.distributed import rank, say, start, world_size
+from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
 from clipzoo.training import build_trainer, load_training_records
 
