@@ -5,6 +5,7 @@ Imports nothing heavy: the stages that need no torch start without it.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from clipzoo.config import load_params
@@ -21,26 +22,39 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
     """
     try:
         if distributed and "RANK" not in os.environ:
-            _exec_torchrun()
-        main()
+            _torchrun()
+        else:
+            main()
     except (ValueError, OSError) as error:
+        if os.environ.get("RANK", "0") != "0":
+            # The same error on every rank is told once: rank 0 exits first and ends the others.
+            time.sleep(2)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def _exec_torchrun() -> None:
-    """Replace this process by torchrun over the same script and arguments."""
-    command = [sys.executable, "-m", "torch.distributed.run"]
-    command += ["--nproc-per-node", str(load_params().runtime.processes)]
+def _torchrun() -> None:
+    """Run this script and its arguments in every process of this machine; exit 1 if one fails."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    processes = load_params().runtime.processes
+    options = ["--nproc-per-node", str(processes)]
     if "NNODES" in os.environ:
-        for name in ("NNODES", "NODE_RANK", "RDZV_ENDPOINT"):
+        for name in ("NODE_RANK", "RDZV_ENDPOINT"):
             if name not in os.environ:
-                raise ValueError(f"{name} is not in the environment; several machines need it")
-        command += ["--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]]
-        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", os.environ["RDZV_ENDPOINT"]]
-        command += ["--rdzv-id", "clipzoo"]
+                raise ValueError(
+                    f"NNODES is in the environment, {name} is not; several machines need "
+                    "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the first machine)"
+                )
+        options += ["--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]]
+        options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", os.environ["RDZV_ENDPOINT"]]
+        options += ["--rdzv-id", "clipzoo"]
     else:
-        command += ["--standalone"]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.stdout.flush()
-    os.execv(sys.executable, [*command, *sys.argv])
+        options += ["--standalone"]
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    try:
+        main([*options, *sys.argv])
+    except ChildFailedError:
+        sys.exit(1)  # the process that failed has said why
