@@ -1,0 +1,95 @@
+"""Which parameters learn at which rate, and how the rates change over a run."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+CLIP_PREFIXES = ("visual.", "logit_scale")
+
+
+def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW: the head at `lr`, what CLIP brings along at `lr * clip_ratio`.
+
+    Weight decay is the optimizer's own for every parameter, as the authors have it.
+
+    Args:
+        model: a method; `visual.*` and `logit_scale` come from CLIP, all else is the head.
+        lr: peak rate of the head.
+        clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them in effect.
+
+    Returns:
+        groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.
+    """
+    groups: list[dict[str, Any]] = [
+        {"name": "clip", "params": [], "base_lr": lr * clip_ratio},
+        {"name": "head", "params": [], "base_lr": lr},
+    ]
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[0 if name.startswith(CLIP_PREFIXES) else 1]["params"].append(parameter)
+    return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
+
+
+def schedule_factor(
+    step: int,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup_epochs: float,
+    schedule: str,
+    update_every: int = 1,
+    milestones: Sequence[float] = (),
+    gamma: float = 0.1,
+) -> float:
+    """Factor of the base learning rate at an optimizer step: warm-up from 0, then `schedule`.
+
+    The rate changes only at the first step of an epoch and at every `update_every`-th step of it
+    (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i / steps_per_epoch. Below
+    `warmup_epochs` the factor is e / warmup_epochs; above:
+
+        cosine:     (1 + cos(pi * (e - warmup) / (epochs - warmup))) / 2
+        multistep:  gamma ** (number of milestones <= e)
+        constant:   1
+
+    Example: 40 steps an epoch, 5 warm-up epochs, update_every 10: steps 0 to 8 have factor 0, steps 9
+    to 18 have 9 / 40 / 5 = 0.045.
+
+    Args:
+        step: optimizer step from 0.
+        steps_per_epoch: steps of an epoch.
+        epochs: length of the run.
+        warmup_epochs: length of the warm-up; 0 = none.
+        schedule: cosine, multistep or constant.
+        update_every: steps between two changes, 1 or more.
+        milestones: epochs at which `multistep` multiplies by gamma, ascending.
+        gamma: the factor of each milestone.
+
+    Returns:
+        a factor in [0, 1].
+
+    Raises:
+        ValueError: an unknown schedule, unordered milestones, or one inside the warm-up.
+    """
+    epoch, i = divmod(step, steps_per_epoch)
+    # The last i at which (i + 1) is a multiple of update_every, or the epoch's first step.
+    changed = max((i + 1) // update_every * update_every - 1, 0)
+    progress = epoch + changed / steps_per_epoch
+    if schedule == "multistep" and (
+        list(milestones) != sorted(milestones) or (milestones and milestones[0] <= warmup_epochs)
+    ):
+        raise ValueError(
+            f"milestones: found {list(milestones)}; allowed: ascending, after the warm-up of "
+            f"{warmup_epochs} epochs"
+        )
+    if progress < warmup_epochs:
+        return progress / warmup_epochs
+    if schedule == "constant":
+        return 1.0
+    if schedule == "multistep":
+        return gamma ** sum(milestone <= progress for milestone in milestones)
+    if schedule != "cosine":
+        raise ValueError(f"schedule: found {schedule!r}; allowed: cosine, multistep, constant")
+    share = min((progress - warmup_epochs) / max(epochs - warmup_epochs, 1e-12), 1.0)
+    return (math.cos(math.pi * share) + 1) / 2
