@@ -32,6 +32,8 @@ from clipzoo.models.text4vis import Text4Vis
 
 MODEL_FILE = "models/model.safetensors"
 STATE_DIR = Path(".state/train")
+OPTIONS = ("head", "head_layers", "temporal_module", "joint", "num_segments")
+"""Parameters under `model` that shape the method's model."""
 
 
 def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
@@ -50,17 +52,11 @@ def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
         meta = {**meta, "quick_gelu": True}  # the authors' models are all of OpenAI's family
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
-    model = _method(clip, params.model.head, params.model.num_segments, params.model.head_layers)
+    options = {name: getattr(params.model, name) for name in OPTIONS}
+    model = Text4Vis(clip, **options)
     if params.model.checkpoint:
         _load_checkpoint(model, params)
-    metadata = {
-        "clip": meta,
-        "method": params.model.method,
-        "head": params.model.head,
-        "head_layers": params.model.head_layers,
-        "num_segments": params.model.num_segments,
-    }
-    return model, metadata
+    return model, {"clip": meta, "method": params.model.method, "options": options}
 
 
 def load_model(params: Params, path: str | Path = MODEL_FILE) -> tuple[Text4Vis, dict[str, Any]]:
@@ -80,7 +76,7 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> tuple[Text4Vis,
     clip = meta["clip"]
     _check_arch(path, clip["arch"], params)
     towers = build_clip(clip["arch"], clip["input_px"], quick_gelu=clip["quick_gelu"])
-    model = _method(towers, meta["head"], meta["num_segments"], meta["head_layers"])
+    model = Text4Vis(towers, **meta["options"])
     load_strictly(model, tensors, str(path))
     return model.eval(), meta
 
@@ -88,17 +84,13 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> tuple[Text4Vis,
 def raw_model(params: Params) -> Text4Vis:
     """The raw CLIP as a video model: its own vision tower, frames averaged, nothing trained."""
     clip, _ = load_clip()
-    return _method(clip, "None", params.model.num_segments, params.model.head_layers).eval()
+    return Text4Vis(clip, head="None", num_segments=params.model.num_segments).eval()
 
 
 def save_model(model: torch.nn.Module, path: str | Path, metadata: dict[str, Any]) -> None:
     """Write a model file: a new file, renamed into place."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     write_safetensors(tensors, path, {"model": json.dumps(metadata, sort_keys=True)})
-
-
-def _method(clip: torch.nn.Module, head: str, num_segments: int, head_layers: int) -> Text4Vis:
-    return Text4Vis(clip, head=head, num_segments=num_segments, head_layers=head_layers)
 
 
 def _check_arch(path: str | Path, found: str, params: Params) -> None:

@@ -123,6 +123,10 @@ class ModelConfig:
     """Frames to video: temporal Transformer, or mean."""
     head_layers: int
     """Layers of the temporal Transformer (6 in the paper)."""
+    temporal_module: Literal["none", "tsm", "tokenshift", "tokent1d"]
+    """Exchange between frames inside the vision tower."""
+    joint: bool
+    """Joint space-time attention inside the vision tower."""
     num_segments: int
     """T: frames a clip, one from each equal temporal slice."""
     input_px: int
@@ -191,7 +195,10 @@ class TrainConfig:
     beta1: float
     beta2: float
     eps: float
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "multistep", "constant"]
+    milestones: list[float]
+    """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
+    gamma: float
     update_every: int
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
     precision: Literal["fp32", "fp16", "bf16"]
@@ -209,7 +216,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "warmup_epochs", "weight_decay", "grad_clip", "clip_ratio"):
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        for key in ("batch_size", "lr", "eps", "update_every", "val_every", "checkpoint_every"):
+        for key in ("batch_size", "lr", "eps", "gamma", "update_every", "val_every", "checkpoint_every"):
             _require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
         for key in ("beta1", "beta2"):
             _require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "0 <= b < 1")

@@ -23,13 +23,16 @@ from tqdm import tqdm
 from clipzoo import checkpoint
 from clipzoo.config import Params
 from clipzoo.data.dataset import TrainClips, ViewClips, load_batches
-from clipzoo.data.transforms import normalise
+from clipzoo.data.lists import Record, read_labels, read_list
+from clipzoo.data.store import open_store
+from clipzoo.data.transforms import TrainTransform, ViewTransform, normalise
 from clipzoo.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.inference import encode_videos
 from clipzoo.models.clip import read_safetensors
 from clipzoo.models.text4vis import Text4Vis
 from clipzoo.optim import parameter_groups, schedule_factor
-from clipzoo.plan import Plan, micro_batches
+from clipzoo.plan import Plan, make_plan, micro_batches
+from clipzoo.text import class_text_path, load_class_text
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -136,6 +139,8 @@ class Trainer:
             warmup_epochs=train.warmup_epochs,
             schedule=train.schedule,
             update_every=train.update_every,
+            milestones=train.milestones,
+            gamma=train.gamma,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
@@ -286,3 +291,64 @@ class Trainer:
                 self.live.log_metric(key, row[key], timestamp=False)
         self.live.next_step()
 
+
+
+def load_training_records(params: Params) -> tuple[list[Record], int, list[Record]]:
+    """The videos to train on: those of the training list (or of its few-shot pick) that have at least
+    `data.min_frames` frames.
+
+    Returns:
+        the records, the number of training records before the few-shot pick, and the records dropped
+        as too short.
+    """
+    lists = Path("lists") / params.data.dataset
+    num_classes = len(read_labels(lists / "labels.csv"))
+    everything = read_list(lists / "train.csv", num_classes)
+    picked = everything
+    if params.data.shots:
+        picked = read_list(lists / f"train_{params.data.shots}shot.csv", num_classes)
+    kept = [r for r in picked if r.num_frames >= params.data.min_frames]
+    dropped = [r for r in picked if r.num_frames < params.data.min_frames]
+    if not kept and params.train.epochs:
+        raise TrainingError(
+            f"{lists}: none of {len(picked)} training videos has data.min_frames = "
+            f"{params.data.min_frames} frames or more; lower it"
+        )
+    return kept, len(everything), dropped
+
+
+def build_trainer(
+    params: Params, device: torch.device, records: list[Record], num_all: int, live: Any
+) -> Trainer:
+    """Put a run together from its parameters and the outputs of the earlier stages."""
+    model, metadata = checkpoint.new_model(params)
+    input_px = metadata["clip"]["input_px"]
+    dataset = params.data.dataset
+    store = open_store(params, dataset)
+    text = load_class_text(dataset)
+    val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
+    num_segments = params.model.num_segments
+    inputs = [Path(checkpoint.CLIP_FILE), class_text_path(dataset)]
+    inputs += sorted((Path("lists") / dataset).glob("*.csv"))
+    inputs += [Path(params.model.checkpoint)] if params.model.checkpoint else []
+    return Trainer(
+        params=params,
+        device=device,
+        model=model,
+        metadata=metadata,
+        clips=TrainClips(
+            store, records, TrainTransform(input_px, params.augment), num_segments, params.seed
+        ),
+        val_clips=ViewClips(
+            store,
+            val_records,
+            ViewTransform(input_px, params.test.short_side_px, 1),
+            num_segments,
+            1,
+            False,
+        ),
+        class_embeddings=text.class_embeddings.to(device),
+        plan=make_plan(params, len(records), num_all),
+        state_dir=checkpoint.STATE_DIR / checkpoint.fingerprint(params, inputs),
+        live=live,
+    )
