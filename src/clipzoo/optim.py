@@ -15,7 +15,8 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
     Weight decay is the optimizer's own for every parameter, as the authors have it.
 
     Args:
-        model: a method; `visual.*` and `logit_scale` come from CLIP, all else is the head.
+        model: a method; `visual.*` and `logit_scale` come from CLIP, all else is the head, and so
+            are the temporal modules inside the tower (`control_point`), as the authors have it.
         lr: peak rate of the head.
         clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them in effect.
 
@@ -28,7 +29,8 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
     ]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[0 if name.startswith(CLIP_PREFIXES) else 1]["params"].append(parameter)
+            raw = name.startswith(CLIP_PREFIXES) and ".control_point." not in name
+            groups[0 if raw else 1]["params"].append(parameter)
     return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
 
 
@@ -46,15 +48,15 @@ def schedule_factor(
     """Factor of the base learning rate at an optimizer step: warm-up from 0, then `schedule`.
 
     The rate changes only at the first step of an epoch and at every `update_every`-th step of it
-    (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i / steps_per_epoch. Below
-    `warmup_epochs` the factor is e / warmup_epochs; above:
+    (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i / steps_per_epoch.
+    Below `warmup_epochs` the factor is e / warmup_epochs; above:
 
         cosine:     (1 + cos(pi * (e - warmup) / (epochs - warmup))) / 2
         multistep:  gamma ** (number of milestones <= e)
         constant:   1
 
-    Example: 40 steps an epoch, 5 warm-up epochs, update_every 10: steps 0 to 8 have factor 0, steps 9
-    to 18 have 9 / 40 / 5 = 0.045.
+    Example: 40 steps an epoch, 5 warm-up epochs, update_every 10: steps 0 to 8 have factor 0,
+    steps 9 to 18 have 9 / 40 / 5 = 0.045.
 
     Args:
         step: optimizer step from 0.

@@ -1,0 +1,227 @@
+"""Time in the network: heads that turn frame embeddings into a video embedding, and modules that
+exchange information between frames inside the vision tower.
+
+Facts of the Text4Vis implementation (arXiv 2207.01297), with its parameter names, so that its
+checkpoints load as they are. Deviations: a text width that gives no divisor of the embedding is
+rounded down to one that does, and there are never fewer frame positions than frames.
+"""
+
+from collections import OrderedDict
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from clipzoo.config import ConfigError
+
+HEAD_WIDTH = 64
+"""Width of one attention head in every OpenAI tower and in the temporal Transformer."""
+TEMPORAL_MODULES = ("none", "tsm", "tokenshift", "tokent1d")
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the activation of the OpenAI models."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class _Block(nn.Module):
+    """Pre-norm Transformer block on [B, T, D]; eps 1e-12 is the reference's."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_1 = nn.LayerNorm(width, eps=1e-12)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(4 * width, width),
+            )
+        )
+        self.ln_2 = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.ln_1(x)
+        x = x + self.attn(h, h, h, need_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.resblocks = nn.Sequential(*[_Block(width, heads) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resblocks(x)
+
+
+class TemporalHead(nn.Module):
+    """Frame embeddings [B, T, D] -> video embedding [B, D].
+
+    `Transf`: a Transformer over the frames with learned frame positions, added to the frame
+    embeddings, then the mean over frames. `None`: the mean, without parameters.
+
+    Args:
+        head: `Transf` or `None`.
+        width: D.
+        heads: attention heads; rounded down to a divisor of D.
+        layers: Transformer blocks.
+        positions: largest number of frames.
+    """
+
+    def __init__(self, head: str, *, width: int, heads: int, layers: int, positions: int) -> None:
+        super().__init__()
+        if head not in ("Transf", "None"):
+            raise ConfigError(f"model.head: found {head!r}; allowed: Transf, None")
+        self.head = head
+        if head == "Transf":
+            heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
+            self.frame_position_embeddings = nn.Embedding(positions, width)
+            self.transformer = _Transformer(width, layers, heads)
+            self.apply(_initialise)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if self.head == "None":
+            return frames.mean(dim=1)
+        x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # [B, T, D]
+        return (self.transformer(x).type(frames.dtype) + frames).mean(dim=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's own (Xavier)."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def shift_channels(x: Tensor, share: int) -> Tensor:
+    """Move the first 1/`share` of the channels one frame back, the next 1/`share` one forward.
+
+    Example with share 2 and channels (a, b): frame t becomes (a of t+1, b of t-1), with zeros at
+    the ends.
+
+    Args:
+        x: [B, T, C, ...].
+
+    Returns:
+        the same shape.
+    """
+    fold = x.shape[2] // share
+    out = torch.zeros_like(x)
+    out[:, :-1, :fold] = x[:, 1:, :fold]
+    out[:, 1:, fold : 2 * fold] = x[:, :-1, fold : 2 * fold]
+    out[:, :, 2 * fold :] = x[:, :, 2 * fold :]
+    return out
+
+
+class ShiftedBlock(nn.Module):
+    """TSM in a ViT: shift 1/8 of the patch tokens' channels each way, then run the block `net`."""
+
+    def __init__(self, net: nn.Module, num_segments: int) -> None:
+        super().__init__()
+        self.net = net
+        self.num_segments = num_segments
+
+    def forward(self, x: Tensor, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
+        patches = x[:, 1:].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, N - 1, C]
+        patches = shift_channels(patches.transpose(2, 3), 8).transpose(2, 3)
+        return self.net(torch.cat([x[:, :1], patches.flatten(0, 1)], dim=1), *args, **kwargs)
+
+
+class ShiftedConv(nn.Module):
+    """TSM in a ResNet: shift 1/8 of the channels each way before a block's first convolution."""
+
+    def __init__(self, net: nn.Module, num_segments: int) -> None:
+        super().__init__()
+        self.net = net
+        self.num_segments = num_segments
+
+    def forward(self, x: Tensor) -> Tensor:
+        clips = x.unflatten(0, (-1, self.num_segments))  # [BT, C, H, W] -> [B, T, C, H, W]
+        return self.net(shift_channels(clips, 8).flatten(0, 1))
+
+
+class TokenShift(nn.Module):
+    """Shift 1/4 of the class token's channels each way; patch tokens stay."""
+
+    def __init__(self, num_segments: int) -> None:
+        super().__init__()
+        self.num_segments = num_segments
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x[:, 0].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, C]
+        return torch.cat([shift_channels(tokens, 4).flatten(0, 1)[:, None], x[:, 1:]], dim=1)
+
+
+class TokenT1D(nn.Module):
+    """A depthwise convolution over time on the class token, which starts as TokenShift."""
+
+    def __init__(self, width: int, num_segments: int) -> None:
+        super().__init__()
+        self.num_segments = num_segments
+        fold = width // 4
+        self.conv = nn.Conv1d(width, width, kernel_size=3, padding=1, groups=width, bias=False)
+        weight = torch.zeros(width, 1, 3)
+        weight[:fold, 0, 2] = 1  # from the next frame
+        weight[fold : 2 * fold, 0, 0] = 1  # from the previous frame
+        weight[2 * fold :, 0, 1] = 1
+        self.conv.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x[:, 0].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, C]
+        tokens = self.conv(tokens.transpose(1, 2)).transpose(1, 2)
+        return torch.cat([tokens.flatten(0, 1)[:, None], x[:, 1:]], dim=1)
+
+
+class ControlledBlock(nn.Module):
+    """A ViT block whose input passes `control_point` before the attention and before the MLP."""
+
+    def __init__(self, block: ResidualAttentionBlock, control_point: nn.Module) -> None:
+        super().__init__()
+        self.attn, self.mlp = block.attn, block.mlp
+        self.ln_1, self.ln_2 = block.ln_1, block.ln_2
+        self.ls_1, self.ls_2 = block.ls_1, block.ls_2
+        self.control_point = control_point
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        x = self.control_point(x)
+        h = self.ln_1(x)
+        x = x + self.ls_1(self.attn(h, h, h, need_weights=False)[0])
+        x = self.control_point(x)
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+
+class JointTower(nn.Module):
+    """Joint space-time attention: the patches of all frames and one class token, one sequence.
+
+    Takes the parts of a plain ViT under their own names and adds `time_embedding` [T, width].
+    Frames [BT, 3, H, W] in, video embeddings [B, D] out: the head has nothing to do.
+    """
+
+    def __init__(self, visual: VisionTransformer, num_segments: int) -> None:
+        super().__init__()
+        if visual.attn_pool is not None or visual.pool_type != "tok":
+            raise ConfigError("joint: the vision tower pools attentively; allowed: a class token")
+        self.conv1, self.ln_pre = visual.conv1, visual.ln_pre
+        self.class_embedding = visual.class_embedding
+        self.positional_embedding = visual.positional_embedding
+        self.transformer, self.ln_post, self.proj = visual.transformer, visual.ln_post, visual.proj
+        width = self.class_embedding.shape[0]
+        self.time_embedding = nn.Parameter(width**-0.5 * torch.randn(num_segments, width))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        self.transformer.grad_checkpointing = enable
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)  # [BT, 3, H, W] -> [BT, N, C]
+        x = x + self.positional_embedding[1:].to(x.dtype)
+        x = x.unflatten(0, (-1, len(self.time_embedding)))  # [B, T, N, C]
+        x = x + self.time_embedding[:, None].to(x.dtype)
+        x = x.transpose(1, 2).flatten(1, 2)  # [B, N T, C], the frames of a patch side by side
+        token = (self.class_embedding + self.positional_embedding[0]).to(x.dtype)
+        x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)
+        x = self.transformer(self.ln_pre(x))
+        return self.ln_post(x[:, 0]) @ self.proj
