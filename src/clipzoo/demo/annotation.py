@@ -1,0 +1,178 @@
+"""The files of a demo dataset: encoded videos, manifest, annotations in two official formats.
+
+demo_shapes has UCF101's files (classInd.txt, trainlist01.txt, testlist01.txt) and a labels.csv with
+readable names; demo_unseen has Kinetics' (validate.csv, files named <id>_<start>_<end>).
+"""
+
+import csv
+import io
+import subprocess
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from clipzoo.config import ConfigError, DemoConfig
+from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
+
+CODECS = {
+    "mp4": "-c:v libx264 -preset veryfast -crf 24",
+    "avi": "-c:v mpeg4 -q:v 4",
+    "webm": "-c:v libvpx -deadline realtime -cpu-used 8 -crf 16 -b:v 1M",
+}
+"""File extension: ffmpeg's video encoder and its options."""
+FRAME_RATES = (12, 15, 24, 25, 30)
+NUM_FRAMES = (16, 40)
+"""Shortest and longest video."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video file of a demo dataset."""
+
+    path: str
+    """Relative to the dataset's raw root."""
+    action: ActionClass
+    subset: str
+    """train or val."""
+    seed: tuple[int, ...]
+    """Of everything in the video; twins of a pair never share it."""
+
+    @property
+    def video_id(self) -> str:
+        """The path without its extension."""
+        return self.path.rpartition(".")[0]
+
+
+def plan_videos(dataset: str, demo: DemoConfig) -> list[Video]:
+    """All videos of a demo dataset, sorted by path.
+
+    Raises:
+        ConfigError: there is no demo dataset of this name.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"data.demo: found {dataset!r}; allowed: {', '.join(DATASETS)}")
+    counts = {"train": demo.train_videos, "val": demo.val_videos}
+    if dataset == "demo_unseen":
+        counts = {"val": demo.unseen_videos}
+    name = _kinetics_path if dataset == "demo_unseen" else _ucf101_path
+    videos = []
+    for action in DATASETS[dataset]:
+        for subset, count in counts.items():
+            for i in range(count):
+                # Seeded by its own place: more videos a class leave the others as they are.
+                seed = (WORLD_SEED, zlib.crc32(f"{dataset} {action.name} {subset}".encode()), i)
+                rng = np.random.default_rng([*seed, 1])
+                videos.append(Video(name(action, subset, i, rng), action, subset, seed))
+    return sorted(videos, key=lambda video: video.path)
+
+
+def camel_case(action: ActionClass) -> str:
+    """The class as UCF101 would write it: RedCircleBecomingLarge."""
+    return "".join(word.capitalize() for word in action.name.split()[1:])
+
+
+def _ucf101_path(action: ActionClass, subset: str, i: int, rng: np.random.Generator) -> str:
+    name = camel_case(action)
+    group = f"g{i // 4 + 1:02d}" if subset == "val" else f"g{i // 4 + 51:02d}"
+    return f"{name}/v_{name}_{group}_c{i % 4 + 1:02d}.{rng.choice(list(CODECS))}"
+
+
+def _kinetics_path(action: ActionClass, subset: str, i: int, rng: np.random.Generator) -> str:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    youtube_id = "".join(rng.choice(list(letters), 11))
+    start = int(rng.integers(0, 290))
+    return f"{youtube_id}_{start:06d}_{start + 10:06d}.{rng.choice(list(CODECS))}"
+
+
+def write_videos(videos: list[Video], root: Path, executor: Executor) -> Iterator[None]:
+    """Render and encode every video under `root`; yields once for each one done."""
+    for video in videos:
+        (root / video.path).parent.mkdir(parents=True, exist_ok=True)
+    yield from executor.map(_write_video, videos, [root] * len(videos), chunksize=8)
+
+
+def _write_video(video: Video, root: Path) -> None:
+    rng = np.random.default_rng(video.seed)
+    rate = int(rng.choice(FRAME_RATES))
+    num_frames = int(rng.integers(NUM_FRAMES[0], NUM_FRAMES[1] + 1))
+    frames = render(sample_scene(video.action, rng, num_frames))
+    encode(frames[::-1] if video.action.reversed else frames, root / video.path, rate)
+
+
+def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
+    """Write frames to a video file; the same frames always give the same bytes.
+
+    Args:
+        frames: [T, H, W, 3], uint8 RGB; H and W even.
+        path: its extension chooses container and codec (`CODECS`).
+        frame_rate: frames a second.
+
+    Raises:
+        OSError: ffmpeg cannot do it, for example because it was built without the encoder.
+    """
+    height, width = frames.shape[1:3]
+    # One thread and no creation time, version or random id in the file: same bytes on every run.
+    command = [
+        *(ffmpeg_path(), "-v", "error", "-nostdin", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+        *("-framerate", str(frame_rate), "-i", "pipe:0", "-threads", "1"),
+        *(*CODECS[path.suffix[1:]].split(), "-pix_fmt", "yuv420p"),
+        *("-flags:v", "+bitexact", "-fflags", "+bitexact", "-map_metadata", "-1", str(path)),
+    ]
+    done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
+    if done.returncode:
+        raise OSError(
+            f"{path}: ffmpeg failed ({done.stderr.decode(errors='replace').strip()}); an ffmpeg with "
+            "libx264, mpeg4 and libvpx is needed: without any on PATH, the wheel's own is used"
+        )
+
+
+def write_manifest(videos: list[Video], root: Path) -> Path:
+    """Write `<root>.csv` (video_id, path, size in bytes) and return its path."""
+    rows = [(v.video_id, v.path, (root / v.path).stat().st_size) for v in videos]
+    path = root.with_name(root.name + ".csv")
+    _write_csv(path, ("video_id", "path", "size"), sorted(rows))
+    return path
+
+
+def write_annotations(dataset: str, videos: list[Video], folder: Path) -> None:
+    """Write the official-style annotation files of a demo dataset into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if dataset == "demo_unseen":
+        _write_kinetics(videos, folder)
+    else:
+        _write_ucf101(videos, folder, DATASETS[dataset])
+
+
+def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass, ...]) -> None:
+    number = {action: i + 1 for i, action in enumerate(classes)}
+    index = [f"{i} {camel_case(action)}" for action, i in number.items()]
+    train = [f"{v.path} {number[v.action]}" for v in videos if v.subset == "train"]
+    test = [v.path for v in videos if v.subset == "val"]
+    lists = {"classInd": index, "trainlist01": train, "testlist01": test}
+    for name, lines in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = [(i - 1, action.name) for action, i in number.items()]
+    _write_csv(folder / "labels.csv", ("id", "name"), names)
+
+
+def _write_kinetics(videos: list[Video], folder: Path) -> None:
+    rows = []
+    for video in videos:
+        # The id itself may hold underscores: the two times are the last two parts.
+        youtube_id, start, end = video.video_id.rsplit("_", 2)
+        rows.append((video.action.name, youtube_id, int(start), int(end), "validate"))
+    header = ("label", "youtube_id", "time_start", "time_end", "split")
+    _write_csv(folder / "validate.csv", header, rows)
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([header, *rows])
+    path.write_text(text.getvalue(), encoding="utf-8")

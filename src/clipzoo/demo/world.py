@@ -1,0 +1,282 @@
+"""The demo world: plain objects that change, drawn frame by frame.
+
+A class is an object and the end of a change: "a red circle becoming large". Classes come in pairs
+that differ only in the direction of time: the frames of one class are those of the other played
+backwards, so that the set of frames of a video says nothing about which of the two it is.
+
+Everything is drawn from the numbers of a `Scene`; no two scenes share background, place, size,
+speed, noise, length, frame size, frame rate or codec.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WORLD_SEED = 20
+"""The world is a fixed thing, as a published dataset is: `seed` in params.yaml does not change it."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 35, 35),
+    "green": (40, 190, 50),
+    "blue": (45, 70, 235),
+    "yellow": (235, 220, 40),
+    "purple": (175, 50, 205),
+    "cyan": (50, 215, 225),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+CHANGES = {"large": "small", "bright": "dark"}
+"""End of a change, and the end of the same change played backwards."""
+ENDS = tuple(end for pair in CHANGES.items() for end in pair)
+
+FAMILY_OF = {end: forward for forward, backward in CHANGES.items() for end in (forward, backward)}
+
+SIZE_RANGE = {"small": (0.11, 0.16), "large": (0.34, 0.43)}
+"""Radius of the object at either end, as a share of the frame's short side."""
+STEADY_SIZE = (0.2, 0.32)
+LIGHT_RANGE = {"dark": (0.2, 0.32), "bright": (0.9, 1.05)}
+"""Light on the whole scene at either end: a factor on its pixel values."""
+STEADY_LIGHT = (0.75, 1.0)
+
+CONTAINERS = ("mp4", "avi", "webm")
+
+
+@dataclass(frozen=True)
+class ActionClass:
+    """An object and the end of its change."""
+
+    colour: str
+    shape: str
+    end: str
+
+    @property
+    def name(self) -> str:
+        """The label, and the caption of a still that shows the end of the change."""
+        return f"a {self.colour} {self.shape} becoming {self.end}"
+
+    @property
+    def family(self) -> str:
+        """The change with its direction left out: `large` (of size) or `bright` (of light)."""
+        return FAMILY_OF[self.end]
+
+    @property
+    def reversed(self) -> bool:
+        """Whether videos of this class are those of its twin played backwards."""
+        return self.end != self.family
+
+
+def _classes(objects: dict[str, tuple[str, ...]]) -> tuple[ActionClass, ...]:
+    return tuple(
+        ActionClass(*name.split(), end)
+        for name, families in objects.items()
+        for family in families
+        for end in (family, CHANGES[family])
+    )
+
+
+SHAPES_CLASSES = _classes(
+    {
+        "red circle": ("large",),
+        "red square": ("bright",),
+        "green square": ("large",),
+        "green triangle": ("bright",),
+        "blue triangle": ("large",),
+        "blue circle": ("bright",),
+    }
+)
+UNSEEN_CLASSES = _classes(
+    {
+        "yellow star": ("large", "bright"),
+        "purple cross": ("large", "bright"),
+        "cyan ring": ("large", "bright"),
+    }
+)
+DATASETS = {"demo_shapes": SHAPES_CLASSES, "demo_unseen": UNSEEN_CLASSES}
+"""Classes of each demo dataset, in label order: no object, colour or shape is in both."""
+
+ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e in ENDS)
+"""Everything that the stand-in CLIP has seen as stills: all objects, as a web-trained CLIP would."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All numbers that one video is drawn from. Lengths are shares of the frame's short side."""
+
+    colour: tuple[float, float, float]
+    """RGB, 0 to 255."""
+    shape: str
+    width: int
+    height: int
+    """px, even (the codecs store colour at half resolution)."""
+    radius: NDArray[np.float32]
+    """[T]"""
+    light: NDArray[np.float32]
+    """[T], factor on pixel values."""
+    centre: NDArray[np.float32]
+    """[T, 2], x and y from the middle of the frame."""
+    angle: float
+    """Rotation of the object, radians."""
+    background: NDArray[np.float32]
+    """[h, w, 3], RGB 0 to 255: a coarse pattern, stretched over the frame."""
+    noise: float
+    """Standard deviation of the sensor noise, in pixel values."""
+    seed: int
+    """Of the sensor noise."""
+
+
+def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int) -> Scene:
+    """Draw the numbers of a video in which the object changes towards `action.family`.
+
+    The direction of `action` is not used: twins given the same generator get the same scene.
+
+    Args:
+        action: the class.
+        rng: drawn from; the same state gives the same scene.
+        num_frames: T, at least 2.
+    """
+    starts, stops = rng.uniform((0.0, 0.85), (0.15, 1.0))
+    time = np.linspace(0.0, 1.0, num_frames)
+    progress = np.clip((time - starts) / (stops - starts), 0.0, 1.0)
+    radius, light = _course(action.family, rng, progress)
+    drift = rng.uniform(-0.06, 0.06, 2)
+    centre = rng.uniform(-0.12, 0.12, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
+    return _scene(action, rng, radius=radius, light=light, centre=centre, size=_frame_size(rng))
+
+
+def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) -> Scene:
+    """Draw the numbers of a square still that shows the end of a change.
+
+    Args:
+        action: the class; its name is the still's caption.
+        rng: drawn from.
+        side_px: side of the still, even.
+    """
+    progress = np.array([0.0 if action.reversed else 1.0])
+    radius, light = _course(action.family, rng, progress)
+    centre = rng.uniform(-0.15, 0.15, (1, 2))
+    # Videos are seen through crops of half the frame's area or more, so objects appear larger.
+    radius = radius * rng.uniform(1.0, 1.25)
+    return _scene(
+        action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px)
+    )
+
+
+def _course(
+    family: str, rng: np.random.Generator, progress: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Radius and light, each [T], where `progress` [T] runs from 0 to 1."""
+    small, large = rng.uniform(*SIZE_RANGE["small"]), rng.uniform(*SIZE_RANGE["large"])
+    dark, bright = rng.uniform(*LIGHT_RANGE["dark"]), rng.uniform(*LIGHT_RANGE["bright"])
+    size, light = rng.uniform(*STEADY_SIZE), rng.uniform(*STEADY_LIGHT)
+    still = np.ones_like(progress)
+    if family == "large":
+        return small + (large - small) * progress, light * still
+    return size * still, dark + (bright - dark) * progress
+
+
+def _frame_size(rng: np.random.Generator) -> tuple[int, int]:
+    short = 2 * int(rng.integers(36, 49))
+    long = 2 * round(short * rng.uniform(1.0, 1.5) / 2)
+    return (long, short) if rng.random() < 0.8 else (short, long)
+
+
+def _scene(
+    action: ActionClass,
+    rng: np.random.Generator,
+    *,
+    radius: NDArray[np.float64],
+    light: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    size: tuple[int, int],
+) -> Scene:
+    red, green, blue = COLOURS[action.colour] + rng.uniform(-15, 15, 3)
+    gray = rng.uniform(60, 170) + rng.uniform(-12, 12, 3)
+    pattern = rng.uniform(-1, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3))
+    return Scene(
+        colour=(float(red), float(green), float(blue)),
+        shape=action.shape,
+        width=size[0],
+        height=size[1],
+        radius=radius.astype(np.float32),
+        light=light.astype(np.float32),
+        centre=centre.astype(np.float32),
+        angle=float(rng.uniform(-0.3, 0.3)),
+        background=(gray + rng.uniform(5, 30) * pattern).astype(np.float32),
+        noise=float(rng.uniform(2, 8)),
+        seed=int(rng.integers(2**63)),
+    )
+
+
+def render(scene: Scene) -> NDArray[np.uint8]:
+    """Draw a scene.
+
+    Returns:
+        frames [T, H, W, 3], uint8 RGB, in the order of `scene.radius`.
+    """
+    short = min(scene.width, scene.height)
+    x = (np.arange(scene.width, dtype=np.float32) + 0.5 - scene.width / 2) / short
+    y = (np.arange(scene.height, dtype=np.float32) + 0.5 - scene.height / 2) / short
+    dx = x[None, None, :] - scene.centre[:, 0, None, None]  # [T, 1, W]
+    dy = y[None, :, None] - scene.centre[:, 1, None, None]  # [T, H, 1]
+    radius = scene.radius[:, None, None]
+    cos, sin = np.float32(np.cos(scene.angle)), np.float32(np.sin(scene.angle))
+    u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius  # [T, H, W]
+    # The edge is one pixel wide: `outside` is in radii, the blend in pixels.
+    cover = np.clip(0.5 - outside(scene.shape, u, v) * (radius * short), 0, 1)[..., None]
+    ground = _stretch(scene.background, scene.height, scene.width)
+    frames = ground + cover * (np.array(scene.colour, np.float32) - ground)
+    frames *= scene.light[:, None, None, None]
+    noise = np.random.default_rng(scene.seed).standard_normal(frames.shape, dtype=np.float32)
+    frames += scene.noise * noise
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def outside(
+    shape: str, u: NDArray[np.float32], v: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """How far points lie outside a shape of radius 1: below 0 inside, 0 on its edge.
+
+    Args:
+        shape: one of `SHAPES`.
+        u: points' distances to the right of the middle, any shape.
+        v: the same, downwards.
+    """
+    if shape == "circle":
+        return np.hypot(u, v) - 0.9
+    if shape == "ring":
+        return np.abs(np.hypot(u, v) - 0.75) - 0.22
+    if shape == "square":
+        return np.maximum(np.abs(u), np.abs(v)) - 0.8
+    if shape == "cross":
+        a, b = np.abs(u), np.abs(v)
+        return np.minimum(np.maximum(a - 1, b - 0.3), np.maximum(b - 1, a - 0.3))
+    points, inner = {"triangle": (3, 0.5), "star": (5, 0.4)}[shape]
+    return _spiked(points, inner, u, v)
+
+
+def _spiked(
+    points: int, inner: float, u: NDArray[np.float32], v: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """A star: outer corners at radius 1 (the first on top), inner ones at radius `inner`."""
+    sector = np.pi / points
+    angle = np.arctan2(u, -v)
+    folded = np.abs((angle + sector) % (2 * sector) - sector).astype(np.float32)
+    r = np.hypot(u, v)
+    along, across = r * np.cos(folded), r * np.sin(folded)
+    # The edge runs from the outer corner (1, 0) to the inner one; its normal points outwards.
+    ex, ey = inner * np.cos(sector) - 1, inner * np.sin(sector)
+    length = np.hypot(ex, ey)
+    return ((along - 1) * (ey / length) - across * (ex / length)).astype(np.float32)
+
+
+def _stretch(pattern: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """A coarse pattern [h, w, 3], bilinear, over [height, width, 3]."""
+    rows = _blend_matrix(pattern.shape[0], height)
+    columns = _blend_matrix(pattern.shape[1], width)
+    return np.einsum("hi,ijc,wj->hwc", rows, pattern, columns, optimize=True)
+
+
+def _blend_matrix(coarse: int, fine: int) -> NDArray[np.float32]:
+    """[fine, coarse] weights of linear interpolation, corners on corners."""
+    at = np.linspace(0, coarse - 1, fine)
+    return np.clip(1 - np.abs(at[:, None] - np.arange(coarse)), 0, 1).astype(np.float32)

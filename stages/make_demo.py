@@ -1,0 +1,36 @@
+"""make_demo DATASET: render a demo dataset: video files, manifest and annotation files."""
+
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clipzoo.config import load_params
+from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
+from clipzoo.launch import run_stage
+
+
+def main() -> None:
+    params, dataset = load_params(), sys.argv[1]
+    videos = plan_videos(dataset, params.demo)
+    processes = params.runtime.extract_workers or os.cpu_count() or 1
+    classes = len({video.action for video in videos})
+    print(
+        f"make_demo {dataset}: {len(videos)} videos of {classes} classes, {processes} processes",
+        flush=True,
+    )
+    root = Path("data/raw") / dataset
+    with ProcessPoolExecutor(processes) as executor:
+        done = write_videos(videos, root, executor)
+        for _ in tqdm(done, total=len(videos), desc="render", unit="video", mininterval=2):
+            pass
+    manifest = write_manifest(videos, root)
+    annotations = Path("data/annotations") / dataset
+    write_annotations(dataset, videos, annotations)
+    print(f"wrote {root}/, {manifest}, {annotations}/; next: extract_frames {dataset}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
