@@ -1,19 +1,16 @@
-"""Encode every video of a set under its views, on all processes, and keep what scores it.
+"""Encode every video of a set under its views, on all processes.
 
 Process r of w encodes batches r, r + w, ... of the set; nothing is padded or repeated, and the
 features are put back by position. A batch holds the same videos whatever the number of processes,
-so the features are the same to the last bit, in reduced precision too.
+so that its arithmetic, in reduced precision too, is the same.
 """
 
-import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import torch
-from pyarrow import parquet
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,8 +24,8 @@ from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9
+SCORED_AT_ONCE = 4096
 STATE_DIR = Path(".state/predictions")
-PREDICTIONS_DIR = Path("predictions")
 
 
 class InferenceError(ValueError):
@@ -46,16 +43,6 @@ def open_views(
     transform = ViewTransform(size, params.test.short_side_px, crops)
     store = open_store(params, dataset)
     return ViewClips(store, records, transform, params.model.num_segments, clips=clips, dense=dense)
-
-
-def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
-    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 where the records carry `labels`."""
-    if all(record.labels is None for record in records):
-        return torch.tensor([record.label for record in records])
-    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
-    for row, record in enumerate(records):
-        targets[row, list(record.labels or ())] = 1
-    return targets
 
 
 def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
@@ -176,7 +163,7 @@ def encode_set(
         over 2 GB; None on the other ranks.
 
     Raises:
-        InferenceError: some videos cannot be read; rank 0's message lists those of all processes.
+        InferenceError: some videos cannot be read; the message lists those of all processes.
     """
     num_videos, num_views = len(clips.records), len(clips.view_names)
     if not num_videos:
@@ -199,17 +186,16 @@ def encode_set(
         )
     except (ValueError, OSError) as error:
         fault = str(error)
+    model.cpu()  # a second model may need its place
     _raise_together(fault)
     return _collect(features, positions, num_videos, STATE_DIR / what)
 
 
 def _raise_together(fault: str) -> None:
-    """Raise on all ranks if any has a fault: one message with all of them, from rank 0."""
+    """Raise on all ranks if any has a fault: one message with those of all."""
     faults = [text for text in gather_objects(fault) if text]
-    if faults and rank() == 0:
-        raise InferenceError("\n".join(faults))
     if faults:
-        raise InferenceError("stopped; process 0 says why")
+        raise InferenceError("\n".join(faults))
 
 
 def _collect(
@@ -237,37 +223,14 @@ def _collect(
     return whole
 
 
-def save_predictions(
-    what: str,
-    tensors: Mapping[str, Tensor],
-    records: Sequence[Record],
-    metadata: Mapping[str, object],
-) -> None:
-    """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
-
-    From these any metric, class subset or fusion of views is computed on a CPU without the model.
+@torch.no_grad()
+def score_videos(model: nn.Module, features: Tensor, class_embeddings: Tensor) -> Tensor:
+    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
 
     Args:
-        what: `test` or `zero_shot_<dataset>`.
-        tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
-        records: the N videos, in the order of the tensors' rows.
-        metadata: strings as they are, anything else as JSON; `features_dtype` is added.
+        model: a method with `score(features [N, V, ...], class_embeddings [P, K, D])`.
+        features: [N, V, ...] float32 or float16.
+        class_embeddings: [P, K, D] float32.
     """
-    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-    text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
-    path = PREDICTIONS_DIR / f"{what}.safetensors"
-    write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
-    multi = tensors["labels"].dim() == 2
-    table = pa.table(
-        {
-            "video_id": [record.video_id for record in records],
-            "label": [
-                ";".join(map(str, record.labels or ())) if multi else record.label
-                for record in records
-            ],
-            "pos": range(len(records)),
-        }
-    )
-    part = path.with_suffix(".parquet.part")
-    parquet.write_table(table, part)
-    part.replace(path.with_suffix(".parquet"))
+    parts = [model.score(part.float(), class_embeddings) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
+    return torch.cat(parts)

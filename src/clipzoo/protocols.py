@@ -33,12 +33,39 @@ def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
     return features[:, index : index + 1]
 
 
-def has_single_view(num_views: int, dense: bool) -> bool:
-    """Whether a single view can be told from the views: several of them, and no dense windows.
+def evaluate_test(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    view_names: Sequence[str],
+    dense: bool,
+    seed: int,
+) -> tuple[Tensor, dict[str, float]]:
+    """Probabilities and metrics of the configured views, beside those of a single one.
 
-    The first dense window covers the beginning of a video only; nobody reports it.
+    The metrics of the single view have the prefix `single_view_`. They are there where there are
+    several views, except under dense sampling, whose clip 0 is only the beginning of a video.
+
+    Args:
+        score: of the method.
+        features: [N, V, ...].
+        labels: [N] int64, or targets [N, K].
+        class_embeddings: [P, K, D].
+        view_names: V names.
+        dense: whether clips are dense windows.
+        seed: of the bootstrap.
+
+    Returns:
+        probabilities [N, K] from all views, and the metrics.
     """
-    return num_views > 1 and not dense
+    probabilities = score(features, class_embeddings)
+    result = metrics.evaluate(probabilities, labels, seed)
+    if len(view_names) > 1 and not dense:
+        single = score(single_view(features, view_names), class_embeddings)
+        result |= with_prefix("single_view_", metrics.evaluate(single, labels, seed))
+    return probabilities, result
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -92,6 +119,7 @@ def evaluate_zero_shot(
     features: Tensor,
     labels: Tensor,
     class_embeddings: Tensor,
+    *,
     protocols: Sequence[str],
     seed: int,
 ) -> dict[str, float]:
@@ -118,5 +146,25 @@ def evaluate_zero_shot(
     if "half" in protocols and class_embeddings.shape[1] >= MIN_HALF_CLASSES:
         halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
         result["half_top1_mean"] = float(np.mean(halves))
-        result["half_top1_std"] = float(np.std(halves))
+        result["half_top1_std"] = float(np.std(halves))  # ddof 0, as published
     return result
+
+
+def gain_over(
+    probabilities: Tensor, baseline: Tensor, labels: Tensor, seed: int
+) -> dict[str, float]:
+    """Top-1 of one model minus another's on the same videos, with its paired 95% interval.
+
+    Args:
+        probabilities: [N, K].
+        baseline: [N, K].
+        labels: [N] int64.
+        seed: of the bootstrap.
+
+    Returns:
+        gain, gain_ci95_low and gain_ci95_high in percentage points.
+    """
+    own, other = (metrics.in_top_k(p, labels, 1) for p in (probabilities, baseline))
+    low, high = metrics.paired_interval(own, other, seed)
+    gain = metrics.percent(own) - metrics.percent(other)
+    return {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}

@@ -1,0 +1,61 @@
+"""What test and zero_shot measure and keep: the videos, their labels, the prediction files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor
+
+from clipzoo.data.lists import Record, read_list, videos_sha256
+from clipzoo.models.clip import write_safetensors
+
+PREDICTIONS_DIR = Path("predictions")
+
+
+def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
+    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 where the records carry `labels`."""
+    if all(record.labels is None for record in records):
+        return torch.tensor([record.label for record in records])
+    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
+    for row, record in enumerate(records):
+        targets[row, list(record.labels or ())] = 1
+    return targets
+
+
+def save_predictions(
+    what: str,
+    tensors: Mapping[str, Tensor],
+    records: Sequence[Record],
+    metadata: Mapping[str, object],
+) -> None:
+    """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
+
+    From these any metric, class subset or fusion of views is computed on a CPU without the model.
+
+    Args:
+        what: `test` or `zero_shot_<dataset>`.
+        tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
+        records: the N videos, in the order of the tensors' rows.
+        metadata: strings as they are, anything else as JSON; `features_dtype` is added.
+    """
+    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
+    path = PREDICTIONS_DIR / f"{what}.safetensors"
+    write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
+    multi = tensors["labels"].dim() == 2
+    table = pa.table(
+        {
+            "video_id": [record.video_id for record in records],
+            "label": [
+                ";".join(map(str, record.labels or ())) if multi else record.label
+                for record in records
+            ],
+            "pos": range(len(records)),
+        }
+    )
+    part = path.with_suffix(".parquet.part")
+    parquet.write_table(table, part)
+    part.replace(path.with_suffix(".parquet"))
