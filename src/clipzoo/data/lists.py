@@ -1,0 +1,242 @@
+"""List files: which videos, how long, which label; and who is in a set.
+
+`lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and may have
+start_frame (several segments of one video) and labels (`;`-separated, for multi-label datasets;
+then label is the first of them, or -1 where there is none). `labels.csv` has id, name.
+"""
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+COLUMNS = ("video_id", "num_frames", "label")
+OPTIONAL_COLUMNS = ("start_frame", "labels")
+MAX_FRAMES = 10_000_000
+"""Over four days at 25 frames a second: anything larger is a broken line."""
+SHOWN = 20
+
+
+class ListError(ValueError):
+    """A list, annotation or manifest file is wrong; the message names every bad line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One labelled video, or one segment of it."""
+
+    video_id: str
+    num_frames: int
+    """Frames of the video or segment; for a segment counted from `start_frame`."""
+    label: int
+    start_frame: int = 0
+    labels: tuple[int, ...] | None = None
+    """All labels, in multi-label datasets; may be empty."""
+
+
+def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
+    """Raise one error that lists all faults (the first 20 in full); nothing if there are none."""
+    if faults:
+        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise error("\n  ".join([title, *faults[:SHOWN], *more]))
+
+
+def check_video_id(video_id: str) -> str | None:
+    """What is wrong with an id as a path below a dataset's root; None if nothing is."""
+    parts = video_id.replace("\\", "/").split("/")
+    if video_id.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":"):
+        return f"absolute path {video_id!r}; allowed: paths relative to the dataset's root"
+    if ".." in parts:
+        return f"path {video_id!r} leaves the dataset's root; '..' is not allowed"
+    if not video_id or any(part in ("", ".") for part in parts) or not video_id.isprintable():
+        return f"video id {video_id!r}; allowed: printable, not empty, no empty parts"
+    return None
+
+
+def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
+    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
+
+    An absent optional column gives empty values. Empty lines are skipped.
+
+    Raises:
+        ListError: the file is absent or not UTF-8, the header lacks a column or has an unknown one,
+            or lines have a wrong number of fields.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"{path}: is not UTF-8 ({error})") from error
+    reader = csv.reader(text.splitlines(keepends=True))
+    header = next(reader, [])
+    allowed = (*columns, *optional)
+    if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
+        may = f" and optionally {','.join(optional)}" if optional else ""
+        found, wanted = ",".join(header), ",".join(columns)
+        raise ListError(f"{path}:1: found header {found!r}; allowed: {wanted}{may}")
+    rows, faults = [], []
+    for fields in reader:
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            faults.append(
+                f"{path}:{reader.line_num}: found {len(fields)} fields; "
+                f"allowed: {len(header)} ({','.join(header)})"
+            )
+            continue
+        named = dict(zip(header, fields, strict=True))
+        rows.append([str(reader.line_num), *(named.get(name, "") for name in allowed)])
+    raise_all(f"{path}: {len(faults)} bad lines", faults)
+    return rows
+
+
+def read_list(path: str | Path, num_classes: int) -> list[Record]:
+    """Read and check a list file.
+
+    Args:
+        path: a csv as described at the top of this module.
+        num_classes: K; labels are 0 .. K - 1.
+
+    Raises:
+        ListError: names every line with a wrong field count, a label out of range, a frame count
+            that is no number from 1 to MAX_FRAMES, a path that is absolute or leaves the root, or a
+            video (segment) that was there before.
+    """
+    path = Path(path)
+    with_labels = "labels" in _header(path)
+    records, faults, seen = [], [], {}
+    for line, *values in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
+        try:
+            record = _record(values, num_classes, with_labels)
+            key = (record.video_id, record.start_frame)
+            if key in seen:
+                raise ValueError(f"video {record.video_id!r} is in line {seen[key]} too")
+            seen[key] = line
+            records.append(record)
+        except ValueError as error:
+            faults.append(f"{path}:{line}: {error}")
+    raise_all(f"{path}: {len(faults)} bad lines", faults)
+    return records
+
+
+def _header(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError):
+        return []  # read_rows says what is wrong
+
+
+def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
+    video_id, num_frames, label, start_frame, labels = values
+    fault = check_video_id(video_id)
+    if fault:
+        raise ValueError(fault)
+    return Record(
+        video_id,
+        _int(num_frames, "num_frames", 1, MAX_FRAMES),
+        _int(label, "label", -1 if with_labels and not labels else 0, num_classes - 1),
+        _int(start_frame or "0", "start_frame", 0, MAX_FRAMES),
+        tuple(_int(x, "labels", 0, num_classes - 1) for x in labels.split(";") if x)
+        if with_labels
+        else None,
+    )
+
+
+def _int(text: str, what: str, low: int, high: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise ValueError(f"{what}: found {text!r}; allowed: a whole number from {low} to {high}")
+    return value
+
+
+def write_list(records: Iterable[Record], path: str | Path) -> None:
+    """Write a list file that `read_list` gives back; optional columns only where they are used."""
+    records = list(records)
+    columns = [*COLUMNS]
+    if any(r.start_frame for r in records):
+        columns.append("start_frame")
+    if any(r.labels is not None for r in records):
+        columns.append("labels")
+    rows = []
+    for r in records:
+        row: dict[str, object] = {"video_id": r.video_id, "num_frames": r.num_frames}
+        row |= {"label": r.label, "start_frame": r.start_frame}
+        row["labels"] = ";".join(map(str, r.labels or ()))
+        rows.append([row[name] for name in columns])
+    write_csv(columns, rows, path)
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:
+    """Write a csv file in UTF-8 with unix line ends, through a neighbour that is renamed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+    part.replace(path)
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """Class names in the order of their ids.
+
+    Raises:
+        ListError: the ids are not 0, 1, 2, ... in order, or a name is empty or there twice.
+    """
+    path = Path(path)
+    rows = read_rows(path, ("id", "name"))
+    faults = []
+    for position, (line, number, name) in enumerate(rows):
+        if number != str(position):
+            faults.append(f"{path}:{line}: found id {number!r}; allowed: {position}, ids in order")
+        if not name.strip():
+            faults.append(f"{path}:{line}: the class name is empty")
+    names = [row[2] for row in rows]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    faults += [f"{path}: class name {name!r} is there more than once" for name in twice]
+    if not rows:
+        faults.append(f"{path}: there are no classes")
+    raise_all(f"{path}: wrong class names", faults)
+    return names
+
+
+def write_labels(names: Sequence[str], path: str | Path) -> None:
+    """Write class names; their positions are the ids."""
+    write_csv(("id", "name"), enumerate(names), path)
+
+
+def videos_sha256(ids: Iterable[str]) -> str:
+    """Fingerprint of a set of videos: sha256 of the sorted ids joined by a newline, UTF-8."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
+    """`shots` random records of every class, in the order of the list.
+
+    Each class has its own generator seeded by (seed, label), so that the pick of a class depends on
+    its own records alone.
+
+    Raises:
+        ListError: a class has fewer records than shots.
+    """
+    positions: dict[int, list[int]] = {}
+    for position, record in enumerate(records):
+        positions.setdefault(record.label, []).append(position)
+    few = [label for label, found in positions.items() if len(found) < shots]
+    if few:
+        raise ListError(f"{shots} shots: classes {sorted(few)} have fewer training videos")
+    picked = []
+    for label, found in positions.items():
+        rng = np.random.default_rng([seed, label])
+        picked += [found[i] for i in rng.choice(len(found), shots, replace=False)]
+    return [records[position] for position in sorted(picked)]

@@ -1,0 +1,270 @@
+"""Reading stored frames: tar shards, directories of image files, or raw videos.
+
+All three are described by `data/frames/<dataset>/index.parquet` and read by
+`store.read(video_id, indices)`; index i is frame i of the video from 0. Which one a dataset uses is
+`reader` in datasets/<dataset>.yaml.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from clipzoo.config import Params
+from clipzoo.data.annotations import DatasetSpec, load_spec, raw_root
+
+FRAMES_DIR = Path("data/frames")
+INDEX_COLUMNS = {
+    "video_id": pa.string(),
+    "path": pa.string(),  # of the raw video, relative to the dataset's raw root
+    "source_size": pa.int64(),  # bytes; number of files where the source is a directory
+    "shard": pa.int32(),  # -1 where nothing was extracted
+    "num_frames": pa.int32(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "fps": pa.float32(),  # of the stored frames; 0 = unknown
+    "offsets": pa.list_(pa.int64()),  # of each JPEG in the shard, bytes
+    "sizes": pa.list_(pa.int32()),  # of each JPEG, bytes
+}
+
+
+class StoreError(OSError):
+    """Frames cannot be read; the message names the video and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a stored video."""
+
+    num_frames: int
+    width: int
+    """Of the stored frames (px)."""
+    height: int
+    fps: float
+    """Frames a second as stored; 0 = unknown."""
+    row: int
+    """Line of the index."""
+
+
+class Store(Protocol):
+    """A dataset's frames."""
+
+    videos: dict[str, VideoInfo]
+
+    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes] | np.ndarray:
+        """Frames of a video; may be called from several threads.
+
+        Args:
+            video_id: one of `videos`.
+            indices: [T], each in 0 .. num_frames - 1, in any order, repeats allowed.
+
+        Returns:
+            T JPEG files, or uint8 [T, H, W, 3] in RGB.
+
+        Raises:
+            StoreError: the video is unknown, or its file is absent, changed or broken.
+        """
+        ...
+
+
+def index_path(dataset: str) -> Path:
+    """Where the index of a dataset's frames is."""
+    return FRAMES_DIR / dataset / "index.parquet"
+
+
+def read_index(path: Path) -> pa.Table:
+    """Read an index; columns are INDEX_COLUMNS.
+
+    Raises:
+        StoreError: the file is absent or no such index.
+    """
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); run extract_frames") from error
+    if table.schema.names != list(INDEX_COLUMNS):
+        raise StoreError(f"{path}: is an index of another version; run extract_frames again")
+    return table
+
+
+def open_store(params: Params, dataset: str) -> Store:
+    """Open the frames of a dataset with the reader that its datasets/<name>.yaml names."""
+    spec = load_spec(dataset)
+    table = read_index(index_path(dataset))
+    if spec.reader == "shards":
+        return ShardStore(table, FRAMES_DIR / dataset)
+    root = raw_root(params, dataset)
+    if spec.reader == "directory":
+        return DirectoryStore(table, root, spec)
+    return VideoStore(table, root, spec)
+
+
+def _videos(table: pa.Table) -> dict[str, VideoInfo]:
+    rows = table.select(["video_id", "num_frames", "width", "height", "fps"]).to_pylist()
+    return {
+        r["video_id"]: VideoInfo(r["num_frames"], r["width"], r["height"], r["fps"], row)
+        for row, r in enumerate(rows)
+    }
+
+
+def _look_up(
+    videos: dict[str, VideoInfo], video_id: str, indices: Sequence[int] | np.ndarray
+) -> tuple[VideoInfo, list[int]]:
+    if video_id not in videos:
+        raise StoreError(f"{video_id}: not in the frame store")
+    info = videos[video_id]
+    frames = [int(i) for i in indices]
+    if frames and not 0 <= min(frames) <= max(frames) < info.num_frames:
+        raise StoreError(
+            f"{video_id}: frames {min(frames)} to {max(frames)} asked; the video has "
+            f"0 to {info.num_frames - 1}"
+        )
+    return info, frames
+
+
+def shard_name(shard: int) -> str:
+    """File name of a shard."""
+    return f"shard-{shard:05d}.tar"
+
+
+class ShardStore:
+    """JPEGs in tar shards, read at their offsets (no seeking handle, so threads do not meet)."""
+
+    def __init__(self, table: pa.Table, directory: Path) -> None:
+        self.videos = _videos(table)
+        self._directory = directory
+        self._shards = table.column("shard").to_numpy()
+        # One flat array a column: tens of millions of Python integers would take gigabytes.
+        self._starts, self._offsets = _flat(table.column("offsets"))
+        _, self._sizes = _flat(table.column("sizes"))
+
+    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+        """See `Store.read`."""
+        info, frames = _look_up(self.videos, video_id, indices)
+        path = self._directory / shard_name(self._shards[info.row])
+        start = int(self._starts[info.row])
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
+        try:
+            places = [(int(self._sizes[start + i]), int(self._offsets[start + i])) for i in frames]
+            images = [os.pread(handle, size, offset) for size, offset in places]
+        finally:
+            os.close(handle)
+        if any(len(image) != size for image, (size, _) in zip(images, places, strict=True)):
+            raise StoreError(f"{video_id}: {path} is shorter than its index says; extract it again")
+        return images
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """List column -> first position of each row, and all values."""
+    lists = column.combine_chunks()
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.chunk(0) if lists.num_chunks else pa.array([], column.type)
+    return lists.offsets.to_numpy(), lists.values.to_numpy()
+
+
+class DirectoryStore:
+    """One directory of JPEG files a video, as other projects extract them."""
+
+    def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:
+        self.videos = _videos(table)
+        self._paths = table.column("path").to_pylist()
+        self._root = root
+        self._spec = spec
+
+    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
+        """See `Store.read`."""
+        info, frames = _look_up(self.videos, video_id, indices)
+        directory = self._root / self._paths[info.row]
+        names = [self._spec.frame_template.format(i + self._spec.first_index) for i in frames]
+        try:
+            return [(directory / name).read_bytes() for name in names]
+        except OSError as error:
+            raise StoreError(f"{video_id}: {error}") from error
+
+
+class VideoStore:
+    """Raw videos, decoded by decord on the fly and resized as the index says.
+
+    About 20 times slower than shards (DESIGN section 7). Every call opens its own decoder, so
+    threads share none.
+    """
+
+    def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:
+        self.videos = _videos(table)
+        self._paths = table.column("path").to_pylist()
+        self._sizes = table.column("source_size").to_pylist()
+        self._root = root
+        self._fps = spec.fps
+
+    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `Store.read`."""
+        info, frames = _look_up(self.videos, video_id, indices)
+        path = self._root / self._paths[info.row]
+        check_size(path, self._sizes[info.row])
+        try:
+            reader = open_video(path, info.width, info.height)
+            if self._fps:
+                kept = resampled(
+                    np.asarray(reader.get_frame_timestamp(range(len(reader)))), self._fps
+                )
+                frames = [int(kept[i]) for i in frames]
+            return reader.get_batch(frames).asnumpy()
+        except (RuntimeError, IndexError) as error:  # decord's errors are RuntimeErrors
+            raise StoreError(
+                f"{video_id}: {path} cannot be decoded ({_first_line(error)})"
+            ) from error
+
+
+def check_size(path: Path, size: int) -> None:
+    """Raise StoreError if a file is absent or its size (bytes) is not the one of the manifest."""
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+    if found != size:
+        raise StoreError(
+            f"{path}: has {found} bytes, its manifest says {size}: it changed since "
+            "`python -m clipzoo scan`; scan again"
+        )
+
+
+def open_video(path: Path, width: int = -1, height: int = -1):
+    """A decord reader of one thread whose frames have the given size (px; -1 = the video's own).
+
+    Raises:
+        RuntimeError: decord cannot open the file.
+    """
+    import decord  # loads a second ffmpeg: only where raw videos are read
+
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord.VideoReader(str(path), num_threads=1, width=width, height=height)
+
+
+def resampled(times: np.ndarray, fps: float) -> np.ndarray:
+    """Frames that ffmpeg's `fps` filter keeps: for output k the last frame due by then.
+
+    Args:
+        times: [n, 2] start and end of each decoded frame (seconds).
+        fps: frames a second of the output.
+
+    Returns:
+        indices int64 [m] into the n frames, ascending; a frame may come several times.
+
+    Example: 4 frames of a quarter of a second, fps 2: due at 0, 1, 1, 2, so output 0 is frame 0,
+    output 1 is frame 2; the video ends at 2.
+    """
+    due = np.floor(times[:, 0] * fps + 0.5).astype(int)
+    end = max(int(np.floor(times[-1, 1] * fps + 0.5)), due[-1] + 1)
+    return np.searchsorted(due, np.arange(due[0], end), side="right") - 1
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
