@@ -13,7 +13,7 @@ PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
 
 
 def small_plan(**changes) -> Plan:
-    values = {"positions": list(range(10)), "batch_size": 4, "epochs": 3, "seed": 7}
+    values = {"num_clips": 10, "batch_size": 4, "epochs": 3, "seed": 7}
     return Plan(**{**values, "max_steps": None, **changes})
 
 
@@ -35,7 +35,7 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_few_shot_picks_are_repeated_as_the_authors_do():
     data = dataclasses.replace(PARAMS.data, shots=2)
     plan = make_plan(dataclasses.replace(PARAMS, data=data), num_records=8, num_all=50)
-    assert plan.positions == list(range(8)) * 6
+    assert plan.num_clips == 8 * 6
 
 
 def test_stand_in_weights_of_another_architecture_stop_early():

@@ -216,7 +216,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "warmup_epochs", "weight_decay", "grad_clip", "clip_ratio"):
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        for key in ("batch_size", "lr", "eps", "gamma", "update_every", "val_every", "checkpoint_every"):
+        for key in (
+            "batch_size",
+            "lr",
+            "eps",
+            "gamma",
+            "update_every",
+            "val_every",
+            "checkpoint_every",
+        ):
             _require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
         for key in ("beta1", "beta2"):
             _require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "0 <= b < 1")
@@ -268,9 +276,7 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         for key in ("processes", "workers", "micro_batch"):
             _require(getattr(self, key) >= 1, f"runtime.{key}", getattr(self, key), "1 or more")
-        _require(
-            self.extract_workers >= 0, "runtime.extract_workers", self.extract_workers, ">= 0"
-        )
+        _require(self.extract_workers >= 0, "runtime.extract_workers", self.extract_workers, ">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +299,8 @@ class Params:
 
     def __post_init__(self) -> None:
         _require(
-            re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.recipe) is not None and ".." not in self.recipe,
+            re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.recipe) is not None
+            and ".." not in self.recipe,
             "recipe",
             self.recipe,
             "letters, digits, '.', '_', '-', with '/' between parts",

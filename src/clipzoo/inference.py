@@ -8,6 +8,7 @@ so that its arithmetic, in reduced precision too, is the same.
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ from tqdm import tqdm
 
 from clipzoo.config import Params
 from clipzoo.data.dataset import ViewClips, load_batches
-from clipzoo.data.lists import Record
-from clipzoo.data.store import open_store
+from clipzoo.data.lists import Record, raise_all
+from clipzoo.data.store import StoreError, open_store
 from clipzoo.data.transforms import ViewTransform, normalise
 from clipzoo.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
@@ -91,7 +92,7 @@ def encode_videos(
         features [n, V, ...] on the CPU, in the order of `positions`.
 
     Raises:
-        StoreError: frames of a video cannot be read; the message lists all such videos.
+        StoreError: frames cannot be read; the message lists the broken videos met by then.
     """
     wanted = list(positions) or [0]  # one for its shape, where processes outnumber batches
     step = _videos_at_once(len(clips.view_names), micro_batch)
@@ -144,7 +145,7 @@ def encode_set(
     *,
     params: Params,
     device: torch.device,
-    embed_dim: int,
+    dim: int,
 ) -> Tensor | None:
     """Features of a whole set, encoded by all processes and collected on rank 0.
 
@@ -156,7 +157,7 @@ def encode_set(
         what: name of the set, for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
         device: of this process.
-        embed_dim: D, to foresee the size.
+        dim: D, to foresee the size.
 
     Returns:
         features [N, V, D] float32 in the order of the records, float16 where float32 would take
@@ -170,8 +171,8 @@ def encode_set(
         raise InferenceError(f"{what}: there are no videos to encode; look at lists/")
     runtime = params.runtime
     positions = local_positions(num_videos, num_views, runtime.micro_batch)
-    large = 4 * num_videos * num_views * embed_dim > FLOAT32_LIMIT_BYTES
-    features, fault = torch.empty(0), ""
+    large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
+    features, faults = torch.empty(0), []
     try:
         features = encode_videos(
             model.to(device),
@@ -184,18 +185,32 @@ def encode_set(
             dtype=torch.float16 if large else torch.float32,
             desc=what,
         )
-    except (ValueError, OSError) as error:
-        fault = str(error)
+    except StoreError:
+        faults = _find_faults(clips, positions, runtime.workers)
     model.cpu()  # a second model may need its place
-    _raise_together(fault)
+    _raise_together(faults)
     return _collect(features, positions, num_videos, STATE_DIR / what)
 
 
-def _raise_together(fault: str) -> None:
-    """Raise on all ranks if any has a fault: one message with those of all."""
-    faults = [text for text in gather_objects(fault) if text]
-    if faults:
-        raise InferenceError("\n".join(faults))
+def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> list[str]:
+    """What is wrong with each unreadable video: a broken set is told in full, not one by one."""
+    print("some videos cannot be read; looking through all of them", flush=True)
+
+    def fault(position: int) -> str:
+        try:
+            clips.load(position)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [text for text in pool.map(fault, positions) if text]
+
+
+def _raise_together(faults: list[str]) -> None:
+    """Raise on all ranks if any has faults: one message with those of all."""
+    faults = sorted({text for part in gather_objects(faults) for text in part})
+    raise_all(f"{len(faults)} videos cannot be read", faults, InferenceError)
 
 
 def _collect(

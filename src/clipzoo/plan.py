@@ -17,8 +17,9 @@ from clipzoo.models.clip import open_clip_name
 class Plan:
     """Which clips each optimizer step takes."""
 
-    positions: list[int]
-    """Records of one epoch, before shuffling; few-shot picks are repeated."""
+    num_clips: int
+    """Clips of an epoch. Clip p shows record p modulo the number of records: few-shot picks are
+    repeated, each time with other random choices."""
     batch_size: int
     epochs: int
     seed: int
@@ -28,7 +29,7 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; the last may be smaller, none is dropped."""
-        return math.ceil(len(self.positions) / self.batch_size)
+        return math.ceil(self.num_clips / self.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -37,11 +38,9 @@ class Plan:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def step_positions(self, epoch: int) -> list[list[int]]:
-        """Records of every step of an epoch: a permutation by (seed, epoch), cut into batches."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.positions).tolist()
-        return [
-            order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)
-        ]
+        """Clips of every step of an epoch: a permutation by (seed, epoch), cut into batches."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
 
     def validates(self, step: int, every_epochs: int) -> bool:
         """Whether a validation follows after `step` steps: every N epochs and at the end."""
@@ -64,7 +63,7 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
     stand_in = params.model.weights == "demo"
     default = open_clip_name(params.model.arch) == open_clip_name(params.demo.arch)
     return Plan(
-        positions=list(range(num_records)) * repeats,
+        num_clips=num_records * repeats,
         batch_size=params.train.batch_size,
         epochs=params.train.epochs,
         seed=params.seed,

@@ -9,7 +9,7 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.data.lists import Record, read_list, videos_sha256
+from clipzoo.data.lists import ListError, Record, read_list, videos_sha256
 from clipzoo.models.clip import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
@@ -23,6 +23,32 @@ def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
     for row, record in enumerate(records):
         targets[row, list(record.labels or ())] = 1
     return targets
+
+
+def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[str]]:
+    """All videos of a dataset, train and val: zero-shot protocols take the set whole.
+
+    Returns:
+        the records and the names of the lists they come from.
+
+    Raises:
+        ListError: no list is there, or one is wrong.
+    """
+    directory = Path("lists") / dataset
+    names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
+    if not names:
+        raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
+    parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
+    return [record for part in parts for record in part], names
+
+
+def describe_set(records: Sequence[Record]) -> dict[str, int | str]:
+    """num_videos and videos_sha256 of the set that was measured."""
+    return {
+        "num_videos": len(records),
+        "num_expected": len(records),
+        "videos_sha256": videos_sha256(record.video_id for record in records),
+    }
 
 
 def save_predictions(

@@ -122,8 +122,8 @@ def evaluate_zero_shot(
     *,
     protocols: Sequence[str],
     seed: int,
-) -> dict[str, float]:
-    """Full-class and half-class metrics of one model, from its features.
+) -> tuple[Tensor, dict[str, float]]:
+    """Probabilities over all classes, and full-class and half-class metrics, of one model.
 
     Args:
         score: as in `evaluate_halves`.
@@ -135,11 +135,13 @@ def evaluate_zero_shot(
         seed: of the bootstrap.
 
     Returns:
-        full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and half_top1_std (ddof 0).
+        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5, half_top1_mean and
+        half_top1_std (ddof 0).
     """
+    probabilities = score(features, class_embeddings)
+    values = metrics.evaluate(probabilities, labels, seed)
     result = {}
     if "full" in protocols:
-        values = metrics.evaluate(score(features, class_embeddings), labels, seed)
         result["full_top1"] = values["top1"]
         result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
         result["full_top5"] = values["top5"]
@@ -147,24 +149,44 @@ def evaluate_zero_shot(
         halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
         result["half_top1_mean"] = float(np.mean(halves))
         result["half_top1_std"] = float(np.std(halves))  # ddof 0, as published
-    return result
+    return probabilities, result
 
 
-def gain_over(
-    probabilities: Tensor, baseline: Tensor, labels: Tensor, seed: int
-) -> dict[str, float]:
-    """Top-1 of one model minus another's on the same videos, with its paired 95% interval.
+def compare_zero_shot(
+    scores: Mapping[str, Score],
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    protocols: Sequence[str],
+    seed: int,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The fine-tuned model beside the raw CLIP on the same videos.
 
     Args:
-        probabilities: [N, K].
-        baseline: [N, K].
+        scores: of the fine-tuned model under the key ``, of the raw CLIP under `raw_`; the keys are
+            the prefixes of the results.
+        features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
-        seed: of the bootstrap.
+        class_embeddings: [P, K, D].
+        protocols: `full`, `half` or both.
+        seed: of the bootstraps.
 
     Returns:
-        gain, gain_ci95_low and gain_ci95_high in percentage points.
+        features and probabilities [N, K] of both; the metrics of both and, under `full`, gain,
+        gain_ci95_low and gain_ci95_high: the paired difference in percentage points.
     """
-    own, other = (metrics.in_top_k(p, labels, 1) for p in (probabilities, baseline))
-    low, high = metrics.paired_interval(own, other, seed)
-    gain = metrics.percent(own) - metrics.percent(other)
-    return {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
+    tensors, values = {}, {}
+    for prefix, score in scores.items():
+        probabilities, own = evaluate_zero_shot(
+            score, features[prefix], labels, class_embeddings, protocols=protocols, seed=seed
+        )
+        tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
+        values |= with_prefix(prefix, own)
+    if "full" in protocols:
+        both = (tensors["probabilities"], tensors["raw_probabilities"])
+        own, raw = (metrics.in_top_k(p, labels, 1) for p in both)
+        low, high = metrics.paired_interval(own, raw, seed)
+        gain = metrics.percent(own) - metrics.percent(raw)
+        values |= {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
+    return tensors, values

@@ -155,7 +155,7 @@ class Trainer:
             total += self._backward(positions, frames, weight, last=i == len(parts) - 1)
         loss = self._mean_over_processes(total)
         if not math.isfinite(loss):
-            ids = [self.clips.records[p].video_id for p in batch]
+            ids = [self._record(p).video_id for p in batch]
             raise TrainingError(
                 f"the loss of step {step} (epoch {step // self.plan.steps_per_epoch}) is {loss}; "
                 f"its videos: {', '.join(ids)}; lower train.lr or use train.precision=bf16 or fp32"
@@ -167,17 +167,20 @@ class Trainer:
         self.scaler.update()
         return {"step": step, "loss": loss, "lr": train.lr * factor}
 
-    def _backward(self, positions: list[int], frames: Tensor, weight: float, *, last: bool) -> Tensor:
+    def _record(self, position: int) -> Record:
+        return self.clips.records[position % len(self.clips.records)]
+
+    def _backward(
+        self, positions: list[int], frames: Tensor, weight: float, *, last: bool
+    ) -> Tensor:
         """Add one micro-batch's gradients; they are exchanged with the last one of a step."""
-        labels = torch.tensor([self.clips.records[p].label for p in positions], device=self.device)
+        labels = torch.tensor([self._record(p).label for p in positions], device=self.device)
         frames = normalise(frames.to(self.device, non_blocking=True))  # [b, T, 3, S, S]
         ddp = isinstance(self.loss, DistributedDataParallel)
         sync = contextlib.nullcontext() if last or not ddp else self.loss.no_sync()  # pyright: ignore[reportCallIssue]
         precision = self.params.train.precision
         with sync:
-            with torch.autocast(
-                self.device.type, DTYPES[precision], enabled=precision != "fp32"
-            ):
+            with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
                 loss = self.loss(frames, labels) * weight
             self.scaler.scale(loss).backward()
         return loss.detach()
@@ -226,7 +229,7 @@ class Trainer:
             metrics["val_top1_best"] = self.best["val_top1"]
             metrics["epoch_best"] = self.best["epoch"]
         if rank() == 0 and losses:
-            clips = len(self.plan.positions) * len(losses) / self.plan.steps_per_epoch
+            clips = self.plan.num_clips * len(losses) / self.plan.steps_per_epoch
             print(
                 f"trained {len(losses)} steps ({clips:.0f} clips); this call took {seconds:.0f} s, "
                 f"{100 * self.waited_seconds / max(seconds, 1e-9):.0f}% of it waiting for data"
@@ -290,7 +293,6 @@ class Trainer:
             if key in row:
                 self.live.log_metric(key, row[key], timestamp=False)
         self.live.next_step()
-
 
 
 def load_training_records(params: Params) -> tuple[list[Record], int, list[Record]]:

@@ -75,7 +75,7 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
     if dense and num_segments > DENSE_RANGE:
         raise ValueError(f"num_segments: found {num_segments}; dense clips allow 1 to 128")
     if dense:
-        last_start = max(0, num_frames - DENSE_RANGE)
+        last_start = max(0, num_frames - DENSE_RANGE - 1)
         starts = np.linspace(0, last_start, num_clips, dtype=int)
         steps = np.arange(num_segments) * (DENSE_RANGE // num_segments)
         return (starts[:, None] + steps) % num_frames

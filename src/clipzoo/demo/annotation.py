@@ -22,9 +22,12 @@ from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample
 CODECS = {
     "mp4": "-c:v libx264 -preset veryfast -crf 24",
     "avi": "-c:v mpeg4 -q:v 4",
-    "webm": "-c:v libvpx -deadline realtime -cpu-used 8 -crf 16 -b:v 1M",
+    "webm": "-c:v libvpx -deadline good -cpu-used 5 -crf 16 -b:v 1M",
 }
-"""File extension: ffmpeg's video encoder and its options."""
+"""File extension: ffmpeg's video encoder and its options.
+
+libvpx in its realtime mode adapts to the speed of the machine, so its bytes differ between runs.
+"""
 FRAME_RATES = (12, 15, 24, 25, 30)
 NUM_FRAMES = (16, 40)
 """Shortest and longest video."""
@@ -126,9 +129,10 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
     ]
     done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
     if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
         raise OSError(
-            f"{path}: ffmpeg failed ({done.stderr.decode(errors='replace').strip()}); an ffmpeg with "
-            "libx264, mpeg4 and libvpx is needed: without any on PATH, the wheel's own is used"
+            f"{path}: ffmpeg failed ({said}); it needs the encoders libx264, mpeg4 and libvpx: "
+            "with no ffmpeg on PATH, the wheel's own, which has them, is used"
         )
 
 

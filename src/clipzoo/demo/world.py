@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORLD_SEED = 20
-"""The world is a fixed thing, as a published dataset is: `seed` in params.yaml does not change it."""
+"""The world is fixed, as a published dataset is: `seed` in params.yaml does not change it."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 35, 35),
@@ -65,10 +65,10 @@ class ActionClass:
         return self.end != self.family
 
 
-def _classes(objects: dict[str, tuple[str, ...]]) -> tuple[ActionClass, ...]:
+def _classes(objects: dict[tuple[str, str], tuple[str, ...]]) -> tuple[ActionClass, ...]:
     return tuple(
-        ActionClass(*name.split(), end)
-        for name, families in objects.items()
+        ActionClass(colour, shape, end)
+        for (colour, shape), families in objects.items()
         for family in families
         for end in (family, CHANGES[family])
     )
@@ -76,26 +76,26 @@ def _classes(objects: dict[str, tuple[str, ...]]) -> tuple[ActionClass, ...]:
 
 SHAPES_CLASSES = _classes(
     {
-        "red circle": ("large",),
-        "red square": ("bright",),
-        "green square": ("large",),
-        "green triangle": ("bright",),
-        "blue triangle": ("large",),
-        "blue circle": ("bright",),
+        ("red", "circle"): ("large",),
+        ("red", "square"): ("bright",),
+        ("green", "square"): ("large",),
+        ("green", "triangle"): ("bright",),
+        ("blue", "triangle"): ("large",),
+        ("blue", "circle"): ("bright",),
     }
 )
 UNSEEN_CLASSES = _classes(
     {
-        "yellow star": ("large", "bright"),
-        "purple cross": ("large", "bright"),
-        "cyan ring": ("large", "bright"),
+        ("yellow", "star"): ("large", "bright"),
+        ("purple", "cross"): ("large", "bright"),
+        ("cyan", "ring"): ("large", "bright"),
     }
 )
 DATASETS = {"demo_shapes": SHAPES_CLASSES, "demo_unseen": UNSEEN_CLASSES}
 """Classes of each demo dataset, in label order: no object, colour or shape is in both."""
 
 ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e in ENDS)
-"""Everything that the stand-in CLIP has seen as stills: all objects, as a web-trained CLIP would."""
+"""What the stand-in CLIP sees stills of: all objects, as a web-trained CLIP would."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,7 @@ def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) ->
     centre = rng.uniform(-0.15, 0.15, (1, 2))
     # Videos are seen through crops of half the frame's area or more, so objects appear larger.
     radius = radius * rng.uniform(1.0, 1.25)
-    return _scene(
-        action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px)
-    )
+    return _scene(action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px))
 
 
 def _course(
@@ -231,9 +229,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-def outside(
-    shape: str, u: NDArray[np.float32], v: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
     """How far points lie outside a shape of radius 1: below 0 inside, 0 on its edge.
 
     Args:

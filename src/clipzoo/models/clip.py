@@ -129,7 +129,12 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     Raises:
         WeightsError: any name or shape differs.
     """
-    own = model.state_dict()
+    check_names(model.state_dict(), tensors, what)
+    model.load_state_dict(tensors)
+
+
+def check_names(own: dict[str, Tensor], tensors: dict[str, Tensor], what: str) -> None:
+    """Raise WeightsError unless `tensors` have the names and shapes of the model's `own`."""
     faults = [f"missing {name}" for name in own if name not in tensors]
     faults += [f"unexpected {name}" for name in tensors if name not in own]
     faults += [
@@ -142,10 +147,11 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> No
             f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
         )
         raise WeightsError(f"{what} does not fit the model: {len(faults)} tensors\n  {shown}")
-    model.load_state_dict(tensors)
 
 
-def write_safetensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+def write_safetensors(
+    tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
+) -> None:
     """Write to a new file beside `path`, then rename: DVC's linked files are never changed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,157 @@
+"""The demo at a tiny size, run by DVC and through the stage scripts in temporary folders."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent.parent
+
+COPIED = ("src/", "stages/", "datasets/", "params.yaml", "dvc.yaml", ".dvc", ".gitignore")
+TINY = {
+    "demo.train_videos": 3,
+    "demo.val_videos": 2,
+    "demo.unseen_videos": 1,
+    "demo.pretrain_steps": 3,
+    "demo.pretrain_batch": 8,
+    "frames.size": "36",
+    "frames.shard_videos": 20,
+    "model.input_px": 32,
+    "model.head_layers": 1,
+    "model.num_segments": 4,
+    "augment.short_side_px": 36,
+    "test.short_side_px": 36,
+    "train.epochs": 2,
+    "train.warmup_epochs": 1,
+    "train.batch_size": 12,
+    "train.val_every": 1,
+    "train.checkpoint_every": 2,
+}
+
+
+@dataclass
+class Workspace:
+    """A folder in which stages run as `dvc repro` would run them."""
+
+    path: Path
+    first_repro: str = ""
+
+    def git(self, *args: str) -> None:
+        subprocess.run(["git", *args], cwd=self.path, env=self.environment(), check=True)
+
+    def dvc(self, *args: str) -> str:
+        """Run a dvc command that must succeed; returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *args],
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, f"dvc {args}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def set(self, **values: object) -> None:
+        """Change params.yaml; `__` stands for the dot of a key."""
+        yaml = YAML()
+        params = yaml.load(self.path / "params.yaml")
+        for key, value in values.items():
+            *sections, last = key.split("__")
+            section = params
+            for name in sections:
+                section = section[name]
+            section[last] = value
+        yaml.dump(params, self.path / "params.yaml")
+
+    def command(self, stage: str, *args: str) -> list[str]:
+        return [sys.executable, f"stages/{stage}.py", *args]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """This environment with what DVC needs, and nothing that a user set for runs of their own."""
+        own = {k: v for k, v in os.environ.items() if k not in ("CLIPZOO_DATA", "NNODES", "RANK")}
+        git = {
+            f"GIT_{who}_{what}": "test@example.org" if what == "EMAIL" else "test"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        }
+        return {
+            **own,
+            **git,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}",
+            "PYTHONPATH": "src",
+            "DVC_SITE_CACHE_DIR": str(self.path.parent / "dvc-site-cache"),
+            **more,
+        }
+
+    def start(self, stage: str, *args: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(stage, *args),
+            cwd=self.path,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, stage: str, *args: str) -> str:
+        """Run a stage that must succeed; returns what it printed."""
+        process = self.start(stage, *args)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{stage} {args}\n{out}\n{err}"
+        return out
+
+    def fail(self, stage: str, *args: str) -> str:
+        """Run a stage that must fail; returns its message, which must be no traceback."""
+        process = self.start(stage, *args)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 1, f"{stage} {args} should have failed\n{out}\n{err}"
+        assert "Traceback" not in err, err
+        return err
+
+
+def new_workspace(path: Path) -> Workspace:
+    """The repository's code and data files in a folder of its own, with tiny parameters."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if name.startswith(COPIED) and (ROOT / name).is_file():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, path / name)
+    workspace = Workspace(path)
+    workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Workspace:
+    """The whole pipeline, run once by `dvc repro` in a fresh repository."""
+    workspace = new_workspace(tmp_path_factory.mktemp("demo"))
+    workspace.git("init", "-q")
+    workspace.git("add", ".")
+    workspace.git("commit", "-q", "-m", "start")
+    workspace.first_repro = workspace.dvc("repro")
+    return workspace
+
+
+@pytest.fixture
+def copy_of_demo(demo, tmp_path) -> Workspace:
+    """The demo's prepared inputs under a folder of its own, without what train and later wrote."""
+    workspace = new_workspace(tmp_path / "run")
+    (workspace.path / "params.yaml").write_text((demo.path / "params.yaml").read_text())
+    (workspace.path / "models").mkdir()
+    shutil.copy(demo.path / "models/clip.safetensors", workspace.path / "models")
+    for name in ("data", "lists"):
+        (workspace.path / name).symlink_to(demo.path / name)
+    return workspace

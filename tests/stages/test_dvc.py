@@ -1,0 +1,67 @@
+"""The promises of DVC: repro, a no-op repro, experiments, diffs."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from clipzoo.config import load_params
+
+
+@pytest.fixture
+def repository(demo, tmp_path):
+    """A copy of the whole repository after `dvc repro`, with its results committed."""
+    path = tmp_path / "repository"
+    shutil.copytree(demo.path, path, symlinks=True)
+    copy = type(demo)(path)
+    copy.git("add", ".")
+    copy.git("commit", "-q", "-m", "results")
+    return copy
+
+
+def top1(repository) -> float:
+    return json.loads((repository.path / "metrics/demo/test.json").read_text())["top1"]
+
+
+def test_repro_runs_every_stage_and_the_second_runs_none(demo):
+    stages = yaml.safe_load((demo.path / "dvc.lock").read_text())["stages"]
+    assert len(stages) == 13
+    for name in stages:
+        assert f"Running stage '{name}'" in demo.first_repro
+    assert "Running stage" not in demo.dvc("repro")
+
+
+def test_experiments_change_one_value_and_can_be_compared(repository):
+    before = (repository.path / "params.yaml").read_text().splitlines()
+    out = repository.dvc("exp", "run", "-S", "train.lr=5e-5", "-S", "train.epochs=1")
+    ran = {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+    assert ran == {"train", "test", "zero_shot@demo_unseen", "report"}
+    after = (repository.path / "params.yaml").read_text().splitlines()
+    changed = [b.strip() for a, b in zip(before, after, strict=True) if a != b]
+    assert [line.split(":")[0] for line in changed] == ["epochs", "lr"]
+    params = load_params(repository.path / "params.yaml")
+    assert (params.train.lr, params.train.epochs) == (5e-5, 1)
+    difference = json.loads(repository.dvc("metrics", "diff", "--json"))
+    assert difference["metrics/demo/train.json"]["steps"] == {"old": 6, "new": 3, "diff": -3}
+    shown = json.loads(repository.dvc("exp", "show", "--json"))
+    assert "metrics/demo/test.json" in json.dumps(shown)
+    repository.dvc("plots", "diff", "--out", "page")
+    page = (repository.path / "page/index.html").read_text()
+    assert "Training loss" in page
+    assert "workspace" in page
+
+
+def test_moving_to_another_machine_reruns_nothing(repository):
+    repository.set(runtime__processes=1, runtime__micro_batch=3, runtime__workers=3)
+    assert "Running stage" not in repository.dvc("repro")
+
+
+@pytest.mark.slow
+def test_queued_experiments_run(repository):
+    repository.dvc("exp", "run", "--queue", "-S", "train.epochs=1", "--name", "short")
+    repository.dvc("queue", "start")
+    repository.dvc("queue", "logs", "--follow", "short")
+    assert "Success" in repository.dvc("queue", "status")
+    shown = repository.dvc("exp", "show", "--csv")
+    assert "short" in shown
