@@ -52,7 +52,7 @@ def test_half_class_equals_the_golden_halves():
 
 def test_zero_shot_equals_the_golden_summary():
     case, features, labels, text = bike_case()
-    values = protocols.evaluate_zero_shot(
+    _, values = protocols.evaluate_zero_shot(
         frame_score, features, labels, text, protocols=["full", "half"], seed=1
     )
     expected = [
@@ -84,7 +84,7 @@ def test_a_half_lets_only_its_own_classes_compete():
     text = torch.eye(4)[None]
     labels = torch.arange(4)
     features = torch.eye(4)[[1, 0, 3, 2]][:, None] + 0.5 * torch.eye(4)[:, None]  # all wrong
-    full = protocols.evaluate_zero_shot(
+    _, full = protocols.evaluate_zero_shot(
         cosine_score, features, labels, text, protocols=["full", "half"], seed=1
     )
     assert full["full_top1"] == 0
@@ -95,7 +95,7 @@ def test_a_half_lets_only_its_own_classes_compete():
 
 
 def test_fewer_than_four_classes_have_no_halves():
-    values = protocols.evaluate_zero_shot(
+    _, values = protocols.evaluate_zero_shot(
         cosine_score,
         torch.eye(3)[:, None],
         torch.arange(3),
@@ -109,7 +109,7 @@ def test_fewer_than_four_classes_have_no_halves():
 
 def test_protocols_that_are_not_asked_for_are_not_measured():
     _, features, labels, text = bike_case()
-    values = protocols.evaluate_zero_shot(
+    _, values = protocols.evaluate_zero_shot(
         frame_score, features, labels, text, protocols=["half"], seed=1
     )
     assert list(values) == ["half_top1_mean", "half_top1_std"]
@@ -154,14 +154,22 @@ def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense:
     assert not [key for key in values if key.startswith("single_view")]
 
 
-def test_gain_is_paired():
-    labels = torch.zeros(4, dtype=torch.int64)
-    right, wrong = [0.9, 0.1], [0.1, 0.9]
-    own, other = torch.tensor([right] * 4), torch.tensor([right, wrong, right, right])
-    values = protocols.gain_over(own, other, labels, seed=1)
-    assert values["gain"] == 25
+def test_comparison_with_the_raw_model_is_paired():
+    labels = torch.tensor([0, 1, 1, 0])
+    features = {"": torch.eye(2)[labels][:, None], "raw_": torch.eye(2)[[0, 0, 1, 0]][:, None]}
+    tensors, values = protocols.compare_zero_shot(
+        {"": cosine_score, "raw_": cosine_score},
+        features,
+        labels,
+        torch.eye(2)[None],
+        protocols=["full"],
+        seed=1,
+    )
+    assert (values["full_top1"], values["raw_full_top1"], values["gain"]) == (100, 75, 25)
     assert values["gain_ci95_low"] == 0 < values["gain_ci95_high"] <= 100
-    assert protocols.gain_over(own, own, labels, seed=1)["gain_ci95_high"] == 0
+    names = ["features", "probabilities", "raw_features", "raw_probabilities"]
+    assert list(tensors) == names
+    assert torch.equal(tensors["raw_features"], features["raw_"])
 
 
 def test_describe_views():

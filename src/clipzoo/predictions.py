@@ -42,20 +42,23 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
     return [record for part in parts for record in part], names
 
 
-def describe_set(records: Sequence[Record]) -> dict[str, int | str]:
-    """num_videos and videos_sha256 of the set that was measured."""
+def describe_set(records: Sequence[Record], *, dataset: str, protocol: str) -> dict[str, int | str]:
+    """What was measured: dataset, protocol, num_videos, num_expected, videos_sha256."""
     return {
+        "dataset": dataset,
+        "protocol": protocol,
         "num_videos": len(records),
         "num_expected": len(records),
         "videos_sha256": videos_sha256(record.video_id for record in records),
     }
 
 
-def save_predictions(
+def save(
     what: str,
     tensors: Mapping[str, Tensor],
     records: Sequence[Record],
-    metadata: Mapping[str, object],
+    view_names: Sequence[str],
+    metadata: Mapping[str, int | str],
 ) -> None:
     """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
 
@@ -65,9 +68,11 @@ def save_predictions(
         what: `test` or `zero_shot_<dataset>`.
         tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
         records: the N videos, in the order of the tensors' rows.
-        metadata: strings as they are, anything else as JSON; `features_dtype` is added.
+        view_names: V names, kept as a JSON list.
+        metadata: kept as strings; `features_dtype` is added.
     """
-    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    text = {key: str(value) for key, value in metadata.items()}
+    text["view_names"] = json.dumps(view_names)
     text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
     path = PREDICTIONS_DIR / f"{what}.safetensors"
     write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)

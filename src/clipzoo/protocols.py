@@ -137,7 +137,12 @@ def evaluate_zero_shot(
     Returns:
         probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5, half_top1_mean and
         half_top1_std (ddof 0).
+
+    Raises:
+        MetricsError: a multi-label set; these protocols are of single labels.
     """
+    if labels.dim() != 1:
+        raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
     probabilities = score(features, class_embeddings)
     values = metrics.evaluate(probabilities, labels, seed)
     result = {}

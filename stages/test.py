@@ -1,0 +1,60 @@
+"""test: encode every validation video under its views, keep what scores it, measure (torchrun)."""
+
+from functools import partial
+
+from clipzoo import inference, predictions
+from clipzoo.checkpoint import MODEL_FILE, load_model
+from clipzoo.config import load_params
+from clipzoo.data.lists import read_list
+from clipzoo.distributed import say, start, world_size
+from clipzoo.launch import run_stage
+from clipzoo.metrics import write_metrics
+from clipzoo.models.clip import file_sha256
+from clipzoo.plots import plot_test
+from clipzoo.protocols import describe_views, evaluate_test
+from clipzoo.text import load_class_text
+
+
+def main() -> None:
+    params = load_params()
+    device = start(params.runtime.device)
+    dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
+    names, embeddings = text.class_names, text.class_embeddings
+    records = read_list(f"lists/{dataset}/val.csv", len(names))
+    protocol = describe_views(views.clips, views.crops, views.dense)
+    say(
+        f"test: {len(records)} videos of {dataset} ({len(names)} classes), {protocol}; "
+        f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
+    )
+    model, _ = load_model(params)
+    clips = inference.open_views(
+        params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
+    )
+    features = inference.encode_set(
+        model, clips, "test", params=params, device=device, dim=embeddings.shape[-1]
+    )
+    if features is None:  # rank 0 has them all
+        return
+    labels = predictions.label_tensor(records, len(names))
+    score = partial(inference.score_videos, model)
+    probabilities, values = evaluate_test(
+        score,
+        features,
+        labels,
+        embeddings,
+        view_names=clips.view_names,
+        dense=views.dense,
+        seed=params.seed,
+    )
+    tensors = {"features": features, "probabilities": probabilities, "labels": labels}
+    described = predictions.describe_set(records, dataset=dataset, protocol=protocol)
+    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
+    predictions.save("test", tensors, records, clips.view_names, {**described, **source})
+    path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
+    write_metrics(path, {**described, **values})
+    plot_test(plots, probabilities, labels, names)
+    say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
+
+
+if __name__ == "__main__":
+    run_stage(main, distributed=True)

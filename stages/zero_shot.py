@@ -1,0 +1,55 @@
+"""zero_shot DATASET: encode an unseen dataset once, measure every protocol (torchrun)."""
+
+import sys
+from functools import partial
+
+from clipzoo import inference, predictions
+from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
+from clipzoo.config import load_params
+from clipzoo.distributed import say, start, world_size
+from clipzoo.launch import run_stage
+from clipzoo.metrics import write_metrics
+from clipzoo.models.clip import CLIP_FILE, file_sha256
+from clipzoo.protocols import compare_zero_shot, describe_views
+from clipzoo.text import load_class_text
+
+
+def main() -> None:
+    params, dataset = load_params(), sys.argv[1]
+    device = start(params.runtime.device)
+    what, wanted, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
+    records, lists = predictions.read_whole_set(dataset, len(text.class_names))
+    protocol = f"{describe_views(wanted.clips, wanted.crops)}, all videos ({' + '.join(lists)})"
+    say(
+        f"zero_shot {dataset}: {len(records)} videos, {len(text.class_names)} classes "
+        f"({' and '.join(wanted.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
+        f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
+    )
+    clips = inference.open_views(
+        params, dataset, records, clips=wanted.clips, crops=wanted.crops, dense=False
+    )
+    embeddings, scores, features = text.class_embeddings, {}, {}
+    for prefix, model in (("", load_model(params)[0]), ("raw_", raw_model(params))):
+        part = inference.encode_set(
+            model, clips, prefix + what, params=params, device=device, dim=embeddings.shape[-1]
+        )
+        if part is not None:  # rank 0 has them all
+            scores[prefix], features[prefix] = partial(inference.score_videos, model), part
+    if not features:
+        return
+    labels = predictions.label_tensor(records, len(text.class_names))
+    tensors, values = compare_zero_shot(
+        scores, features, labels, embeddings, protocols=wanted.protocols, seed=params.seed
+    )
+    described = predictions.describe_set(records, dataset=dataset, protocol=protocol)
+    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
+    source |= {"clip_sha256": file_sha256(CLIP_FILE)}
+    tensors["labels"] = labels
+    predictions.save(what, tensors, records, clips.view_names, {**described, **source})
+    path = f"metrics/{params.recipe}/{what}.json"
+    write_metrics(path, {**described, **values})
+    say(f"wrote predictions/{what}.*, {path}; next: report")
+
+
+if __name__ == "__main__":
+    run_stage(main, distributed=True)
