@@ -25,9 +25,7 @@ def main() -> None:
     )
     directory = Path("plots") / params.recipe / "train"
     live = (
-        Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
-        if rank() == 0
-        else None
+        Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None) if rank() == 0 else None
     )
     trainer = build_trainer(params, device, records, num_all, live)
     metrics = trainer.run()

@@ -70,7 +70,9 @@ def test_deps_cover_the_imports(name):
     assert not uncovered, f"{name} can reach {sorted(uncovered)}, which dvc.yaml does not name"
     unused = {d for d in deps if d.startswith("src/")} - needed
     unused = {d for d in unused if not any(f.startswith(d + "/") for f in needed)}
-    assert not any(d for d in unused if (ROOT / d).suffix == ".py"), f"{name} never reaches {unused}"
+    assert not any(d for d in unused if (ROOT / d).suffix == ".py"), (
+        f"{name} never reaches {unused}"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

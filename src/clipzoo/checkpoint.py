@@ -2,8 +2,8 @@
 
 A model file is safetensors: the parameters of the method's model and, as metadata, what builds it
 again. The training state is no output of DVC: it lives in .state/train/<fingerprint>/, where the
-fingerprint covers every parameter and every input that training reads, so that only an identical run
-resumes it.
+fingerprint covers every parameter and every input that training reads, so that only an identical
+run resumes it.
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
         the model (float32, CPU) and the metadata of its future model file.
 
     Raises:
-        WeightsError: models/clip.safetensors or the checkpoint is absent or of another architecture.
+        WeightsError: models/clip.safetensors or the checkpoint is absent, or of another
+            architecture.
     """
     clip, meta = load_clip()
     _check_arch(CLIP_FILE, meta["arch"], params)

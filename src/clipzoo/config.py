@@ -1,7 +1,7 @@
 """The parameters of a run: frozen dataclasses and the only reader of params.yaml.
 
-There are no defaults: what stands in params.yaml is all there is. Unknown, missing and mistyped keys
-are errors that name the key and what is allowed.
+There are no defaults: what stands in params.yaml is all there is. Unknown, missing and mistyped
+keys are errors that name the key and what is allowed.
 """
 
 import dataclasses

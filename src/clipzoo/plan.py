@@ -56,8 +56,8 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
     Args:
         params: the run.
         num_records: training records after the few-shot pick.
-        num_all: training records before it: the picks are repeated so that an epoch is as long as one
-            over all records (num_all // num_records times, as the authors do).
+        num_all: training records before it: the picks are repeated so that an epoch is as long as
+            one over all records (num_all // num_records times, as the authors do).
     """
     repeats = num_all // num_records if params.data.shots else 1
     stand_in = params.model.weights == "demo"
@@ -75,8 +75,8 @@ def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], f
     """This process's share of a step as (positions, weight) pairs.
 
     The weights of all processes' micro-batches add up to the world size, because
-    DistributedDataParallel averages over processes. A process without a clip of its own computes one
-    with weight 0, since every process must take part in the gradient exchange.
+    DistributedDataParallel averages over processes. A process without a clip of its own computes
+    one with weight 0, since every process must take part in the gradient exchange.
     """
     mine = batch[rank() :: world_size()]
     if not mine:

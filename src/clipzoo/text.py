@@ -1,8 +1,8 @@
 """Prompt templates x class names -> token ids and frozen class embeddings.
 
-The class embeddings are the classifier of Text4Vis (arXiv 2207.01297, section 3.2): row k is the text
-tower's embedding of class k's prompt, L2-normalised and never trained. The random and orthogonal
-initialisations are those of the paper's ablation.
+The class embeddings are the classifier of Text4Vis (arXiv 2207.01297, section 3.2): row k is the
+text tower's embedding of class k's prompt, L2-normalised and never trained. The random and
+orthogonal initialisations are those of the paper's ablation.
 """
 
 import json
@@ -48,7 +48,8 @@ def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
         tokenizer = open_clip.get_tokenizer(arch, context_length=context_length)
     except OSError as error:
         raise ConfigError(
-            f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached: {error}"
+            f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached "
+            f"({error}); choose an architecture with CLIP's own tokenizer"
         ) from error
     return tokenizer(texts)
 

@@ -1,9 +1,10 @@
 """Training: records and class embeddings in, a model file out.
 
-One optimizer step takes `train.batch_size` clips over all processes and micro-batches (plan.py): each
-process takes every world-size-th clip of a step, and each clip weighs the same in the gradient. Deviations from the authors' loop: the schedule
-counts optimizer steps (theirs micro-batches), and the last accumulation window of an epoch is used
-whole. Batch normalisation (ResNet towers) sees micro-batches, so there alone the micro-batch matters.
+One optimizer step takes `train.batch_size` clips over all processes and micro-batches (plan.py):
+each process takes every world-size-th clip of a step, and each clip weighs the same in the gradient.
+Deviations from the authors' loop: the schedule counts optimizer steps (theirs micro-batches), and the
+last accumulation window of an epoch is used whole. Batch normalisation (ResNet towers) sees
+micro-batches, so there alone the micro-batch matters.
 """
 
 import contextlib
@@ -296,12 +297,12 @@ class Trainer:
 
 
 def load_training_records(params: Params) -> tuple[list[Record], int, list[Record]]:
-    """The videos to train on: those of the training list (or of its few-shot pick) that have at least
-    `data.min_frames` frames.
+    """The videos to train on: those of the training list (or of its few-shot pick) that have at
+    least `data.min_frames` frames.
 
     Returns:
-        the records, the number of training records before the few-shot pick, and the records dropped
-        as too short.
+        the records, the number of training records before the few-shot pick, and the records
+        dropped as too short.
     """
     lists = Path("lists") / params.data.dataset
     num_classes = len(read_labels(lists / "labels.csv"))

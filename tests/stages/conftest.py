@@ -73,7 +73,7 @@ class Workspace:
         return [sys.executable, f"stages/{stage}.py", *args]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """This environment with what DVC needs, and nothing that a user set for runs of their own."""
+        """This environment with what DVC needs, and nothing that a user set for own runs."""
         own = {k: v for k, v in os.environ.items() if k not in ("CLIPZOO_DATA", "NNODES", "RANK")}
         git = {
             f"GIT_{who}_{what}": "test@example.org" if what == "EMAIL" else "test"
