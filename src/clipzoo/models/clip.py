@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -67,7 +66,7 @@ def build_clip(
         pretrained: a tag or a file with weights; None = random initialisation.
     """
     name = open_clip_name(arch)
-    override = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
+    override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
     if pretrained is None:
         logging.disable(logging.WARNING)  # open_clip warns of a random initialisation
     try:

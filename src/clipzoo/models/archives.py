@@ -1,0 +1,190 @@
+"""Tensors out of weights files of any origin, without running anything that a file contains.
+
+PyTorch pickles are read with `weights_only=True`. TorchScript archives (OpenAI's own files) hold a
+pickle too, of classes that are compiled from the archive's source; here those classes become plain
+bags of attributes, so that nothing is compiled or called.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipzoo.models.clip import WeightsError, read_safetensors
+
+NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
+"""Sizes that OpenAI's archives keep among the parameters."""
+CONTAINERS = ("model_state_dict", "state_dict")
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """What a weights file holds: named tensors, or a dict of such dicts and other values.
+
+    Args:
+        path: a .safetensors file, a PyTorch pickle or a TorchScript archive.
+
+    Raises:
+        WeightsError: the file is absent, none of these, or holds anything but data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; give the path of a weights file")
+    if path.suffix == ".safetensors":
+        return dict(read_safetensors(path)[0])
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and _is_torchscript(path):
+        return dict(read_torchscript(path))
+    try:
+        # Mapped, because released files hold the optimizer's state too, twice the model's size.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(
+            f"{path}: refused, because it is damaged or wants to run code when it is read "
+            f"({reason}); ask for a file with tensors only"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise WeightsError(f"{path}: not a PyTorch file ({error})") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: a dict of tensors")
+    return content
+
+
+def named_tensors(content: dict[str, Any], what: str) -> dict[str, Tensor]:
+    """Named tensors (CPU; floating point as float32) in what `read_file` gave.
+
+    Taken from `model_state_dict` or `state_dict` where there is one, without the `module.` that
+    DistributedDataParallel puts into names.
+
+    Raises:
+        WeightsError: there are none.
+    """
+    for key in CONTAINERS:
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {
+        _plain(name): value.float() if value.is_floating_point() else value
+        for name, value in content.items()
+        if isinstance(value, Tensor) and name not in NOT_WEIGHTS
+    }
+    if not tensors:
+        raise WeightsError(
+            f"{what}: holds no named tensors; found the keys {list(content)[:10]}, allowed: "
+            f"tensors by name, alone or under {' or '.join(CONTAINERS)}"
+        )
+    return tensors
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in str(name).split(".") if part != "module")
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+class _Bag:
+    """An object of a class that exists in the archive's source only."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
+    return storage.as_strided(tuple(size), tuple(stride), offset)
+
+
+def _first(value: object, *_: object) -> object:
+    return value
+
+
+DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+}
+HARMLESS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): dict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch.jit._pickle", "restore_type_tag"): _first,
+    ("torch.jit._pickle", "build_intlist"): _first,
+    ("torch.jit._pickle", "build_doublelist"): _first,
+    ("torch.jit._pickle", "build_boollist"): _first,
+    ("torch.jit._pickle", "build_tensorlist"): _first,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds bags and tensors, and refuses every other class or function."""
+
+    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
+        super().__init__(archive.open(f"{folder}data.pkl"))
+        self._archive, self._folder = archive, folder
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if module_name.startswith("__torch__"):
+            return _Bag
+        if module_name == "torch" and global_name in DTYPES:
+            return DTYPES[global_name]
+        try:
+            return HARMLESS[module_name, global_name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module_name}.{global_name}") from None
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, *_ = pid
+        if key not in self._storages:
+            data = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+            empty = torch.empty(0, dtype=dtype)
+            self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else empty
+        return self._storages[key]
+
+
+def read_torchscript(path: str | Path) -> dict[str, Tensor]:
+    """Parameters and buffers of a TorchScript archive, by name.
+
+    Raises:
+        WeightsError: the archive is damaged, or its pickle names anything but tensors and the
+            archive's own classes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        folder = next(n for n in names if n.endswith("/constants.pkl")).removesuffix(
+            "constants.pkl"
+        )
+        try:
+            root = _Unpickler(archive, folder).load()
+        except (pickle.UnpicklingError, zipfile.BadZipFile, LookupError, ValueError) as error:
+            raise WeightsError(
+                f"{path}: refused, because it is damaged or wants to run code when it is read "
+                f"({error}); ask for a file with tensors only"
+            ) from None
+    tensors: dict[str, Tensor] = {}
+    _collect(root, "", tensors)
+    return tensors
+
+
+def _collect(bag: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
+    for name, value in getattr(bag, "__dict__", {}).items():
+        if isinstance(value, Tensor):
+            tensors[prefix + name] = value
+        elif isinstance(value, _Bag):
+            _collect(value, f"{prefix}{name}.", tensors)
