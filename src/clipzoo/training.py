@@ -1,10 +1,10 @@
 """Training: records and class embeddings in, a model file out.
 
 One optimizer step takes `train.batch_size` clips over all processes and micro-batches (plan.py):
-each process takes every world-size-th clip of a step, and each clip weighs the same in the gradient.
-Deviations from the authors' loop: the schedule counts optimizer steps (theirs micro-batches), and the
-last accumulation window of an epoch is used whole. Batch normalisation (ResNet towers) sees
-micro-batches, so there alone the micro-batch matters.
+each process takes every world-size-th clip of a step, and each clip weighs the same in the
+gradient. Deviations from the authors' loop: the schedule counts optimizer steps (theirs
+micro-batches), and the last accumulation window of an epoch is used whole. Batch normalisation
+(ResNet towers) sees micro-batches, so there alone the micro-batch matters.
 """
 
 import contextlib
