@@ -24,6 +24,8 @@ def describe_views(clips: int, crops: int, dense: bool = False) -> str:
 def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
     """Clip 0, centre crop: features [N, V, ...] -> [N, 1, ...].
 
+    The centre one of several crops lies up to 2 px off a single crop's, by the authors' rounding.
+
     Raises:
         ValueError: no such view among `view_names`.
     """
