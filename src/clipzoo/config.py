@@ -38,6 +38,8 @@ class DataConfig:
     """Datasets that make_demo renders."""
     zero_shot: list[str]
     """Datasets evaluated without training."""
+    class_names: str
+    """Name of a committed label file for `dataset`; '' = the one its dataset file names."""
     split: int
     """Official split, from 1, where a dataset has several."""
     shots: int
@@ -143,8 +145,9 @@ class ModelConfig:
 class TextConfig:
     templates: list[str]
     """Prompt templates; {} stands for the class name."""
-    classifier: Literal["text", "random", "orthogonal"]
-    """Initialisation of the frozen classifier of the training dataset."""
+    classifier: Literal["text", "random", "orthogonal", "lda"]
+    """Initialisation of the frozen classifier of the training dataset; lda is computed by train
+    from the raw CLIP's features of the training videos."""
 
     def __post_init__(self) -> None:
         _require(bool(self.templates), "text.templates", self.templates, "one template or more")
@@ -202,6 +205,12 @@ class TrainConfig:
     update_every: int
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
     precision: Literal["fp32", "fp16", "bf16"]
+    loss: Literal["ce", "infonce"]
+    """ce: against all classes; infonce: videos against the texts of their batch."""
+    text_tower: Literal["frozen", "trained"]
+    """Whether infonce trains the text tower too, at lr * clip_ratio."""
+    average_epochs: int
+    """The weights kept are the mean of those after each of the last N epochs; 0 = off."""
     grad_clip: float
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
@@ -214,7 +223,14 @@ class TrainConfig:
     """Optimizer steps between two resume points."""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "warmup_epochs", "weight_decay", "grad_clip", "clip_ratio"):
+        for key in (
+            "epochs",
+            "warmup_epochs",
+            "weight_decay",
+            "grad_clip",
+            "clip_ratio",
+            "average_epochs",
+        ):
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
         for key in (
             "batch_size",
@@ -250,8 +266,12 @@ class TestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig:
-    protocols: list[Literal["full", "half"]]
-    """full: all classes; half: 10 seeded halves of the classes."""
+    protocols: list[Literal["full", "half", "splits", "base_to_novel"]]
+    """full: all classes; half: 10 seeded halves of the classes; splits: the official splits' test
+    videos; base_to_novel: the first and the second half of the classes apart."""
+    interpolation: list[float]
+    """Shares alpha of the fine-tuned vision tower, (1 - alpha) raw + alpha fine-tuned, to evaluate
+    besides; [] = off."""
     clips: int
     crops: int
 
