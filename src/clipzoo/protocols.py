@@ -87,7 +87,12 @@ def half_classes(num_classes: int, split: int) -> Tensor:
 
 
 def evaluate_halves(
-    score: Score, features: Tensor, labels: Tensor, class_embeddings: Tensor
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    present_only: bool = False,
 ) -> dict[str, list[float]]:
     """Half-class accuracies: only the half's classes compete, on the videos of those classes.
 
@@ -96,6 +101,8 @@ def evaluate_halves(
         features: [N, V, ...] of all videos.
         labels: [N] int64 in [0, K).
         class_embeddings: [P, K, D].
+        present_only: leave a half's classes without videos out, as the authors' code does; False
+            lets them compete.
 
     Returns:
         top1 and top5 of each half that has videos, in percent.
@@ -103,6 +110,8 @@ def evaluate_halves(
     result: dict[str, list[float]] = {"top1": [], "top5": []}
     for split in range(NUM_HALVES):
         classes = half_classes(class_embeddings.shape[1], split)
+        if present_only:
+            classes = classes[torch.isin(classes, labels)]
         position = torch.full((class_embeddings.shape[1],), -1)
         position[classes] = torch.arange(len(classes))
         chosen = position[labels] >= 0

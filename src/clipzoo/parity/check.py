@@ -1,0 +1,157 @@
+"""Compare the cases of golden files with what this project computes."""
+
+import inspect
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from clipzoo.data.transforms import CLIP_STD
+from clipzoo.parity import data, measures, model
+from clipzoo.parity.inputs import Case
+
+NAMES = ("name", "kind")
+"""Keys of a case that are neither inputs nor outputs."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A kind of case."""
+
+    compute: Callable[..., Case]
+    """The plain function: inputs by keyword, outputs by name."""
+    tolerance: Callable[[Case, np.ndarray], Any]
+    """(case, golden values) -> largest absolute difference, broadcast against the values."""
+    open_questions: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Arguments that the golden README leaves open, and their possible values: each output may
+    agree under any of them."""
+
+
+def _model(_: Case, values: np.ndarray) -> float:
+    return 1e-4 * float(np.abs(values).max(initial=0))
+
+
+def _exact(*_: object) -> float:
+    return 0.0
+
+
+def _probability(*_: object) -> float:
+    return 1e-6
+
+
+def _percent(*_: object) -> float:
+    return 1e-6 * 100
+
+
+def _rates(case: Case, _: np.ndarray) -> list[float]:
+    return [0.0, 1e-6 * case["base_lr"] * case["clip_ratio"], 1e-6 * case["base_lr"]]
+
+
+def _pixels(*_: object) -> float:
+    return 2 / 255 / max(CLIP_STD)
+
+
+TOPICS = {
+    "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
+    "val-uniform": Topic(data.sample_indices, _exact),
+    "test-uniform": Topic(data.sample_indices, _exact),
+    "test-dense": Topic(data.sample_dense_indices, _exact),
+    "warmup-cosine": Topic(data.learning_rates, _rates),
+    "warmup-multistep": Topic(data.learning_rates, _rates),
+    "preprocess": Topic(data.preprocess, _pixels),
+    "half-class": Topic(measures.half_class, _percent, {"unit_parts": (False, True)}),
+    "mAP": Topic(
+        measures.mean_average_precision,
+        _percent,
+        {"positive_share": (None, 0.1, 0.2, 0.25, 0.3, 0.5)},
+    ),
+    "text4vis-view-fusion": Topic(measures.text4vis_view_fusion, _probability),
+    "bike-view-fusion": Topic(measures.bike_view_fusion, _probability),
+    "bike-zero-shot-frames": Topic(measures.bike_zero_shot_frames, _percent),
+    "actionclip-template-fusion": Topic(measures.actionclip_template_fusion, _probability),
+    "bike-attribute-fusion": Topic(measures.bike_attribute_fusion, _percent),
+}
+
+
+def kind_of(case: Case) -> str:
+    """The kind of a case; whole models have only a name: `text4vis-vit-none` is a `text4vis`."""
+    return str(case.get("kind") or str(case.get("name", "")).split("-")[0])
+
+
+def check(case: Case) -> str:
+    """Compute a case and compare every output.
+
+    Returns:
+        `ok`, or what is wrong: the largest difference, an unknown kind, a missing input, or a key
+        that is neither an input nor an output.
+    """
+    topic = TOPICS.get(kind_of(case))
+    if topic is None:
+        return f"unknown kind {kind_of(case)!r}; known: {', '.join(TOPICS)}"
+    parameters = inspect.signature(topic.compute).parameters
+    inputs = {name: case[name] for name in parameters if name in case}
+    missing = [
+        n for n, p in parameters.items() if n not in case and p.default is inspect.Parameter.empty
+    ]
+    if missing:
+        return f"missing input {', '.join(missing)}"
+    golden = {k: v for k, v in case.items() if k not in parameters and k not in NAMES}
+    best: dict[str, float] = {}
+    for answers in _combinations(topic, inputs):
+        found = topic.compute(**inputs, **answers)
+        unknown = [key for key in golden if key not in found]
+        if unknown or not golden:
+            return f"unknown output {', '.join(unknown)}; known: {', '.join(found)}"
+        for key in golden:
+            value = found[key]
+            if key == "tokens":  # golden rows end where only padding follows
+                value = value[:, : len(golden[key][0])]
+            excess = largest_excess(topic, case, golden[key], value)
+            best[key] = min(excess, best.get(key, float("inf")))
+        if all(value <= 1 for value in best.values()):
+            return "ok"
+    worst = max(best, key=lambda key: best[key])
+    return f"{worst} differs by {best[worst]:.3g} times the tolerance"
+
+
+def _combinations(topic: Topic, inputs: Case) -> Iterator[Case]:
+    questions = {k: v for k, v in topic.open_questions.items() if k not in inputs}
+    for values in itertools.product(*questions.values()):
+        yield dict(zip(questions, values, strict=True))
+
+
+def largest_excess(topic: Topic, case: Case, golden: Any, found: Any) -> float:
+    """The largest difference in units of the tolerance; infinity where the shapes differ.
+
+    Of a dict every golden entry is compared.
+    """
+    if isinstance(golden, dict):
+        absent = [key for key in golden if key not in found]
+        entries = [
+            largest_excess(topic, case, golden[key], found[key]) for key in golden if key in found
+        ]
+        return float("inf") if absent else max(entries, default=0.0)
+    expected, actual = _array(golden), _array(found)
+    if expected.shape != actual.shape:
+        return float("inf")
+    difference = np.abs(expected - actual)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess = np.where(difference == 0, 0.0, difference / topic.tolerance(case, expected))
+    return float(np.nan_to_num(excess, nan=np.inf).max(initial=0))
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        values = values.detach().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def check_file(path: str | Path) -> Iterator[tuple[str, str]]:
+    """(name, verdict) of each case of a golden JSON file: a list of cases."""
+    for number, case in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
+        yield f"{path}[{number}] {case.get('name') or kind_of(case)}", check(case)

@@ -1,0 +1,101 @@
+"""Sampling, learning rates and preprocessing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from clipzoo.data import sampling, transforms
+from clipzoo.optim import schedule_factor
+from clipzoo.parity.inputs import Case
+
+
+def sample_indices(
+    *, num_frames: int, num_segments: int, num_clips: int = 1, dense: bool = False
+) -> Case:
+    """Frame numbers (from 1) of the clips of a video, clip after clip."""
+    if num_clips == 1 and not dense:
+        return {"indices": sampling.sample_val(num_frames, num_segments) + 1}
+    return {"indices": sampling.sample_test(num_frames, num_segments, num_clips, dense).ravel() + 1}
+
+
+def sample_dense_indices(*, num_frames: int, num_segments: int, num_clips: int) -> Case:
+    """`sample_indices` of dense 128-frame windows."""
+    return sample_indices(
+        num_frames=num_frames, num_segments=num_segments, num_clips=num_clips, dense=True
+    )
+
+
+def learning_rates(
+    *,
+    base_lr: float,
+    clip_ratio: float,
+    epochs: int,
+    warmup_epochs: float,
+    iterations_per_epoch: int,
+    update_every: int,
+    milestones: Sequence[float] = (),
+    gamma: float = 0.1,
+) -> Case:
+    """[iteration, rate of the vision tower, rate of the head] at every 7th iteration.
+
+    The schedule is multi-step where there are milestones, else cosine.
+    """
+    values = []
+    for step in range(0, epochs * iterations_per_epoch, 7):
+        lr = base_lr * schedule_factor(
+            step,
+            steps_per_epoch=iterations_per_epoch,
+            epochs=epochs,
+            warmup_epochs=warmup_epochs,
+            schedule="multistep" if milestones else "cosine",
+            update_every=update_every,
+            milestones=milestones,
+            gamma=gamma,
+        )
+        values.append([step, lr * clip_ratio, lr])
+    return {"values": values}
+
+
+def preprocess(
+    *,
+    frame_seed: int,
+    width: int,
+    height: int,
+    num_crops: int,
+    scale: int,
+    size: int,
+    num_frames: int,
+    probe_yx: list[list[int]],
+) -> Case:
+    """Crops of waves in three colours: shape, mean of each frame, and single pixels.
+
+    Args:
+        frame_seed: of frame 0; frame i has frame_seed + i.
+        width: of the frames (px), as are height, scale (short side) and size (of the crops).
+        height: of the frames.
+        num_crops: 1, 3, 5 or 10.
+        scale: short side after resizing.
+        size: of the crops.
+        num_frames: T.
+        probe_yx: places of the pixels in a crop.
+    """
+    frames = np.stack([_waves(frame_seed + i, width, height) for i in range(num_frames)])
+    views = transforms.ViewTransform(size, scale, num_crops)(frames)
+    views = transforms.normalise(views)  # [crops, T, 3, size, size]
+    y, x = torch.tensor(probe_yx).T
+    return {
+        "shape": list(views.shape),
+        "mean": views.mean(dim=(2, 3, 4)),
+        "probe": views[..., y, x].transpose(2, 3),  # [crops, T, probes, 3]
+    }
+
+
+def _waves(seed: int, width: int, height: int) -> np.ndarray:
+    """A smooth test image, uint8 [H, W, 3]."""
+    rs = np.random.RandomState(seed)
+    f, p = rs.uniform(0.01, 0.08, (3, 4)), rs.uniform(0, 6.28, (3, 2))
+    y, x = np.mgrid[:height, :width][..., None]  # [2, H, W, 1], against channels
+    first = np.sin(f[:, 0] * x + f[:, 1] * y + p[:, 0])
+    second = np.cos(f[:, 2] * x - f[:, 3] * y + p[:, 1])
+    return np.clip(np.round(127 + 60 * first + 60 * second), 0, 255).astype(np.uint8)

@@ -1,0 +1,104 @@
+"""Whole models: the kind `text4vis`."""
+
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+from clipzoo.models.text4vis import Text4Vis
+from clipzoo.parity.inputs import Case, fill, noise, parameter
+
+
+def build_towers(clip: Case, quick_gelu: bool = True) -> CLIP:
+    """An open_clip model of the sizes of a case's `clip`, in OpenAI's naming."""
+    layers = clip["vision_layers"]
+    vision = {
+        "image_size": clip["image_resolution"],
+        "layers": layers if isinstance(layers, int) else list(layers),
+        "width": clip["vision_width"],
+        "patch_size": clip["vision_patch_size"],
+    }
+    text = {
+        "context_length": clip["context_length"],
+        "vocab_size": clip["vocab_size"],
+        "width": clip["transformer_width"],
+        "heads": clip["transformer_heads"],
+        "layers": clip["transformer_layers"],
+    }
+    return CLIP(clip["embed_dim"], vision, text, quick_gelu=quick_gelu)  # pyright: ignore[reportArgumentType]
+
+
+def text4vis(
+    *,
+    clip: Case,
+    num_segments: int,
+    batch: int,
+    input_seed: int,
+    head: str,
+    class_names: list[str],
+    template: str,
+    labels: list[int],
+    temporal_module: str | None = "none",
+    joint: bool = False,
+    batch_statistics: bool = False,
+    quick_gelu: bool = True,
+) -> Case:
+    """A whole Text4Vis model on noise: frames and class names in, gradients out.
+
+    Args:
+        clip: sizes of the towers.
+        num_segments: T.
+        batch: B videos.
+        input_seed: of the normalised frames [B T, 3, S, S].
+        head: `Transf` or `None`.
+        class_names: K names.
+        template: the prompt; {} is the name.
+        labels: B class ids.
+        temporal_module: `none` (or null), `tsm`, `tokenshift` or `tokent1d`.
+        joint: joint space-time attention.
+        batch_statistics: whether embeddings, logits and loss too are those of training mode, which
+            matters with BatchNorm (ResNet towers) only; gradients always are.
+        quick_gelu: the activation; False to see the numbers fail.
+    """
+    towers = build_towers(clip, quick_gelu)
+    model = Text4Vis(
+        towers,
+        head=head,
+        num_segments=num_segments,
+        temporal_module=temporal_module or "none",
+        joint=joint,
+    )
+    towers.add_module("visual", model.visual)  # joint space-time is a tower of its own
+    fill(towers)
+    fill(model.fusion_model, "fusion_model.")
+    model.logit_scale.data = parameter("logit_scale", model.logit_scale.shape)
+    model.train(batch_statistics)
+    size = clip["image_resolution"]
+    frames = noise(input_seed, batch * num_segments, 3, size, size).unflatten(0, (batch, -1))
+    prompts = [template.format(name) for name in class_names]
+    tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)
+    with torch.no_grad():
+        text = towers.encode_text(tokens)
+        frame_embeddings = model.encode_frames(frames).flatten(0, 1)
+        video = model.encode(frames)
+        logits = model.logits(video, text)
+        loss = model.loss(video, torch.tensor(labels), text)
+    return {
+        "tokens": tokens,
+        "text_embeddings": text,
+        "frame_embeddings": frame_embeddings,
+        "video_embeddings": video,
+        "logits": logits,
+        "loss": loss,
+        **gradient_norms(model, frames, torch.tensor(labels), text),
+        "checkpoint_shapes": {k: list(v.shape) for k, v in model.state_dict().items()},
+        "clip_shapes": {k: list(v.shape) for k, v in towers.state_dict().items()},
+    }
+
+
+def gradient_norms(model: Text4Vis, frames: Tensor, labels: Tensor, text: Tensor) -> Case:
+    """L2 norms of the loss's gradients in training mode: of each parameter and of all."""
+    model.train()
+    model.loss(model.encode(frames), labels, text).backward()
+    norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
+    return {"grad_norms": norms, "grad_norm_total": torch.stack(list(norms.values())).norm()}
