@@ -46,6 +46,19 @@ def test_saved_predictions_hold_all_that_scores_them():
     ]
 
 
+def test_equal_predictions_are_equal_bytes():
+    tensors = {"features": torch.ones(2, 1, 4), "labels": torch.tensor([1, 0])}
+    metadata = {f"key {i}": 'ü "\n\x01' for i in range(8)}
+    written = set()
+    for _ in range(3):
+        predictions.save("test", tensors, RECORDS, ["clip0-centre"], metadata)
+        written.add(Path("predictions/test.safetensors").read_bytes())
+    assert len(written) == 1
+    read, found = read_safetensors("predictions/test.safetensors")
+    assert metadata.items() <= found.items()
+    assert torch.equal(read["features"], tensors["features"])
+
+
 def test_labels_of_multi_label_sets_are_kept_as_in_lists():
     records = [Record("a", 9, 2, labels=(0, 2)), Record("b", 9, -1, labels=())]
     tensors = {"features": torch.zeros(2, 1, 4), "labels": predictions.label_tensor(records, 3)}

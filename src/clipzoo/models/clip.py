@@ -156,7 +156,23 @@ def write_safetensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save_file(tensors, part, metadata=metadata)
+    _sort_metadata(part)
     part.replace(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Order the metadata's keys: the library writes them in a new order every time, but equal
+    content must be equal bytes, or DVC reruns every later stage."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" not in header:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length, "only the order has changed"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
