@@ -13,24 +13,30 @@ TEST_SCALE = 100.0
 """The scale of a cosine in testing; training learns its own (`logit_scale`)."""
 
 
-def cosines(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """Cosine of every feature with every class, in float32 whatever the autocast.
+def scaled_cosines(
+    features: Tensor, class_embeddings: Tensor, scale: Tensor | float = TEST_SCALE
+) -> Tensor:
+    """`scale` times the cosine of every feature with every class, float32 whatever the autocast.
 
-    In half precision a cosine keeps three digits, and it is multiplied by 100 afterwards.
+    In half precision a cosine keeps three digits, too few for a scale of 100.
 
     Args:
         features: [..., D], any norm.
         class_embeddings: [K, D], any norm, or [P, K, D]: the templates' normalised embeddings are
             averaged first (the prompt ensemble of CLIP).
+        scale: 100 in testing.
 
     Returns:
-        [..., K] float32 in [-1, 1].
+        [..., K] float32 in [-scale, scale].
     """
     classes = functional.normalize(class_embeddings.float(), dim=-1)
-    if classes.dim() == 3:
+    if classes.dim() == 3 and len(classes) > 1:
         classes = functional.normalize(classes.mean(dim=0), dim=-1)  # [P, K, D] -> [K, D]
+    elif classes.dim() == 3:
+        classes = classes[0]
     with torch.autocast(features.device.type, enabled=False):
-        return functional.normalize(features.float(), dim=-1) @ classes.T
+        # The scale goes first, as in the authors' code: probabilities then agree to the last digit.
+        return scale * functional.normalize(features.float(), dim=-1) @ classes.T
 
 
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -45,7 +51,7 @@ def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor
     Returns:
         [N, K].
     """
-    return (TEST_SCALE * cosines(features.float().mean(dim=1), class_embeddings)).softmax(dim=-1)
+    return scaled_cosines(features.float().mean(dim=1), class_embeddings).softmax(dim=-1)
 
 
 def bike_probabilities(similarities: Tensor) -> Tensor:
@@ -91,8 +97,8 @@ def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tens
     Returns:
         [N, K].
     """
-    per_template = [TEST_SCALE * cosines(features, classes) for classes in class_embeddings]
-    return torch.stack(per_template).softmax(dim=-1).mean(dim=0)  # [P, N, K] -> [N, K]
+    logits = scaled_cosines(features, class_embeddings.flatten(0, 1))  # [N, P K]
+    return logits.unflatten(1, (len(class_embeddings), -1)).softmax(dim=-1).mean(dim=1)
 
 
 def fuse_attributes(video: Tensor, attributes: Tensor, video_weight: float = 0.7) -> Tensor:

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.models import temporal
-from clipzoo.scores import cosines, text4vis_probabilities
+from clipzoo.scores import scaled_cosines, text4vis_probabilities
 
 POSITIONS = 77
 """Frame positions where the text tower has no context length: those of the released heads."""
@@ -104,7 +104,7 @@ class Text4Vis(nn.Module):
 
     def logits(self, features: Tensor, class_embeddings: Tensor) -> Tensor:
         """exp(logit_scale) * cos, [B, K] float32; class embeddings [P, K, D] or [K, D]."""
-        return self.logit_scale.float().exp() * cosines(features, class_embeddings)
+        return scaled_cosines(features, class_embeddings, self.logit_scale.float().exp())
 
     def loss(self, features: Tensor, labels: Tensor, class_embeddings: Tensor) -> Tensor:
         """Mean cross entropy (a scalar) of features [B, D] and labels [B] int64."""

@@ -69,7 +69,7 @@ def text4vis_view_fusion(
 ) -> Case:
     """Probabilities of Text4Vis from several views of each video."""
     features = noise(seed, num_videos, num_views, dim)
-    text = functional.normalize(noise(seed + 1, num_classes, dim), dim=-1)
+    text = noise(seed + 1, num_classes, dim)
     return {"probabilities": scores.text4vis_probabilities(features, text)}
 
 
