@@ -4,11 +4,12 @@ import dataclasses
 import json
 import sys
 
+from clipzoo.classifiers import random_classifier
 from clipzoo.config import load_params
 from clipzoo.data.lists import read_labels
 from clipzoo.launch import run_stage
 from clipzoo.models.clip import CLIP_FILE, file_sha256, load_clip
-from clipzoo.text import class_text_path, embed_class_names, random_classifier, save_class_text
+from clipzoo.text import class_text_path, embed_class_names, save_class_text
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
         flush=True,
     )
     text = embed_class_names(clip, meta["arch"], names, params.text.templates)
-    if classifier != "text":
+    if classifier in ("random", "orthogonal"):  # lda is computed by train
         rows = random_classifier(
             len(names),
             text.class_embeddings.shape[-1],

@@ -3,13 +3,11 @@
 import pytest
 import torch
 
-from clipzoo.config import ConfigError
 from clipzoo.models.clip import WeightsError, build_clip, write_safetensors
 from clipzoo.text import (
     class_text_path,
     embed_class_names,
     load_class_text,
-    random_classifier,
     save_class_text,
     tokenize,
 )
@@ -38,25 +36,6 @@ def test_class_embeddings_are_the_text_towers(clip):
 
 def test_tokens_begin_and_end_as_clip_does():
     assert tokenize(ARCH, ["a dog"], 6).tolist() == [[49406, 320, 1929, 49407, 0, 0]]
-
-
-@pytest.mark.parametrize("orthogonal", [False, True])
-def test_random_classifiers_are_normalised_and_seeded(orthogonal):
-    rows = random_classifier(5, 16, 3, orthogonal=orthogonal)
-    assert rows.shape == (1, 5, 16)
-    torch.testing.assert_close(rows[0].norm(dim=-1), torch.ones(5))
-    assert torch.equal(rows, random_classifier(5, 16, 3, orthogonal=orthogonal))
-    assert not torch.equal(rows, random_classifier(5, 16, 4, orthogonal=orthogonal))
-    gram = rows[0] @ rows[0].T - torch.eye(5)
-    if orthogonal:
-        assert gram.abs().max() < 1e-6
-    else:
-        assert gram.abs().max() > 1e-3
-
-
-def test_more_orthogonal_rows_than_dimensions_are_refused():
-    with pytest.raises(ConfigError, match="at most 4 classes"):
-        random_classifier(5, 4, 0, orthogonal=True)
 
 
 def test_class_text_survives_the_file(clip, tmp_path, monkeypatch):

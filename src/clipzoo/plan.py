@@ -29,7 +29,7 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch; the last may be smaller, none is dropped."""
-        return math.ceil(self.num_clips / self.batch_size)
+        return max(1, math.ceil(self.num_clips / self.batch_size))
 
     @property
     def total_steps(self) -> int:
@@ -71,16 +71,16 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
     )
 
 
-def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], float]]:
-    """This process's share of a step as (positions, weight) pairs.
+def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], bool]]:
+    """This process's share of a step as (clips, counted) pairs.
 
-    The weights of all processes' micro-batches add up to the world size, because
-    DistributedDataParallel averages over processes. A process without a clip of its own computes
-    one with weight 0, since every process must take part in the gradient exchange.
+    All processes have equally many, since every process takes part in every exchange. One that has
+    no clip of its own left computes one that is not counted.
+
+    Example: a batch of 5 and micro_batch 2 on 2 processes: clips 0, 2, 4 make [0, 2], [4] on the
+    first, and clips 1, 3 make [1, 3] and one uncounted clip on the second.
     """
     mine = batch[rank() :: world_size()]
-    if not mine:
-        return [(batch[:1], 0.0)]
-    scale = world_size() / len(batch)
-    parts = [mine[i : i + micro_batch] for i in range(0, len(mine), micro_batch)]
-    return [(part, len(part) * scale) for part in parts]
+    largest_share = math.ceil(len(batch) / world_size())
+    parts = [mine[i : i + micro_batch] for i in range(0, largest_share, micro_batch)]
+    return [(part, True) if part else (batch[:1], False) for part in parts]

@@ -1,15 +1,13 @@
 """Prompt templates x class names -> token ids and frozen class embeddings.
 
 The class embeddings are the classifier of Text4Vis (arXiv 2207.01297, section 3.2): row k is the
-text tower's embedding of class k's prompt, L2-normalised and never trained. The random and
-orthogonal initialisations are those of the paper's ablation.
+text tower's embedding of class k's prompt, L2-normalised and never trained.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from torch import Tensor, nn
@@ -77,29 +75,6 @@ def embed_class_names(
         class_embeddings=functional.normalize(embeddings.float(), dim=-1).view(shape),
         class_names=class_names,
     )
-
-
-def random_classifier(num_classes: int, dim: int, seed: int, *, orthogonal: bool) -> Tensor:
-    """Class embeddings [1, K, D] that know nothing of the names, L2-normalised.
-
-    Args:
-        num_classes: K.
-        dim: D.
-        seed: of the draw.
-        orthogonal: rows at right angles to each other (needs K <= D) instead of independent ones.
-
-    Raises:
-        ConfigError: more orthogonal rows than dimensions.
-    """
-    if orthogonal and num_classes > dim:
-        raise ConfigError(
-            f"text.classifier: 'orthogonal' fits at most {dim} classes (embedding size), "
-            f"found {num_classes}; use 'random' or 'text'"
-        )
-    rows = np.random.default_rng(seed).standard_normal((num_classes, dim))
-    if orthogonal:
-        rows = np.linalg.qr(rows.T)[0].T
-    return functional.normalize(torch.from_numpy(rows).float(), dim=-1)[None]
 
 
 def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
