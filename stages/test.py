@@ -46,9 +46,9 @@ def main() -> None:
         dense=views.dense,
         seed=params.seed,
     )
-    tensors = {"features": features, "probabilities": probabilities, "labels": labels}
-    described = predictions.describe_set(records, dataset=dataset, protocol=protocol)
+    described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
+    tensors = {"features": features, "probabilities": probabilities, "labels": labels}
     predictions.save("test", tensors, records, clips.view_names, {**described, **source})
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **values})

@@ -41,7 +41,7 @@ def main() -> None:
     tensors, values = compare_zero_shot(
         scores, features, labels, embeddings, protocols=wanted.protocols, seed=params.seed
     )
-    described = predictions.describe_set(records, dataset=dataset, protocol=protocol)
+    described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     source |= {"clip_sha256": file_sha256(CLIP_FILE)}
     tensors["labels"] = labels

@@ -6,7 +6,7 @@ import torch
 from pyarrow import parquet
 
 from clipzoo import predictions
-from clipzoo.data.lists import ListError, Record, videos_sha256, write_list
+from clipzoo.data.lists import ListError, Record, videos_sha256, write_csv, write_list
 from clipzoo.models.clip import read_safetensors
 
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
@@ -78,6 +78,19 @@ def test_the_whole_set_is_train_and_val():
 
 
 def test_a_set_is_described_by_its_sorted_ids():
-    described = predictions.describe_set(RECORDS, dataset="ds", protocol="clips 1")
-    assert described["num_videos"] == 2
-    assert described["videos_sha256"] == videos_sha256(["a", "b/ü 1.mp4"])
+    described = predictions.describe_set(RECORDS, dataset="ds", lists=["val"], protocol="clips 1")
+    assert described == {
+        "dataset": "ds",
+        "protocol": "clips 1",
+        "num_videos": 2,
+        "num_expected": 2,
+        "videos_sha256": videos_sha256(["a", "b/ü 1.mp4"]),
+    }
+
+
+@pytest.mark.parametrize(("lists", "expected"), [(["val"], 3), (["train", "val"], 5)])
+def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], expected: int):
+    rows = [("x", "val", "no frames"), ("y", "train", "no frames"), ("z", "train", "broken")]
+    write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
+    described = predictions.describe_set(RECORDS, dataset="ds", lists=lists, protocol="")
+    assert (described["num_videos"], described["num_expected"]) == (2, expected)

@@ -9,7 +9,7 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.data.lists import ListError, Record, read_list, videos_sha256
+from clipzoo.data.lists import ListError, Record, read_list, read_rows, videos_sha256
 from clipzoo.models.clip import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
@@ -42,13 +42,26 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
     return [record for part in parts for record in part], names
 
 
-def describe_set(records: Sequence[Record], *, dataset: str, protocol: str) -> dict[str, int | str]:
-    """What was measured: dataset, protocol, num_videos, num_expected, videos_sha256."""
+def describe_set(
+    records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
+) -> dict[str, int | str]:
+    """What is measured: dataset, protocol, num_videos, num_expected, videos_sha256.
+
+    Args:
+        records: the videos.
+        dataset: their dataset.
+        lists: the lists they are all of; what `lists/<dataset>/missing.csv` says is missing in
+            these is expected, too.
+        protocol: views and lists in words.
+    """
+    ledger = Path("lists") / dataset / "missing.csv"
+    rows = read_rows(ledger, ("video_id", "set", "reason")) if ledger.is_file() else []
+    num_missing = sum(row[2] in lists for row in rows)
     return {
         "dataset": dataset,
         "protocol": protocol,
         "num_videos": len(records),
-        "num_expected": len(records),
+        "num_expected": len(records) + num_missing,
         "videos_sha256": videos_sha256(record.video_id for record in records),
     }
 
