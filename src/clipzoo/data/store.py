@@ -9,32 +9,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from clipzoo.config import Params
-from clipzoo.data.annotations import DatasetSpec, load_spec, raw_root
-
-FRAMES_DIR = Path("data/frames")
-INDEX_COLUMNS = {
-    "video_id": pa.string(),
-    "path": pa.string(),  # of the raw video, relative to the dataset's raw root
-    "source_size": pa.int64(),  # bytes; number of files where the source is a directory
-    "shard": pa.int32(),  # -1 where nothing was extracted
-    "num_frames": pa.int32(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "fps": pa.float32(),  # of the stored frames; 0 = unknown
-    "offsets": pa.list_(pa.int64()),  # of each JPEG in the shard, bytes
-    "sizes": pa.list_(pa.int32()),  # of each JPEG, bytes
-}
-
-
-class StoreError(OSError):
-    """Frames cannot be read; the message names the video and the file."""
+from clipzoo.data.index import (
+    FRAMES_DIR,
+    StoreError,
+    check_size,
+    index_path,
+    read_index,
+    shard_name,
+)
+from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +61,6 @@ class Store(Protocol):
         ...
 
 
-def index_path(dataset: str) -> Path:
-    """Where the index of a dataset's frames is."""
-    return FRAMES_DIR / dataset / "index.parquet"
-
-
-def read_index(path: Path) -> pa.Table:
-    """Read an index; columns are INDEX_COLUMNS.
-
-    Raises:
-        StoreError: the file is absent or no such index.
-    """
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); run extract_frames") from error
-    if table.schema.names != list(INDEX_COLUMNS):
-        raise StoreError(f"{path}: is an index of another version; run extract_frames again")
-    return table
-
-
 def open_store(params: Params, dataset: str) -> Store:
     """Open the frames of a dataset with the reader that its datasets/<name>.yaml names."""
     spec = load_spec(dataset)
@@ -125,11 +94,6 @@ def _look_up(
             f"0 to {info.num_frames - 1}"
         )
     return info, frames
-
-
-def shard_name(shard: int) -> str:
-    """File name of a shard."""
-    return f"shard-{shard:05d}.tar"
 
 
 class ShardStore:
@@ -209,43 +173,43 @@ class VideoStore:
         info, frames = _look_up(self.videos, video_id, indices)
         path = self._root / self._paths[info.row]
         check_size(path, self._sizes[info.row])
-        try:
-            reader = open_video(path, info.width, info.height)
-            if self._fps:
-                kept = resampled(
-                    np.asarray(reader.get_frame_timestamp(range(len(reader)))), self._fps
-                )
-                frames = [int(kept[i]) for i in frames]
-            return reader.get_batch(frames).asnumpy()
-        except (RuntimeError, IndexError) as error:  # decord's errors are RuntimeErrors
-            raise StoreError(
-                f"{video_id}: {path} cannot be decoded ({_first_line(error)})"
-            ) from error
+        reader = open_video(path, info.width, info.height)
+        if self._fps:
+            kept = kept_frames(reader, self._fps)
+            frames = [int(kept[i]) for i in frames]
+        return decode_frames(reader, frames, path)
 
 
-def check_size(path: Path, size: int) -> None:
-    """Raise StoreError if a file is absent or its size (bytes) is not the one of the manifest."""
-    try:
-        found = path.stat().st_size
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    if found != size:
-        raise StoreError(
-            f"{path}: has {found} bytes, its manifest says {size}: it changed since "
-            "`python -m clipzoo scan`; scan again"
-        )
-
-
-def open_video(path: Path, width: int = -1, height: int = -1):
+def open_video(path: Path, width: int = -1, height: int = -1) -> Any:
     """A decord reader of one thread whose frames have the given size (px; -1 = the video's own).
 
     Raises:
-        RuntimeError: decord cannot open the file.
+        StoreError: decord cannot open the file.
     """
-    import decord  # loads a second ffmpeg: only where raw videos are read
+    import decord  # loads an ffmpeg of its own: only where raw videos are read
 
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord.VideoReader(str(path), num_threads=1, width=width, height=height)
+    decord.logging.set_level(decord.logging.FATAL)
+    try:
+        return decord.VideoReader(str(path), num_threads=1, width=width, height=height)
+    except (decord.DECORDError, RuntimeError) as error:
+        raise StoreError(f"{path}: decord cannot open it ({_last_line(error)})") from error
+
+
+def decode_frames(reader: Any, frames: Sequence[int], path: Path) -> np.ndarray:
+    """Frames [T] of a decord reader as uint8 [T, H, W, 3]; StoreError where it fails."""
+    import decord
+
+    try:
+        return reader.get_batch(frames).asnumpy()
+    except (decord.DECORDError, IndexError, RuntimeError) as error:
+        raise StoreError(f"{path}: decord cannot decode it ({_last_line(error)})") from error
+
+
+def kept_frames(reader: Any, fps: float | None) -> Sequence[int] | np.ndarray:
+    """Frames of a decord reader that a dataset with `fps` has; all of them for None."""
+    if not fps:
+        return range(len(reader))
+    return resampled(np.asarray(reader.get_frame_timestamp(range(len(reader)))), fps)
 
 
 def resampled(times: np.ndarray, fps: float) -> np.ndarray:
@@ -266,5 +230,5 @@ def resampled(times: np.ndarray, fps: float) -> np.ndarray:
     return np.searchsorted(due, np.arange(due[0], end), side="right") - 1
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]

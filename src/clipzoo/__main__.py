@@ -1,0 +1,68 @@
+"""Commands beside the pipeline: `python -m clipzoo COMMAND`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from clipzoo.data.scanning import ScanSummary, scan
+
+
+def main() -> None:
+    """Run one command; an expected error is a message and exit code 1."""
+    parser = argparse.ArgumentParser(prog="python -m clipzoo", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_scan(commands)
+    arguments = parser.parse_args()
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("scan", help="write the manifest of a folder of videos")
+    command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or a name of your own")
+    command.add_argument("root", type=Path, help="folder that holds its videos")
+    command.set_defaults(run=_run_scan)
+
+
+def _run_scan(arguments: argparse.Namespace) -> None:
+    found = scan(arguments.dataset, arguments.root)
+    print(f"scan: {found.num_videos} videos ({found.num_bytes / 1e6:.1f} MB) in {arguments.root}")
+    if found.class_names:
+        shown = ", ".join(found.class_names[:10]) + (", ..." if found.class_names[10:] else "")
+        print(f"{len(found.class_names)} classes: {shown}")
+    if found.others:
+        shown = ", ".join(found.others[:10]) + (", ..." if found.others[10:] else "")
+        print(f"passed over {len(found.others)} files that are no videos by name: {shown}")
+    if found.link:
+        print(f"made the link {found.link} (of this machine: do not track it)")
+    print(f"wrote {', '.join(found.written)}")
+    print(_next_steps(arguments.dataset, found))
+
+
+def _next_steps(dataset: str, found: ScanSummary) -> str:
+    track = f"git add {' '.join(found.written)}"
+    if found.class_names:
+        names = f"class names are in {found.written[-2]}: mend them there\n"
+    else:
+        names = f"put the official annotation files into data/annotations/{dataset}/\n"
+    return (
+        f"{names}"
+        f"track them:   {track}\n"
+        "in params.yaml (each other value as you like):\n"
+        "  data:\n"
+        f"    dataset: {dataset}\n"
+        f"    datasets:\n    - {dataset}\n"
+        "    demo: []\n"
+        "    zero_shot: []\n"
+        "or, leaving params.yaml alone:\n"
+        f"  dvc exp run -S data.dataset={dataset} -S 'data.datasets=[{dataset}]' "
+        "-S 'data.demo=[]' -S 'data.zero_shot=[]' -S recipe=own\n"
+        "next: dvc repro"
+    )
+
+
+if __name__ == "__main__":
+    main()

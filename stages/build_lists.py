@@ -1,0 +1,35 @@
+"""build_lists DATASET: annotation files + index of frames -> lists/DATASET/."""
+
+import argparse
+
+from clipzoo.config import load_params
+from clipzoo.data.joining import LISTS_DIR, build_lists
+from clipzoo.data.lists import SHOWN
+from clipzoo.data.spec import ANNOTATION_DIR, load_spec
+from clipzoo.launch import run_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset")
+    dataset = parser.parse_args().dataset
+    params, spec = load_params(), load_spec(dataset)
+    print(
+        f"build_lists: {ANNOTATION_DIR / dataset}, format {spec.format}, split {params.data.split}",
+        flush=True,
+    )
+    done = build_lists(params, dataset)
+    print(f"{done.num_classes} classes, {done.num_train} train and {done.num_val} val videos")
+    for note in done.notes:
+        print(note)
+    if done.missing:
+        print(f"{len(done.missing)} annotated videos have no frames (data.allow_missing):")
+    for video_id, kind, reason in done.missing[:SHOWN]:
+        print(f"  {video_id} ({kind}): {reason}")
+    if len(done.missing) > SHOWN:
+        print(f"  ... and {len(done.missing) - SHOWN} more in {LISTS_DIR / dataset}/missing.csv")
+    print(f"wrote {LISTS_DIR / dataset}/; next: embed_labels {dataset}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
