@@ -10,7 +10,7 @@ from clipzoo.data.lists import videos_sha256
 from clipzoo.distributed import rank, say, start, world_size
 from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
-from clipzoo.training import build_trainer, load_training_records
+from clipzoo.runs import build_trainer, load_training_records
 
 
 def main() -> None:

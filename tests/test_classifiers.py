@@ -32,7 +32,7 @@ def test_lda_separates_what_class_means_do_not():
     labels = torch.arange(300) % 3
     features = 0.1 * torch.randn(300, 8, generator=generator)
     features[torch.arange(300), labels] += 0.3
-    features[:, 7] += torch.randn(300, generator=generator).abs()
+    features[:, 7] += 3 * torch.randn(300, generator=generator).abs()
     rows = lda_classifier(features, labels, 3)
     assert rows.shape == (1, 3, 8)
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(1, 3))
@@ -40,7 +40,7 @@ def test_lda_separates_what_class_means_do_not():
     means = torch.stack([features[labels == k].mean(dim=0) for k in range(3)])
     plain = torch.nn.functional.normalize(features, dim=-1) @ means.T
     accuracy = [(s.argmax(dim=1) == labels).float().mean().item() for s in (scores, plain)]
-    assert accuracy[0] > 0.9
+    assert accuracy[0] > 0.7
     assert accuracy[0] > accuracy[1] + 0.1
 
 

@@ -12,7 +12,8 @@ from clipzoo.config import load_params
 from clipzoo.data.lists import Record
 from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.plan import make_plan
-from clipzoo.training import Trainer, TrainingError
+from clipzoo.text import ClassText, tokenize
+from clipzoo.training import Trainer, TrainingError, class_embeddings
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS, STEPS = 3, 10, 6
@@ -71,6 +72,7 @@ def make_trainer(params, live=None) -> Trainer:
     model, metadata = checkpoint.new_model(params)
     torch.manual_seed(1)
     rows = torch.nn.functional.normalize(torch.randn(1, NUM_CLASSES, 128), dim=-1)
+    token_ids = tokenize("ViT-demo-16", ["a dog", "a cat", "two red fish"], 12)[None]
     return Trainer(
         params=params,
         device=torch.device("cpu"),
@@ -78,7 +80,7 @@ def make_trainer(params, live=None) -> Trainer:
         metadata=metadata,
         clips=NoiseClips(views=False),
         val_clips=NoiseClips(views=True),
-        class_embeddings=rows,
+        text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
         state_dir=checkpoint.STATE_DIR
         / checkpoint.fingerprint(params, [Path(checkpoint.CLIP_FILE)]),
@@ -227,4 +229,54 @@ def test_a_model_file_is_a_checkpoint_to_go_on_from(workspace):
     Path("models/model.safetensors").rename("models/parent.safetensors")
     metrics = make_trainer(params).run()
     assert metrics["steps"] == 0
+    assert all(torch.equal(v, expected[k]) for k, v in model_file().items())
+
+
+@pytest.mark.parametrize("text_tower", ["frozen", "trained"])
+def test_infonce_trains_and_its_text_tower_only_if_asked(workspace, text_tower):
+    trainer = make_trainer(tiny_params(epochs=4, lr=1e-3, loss="infonce", text_tower=text_tower))
+    given = trainer.text.class_embeddings.clone()
+    start = class_embeddings(trainer.model, trainer.text).detach()
+    trainer.run()
+    losses = [row["loss"] for row in trainer.history]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    kept = checkpoint.load_classifier()
+    assert torch.equal(kept, given) is (text_tower == "frozen")
+    if text_tower == "trained":
+        assert not torch.allclose(kept, start, atol=1e-4)
+
+
+def test_the_mean_of_the_last_epochs_weights_is_kept(workspace, monkeypatch):
+    trainer = make_trainer(tiny_params(epochs=3, lr=1e-3, average_epochs=2))
+    after = {}
+    monkeypatch.setattr(
+        trainer,
+        "_average",
+        lambda step, f=trainer._average: (
+            after.update({step: {k: v.clone() for k, v in trainer.model.state_dict().items()}}),
+            f(step),
+        ),
+    )
+    metrics = trainer.run()
+    for name, value in model_file().items():
+        torch.testing.assert_close(value, (after[6][name] + after[9][name]) / 2)
+    assert 0 <= metrics["val_top1_average"] <= 100
+
+
+def test_averaging_survives_a_kill(workspace, monkeypatch):
+    params = tiny_params(epochs=3, average_epochs=3)
+    make_trainer(params).run()
+    expected = model_file()
+    killed = make_trainer(params)
+    step_of = killed._step
+
+    def step_or_die(step, *args):
+        if step == 5:
+            raise KeyboardInterrupt
+        return step_of(step, *args)
+
+    monkeypatch.setattr(killed, "_step", step_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run()
+    make_trainer(params).run()
     assert all(torch.equal(v, expected[k]) for k, v in model_file().items())

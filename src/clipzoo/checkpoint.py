@@ -31,6 +31,7 @@ from clipzoo.models.released import load_released
 from clipzoo.models.text4vis import Text4Vis
 
 MODEL_FILE = "models/model.safetensors"
+CLASSIFIER_FILE = "models/classifier.safetensors"
 STATE_DIR = Path(".state/train")
 OPTIONS = ("head", "head_layers", "temporal_module", "joint", "num_segments")
 """Parameters under `model` that shape the method's model."""
@@ -54,6 +55,7 @@ def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
     options = {name: getattr(params.model, name) for name in OPTIONS}
+    options["text_tower"] = params.train.text_tower
     model = Text4Vis(clip, **options)
     if params.model.checkpoint:
         _load_checkpoint(model, params)
@@ -103,6 +105,19 @@ def _check_arch(path: str | Path, found: str, params: Params) -> None:
         )
 
 
+def save_classifier(class_embeddings: torch.Tensor) -> None:
+    """Write the class embeddings [P, K, D] that the model was trained against (or that its own
+    text tower gives): the classifier that `test` uses."""
+    write_safetensors(
+        {"class_embeddings": class_embeddings.cpu().contiguous()}, CLASSIFIER_FILE, {}
+    )
+
+
+def load_classifier() -> torch.Tensor:
+    """Class embeddings [P, K, D] of the trained model."""
+    return read_safetensors(CLASSIFIER_FILE)[0]["class_embeddings"]
+
+
 def _is_released(params: Params) -> bool:
     return Path(params.model.checkpoint).suffix != ".safetensors"
 
@@ -144,6 +159,8 @@ class TrainingState:
     """One row per optimizer step, with the validation score where one was taken."""
     best: dict[str, float]
     """Epoch and score of the best validation so far; empty before the first."""
+    average: dict[str, torch.Tensor]
+    """Mean weights of the epochs to average so far; empty before the first."""
 
 
 def save_state(state: TrainingState, directory: Path) -> None:

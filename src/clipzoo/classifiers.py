@@ -1,7 +1,7 @@
 """Classifiers that do not come from the class names: the other initialisations of the ablation.
 
-Source: Text4Vis, arXiv 2207.01297, section 4 (random, orthogonal, linear discriminant analysis). All
-are frozen, as the text classifier is.
+Source: Text4Vis, arXiv 2207.01297, section 4 (random, orthogonal, linear discriminant analysis).
+All are frozen, as the text classifier is.
 """
 
 import numpy as np

@@ -242,6 +242,18 @@ class TrainConfig:
             "checkpoint_every",
         ):
             _require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
+        _require(
+            not self.average_epochs or self.select == "last",
+            "train.select",
+            self.select,
+            "last, where train.average_epochs is not 0",
+        )
+        _require(
+            self.text_tower == "frozen" or self.loss == "infonce",
+            "train.text_tower",
+            self.text_tower,
+            "frozen, where train.loss is not infonce",
+        )
         for key in ("beta1", "beta2"):
             _require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "0 <= b < 1")
 

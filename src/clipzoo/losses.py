@@ -8,7 +8,7 @@ import torch.distributed.nn.functional as distributed
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.distributed import world_size
+from clipzoo.distributed import gather_objects, world_size
 
 SAME_CLASS = 10.0
 """Logit of a text of the video's own class in the softened targets."""
@@ -17,8 +17,8 @@ SAME_CLASS = 10.0
 def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """InfoNCE in both directions, with all texts of a video's class as its positives.
 
-    Each direction is the mean of all entries of KL(targets || softmax(logits)) times the batch size,
-    with targets softmax(10 * same class); the loss is the mean of the two. Source: the KL loss of
+    Each direction is the mean of all entries of KL(targets || softmax(logits)) times the batch
+    size, with targets softmax(10 * same class); the loss is the mean of both. Source: the KL loss of
     ActionCLIP (arXiv 2109.08472, equation 5), which Text4Vis and BIKE use.
 
     Args:
@@ -38,10 +38,13 @@ def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def gather_batch(rows: Tensor) -> Tensor:
-    """The rows [b, ...] of all processes, in rank order, with gradients: [world * b, ...].
+    """The rows [b, D] of all processes, in rank order, with gradients; b may differ by process.
 
-    Every process must hold equally many rows.
+    The gradient that reaches a process is the sum over the losses of all processes.
     """
     if world_size() == 1:
         return rows
-    return torch.cat(list(distributed.all_gather(rows.contiguous())))
+    sizes = gather_objects(len(rows))
+    padded = functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))
+    shares = distributed.all_gather(padded.contiguous())
+    return torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)])

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-CLIP_PREFIXES = ("visual.", "logit_scale")
+CLIP_PREFIXES = ("visual.", "text.", "logit_scale")
 
 
 def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dict[str, Any]]:
@@ -15,7 +15,7 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
     Weight decay is the optimizer's own for every parameter, as the authors have it.
 
     Args:
-        model: a method; `visual.*` and `logit_scale` come from CLIP, all else is the head, and so
+        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP, all else is the head, and so
             are the temporal modules inside the tower (`control_point`), as the authors have it.
         lr: peak rate of the head.
         clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them in effect.

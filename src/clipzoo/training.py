@@ -18,22 +18,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from clipzoo import checkpoint
 from clipzoo.config import Params
 from clipzoo.data.dataset import TrainClips, ViewClips, load_batches
-from clipzoo.data.lists import Record, read_labels, read_list
-from clipzoo.data.store import open_store
-from clipzoo.data.transforms import TrainTransform, ViewTransform, normalise
+from clipzoo.data.lists import Record
+from clipzoo.data.transforms import normalise
 from clipzoo.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.inference import encode_videos
+from clipzoo.losses import gather_batch, nce_loss
 from clipzoo.models.clip import read_safetensors
 from clipzoo.models.text4vis import Text4Vis
 from clipzoo.optim import parameter_groups, schedule_factor
-from clipzoo.plan import Plan, make_plan, micro_batches
-from clipzoo.text import class_text_path, load_class_text
+from clipzoo.plan import Plan, micro_batches
+from clipzoo.text import ClassText
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -43,15 +44,42 @@ class TrainingError(ValueError):
 
 
 class _ClipLoss(nn.Module):
-    """Frames and labels to the method's loss, as the one forward pass that DDP wraps."""
+    """Frames and labels to this process's part of a step's loss: the forward pass DDP wraps.
 
-    def __init__(self, model: Text4Vis, class_embeddings: Tensor) -> None:
+    DDP averages gradients over processes, so the parts are scaled by the number of processes.
+    """
+
+    def __init__(self, model: Text4Vis, text: ClassText, kind: str) -> None:
         super().__init__()
         self.model = model
-        self.class_embeddings = class_embeddings
+        self.text = text
+        self.kind = kind
 
-    def forward(self, frames: Tensor, labels: Tensor) -> Tensor:
-        return self.model.loss(self.model.encode(frames), labels, self.class_embeddings)
+    def forward(self, frames: Tensor, labels: Tensor, counted: bool, batch_size: int) -> Tensor:
+        features = self.model.encode(frames)  # [b, D]
+        if self.kind == "infonce":
+            return self._nce(features, labels, counted) / batch_size
+        loss = self.model.loss(features, labels, self.text.class_embeddings)
+        return loss * len(labels) * counted * world_size() / batch_size
+
+    def _nce(self, features: Tensor, labels: Tensor, counted: bool) -> Tensor:
+        """InfoNCE over the micro-batches of all processes, times the number of their clips."""
+        classes = class_embeddings(self.model, self.text)  # [P, K, D]
+        texts = functional.normalize(classes.mean(dim=0), dim=-1)[labels]  # [b, D]
+        videos = functional.normalize(features.float(), dim=-1)
+        keys = torch.stack([labels, torch.full_like(labels, counted)], dim=1)  # [b, 2]
+        keys = gather_batch(keys)
+        kept = keys[:, 1] == 1
+        videos, texts = gather_batch(videos)[kept], gather_batch(texts)[kept]
+        logits = self.model.logit_scale.float().exp() * videos @ texts.T
+        return nce_loss(logits, keys[kept, 0]) * len(videos)
+
+
+def class_embeddings(model: Text4Vis, text: ClassText) -> Tensor:
+    """The classifier [P, K, D]: by the model's own text tower where it has one, else as given."""
+    if model.text is None:
+        return text.class_embeddings
+    return model.encode_text(text.token_ids)
 
 
 @dataclass(kw_only=True)
@@ -64,8 +92,8 @@ class Trainer:
     metadata: dict[str, Any]
     clips: TrainClips
     val_clips: ViewClips
-    class_embeddings: Tensor
-    """[P, K, D] on the device."""
+    text: ClassText
+    """The classes' tokens and embeddings, on the device."""
     plan: Plan
     state_dir: Path
     live: Any
@@ -83,10 +111,11 @@ class Trainer:
             weight_decay=train.weight_decay,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.precision == "fp16")
-        self.loss: nn.Module = _ClipLoss(self.model, self.class_embeddings)
+        self.loss: nn.Module = _ClipLoss(self.model, self.text, train.loss)
         if dist.is_initialized():
             ids = [self.device] if self.device.type == "cuda" else None
             self.loss = DistributedDataParallel(self.loss, device_ids=ids)
+        self.average: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
         self.waited_seconds = 0.0
@@ -111,6 +140,7 @@ class Trainer:
             for batch in batches:
                 row = self._step(step, batch, loader)
                 step += 1
+                self._average(step)
                 if self.plan.validates(step, self.params.train.val_every):
                     row["val_top1"] = self._validate(step)
                 self._log(row, bar)
@@ -149,11 +179,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.params.runtime.micro_batch)
         total = torch.zeros((), device=self.device)
-        for i, (positions, weight) in enumerate(parts):
+        for i, (positions, counted) in enumerate(parts):
             began = time.perf_counter()
             _, frames = next(loader)
             self.waited_seconds += time.perf_counter() - began
-            total += self._backward(positions, frames, weight, last=i == len(parts) - 1)
+            with self._exchange(last=i == len(parts) - 1):
+                total += self._backward(positions, frames, counted, len(batch))
         loss = self._mean_over_processes(total)
         if not math.isfinite(loss):
             ids = [self._record(p).video_id for p in batch]
@@ -171,19 +202,22 @@ class Trainer:
     def _record(self, position: int) -> Record:
         return self.clips.records[position % len(self.clips.records)]
 
+    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are exchanged between processes with the last micro-batch of a step."""
+        if last or not isinstance(self.loss, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.loss.no_sync()
+
     def _backward(
-        self, positions: list[int], frames: Tensor, weight: float, *, last: bool
+        self, positions: list[int], frames: Tensor, counted: bool, batch_size: int
     ) -> Tensor:
-        """Add one micro-batch's gradients; they are exchanged with the last one of a step."""
+        """Add one micro-batch's gradients; returns its part of the step's loss."""
         labels = torch.tensor([self._record(p).label for p in positions], device=self.device)
         frames = normalise(frames.to(self.device, non_blocking=True))  # [b, T, 3, S, S]
-        ddp = isinstance(self.loss, DistributedDataParallel)
-        sync = contextlib.nullcontext() if last or not ddp else self.loss.no_sync()  # pyright: ignore[reportCallIssue]
         precision = self.params.train.precision
-        with sync:
-            with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
-                loss = self.loss(frames, labels) * weight
-            self.scaler.scale(loss).backward()
+        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
+            loss = self.loss(frames, labels, counted, batch_size)
+        self.scaler.scale(loss).backward()
         return loss.detach()
 
     def _mean_over_processes(self, value: Tensor) -> float:
@@ -192,7 +226,16 @@ class Trainer:
         return float(value) / world_size()
 
     def _validate(self, step: int) -> float:
-        """Single-view top-1 (percent) on the validation list; keeps the best model if asked to."""
+        """Top-1 on the validation list; keeps the best model if asked to."""
+        top1 = self._top1()
+        if not self.best or top1 > self.best["val_top1"]:
+            self.best = {"epoch": step / self.plan.steps_per_epoch, "val_top1": top1}
+            if self.params.train.select == "best" and rank() == 0:
+                checkpoint.save_model(self.model, self.state_dir / "best.safetensors", {})
+        return top1
+
+    def _top1(self) -> float:
+        """Single-view top-1 (percent) of the present weights on the validation list."""
         share = list(range(len(self.val_clips.records)))[rank() :: world_size()]
         features = encode_videos(
             self.model,
@@ -203,26 +246,41 @@ class Trainer:
             precision=self.params.test.precision,
             workers=self.params.runtime.workers,
         )
-        scores = self.model.score(features, self.class_embeddings.cpu())
+        with torch.no_grad():
+            scores = self.model.score(features, class_embeddings(self.model, self.text).cpu())
         labels = torch.tensor([self.val_clips.records[p].label for p in share])
         correct = sum(gather_objects(int((scores.argmax(dim=1) == labels).sum())))
-        top1 = 100 * correct / len(self.val_clips.records)
-        if not self.best or top1 > self.best["val_top1"]:
-            self.best = {"epoch": step / self.plan.steps_per_epoch, "val_top1": top1}
-            if self.params.train.select == "best" and rank() == 0:
-                checkpoint.save_model(self.model, self.state_dir / "best.safetensors", {})
-        return top1
+        return 100 * correct / len(self.val_clips.records)
+
+    def _average(self, step: int) -> None:
+        """Keep the running mean of the weights after each of the last `average_epochs` epochs."""
+        epoch, rest = divmod(step, self.plan.steps_per_epoch)
+        count = epoch - (self.params.train.epochs - self.params.train.average_epochs)
+        if rest or count < 1:
+            return
+        for name, value in self.model.state_dict().items():
+            mean = self.average.setdefault(name, torch.zeros_like(value))
+            if value.is_floating_point():
+                mean += (value - mean) / count
+            else:  # counters of batch normalisation
+                mean.copy_(value)
 
     def _finish(self, seconds: float) -> dict[str, float]:
         """Write the model file, forget the training state, return the metrics."""
+        metrics: dict[str, float] = {}
         if self.params.train.select == "best" and self.best:
             barrier()  # rank 0 has written it
             self.model.load_state_dict(read_safetensors(self.state_dir / "best.safetensors")[0])
+        if self.average:
+            self.model.load_state_dict(self.average)
+            metrics["val_top1_average"] = self._top1()
         if rank() == 0:
             checkpoint.save_model(self.model, checkpoint.MODEL_FILE, self.metadata)
+            with torch.no_grad():
+                checkpoint.save_classifier(class_embeddings(self.model, self.text))
             checkpoint.remove_state(self.state_dir)
         losses = [row["loss"] for row in self.history]
-        metrics: dict[str, float] = {"steps": len(losses), "epochs": self.params.train.epochs}
+        metrics |= {"steps": len(losses), "epochs": self.params.train.epochs}
         if losses:
             tail = losses[-self.plan.steps_per_epoch :]
             metrics["loss_last_epoch"] = sum(tail) / len(tail)
@@ -246,6 +304,7 @@ class Trainer:
         self.optimizer.load_state_dict(state.optimizer)
         self.scaler.load_state_dict(state.scaler)
         self.history, self.best = state.history, state.best
+        self.average = {k: v.to(self.device) for k, v in state.average.items()}
         if self.live is not None:
             print(f"resuming after step {state.step} of {self.plan.total_steps}", flush=True)
             for row in self.history:
@@ -261,6 +320,7 @@ class Trainer:
                 scaler=self.scaler.state_dict(),
                 history=self.history,
                 best=self.best,
+                average=self.average,
             )
             checkpoint.save_state(state, self.state_dir)
         barrier()
@@ -294,64 +354,3 @@ class Trainer:
             if key in row:
                 self.live.log_metric(key, row[key], timestamp=False)
         self.live.next_step()
-
-
-def load_training_records(params: Params) -> tuple[list[Record], int, list[Record]]:
-    """The videos to train on: those of the training list (or of its few-shot pick) that have at
-    least `data.min_frames` frames.
-
-    Returns:
-        the records, the number of training records before the few-shot pick, and the records
-        dropped as too short.
-    """
-    lists = Path("lists") / params.data.dataset
-    num_classes = len(read_labels(lists / "labels.csv"))
-    everything = read_list(lists / "train.csv", num_classes)
-    picked = everything
-    if params.data.shots:
-        picked = read_list(lists / f"train_{params.data.shots}shot.csv", num_classes)
-    kept = [r for r in picked if r.num_frames >= params.data.min_frames]
-    dropped = [r for r in picked if r.num_frames < params.data.min_frames]
-    if not kept and params.train.epochs:
-        raise TrainingError(
-            f"{lists}: none of {len(picked)} training videos has data.min_frames = "
-            f"{params.data.min_frames} frames or more; lower it"
-        )
-    return kept, len(everything), dropped
-
-
-def build_trainer(
-    params: Params, device: torch.device, records: list[Record], num_all: int, live: Any
-) -> Trainer:
-    """Put a run together from its parameters and the outputs of the earlier stages."""
-    model, metadata = checkpoint.new_model(params)
-    input_px = metadata["clip"]["input_px"]
-    dataset = params.data.dataset
-    store = open_store(params, dataset)
-    text = load_class_text(dataset)
-    val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
-    num_segments = params.model.num_segments
-    inputs = [Path(checkpoint.CLIP_FILE), class_text_path(dataset)]
-    inputs += sorted((Path("lists") / dataset).glob("*.csv"))
-    inputs += [Path(params.model.checkpoint)] if params.model.checkpoint else []
-    return Trainer(
-        params=params,
-        device=device,
-        model=model,
-        metadata=metadata,
-        clips=TrainClips(
-            store, records, TrainTransform(input_px, params.augment), num_segments, params.seed
-        ),
-        val_clips=ViewClips(
-            store,
-            val_records,
-            ViewTransform(input_px, params.test.short_side_px, 1),
-            num_segments,
-            1,
-            False,
-        ),
-        class_embeddings=text.class_embeddings.to(device),
-        plan=make_plan(params, len(records), num_all),
-        state_dir=checkpoint.STATE_DIR / checkpoint.fingerprint(params, inputs),
-        live=live,
-    )

@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.models import temporal
+from clipzoo.models.text_tower import TextTower
 from clipzoo.scores import scaled_cosines, text4vis_probabilities
 
 POSITIONS = 77
@@ -34,7 +35,7 @@ POSITIONS = 77
 
 
 class Text4Vis(nn.Module):
-    """The model that is trained, tested and saved: no text tower, which stays frozen outside.
+    """The model that is trained, tested and saved; the frozen text tower stays outside.
 
     Args:
         clip_model: any open_clip model. Its vision tower and logit_scale become part of this module
@@ -46,6 +47,7 @@ class Text4Vis(nn.Module):
         temporal_module: `none`, `tsm`, `tokenshift` or `tokent1d`: exchange between frames inside
             the vision tower.
         joint: joint space-time attention inside the vision tower.
+        text_tower: `frozen` (outside of this module) or `trained` (part of it, as `text`).
 
     Raises:
         ConfigError: an unknown option, or one that this tower cannot have.
@@ -60,6 +62,7 @@ class Text4Vis(nn.Module):
         head_layers: int = 6,
         temporal_module: str = "none",
         joint: bool = False,
+        text_tower: str = "frozen",
     ) -> None:
         super().__init__()
         sizes = _text_sizes(clip_model)
@@ -73,6 +76,7 @@ class Text4Vis(nn.Module):
             positions=max(sizes["context_length"], num_segments),
         )
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
+        self.text = TextTower(clip_model) if text_tower == "trained" else None
         self.num_segments = num_segments
         # As in the reference, one embedding a clip needs no head. Without gradients its parameters
         # stay out of DDP's exchange, which would otherwise wait for them.
@@ -90,6 +94,11 @@ class Text4Vis(nn.Module):
         if not self.uses_head:
             return features.reshape(batch, -1)
         return self.fusion_model(features)
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        """Class embeddings [P, K, D] of token ids [P, K, L], by the trained text tower."""
+        assert self.text is not None, "only a model with text_tower 'trained' encodes text"
+        return self.text(token_ids)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frame embeddings [B, T, D] of frames [B, T, 3, H, W]; [B, 1, D] under joint attention."""
