@@ -18,7 +18,7 @@ def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """InfoNCE in both directions, with all texts of a video's class as its positives.
 
     Each direction is the mean of all entries of KL(targets || softmax(logits)) times the batch
-    size, with targets softmax(10 * same class); the loss is the mean of both. Source: the KL loss of
+    size, with targets softmax(10 * same class); the loss is the mean of both. Source: KL loss of
     ActionCLIP (arXiv 2109.08472, equation 5), which Text4Vis and BIKE use.
 
     Args:
