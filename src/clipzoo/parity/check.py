@@ -88,7 +88,7 @@ def check(case: Case) -> str:
 
     Returns:
         `ok`, or what is wrong: the largest difference, an unknown kind, a missing input, or a key
-        that is neither an input nor an output.
+        that is neither an input nor an output, or no output at all.
     """
     topic = TOPICS.get(kind_of(case))
     if topic is None:
@@ -101,22 +101,24 @@ def check(case: Case) -> str:
     if missing:
         return f"missing input {', '.join(missing)}"
     golden = {k: v for k, v in case.items() if k not in parameters and k not in NAMES}
-    best: dict[str, float] = {}
+    if not golden:
+        return "no output to compare"
+    best: dict[str, tuple[float, str]] = {}
     for answers in _combinations(topic, inputs):
         found = topic.compute(**inputs, **answers)
         unknown = [key for key in golden if key not in found]
-        if unknown or not golden:
+        if unknown:
             return f"unknown output {', '.join(unknown)}; known: {', '.join(found)}"
         for key in golden:
             value = found[key]
             if key == "tokens":  # golden rows end where only padding follows
                 value = value[:, : len(golden[key][0])]
-            excess = largest_excess(topic, case, golden[key], value)
-            best[key] = min(excess, best.get(key, float("inf")))
-        if all(value <= 1 for value in best.values()):
+            difference = largest_difference(topic, case, golden[key], value)
+            best[key] = min(difference, best.get(key, difference))
+        if all(excess <= 1 for excess, _ in best.values()):
             return "ok"
     worst = max(best, key=lambda key: best[key])
-    return f"{worst} differs by {best[worst]:.3g} times the tolerance"
+    return f"{worst} {best[worst][1]}"
 
 
 def _combinations(topic: Topic, inputs: Case) -> Iterator[Case]:
@@ -125,24 +127,32 @@ def _combinations(topic: Topic, inputs: Case) -> Iterator[Case]:
         yield dict(zip(questions, values, strict=True))
 
 
-def largest_excess(topic: Topic, case: Case, golden: Any, found: Any) -> float:
-    """The largest difference in units of the tolerance; infinity where the shapes differ.
+def largest_difference(topic: Topic, case: Case, golden: Any, found: Any) -> tuple[float, str]:
+    """The largest difference: in units of the tolerance (at most 1 is ok), and in words.
 
-    Of a dict every golden entry is compared.
+    Of a dict every golden entry is compared. Infinity where shapes differ or an entry is absent.
     """
     if isinstance(golden, dict):
         absent = [key for key in golden if key not in found]
+        if absent:
+            return float("inf"), f"lacks {', '.join(absent)}"
         entries = [
-            largest_excess(topic, case, golden[key], found[key]) for key in golden if key in found
+            (*largest_difference(topic, case, value, found[key]), key)
+            for key, value in golden.items()
         ]
-        return float("inf") if absent else max(entries, default=0.0)
+        excess, words, key = max(entries, default=(0.0, "is empty", ""))
+        return excess, f"of {key} {words}"
     expected, actual = _array(golden), _array(found)
     if expected.shape != actual.shape:
-        return float("inf")
-    difference = np.abs(expected - actual)
+        return float("inf"), f"has shape {list(actual.shape)}, golden {list(expected.shape)}"
+    if not expected.size:
+        return 0.0, "is empty"
+    difference = np.nan_to_num(np.atleast_1d(np.abs(expected - actual)), nan=np.inf)
+    allowed = np.broadcast_to(topic.tolerance(case, expected), difference.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.where(difference == 0, 0.0, difference / topic.tolerance(case, expected))
-    return float(np.nan_to_num(excess, nan=np.inf).max(initial=0))
+        excess = np.where(difference == 0, 0.0, difference / allowed)
+    worst = np.unravel_index(np.argmax(excess), excess.shape)
+    return float(excess[worst]), f"differs by {difference[worst]:.3g}, allowed {allowed[worst]:.3g}"
 
 
 def _array(values: Any) -> np.ndarray:
