@@ -138,7 +138,8 @@ def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int
     """What the on-the-fly reader will see of a video; decodes all of it once.
 
     decord repeats the last frame of some files (edit lists, packed B-frames) to fill the number in
-    the header, so ffmpeg's smaller count is taken: then all readers have the same frames.
+    the header, so ffmpeg's smaller count is taken: then all readers have the same frames. Where
+    decord has fewer, its count is taken.
 
     Returns:
         number of frames, width and height as stored (px), frames a second, damage ('' = none).
@@ -149,15 +150,14 @@ def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int
     outcome = Outcome()
     count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps), outcome))
     if count == 0:
-        raise VideoError(outcome.damage or "it has no frames")
+        raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
     try:
         reader = open_video(path)
         kept = kept_frames(reader, fps)
         count = min(count, len(kept))
-        ends = decode_frames(reader, [int(kept[0]), int(kept[count - 1])], path)
+        height, width = decode_frames(reader, [int(kept[0])], path).shape[1:3]
     except StoreError as error:
         raise VideoError(str(error)) from error
-    height, width = ends.shape[1:3]
     width, height = stored_size(width, height, size)
     return count, width, height, fps or outcome.fps, outcome.damage
 

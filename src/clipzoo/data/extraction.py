@@ -39,7 +39,7 @@ from clipzoo.data.manifest import RawVideo, manifest_path, read_manifest
 from clipzoo.data.packing import describe_videos, pack_videos
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)

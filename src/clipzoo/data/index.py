@@ -23,6 +23,7 @@ INDEX_COLUMNS = {
     "width": pa.int32(),
     "height": pa.int32(),
     "fps": pa.float32(),  # of the stored frames; 0 = unknown
+    "seekable": pa.bool_(),  # False: decord must read the raw video from its start
     "offsets": pa.list_(pa.int64()),  # of each JPEG in the shard, bytes
     "sizes": pa.list_(pa.int32()),  # of each JPEG, bytes
 }

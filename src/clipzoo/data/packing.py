@@ -21,6 +21,7 @@ from clipzoo.data.index import StoreError, check_size
 from clipzoo.data.lists import ListError
 from clipzoo.data.manifest import RawVideo, count_frames
 from clipzoo.data.spec import DatasetSpec
+from clipzoo.data.store import seeks_exactly
 
 Row = dict[str, object]
 Report = tuple[list[Row], list[list[str]], list[list[str]]]
@@ -96,7 +97,7 @@ def _tar_header(name: str, size: int) -> bytes:
 def _row(video: RawVideo, num_frames: int, width: int, height: int, fps: float) -> Row:
     row: Row = {"video_id": video.video_id, "path": video.path, "source_size": video.size}
     row |= {"num_frames": num_frames, "width": width, "height": height, "fps": fps}
-    return row | {"offsets": [], "sizes": []}
+    return row | {"seekable": True, "offsets": [], "sizes": []}
 
 
 def describe_videos(
@@ -114,7 +115,8 @@ def describe_videos(
             num_frames, width, height, fps, damage = count_video(path, frames.size, spec.fps)
             if damage and not spec.keep_damaged:
                 raise VideoError(f"{path}: {damage}")
-            rows.append(_row(video, num_frames, width, height, fps))
+            row = _row(video, num_frames, width, height, fps)
+            rows.append({**row, "seekable": seeks_exactly(path)})
             if damage:
                 damaged.append([video.video_id, damage])
         except (VideoError, StoreError) as error:

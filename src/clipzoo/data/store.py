@@ -40,6 +40,10 @@ class VideoInfo:
     """Line of the index."""
 
 
+THUMBNAIL_PX = 32
+SEEK_PROBES = 8
+
+
 class Store(Protocol):
     """A dataset's frames."""
 
@@ -157,14 +161,14 @@ class DirectoryStore:
 class VideoStore:
     """Raw videos, decoded by decord on the fly and resized as the index says.
 
-    About 20 times slower than shards (DESIGN section 7). Every call opens its own decoder, so
-    threads share none.
+    About 20 times slower than shards. Every call opens its own decoder, so threads share none.
     """
 
     def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:
         self.videos = _videos(table)
         self._paths = table.column("path").to_pylist()
         self._sizes = table.column("source_size").to_pylist()
+        self._seekable = table.column("seekable").to_pylist()
         self._root = root
         self._fps = spec.fps
 
@@ -177,7 +181,7 @@ class VideoStore:
         if self._fps:
             kept = kept_frames(reader, self._fps)
             frames = [int(kept[i]) for i in frames]
-        return decode_frames(reader, frames, path)
+        return decode_frames(reader, frames, path, seekable=self._seekable[info.row])
 
 
 def open_video(path: Path, width: int = -1, height: int = -1) -> Any:
@@ -195,14 +199,57 @@ def open_video(path: Path, width: int = -1, height: int = -1) -> Any:
         raise StoreError(f"{path}: decord cannot open it ({_last_line(error)})") from error
 
 
-def decode_frames(reader: Any, frames: Sequence[int], path: Path) -> np.ndarray:
-    """Frames [T] of a decord reader as uint8 [T, H, W, 3]; StoreError where it fails."""
+def decode_frames(
+    reader: Any, frames: Sequence[int], path: Path, *, seekable: bool = True
+) -> np.ndarray:
+    """Frames [T], in any order, of a decord reader that has just been opened.
+
+    Args:
+        reader: of `open_video`.
+        frames: indices.
+        path: for messages.
+        seekable: False = decode all frames up to the last one wanted, because decord's seeks are
+            some frames off in this file.
+
+    Returns:
+        uint8 [T, H, W, 3].
+
+    Raises:
+        StoreError: decord fails.
+    """
     import decord
 
+    wanted = sorted(set(frames))
     try:
-        return reader.get_batch(frames).asnumpy()
-    except (decord.DECORDError, IndexError, RuntimeError) as error:
+        if seekable:
+            images = reader.get_batch(wanted).asnumpy()
+        else:
+            run = (reader.next() for _ in range(wanted[-1] + 1))
+            images = np.stack([f.asnumpy() for i, f in enumerate(run) if i in set(wanted)])
+    except (decord.DECORDError, IndexError, StopIteration, RuntimeError) as error:
         raise StoreError(f"{path}: decord cannot decode it ({_last_line(error)})") from error
+    return images[np.searchsorted(wanted, frames)]
+
+
+def seeks_exactly(path: Path) -> bool:
+    """Whether decord finds the frames of a video when it seeks, as it does when it plays.
+
+    It does not where B-frames are packed (avi) or an edit list cuts the start. Decodes the video
+    once and seeks to the neighbourhood of its key frames.
+
+    Raises:
+        StoreError: decord cannot decode the video.
+    """
+    reader = open_video(path, THUMBNAIL_PX, THUMBNAIL_PX)
+    num_frames = len(reader)
+    played = decode_frames(reader, range(num_frames), path, seekable=False)
+    near = {key + step for key in reader.get_key_indices() for step in (-1, 0, 1)}
+    near = sorted(i for i in near | {num_frames // 2, num_frames - 1} if 0 <= i < num_frames)
+    for probes in (near, *([i] for i in near[:: max(1, len(near) // SEEK_PROBES)])):
+        fresh = open_video(path, THUMBNAIL_PX, THUMBNAIL_PX)
+        if not np.array_equal(decode_frames(fresh, probes, path), played[probes]):
+            return False
+    return True
 
 
 def kept_frames(reader: Any, fps: float | None) -> Sequence[int] | np.ndarray:
@@ -231,4 +278,6 @@ def resampled(times: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][-200:]
+    """decord's own words, without its places in the source."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rpartition("] ")[2].rpartition("0) ")[2][:200]
