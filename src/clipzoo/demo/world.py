@@ -31,12 +31,12 @@ ENDS = tuple(end for pair in CHANGES.items() for end in pair)
 
 FAMILY_OF = {end: forward for forward, backward in CHANGES.items() for end in (forward, backward)}
 
-SIZE_RANGE = {"small": (0.11, 0.16), "large": (0.34, 0.43)}
+SIZE_RANGE = {"small": (0.13, 0.17), "large": (0.36, 0.45)}
 """Radius of the object at either end, as a share of the frame's short side."""
-STEADY_SIZE = (0.2, 0.32)
-LIGHT_RANGE = {"dark": (0.2, 0.32), "bright": (0.9, 1.05)}
+STEADY_SIZE = (0.22, 0.3)
+LIGHT_RANGE = {"dark": (0.22, 0.34), "bright": (0.95, 1.1)}
 """Light on the whole scene at either end: a factor on its pixel values."""
-STEADY_LIGHT = (0.75, 1.0)
+STEADY_LIGHT = (0.6, 0.8)
 
 CONTAINERS = ("mp4", "avi", "webm")
 
@@ -139,7 +139,7 @@ def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int)
     progress = np.clip((time - starts) / (stops - starts), 0.0, 1.0)
     radius, light = _course(action.family, rng, progress)
     drift = rng.uniform(-0.06, 0.06, 2)
-    centre = rng.uniform(-0.12, 0.12, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
+    centre = rng.uniform(-0.1, 0.1, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=_frame_size(rng))
 
 
@@ -153,7 +153,7 @@ def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) ->
     """
     progress = np.array([0.0 if action.reversed else 1.0])
     radius, light = _course(action.family, rng, progress)
-    centre = rng.uniform(-0.15, 0.15, (1, 2))
+    centre = rng.uniform(-0.12, 0.12, (1, 2))
     # Videos are seen through crops of half the frame's area or more, so objects appear larger.
     radius = radius * rng.uniform(1.0, 1.25)
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px))
@@ -198,9 +198,9 @@ def _scene(
         radius=radius.astype(np.float32),
         light=light.astype(np.float32),
         centre=centre.astype(np.float32),
-        angle=float(rng.uniform(-0.3, 0.3)),
+        angle=float(rng.uniform(-0.2, 0.2)),
         background=(gray + rng.uniform(5, 30) * pattern).astype(np.float32),
-        noise=float(rng.uniform(2, 8)),
+        noise=float(rng.uniform(2, 6)),
         seed=int(rng.integers(2**63)),
     )
 
@@ -269,10 +269,11 @@ def _stretch(pattern: NDArray[np.float32], height: int, width: int) -> NDArray[n
     """A coarse pattern [h, w, 3], bilinear, over [height, width, 3]."""
     rows = _blend_matrix(pattern.shape[0], height)
     columns = _blend_matrix(pattern.shape[1], width)
-    return np.einsum("hi,ijc,wj->hwc", rows, pattern, columns, optimize=True)
+    across = np.tensordot(columns, pattern, (1, 1))  # [width, h, 3]
+    return np.ascontiguousarray(np.tensordot(rows, across, (1, 1)))
 
 
 def _blend_matrix(coarse: int, fine: int) -> NDArray[np.float32]:
     """[fine, coarse] weights of linear interpolation, corners on corners."""
-    at = np.linspace(0, coarse - 1, fine)
-    return np.clip(1 - np.abs(at[:, None] - np.arange(coarse)), 0, 1).astype(np.float32)
+    at = np.linspace(0, coarse - 1, fine, dtype=np.float32)
+    return np.clip(1 - np.abs(at[:, None] - np.arange(coarse, dtype=np.float32)), 0, 1)

@@ -1,0 +1,198 @@
+"""The stand-in for published weights: a small CLIP trained on captioned stills of the demo world.
+
+A still shows the end of a change and its caption is the very label of that class: an object drawn
+small is "becoming small", a dim scene "becoming dark". So the CLIP knows all objects of the world,
+those of demo_unseen too (as a web-trained CLIP knows most things), and what the words of the labels
+look like, but it has seen no video.
+
+Loss: cross entropy of image to caption and of caption to image over the batch (Radford et al. 2021,
+arXiv 2103.00020), where identical captions are one caption with several images.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from clipzoo.config import DemoConfig
+from clipzoo.data.transforms import normalise
+from clipzoo.demo.world import ALL_CLASSES, render, sample_still
+from clipzoo.models.clip import encode_images, num_parameters, open_clip_name
+from clipzoo.text import tokenize
+
+MAX_STILLS = 16384
+"""Different training stills; longer runs see them again, mirrored at random."""
+HELD_OUT_PER_CLASS = 4
+JPEG_QUALITY = (60, 95)
+LARGE_MODEL = 200_000_000
+"""Parameters above which pre-training computes in bfloat16 where the processor has it."""
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises."""
+WEIGHT_DECAY = 0.1
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long to pre-train: counted in steps, so that no result depends on the clock."""
+
+    steps: int
+    batch: int
+    """Stills a step."""
+    lr: float
+    """Peak learning rate."""
+
+
+def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
+    """The budget of an architecture: the demo's own, or the short one of all others."""
+    if open_clip_name(arch) == open_clip_name(demo.arch):
+        return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
+    # Large towers diverge at the small one's rate.
+    lr = min(demo.pretrain_lr, OTHER_LR)
+    return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=lr)
+
+
+OTHER_LR = 1e-4
+
+
+def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Draw captioned stills of the whole world, the classes in turn.
+
+    Args:
+        count: N.
+        side_px: side of the stills.
+        seed: of everything in them.
+
+    Returns:
+        stills [N, 3, side, side] uint8 RGB, 0 to 255, once through JPEG as decoded frames are, and
+        positions [N] int64 in `ALL_CLASSES`, whose names are the captions.
+    """
+    rng = np.random.default_rng(seed)
+    stills = torch.empty(count, 3, side_px, side_px, dtype=torch.uint8)
+    labels = torch.arange(count) % len(ALL_CLASSES)
+    for still, label in zip(stills, labels.tolist(), strict=True):
+        frame = render(sample_still(ALL_CLASSES[label], rng, side_px))[0]
+        jpeg = simplejpeg.encode_jpeg(frame, int(rng.integers(*JPEG_QUALITY)))
+        still.copy_(torch.from_numpy(simplejpeg.decode_jpeg(jpeg)).permute(2, 0, 1))
+    return stills, labels
+
+
+def caption_tokens(model: nn.Module, arch: str, templates: list[str]) -> Tensor:
+    """Token ids [P, K, L] int64 of P templates x the names of all K classes of the world."""
+    captions = [template.format(c.name) for template in templates for c in ALL_CLASSES]
+    length = int(getattr(model, "context_length", 77))
+    return tokenize(open_clip_name(arch), captions, length).view(len(templates), -1, length)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, positions: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross entropy with several images to a caption.
+
+    Args:
+        images: embeddings [B, D].
+        texts: embeddings [U, D] of different captions, each with an image.
+        positions: [B] int64, the caption of each image.
+        scale: factor on the cosines, a scalar.
+    """
+    images = functional.normalize(images.float(), dim=-1)
+    logits = scale * images @ functional.normalize(texts.float(), dim=-1).T  # [B, U]
+    own = functional.one_hot(positions, len(texts)).float()
+    to_image = (own * logits.log_softmax(0)).sum(0) / own.sum(0)  # [U]
+    return (functional.cross_entropy(logits, positions) - to_image.mean()) / 2
+
+
+def pretrain(model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, seed: int) -> float:
+    """Train `model` in place on stills; the same arguments give the same weights on one machine.
+
+    Args:
+        model: an open_clip model on the CPU.
+        token_ids: [P, K, L] of `caption_tokens`.
+        side_px: the model's input size.
+        budget: steps, batch and learning rate.
+        seed: of stills, order, mirroring and templates.
+
+    Returns:
+        the mean loss of the last tenth of the steps.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    rng = np.random.default_rng([seed, 1])
+    count = min(MAX_STILLS, budget.steps * budget.batch)
+    stills, labels = draw_stills(count, side_px, (seed, 2))
+    order = np.concatenate(
+        [rng.permutation(count) for _ in range(-(-budget.steps * budget.batch // count))]
+    )
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=budget.lr, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
+    )
+    scale = model.get_parameter("logit_scale")
+    bf16 = num_parameters(model) > LARGE_MODEL and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    losses = []
+    model.train()
+    steps = tqdm(range(budget.steps), desc="pretrain", unit="step", mininterval=2)
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = budget.lr * _schedule(step, budget.steps)
+        batch = torch.from_numpy(order[step * budget.batch : (step + 1) * budget.batch])
+        shown = stills[batch]
+        mirrored = torch.from_numpy(rng.random(len(batch)) < 0.5)
+        shown[mirrored] = shown[mirrored].flip(-1)
+        captions, positions = labels[batch].unique(return_inverse=True)
+        template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            images = encode_images(model, normalise(shown))
+            texts = model.encode_text(token_ids[template, captions])  # pyright: ignore[reportCallIssue]
+        loss = contrastive_loss(images, texts, positions, scale.exp())
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"pre-training: the loss is {loss.item()} at step {step}; lower the lr")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            scale.clamp_(max=MAX_LOGIT_SCALE)
+        losses.append(loss.item())
+        steps.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    model.eval()
+    return float(np.mean(losses[-max(1, budget.steps // 10) :]))
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Learning rate as a share of its peak: linear warm-up, then half a cosine to 0."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+@torch.inference_mode()
+def retrieval(model: nn.Module, token_ids: Tensor, side_px: int, seed: int) -> dict[str, float]:
+    """How well captions and held-out stills find each other, in percent.
+
+    Args:
+        model: in evaluation mode.
+        token_ids: [P, K, L]; the first template is used.
+        side_px: the model's input size.
+        seed: of the stills; none is one of the training stills.
+
+    Returns:
+        image_to_text_top1: stills whose nearest caption is their own, and text_to_image_top1:
+        captions whose nearest still is one of theirs, both in percent; num_stills.
+    """
+    stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
+    bf16 = num_parameters(model) > LARGE_MODEL and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])
+        texts = torch.cat([model.encode_text(t) for t in token_ids[0].split(64)])  # pyright: ignore[reportCallIssue]
+    cosines = functional.normalize(images.float(), dim=-1) @ functional.normalize(texts.float()).T
+    to_text = (cosines.argmax(1) == labels).double().mean()
+    to_image = (labels[cosines.argmax(0)] == torch.arange(len(texts))).double().mean()
+    return {
+        "image_to_text_top1": 100 * to_text.item(),
+        "text_to_image_top1": 100 * to_image.item(),
+        "num_stills": len(stills),
+    }
