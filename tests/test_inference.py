@@ -1,5 +1,7 @@
 import json
 import re
+from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -132,32 +134,38 @@ def test_scoring_in_parts_equals_scoring_at_once(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(parts, Scored().score(features.float(), text))
 
 
-def run_rank(rank: int, folder: str) -> None:
+def run_rank(rank: int, folder: str) -> Tensor | None:
     """One of two processes: the whole set, then a set with broken videos."""
     torch.set_num_threads(1)
-    inference.STATE_DIR = Path(folder) / "state"
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    features = encode_set(FakeClips())
+    meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=120)}
+    dist.init_process_group("gloo", rank=rank, world_size=2, **meet)
     try:
-        encode_set(FakeClips(broken=(2, 9, 16)))
-        fault = ""
-    except inference.InferenceError as error:
-        fault = str(error)
-    if features is not None:
-        torch.save(features, f"{folder}/features.pt")
-    result = {"whole": features is not None, "fault": fault}
+        inference.STATE_DIR = Path(folder) / "state"
+        features = encode_set(FakeClips())
+        with pytest.raises(inference.InferenceError) as caught:
+            encode_set(FakeClips(broken=(2, 9, 16)))
+    finally:
+        dist.destroy_process_group()
+    result = {"whole": features is not None, "fault": str(caught.value)}
     Path(folder, f"{rank}.json").write_text(json.dumps(result))
-    dist.destroy_process_group()
+    return features
 
 
-def test_two_processes_give_the_features_of_one(tmp_path: Path):
-    torch.multiprocessing.spawn(run_rank, (str(tmp_path),), nprocs=2)  # pyright: ignore[reportPrivateImportUsage]
+def test_two_processes_give_the_features_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inference, "STATE_DIR", inference.STATE_DIR)  # restored afterwards
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    one = encode_set(FakeClips())
-    torch.set_num_threads(threads)
+    second = get_context("spawn").Process(target=run_rank, args=(1, str(tmp_path)))
+    second.start()
+    try:
+        both = run_rank(0, str(tmp_path))
+        one = encode_set(FakeClips())
+    finally:
+        torch.set_num_threads(threads)
+        second.join()
+    assert second.exitcode == 0
     assert one is not None
-    assert torch.equal(torch.load(tmp_path / "features.pt"), one)
+    assert both is not None
+    assert torch.equal(both, one)
     results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [r["whole"] for r in results] == [True, False]
     for result in results:  # both processes know of all broken videos
