@@ -6,6 +6,7 @@ keys are errors that name the key and what is allowed.
 
 import dataclasses
 import difflib
+import json
 import re
 import types
 import typing
@@ -358,10 +359,35 @@ def load(cls: type[typing.Any], path: str | Path) -> Any:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    return build(cls, values, path)
+
+
+def build(cls: type[typing.Any], values: Any, where: str | Path) -> Any:
+    """The frozen dataclass `cls` of a mapping; errors name the key and, first, `where`."""
     try:
         return _build(cls, values, "")
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def flatten(values: typing.Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with dotted keys: {"train": {"lr": 1}} -> {"train.lr": 1}."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, typing.Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write_settings(params: Params, directory: str | Path) -> None:
+    """Write settings.json: the values a result was made with, all but `runtime`, by dotted key."""
+    values = dataclasses.asdict(params)
+    del values["runtime"]
+    path = Path(directory) / "settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(flatten(values), indent=2) + "\n", encoding="utf-8")
 
 
 def _build(kind: Any, value: Any, key: str) -> Any:
