@@ -14,5 +14,32 @@ resize implementation).
 """
 
 from clipzoo.parity.check import TOPICS, check, check_file
+from clipzoo.parity.data import learning_rates, preprocess, sample_dense_indices, sample_indices
+from clipzoo.parity.measures import (
+    actionclip_template_fusion,
+    bike_attribute_fusion,
+    bike_view_fusion,
+    bike_zero_shot_frames,
+    half_class,
+    mean_average_precision,
+    text4vis_view_fusion,
+)
+from clipzoo.parity.model import text4vis
 
-__all__ = ["TOPICS", "check", "check_file"]
+__all__ = [
+    "TOPICS",
+    "actionclip_template_fusion",
+    "bike_attribute_fusion",
+    "bike_view_fusion",
+    "bike_zero_shot_frames",
+    "check",
+    "check_file",
+    "half_class",
+    "learning_rates",
+    "mean_average_precision",
+    "preprocess",
+    "sample_dense_indices",
+    "sample_indices",
+    "text4vis",
+    "text4vis_view_fusion",
+]
