@@ -8,7 +8,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from clipzoo.models.clip import WeightsError, load_strictly, uses_quick_gelu
-from clipzoo.models.released import load_openai, load_released
+from clipzoo.models.released import is_openai, load_openai, load_released
 from clipzoo.models.text4vis import Text4Vis
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
@@ -137,6 +137,12 @@ def test_openai_state_dicts_build_quick_gelu_towers(tmp_path: Path):
     clip = towers().eval()
     state = clip.state_dict() | {"input_resolution": torch.tensor(64)}
     torch.save({k: v.half() for k, v in state.items()}, tmp_path / "clip.pt")
+    torch.save(clip.state_dict(), tmp_path / "laion.pt")
+    half = {k: v if k == "logit_scale" else v.half() for k, v in clip.state_dict().items()}
+    torch.save(half, tmp_path / "half.pt")
+    assert is_openai(tmp_path / "clip.pt")
+    assert is_openai(tmp_path / "half.pt")
+    assert not is_openai(tmp_path / "laion.pt")
     loaded, info = load_openai(tmp_path / "clip.pt")
     assert info == {"arch": "ViT-demo-16", "input_px": 64, "quick_gelu": True}
     assert uses_quick_gelu(loaded)
