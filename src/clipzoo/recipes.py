@@ -1,0 +1,186 @@
+"""Recipes: one overlay on the parameters for each row of the zoo (recipes/<name>.yaml).
+
+A recipe starts from `recipes/demo.yaml`, which holds every value but `runtime`; then comes
+`base.yaml` of its folder, if there is one; then its own `params`. So nothing leaks from the recipe
+that was used before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from clipzoo.config import ConfigError, Params, _near, build, flatten
+
+RECIPES_DIR = Path("recipes")
+DEMO = "demo"
+"""The recipe that all others start from."""
+SHARED_FILE = "base.yaml"
+
+# Recipes say nothing of the machine; checking them needs some values all the same.
+NO_RUNTIME = {
+    "processes": 1,
+    "workers": 1,
+    "micro_batch": 1,
+    "device": "auto",
+    "extract_workers": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published number: a row of reference/published.csv."""
+
+    metric: str
+    """A key of that table: top1, top5, map, half_top1_mean, full_top1, splits_top1_mean, ..."""
+    dataset: str
+    clips: int | None
+    """Temporal clips; None = not stated."""
+    crops: int | None
+    """Spatial crops; None = not stated."""
+    value: float | None
+    """Percent; None = the row has a config but no number."""
+    std: float | None = None
+    """Percent, ddof 0."""
+    tolerance: float = 0.0
+    """Largest difference (percentage points) that still counts as reproduced."""
+    source: str
+    notes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Authors:
+    """How the authors ran it; `reference/configs.csv` and `training_logs.csv` hold the values."""
+
+    config: str = ""
+    """Their config file; '' = none is published."""
+    config_gpus: int = 0
+    """GPUs with which the config gives `train.batch_size`; 0 = no training."""
+    log: str = ""
+    """Their training log; '' = none is published."""
+    log_gpus: int = 0
+    """GPUs of the logged run: training videos / (iterations of an epoch * batch a GPU)."""
+    log_batch: int = 0
+    """Clips in one optimizer step of the logged run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a recipe file says."""
+
+    about: str
+    paper: str = ""
+    verdict: bool = True
+    """Whether a run gets a verdict; False where something it needs is not published."""
+    parent: str = ""
+    """The recipe whose model this one starts from or evaluates."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which epoch's model the authors published; `train.select` is the same."""
+    fusion: str = "video embeddings are averaged over views, then normalised"
+    video_sets: dict = field(default_factory=dict)
+    """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
+    gpu_hours: float = 0.0
+    """GPU hours of training: the authors', where a log tells, else scaled from a similar log."""
+    authors: Authors = field(default_factory=Authors)
+    notes: list[str] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    params: dict = field(default_factory=dict)
+    """The overlay: keys of params.yaml, without `recipe` and `runtime`."""
+
+
+def recipe_names(root: str | Path = ".") -> list[str]:
+    """Names of all recipes, sorted: paths under recipes/ without the suffix."""
+    folder = Path(root) / RECIPES_DIR
+    files = (p for p in folder.rglob("*.yaml") if p.name != SHARED_FILE)
+    return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
+
+
+def load_recipe(name: str, root: str | Path = ".") -> Recipe:
+    """Read recipes/<name>.yaml and check it with its parameters.
+
+    Raises:
+        ConfigError: there is no such recipe (the message names near ones), or the file has an
+            unknown, missing or wrong key, in its own fields or in `params`.
+    """
+    known = recipe_names(root)
+    if name not in known:
+        raise ConfigError(
+            f"unknown recipe {name!r}{_near(name, known)}; `ls {RECIPES_DIR}` shows the folders, "
+            f"{RECIPES_DIR}/<name>.yaml is the file"
+        )
+    path = Path(root) / RECIPES_DIR / f"{name}.yaml"
+    recipe: Recipe = build(Recipe, _read(path), path)
+    if recipe.parent and recipe.parent not in known:
+        raise ConfigError(
+            f"{path}: parent: unknown recipe {recipe.parent!r}{_near(recipe.parent, known)}"
+        )
+    _params(name, root, NO_RUNTIME)
+    return recipe
+
+
+def recipe_params(
+    name: str, runtime: Mapping[str, Any] | None = None, root: str | Path = "."
+) -> Params:
+    """The parameters of a recipe.
+
+    Args:
+        name: of the recipe.
+        runtime: the machine's section of params.yaml, which no recipe sets; None = one process.
+        root: of the repository.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    load_recipe(name, root)
+    return _params(name, root, runtime or NO_RUNTIME)
+
+
+def recipe_settings(name: str, root: str | Path = ".") -> dict[str, Any]:
+    """The parameters of a recipe by dotted key, without `runtime`, as `write_settings` has them."""
+    values = asdict(recipe_params(name, root=root))
+    del values["runtime"]
+    return flatten(values)
+
+
+def _params(name: str, root: str | Path, runtime: Mapping[str, Any]) -> Params:
+    path = Path(root) / RECIPES_DIR / f"{name}.yaml"
+    values: dict[str, Any] = {}
+    for file in _overlays(path, Path(root) / RECIPES_DIR):
+        overlay = _read(file).get("params", {})
+        for key in ("recipe", "runtime"):
+            if key in overlay:
+                raise ConfigError(
+                    f"{file}: params.{key} may not be set: the recipe's name is its path, and "
+                    "runtime belongs to the machine"
+                )
+        values = _merged(values, overlay)
+    return build(Params, {**values, "recipe": name, "runtime": dict(runtime)}, f"{path}: params")
+
+
+def _overlays(path: Path, folder: Path) -> list[Path]:
+    """The files whose `params` make a recipe, each on top of the one before."""
+    shared = path.parent / SHARED_FILE
+    files = [folder / f"{DEMO}.yaml", *([shared] if shared.is_file() else []), path]
+    return list(dict.fromkeys(files))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(values, dict) or not isinstance(values.get("params", {}), dict):
+        raise ConfigError(f"{path}: found no mapping; allowed: keys of a recipe, `params` among it")
+    return values
+
+
+def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `overlay`, section by section; lists are replaced whole."""
+    result = dict(base)
+    for key, value in overlay.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(old, value) if both else value
+    return result
