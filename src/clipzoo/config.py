@@ -421,7 +421,12 @@ def _build_section(kind: Any, value: Any, key: str) -> Any:
     _require(isinstance(value, dict), key or "the file", value, "a mapping of keys to values")
     fields = typing.get_type_hints(kind)
     prefix = f"{key}." if key else ""
-    optional = {f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+    unset = dataclasses.MISSING
+    optional = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is not unset or f.default_factory is not unset
+    }
     for name in value:
         if name not in fields:
             raise ConfigError(
