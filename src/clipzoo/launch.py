@@ -3,6 +3,7 @@
 Imports nothing heavy: the stages that need no torch start without it.
 """
 
+import logging
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("RANK", "0") != "0":
             # The same error on every rank is told once: rank 0 exits first and ends the others.
-            time.sleep(2)
+            time.sleep(10)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
 
@@ -38,6 +39,7 @@ def _torchrun() -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     processes = load_params().runtime.processes
     options = ["--nproc-per-node", str(processes)]
     if "NNODES" in os.environ:

@@ -27,13 +27,14 @@ from clipzoo.config import Params
 from clipzoo.data.dataset import TrainClips, ViewClips, load_batches
 from clipzoo.data.lists import Record
 from clipzoo.data.transforms import normalise
-from clipzoo.distributed import barrier, gather_objects, rank, world_size
+from clipzoo.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.inference import encode_videos
 from clipzoo.losses import gather_batch, nce_loss
 from clipzoo.models.clip import read_safetensors
 from clipzoo.models.text4vis import Text4Vis
 from clipzoo.optim import parameter_groups, schedule_factor
 from clipzoo.plan import Plan, micro_batches
+from clipzoo.progress import progress_bar
 from clipzoo.text import ClassText
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -118,7 +119,7 @@ class Trainer:
         self.average: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}
-        self.waited_seconds = 0.0
+        self.started, self.clips_seen, self.waited_seconds = time.perf_counter(), 0, 0.0
 
     def run(self) -> dict[str, float]:
         """Train from the last resume point (or the start) to the end and write the model file.
@@ -130,8 +131,9 @@ class Trainer:
             TrainingError: a loss is not finite.
         """
         step = self._resume()
-        bar = self._bar(step)
-        started = time.perf_counter()
+        bar = progress_bar(
+            "train", self.plan.total_steps, "step", initial=step, disable=rank() != 0
+        )
         for epoch in range(step // self.plan.steps_per_epoch, self.params.train.epochs):
             first = step - epoch * self.plan.steps_per_epoch
             batches = self.plan.step_positions(epoch)[first:]
@@ -147,7 +149,7 @@ class Trainer:
                 if step % self.params.train.checkpoint_every == 0 and step < self.plan.total_steps:
                     self._save_state(step)
         bar.close()
-        return self._finish(time.perf_counter() - started)
+        return self._finish()
 
     def _load(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Any, Tensor]]:
         """Frames [b, T, 3, S, S] uint8 of this process's micro-batches, in order."""
@@ -197,6 +199,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), train.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.clips_seen += len(batch)
         return {"step": step, "loss": loss, "lr": train.lr * factor}
 
     def _record(self, position: int) -> Record:
@@ -265,7 +268,7 @@ class Trainer:
             else:  # counters of batch normalisation
                 mean.copy_(value)
 
-    def _finish(self, seconds: float) -> dict[str, float]:
+    def _finish(self) -> dict[str, float]:
         """Write the model file, forget the training state, return the metrics."""
         metrics: dict[str, float] = {}
         if self.params.train.select == "best" and self.best:
@@ -287,12 +290,11 @@ class Trainer:
             metrics["val_top1_last"] = self.history[-1]["val_top1"]
             metrics["val_top1_best"] = self.best["val_top1"]
             metrics["epoch_best"] = self.best["epoch"]
-        if rank() == 0 and losses:
-            clips = self.plan.num_clips * len(losses) / self.plan.steps_per_epoch
-            print(
-                f"trained {len(losses)} steps ({clips:.0f} clips); this call took {seconds:.0f} s, "
-                f"{100 * self.waited_seconds / max(seconds, 1e-9):.0f}% of it waiting for data"
-            )
+        seconds = time.perf_counter() - self.started
+        say(
+            f"trained {len(losses)} steps; {self.clips_seen} clips in this call's {seconds:.0f} s, "
+            f"{100 * self.waited_seconds / seconds:.0f}% of it waiting for data"
+        )
         return metrics
 
     def _resume(self) -> int:
@@ -325,26 +327,15 @@ class Trainer:
             checkpoint.save_state(state, self.state_dir)
         barrier()
 
-    def _bar(self, step: int) -> tqdm:
-        return tqdm(
-            total=self.plan.total_steps,
-            initial=step,
-            desc="train",
-            unit="step",
-            disable=rank() != 0,
-            dynamic_ncols=True,
-        )
-
     def _log(self, row: dict[str, float], bar: tqdm) -> None:
         self.history.append(row)
-        bar.update()
-        elapsed = bar.format_dict["elapsed"] or 1e-9
-        clips = (bar.n - bar.initial) * self.params.train.batch_size
+        seconds = time.perf_counter() - self.started
         bar.set_postfix_str(
-            f"loss {row['loss']:.3f}, lr {row['lr']:.2e}, "
-            f"{clips / elapsed:.1f} clips/s, wait {100 * self.waited_seconds / elapsed:.0f}%",
+            f"loss {row['loss']:.3f}, lr {row['lr']:.2e}, {self.clips_seen / seconds:.1f} clips/s, "
+            f"wait {100 * self.waited_seconds / seconds:.0f}%",
             refresh=False,
         )
+        bar.update()
         self._log_live(row)
 
     def _log_live(self, row: dict[str, float]) -> None:
