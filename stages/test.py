@@ -4,7 +4,7 @@ from functools import partial
 
 from clipzoo import inference, predictions
 from clipzoo.checkpoint import MODEL_FILE, load_model
-from clipzoo.config import load_params
+from clipzoo.config import load_params, write_settings
 from clipzoo.data.lists import read_list
 from clipzoo.distributed import say, start, world_size
 from clipzoo.launch import run_stage
@@ -36,9 +36,8 @@ def main() -> None:
     if features is None:  # rank 0 has them all
         return
     labels = predictions.label_tensor(records, len(names))
-    score = partial(inference.score_videos, model)
     probabilities, values = evaluate_test(
-        score,
+        partial(inference.score_videos, model),
         features,
         labels,
         embeddings,
@@ -53,6 +52,7 @@ def main() -> None:
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, names)
+    write_settings(params, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from clipzoo import inference, predictions
 from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
-from clipzoo.config import load_params
+from clipzoo.config import load_params, write_settings
 from clipzoo.distributed import say, start, world_size
 from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
@@ -48,6 +48,7 @@ def main() -> None:
     predictions.save(what, tensors, records, clips.view_names, {**described, **source})
     path = f"metrics/{params.recipe}/{what}.json"
     write_metrics(path, {**described, **values})
+    write_settings(params, f"plots/{params.recipe}/{what}")
     say(f"wrote predictions/{what}.*, {path}; next: report")
 
 

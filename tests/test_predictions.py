@@ -88,9 +88,11 @@ def test_a_set_is_described_by_its_sorted_ids():
     }
 
 
-@pytest.mark.parametrize(("lists", "expected"), [(["val"], 3), (["train", "val"], 5)])
-def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], expected: int):
+@pytest.mark.parametrize(("lists", "missing"), [(["val"], "x"), (["train", "val"], "xyz")])
+def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing: str):
     rows = [("x", "val", "no frames"), ("y", "train", "no frames"), ("z", "train", "broken")]
     write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
     described = predictions.describe_set(RECORDS, dataset="ds", lists=lists, protocol="")
-    assert (described["num_videos"], described["num_expected"]) == (2, expected)
+    assert (described["num_videos"], described["num_expected"]) == (2, 2 + len(missing))
+    ids = [record.video_id for record in RECORDS]
+    assert described["expected_sha256"] == videos_sha256([*ids, *missing])

@@ -45,7 +45,8 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
 def describe_set(
     records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
 ) -> dict[str, int | str]:
-    """What is measured: dataset, protocol, num_videos, num_expected, videos_sha256.
+    """What is measured: dataset, protocol, num_videos, num_expected, videos_sha256 and, where
+    videos are missing, expected_sha256: the fingerprint with them.
 
     Args:
         records: the videos.
@@ -56,14 +57,18 @@ def describe_set(
     """
     ledger = Path("lists") / dataset / "missing.csv"
     rows = read_rows(ledger, ("video_id", "set", "reason")) if ledger.is_file() else []
-    num_missing = sum(row[2] in lists for row in rows)
-    return {
+    missing = [row[1] for row in rows if row[2] in lists]
+    ids = [record.video_id for record in records]
+    described: dict[str, int | str] = {
         "dataset": dataset,
         "protocol": protocol,
         "num_videos": len(records),
-        "num_expected": len(records) + num_missing,
-        "videos_sha256": videos_sha256(record.video_id for record in records),
+        "num_expected": len(records) + len(missing),
+        "videos_sha256": videos_sha256(ids),
     }
+    if missing:
+        described["expected_sha256"] = videos_sha256([*ids, *missing])
+    return described
 
 
 def save(

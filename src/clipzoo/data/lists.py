@@ -216,8 +216,13 @@ def write_labels(names: Sequence[str], path: str | Path) -> None:
 
 
 def videos_sha256(ids: Iterable[str]) -> str:
-    """Fingerprint of a set of videos: sha256 of the sorted ids joined by a newline, UTF-8."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+    """Fingerprint of a set of videos: sha256 of the sorted ids joined by a newline, UTF-8.
+
+    Of each id only the part after the last `/` counts, so that the folders of a machine do not
+    matter, and published sets are recognised (reference/video_sets.csv).
+    """
+    names = sorted(video_id.rsplit("/", 1)[-1] for video_id in ids)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
