@@ -9,19 +9,24 @@ import functools
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import ffmpeg
+import simplejpeg
 
 from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError
-from clipzoo.data.store import decode_frames, kept_frames, open_video
+from clipzoo.data.video import count_kept
 
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
 """End of one JPEG and start of the next; it cannot occur inside: there 0xff is followed by 0."""
+
+
+FEWEST_BYTES = 31
+"""-q:v where the picture does not matter."""
 
 
 class VideoError(ValueError):
@@ -63,7 +68,11 @@ def _input(path: Path, fps: float | None):  # ffmpeg-python has no types
 
 def _compiled(video, format_name: str, options: dict[str, object]) -> list[str]:
     every_frame = {"fps_mode": "passthrough"} if _has_fps_mode() else {"vsync": "passthrough"}
-    output = ffmpeg.output(video, "pipe:", f=format_name, threads=1, **every_frame, **options)
+    # Frames are numbered instead of timed: encoders refuse two frames at the same time, which a
+    # varying frame rate or a bad header would give.
+    video = video.filter("settb", "1/1000").filter("setpts", "N")
+    options = {"enc_time_base": "1:1000", "threads": 1, **every_frame, **options}
+    output = ffmpeg.output(video, "pipe:", f=format_name, **options)
     command = output.compile(cmd=ffmpeg_path())
     everywhere = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
     return [command[0], *everywhere, "-filter_threads", "1", *command[1:]]
@@ -115,7 +124,7 @@ def _judge(messages: str, returncode: int, outcome: Outcome) -> None:
         outcome.damage = f"ffmpeg ended with code {returncode}"
 
 
-def split_jpegs(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
     """Cut a stream of JPEGs without gaps into its files.
 
     Raises:
@@ -152,25 +161,12 @@ def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int
     if count == 0:
         raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
     try:
-        reader = open_video(path)
-        kept = kept_frames(reader, fps)
-        count = min(count, len(kept))
-        height, width = decode_frames(reader, [int(kept[0])], path).shape[1:3]
+        count = min(count, count_kept(path, fps))
     except StoreError as error:
         raise VideoError(str(error)) from error
-    width, height = stored_size(width, height, size)
-    return count, width, height, fps or outcome.fps, outcome.damage
-
-
-def stored_size(width: int, height: int, size: str) -> tuple[int, int]:
-    """Width and height (px) that a frame is stored at, given `frames.size`.
-
-    Example: 320 x 240 at '256': (342, 256), since ffmpeg makes the longer side even.
-    """
-    if "x" in size:
-        exact = size.split("x")
-        return int(exact[0]), int(exact[1])
-    short = int(size)
-    if width > height:
-        return int(width * short / height / 2 + 0.5) * 2, short
-    return short, int(height * short / width / 2 + 0.5) * 2
+    if count == 0:
+        raise VideoError(f"{path}: too short for {fps} frames a second")
+    frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, FEWEST_BYTES, fps), Outcome()))
+    height, width = simplejpeg.decode_jpeg_header(next(frames))[:2]
+    frames.close()
+    return count, int(width), int(height), fps or outcome.fps, outcome.damage

@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,3 +273,4 @@ def _run(jobs: Sequence[ShardJob], pool: Executor, num_own: int, num_videos: int
         finally:
             for future in futures:
                 future.cancel()
+            wait(futures)  # so that nothing is written after an error

@@ -21,7 +21,7 @@ from clipzoo.data.index import StoreError, check_size
 from clipzoo.data.lists import ListError
 from clipzoo.data.manifest import RawVideo, count_frames
 from clipzoo.data.spec import DatasetSpec
-from clipzoo.data.store import seeks_exactly
+from clipzoo.data.video import seeks_exactly
 
 Row = dict[str, object]
 Report = tuple[list[Row], list[list[str]], list[list[str]]]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from clipzoo.data.index import (
     shard_name,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
+from clipzoo.data.video import read_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,6 @@ class VideoInfo:
     """Frames a second as stored; 0 = unknown."""
     row: int
     """Line of the index."""
-
-
-THUMBNAIL_PX = 32
-SEEK_PROBES = 8
 
 
 class Store(Protocol):
@@ -177,107 +174,10 @@ class VideoStore:
         info, frames = _look_up(self.videos, video_id, indices)
         path = self._root / self._paths[info.row]
         check_size(path, self._sizes[info.row])
-        reader = open_video(path, info.width, info.height)
-        if self._fps:
-            kept = kept_frames(reader, self._fps)
-            frames = [int(kept[i]) for i in frames]
-        return decode_frames(reader, frames, path, seekable=self._seekable[info.row])
-
-
-def open_video(path: Path, width: int = -1, height: int = -1) -> Any:
-    """A decord reader of one thread whose frames have the given size (px; -1 = the video's own).
-
-    Raises:
-        StoreError: decord cannot open the file.
-    """
-    import decord  # loads an ffmpeg of its own: only where raw videos are read
-
-    decord.logging.set_level(decord.logging.FATAL)
-    try:
-        return decord.VideoReader(str(path), num_threads=1, width=width, height=height)
-    except (decord.DECORDError, RuntimeError) as error:
-        raise StoreError(f"{path}: decord cannot open it ({_last_line(error)})") from error
-
-
-def decode_frames(
-    reader: Any, frames: Sequence[int], path: Path, *, seekable: bool = True
-) -> np.ndarray:
-    """Frames [T], in any order, of a decord reader that has just been opened.
-
-    Args:
-        reader: of `open_video`.
-        frames: indices.
-        path: for messages.
-        seekable: False = decode all frames up to the last one wanted, because decord's seeks are
-            some frames off in this file.
-
-    Returns:
-        uint8 [T, H, W, 3].
-
-    Raises:
-        StoreError: decord fails.
-    """
-    import decord
-
-    wanted = sorted(set(frames))
-    try:
-        if seekable:
-            images = reader.get_batch(wanted).asnumpy()
-        else:
-            run = (reader.next() for _ in range(wanted[-1] + 1))
-            images = np.stack([f.asnumpy() for i, f in enumerate(run) if i in set(wanted)])
-    except (decord.DECORDError, IndexError, StopIteration, RuntimeError) as error:
-        raise StoreError(f"{path}: decord cannot decode it ({_last_line(error)})") from error
-    return images[np.searchsorted(wanted, frames)]
-
-
-def seeks_exactly(path: Path) -> bool:
-    """Whether decord finds the frames of a video when it seeks, as it does when it plays.
-
-    It does not where B-frames are packed (avi) or an edit list cuts the start. Decodes the video
-    once and seeks to the neighbourhood of its key frames.
-
-    Raises:
-        StoreError: decord cannot decode the video.
-    """
-    reader = open_video(path, THUMBNAIL_PX, THUMBNAIL_PX)
-    num_frames = len(reader)
-    played = decode_frames(reader, range(num_frames), path, seekable=False)
-    near = {key + step for key in reader.get_key_indices() for step in (-1, 0, 1)}
-    near = sorted(i for i in near | {num_frames // 2, num_frames - 1} if 0 <= i < num_frames)
-    for probes in (near, *([i] for i in near[:: max(1, len(near) // SEEK_PROBES)])):
-        fresh = open_video(path, THUMBNAIL_PX, THUMBNAIL_PX)
-        if not np.array_equal(decode_frames(fresh, probes, path), played[probes]):
-            return False
-    return True
-
-
-def kept_frames(reader: Any, fps: float | None) -> Sequence[int] | np.ndarray:
-    """Frames of a decord reader that a dataset with `fps` has; all of them for None."""
-    if not fps:
-        return range(len(reader))
-    return resampled(np.asarray(reader.get_frame_timestamp(range(len(reader)))), fps)
-
-
-def resampled(times: np.ndarray, fps: float) -> np.ndarray:
-    """Frames that ffmpeg's `fps` filter keeps: for output k the last frame due by then.
-
-    Args:
-        times: [n, 2] start and end of each decoded frame (seconds).
-        fps: frames a second of the output.
-
-    Returns:
-        indices int64 [m] into the n frames, ascending; a frame may come several times.
-
-    Example: 4 frames of a quarter of a second, fps 2: due at 0, 1, 1, 2, so output 0 is frame 0,
-    output 1 is frame 2; the video ends at 2.
-    """
-    due = np.floor(times[:, 0] * fps + 0.5).astype(int)
-    end = max(int(np.floor(times[-1, 1] * fps + 0.5)), due[-1] + 1)
-    return np.searchsorted(due, np.arange(due[0], end), side="right") - 1
-
-
-def _last_line(error: Exception) -> str:
-    """decord's own words, without its places in the source."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.rpartition("] ")[2].rpartition("0) ")[2][:200]
+        return read_video(
+            path,
+            frames,
+            size=(info.width, info.height),
+            fps=self._fps,
+            seekable=self._seekable[info.row],
+        )

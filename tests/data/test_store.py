@@ -1,0 +1,184 @@
+"""The three readers give the same frames for the same indices; wrong requests are refused."""
+
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import make_video, run_ffmpeg
+from pyarrow import parquet
+
+from clipzoo.data.extraction import extract
+from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.data.index import StoreError, index_path, read_index
+from clipzoo.data.scanning import scan
+from clipzoo.data.store import open_store
+from clipzoo.data.transforms import decode
+from clipzoo.data.video import resampled
+
+JPEG_ERROR = 4.0
+"""Mean absolute difference (of 255) between two readers; neighbouring frames differ by over 5."""
+
+
+def open_reader(params_for, dataset: str, root: Path, extra: str = "", **changes):
+    """Scan and extract `root` as `dataset` and open it."""
+    Path(f"datasets/{dataset}.yaml").write_text(f"about: x\nformat: folder\n{extra}")
+    scan(dataset, root)
+    params = params_for(dataset, **changes)
+    with ThreadPoolExecutor(1) as pool:
+        extract(params, dataset, executor=pool)
+    return open_store(params, dataset)
+
+
+def frames_of(store, video_id: str, indices) -> np.ndarray:
+    """Decoded frames, int [T, H, W, 3]."""
+    return np.stack([decode(frame) for frame in store.read(video_id, indices)]).astype(int)
+
+
+def moving_video(path: Path, *codec: str, rate: int = 10, size: str = "80x64") -> None:
+    """24 frames in which the brightness changes by 8 at each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = f"color=gray:size={size}:rate={rate},geq=lum='20+N*8+X/8':cb=100+X/2:cr=150-Y/2"
+    source = ("-f", "lavfi", "-i", f"{picture},format=yuv420p", "-frames:v", "24")
+    run_ffmpeg(*source, *codec, path)
+
+
+H264 = ("-c:v", "libx264", "-g", "9", "-bf", "2", "-crf", "10")
+
+
+def test_three_readers_give_the_same_frames(project, params_for):
+    root = project / "raw"
+    moving_video(root / "c" / "h264.mp4", *H264)
+    moving_video(root / "c" / "mpeg4.avi", "-c:v", "mpeg4", "-q:v", "2", "-bf", "2")
+    moving_video(root / "c" / "vp8.webm", "-c:v", "libvpx", "-crf", "4", "-b:v", "2M")
+    moving_video(root / "c" / "tall.mp4", *H264, size="64x80")
+    turned = ("-display_rotation", "90", "-i", root / "c" / "h264.mp4")
+    run_ffmpeg(*turned, "-c", "copy", root / "c" / "turned.mp4")
+    shards = open_reader(params_for, "shards", root)
+    video = open_reader(params_for, "video", root, "reader: video\n")
+    pictures = project / "pictures"
+    for video_id, info in shards.videos.items():
+        (pictures / video_id).mkdir(parents=True)
+        for i, jpeg in enumerate(shards.read(video_id, range(info.num_frames))):
+            (pictures / video_id / f"{i:04d}.jpeg").write_bytes(jpeg)
+    template = "frame_template: '{:04d}.jpeg'\nfirst_index: 0\n"
+    directory = open_reader(params_for, "pictures", pictures, f"reader: directory\n{template}")
+    assert shards.videos.keys() == video.videos.keys() == directory.videos.keys()
+    order = [23, 0, 7, 7, 15, 9]
+    for video_id, info in shards.videos.items():
+        assert info.num_frames == video.videos[video_id].num_frames == 24
+        expected = frames_of(shards, video_id, order)
+        assert (frames_of(directory, video_id, order) == expected).all()
+        found = frames_of(video, video_id, order)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).mean((1, 2, 3)).max() < JPEG_ERROR, video_id
+        shifted = frames_of(video, video_id, [22, 1, 8, 8, 16, 10])
+        assert np.abs(shifted - expected).mean((1, 2, 3)).min() > JPEG_ERROR, video_id
+    assert (shards.videos["c/turned"].width, shards.videos["c/turned"].height) == (48, 60)
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(10, 3), (10, 10), (8, 20), (24, 5), (30, 1)])
+def test_fps_is_the_same_in_shards_and_video(project, params_for, rate, fps):
+    root = project / "raw"
+    moving_video(root / "c" / "x.mp4", *H264, rate=rate)
+    shards = open_reader(params_for, "shards", root, f"fps: {fps}\n")
+    video = open_reader(params_for, "video", root, f"fps: {fps}\nreader: video\n")
+    count = shards.videos["c/x"].num_frames
+    assert count == video.videos["c/x"].num_frames
+    assert abs(count - 24 * fps / rate) <= 1
+    difference = frames_of(shards, "c/x", range(count)) - frames_of(video, "c/x", range(count))
+    assert np.abs(difference).mean((1, 2, 3)).max() < JPEG_ERROR
+    assert video.videos["c/x"].fps == shards.videos["c/x"].fps == fps
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "rate", "fps", "expected"),
+    [
+        (4, 4, 2, [0, 2]),
+        (5, 4, 2, [0, 2, 4]),
+        (6, 4, 2, [0, 2, 4]),
+        (7, 4, 2, [0, 2, 4, 6]),
+        (24, 10, 3, [1, 4, 8, 11, 14, 18, 21]),
+        (40, 30, 1, [14]),
+        (14, 30, 1, []),
+        (3, 4, 8, [0, 0, 1, 1, 2, 2]),
+    ],
+)
+def test_resampled_keeps_what_ffmpeg_keeps(num_frames, rate, fps, expected):
+    times = np.stack([np.arange(num_frames), np.arange(1, num_frames + 1)], 1) / rate
+    assert resampled(times, fps).tolist() == expected
+    source = f"color=black:size=16x16:rate={rate},format=gray,geq=lum=N*5+1"
+    command = [ffmpeg_path(), "-v", "error", "-f", "lavfi", "-i", source, "-vf"]
+    command += [f"trim=end_frame={num_frames},fps={fps}", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    output = subprocess.run(command, check=True, capture_output=True).stdout
+    assert ((np.frombuffer(output, np.uint8)[::256] - 1) // 5).tolist() == expected
+
+
+def test_seeks_that_are_off_are_found(project, params_for):
+    """An edit list that cuts the start: decord seeks to other frames than it plays."""
+    root = project / "raw"
+    whole = project / "whole.mp4"
+    moving_video(whole, *H264)
+    (root / "c").mkdir(parents=True)
+    run_ffmpeg("-ss", "0.5", "-i", whole, "-c", "copy", root / "c" / "cut.mp4")
+    shards = open_reader(params_for, "shards", root)
+    video = open_reader(params_for, "video", root, "reader: video\n")
+    assert read_index(index_path("video"))["seekable"].to_pylist() == [False]
+    count = shards.videos["c/cut"].num_frames
+    assert count == video.videos["c/cut"].num_frames == 19
+    for i in range(count):
+        difference = frames_of(shards, "c/cut", [i]) - frames_of(video, "c/cut", [i])
+        assert np.abs(difference).mean() < JPEG_ERROR
+
+
+def test_threads_read_what_one_reads(project, params_for):
+    moving_video(project / "raw" / "c" / "x.mp4", *H264)
+    for extra in ("", "reader: video\n"):
+        store = open_reader(params_for, "mine", project / "raw", extra)
+        alone = [frames_of(store, "c/x", [i, 23 - i]) for i in range(12)]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda i: frames_of(store, "c/x", [i, 23 - i]), range(12)))  # noqa: B023
+        assert all((a == b).all() for a, b in zip(alone, found, strict=True))
+
+
+def test_what_cannot_be_read_is_refused(project, params_for):
+    make_video(project / "raw" / "c" / "x.mp4", 5)
+    store = open_reader(params_for, "mine", project / "raw")
+    with pytest.raises(StoreError, match="nobody: not in the frame store"):
+        store.read("nobody", [0])
+    with pytest.raises(StoreError, match="c/x: frames 0 to 5 asked; the video has 0 to 4"):
+        store.read("c/x", [0, 5])
+    shard = Path("data/frames/mine/shard-00000.tar")
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(StoreError, match=r"c/x: .*shorter than its index says"):
+        store.read("c/x", [4])
+    shard.unlink()
+    with pytest.raises(StoreError, match=r"c/x: .*cannot be opened"):
+        store.read("c/x", [0])
+    video = open_reader(params_for, "video", project / "raw", "reader: video\n")
+    with (project / "raw" / "c" / "x.mp4").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(StoreError, match="changed since `python -m clipzoo scan`"):
+        video.read("c/x", [0])
+
+
+def test_indexes_of_other_kinds_are_refused(project, params_for):
+    Path("datasets/mine.yaml").write_text("about: x\nformat: folder\n")
+    with pytest.raises(StoreError, match=r"index.parquet: cannot be read .*run extract_frames"):
+        open_store(params_for("mine"), "mine")
+    index_path("mine").parent.mkdir(parents=True)
+    parquet.write_table(pa.table({"video_id": ["a"]}), index_path("mine"))
+    with pytest.raises(StoreError, match="another version"):
+        open_store(params_for("mine"), "mine")
+
+
+def test_frame_directories_with_gaps_are_refused(project, params_for):
+    pictures = project / "raw" / "c" / "x"
+    pictures.mkdir(parents=True)
+    for i in (1, 2, 4):
+        shutil.copy(__file__, pictures / f"img_{i:05d}.jpg")
+    with pytest.raises(ValueError, match=r"img_00003.jpg is not among 3 frame files"):
+        open_reader(params_for, "mine", project / "raw", "reader: directory\n")
