@@ -24,19 +24,19 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (175, 50, 205),
     "cyan": (50, 215, 225),
 }
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+SHAPES = ("circle", "triangle", "bar", "ring", "cross", "pole")
 CHANGES = {"large": "small", "bright": "dark"}
 """End of a change, and the end of the same change played backwards."""
 ENDS = tuple(end for pair in CHANGES.items() for end in pair)
 
 FAMILY_OF = {end: forward for forward, backward in CHANGES.items() for end in (forward, backward)}
 
-SIZE_RANGE = {"small": (0.13, 0.17), "large": (0.36, 0.45)}
+SIZE_RANGE = {"small": (0.15, 0.19), "large": (0.36, 0.44)}
 """Radius of the object at either end, as a share of the frame's short side."""
 STEADY_SIZE = (0.22, 0.3)
-LIGHT_RANGE = {"dark": (0.22, 0.34), "bright": (0.95, 1.1)}
+LIGHT_RANGE = {"dark": (0.28, 0.38), "bright": (1.0, 1.1)}
 """Light on the whole scene at either end: a factor on its pixel values."""
-STEADY_LIGHT = (0.6, 0.8)
+STEADY_LIGHT = (0.65, 0.8)
 
 CONTAINERS = ("mp4", "avi", "webm")
 
@@ -77,8 +77,8 @@ def _classes(objects: dict[tuple[str, str], tuple[str, ...]]) -> tuple[ActionCla
 SHAPES_CLASSES = _classes(
     {
         ("red", "circle"): ("large",),
-        ("red", "square"): ("bright",),
-        ("green", "square"): ("large",),
+        ("red", "bar"): ("bright",),
+        ("green", "bar"): ("large",),
         ("green", "triangle"): ("bright",),
         ("blue", "triangle"): ("large",),
         ("blue", "circle"): ("bright",),
@@ -86,7 +86,7 @@ SHAPES_CLASSES = _classes(
 )
 UNSEEN_CLASSES = _classes(
     {
-        ("yellow", "star"): ("large", "bright"),
+        ("yellow", "pole"): ("large", "bright"),
         ("purple", "cross"): ("large", "bright"),
         ("cyan", "ring"): ("large", "bright"),
     }
@@ -139,7 +139,7 @@ def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int)
     progress = np.clip((time - starts) / (stops - starts), 0.0, 1.0)
     radius, light = _course(action.family, rng, progress)
     drift = rng.uniform(-0.06, 0.06, 2)
-    centre = rng.uniform(-0.1, 0.1, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
+    centre = rng.uniform(-0.06, 0.06, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=_frame_size(rng))
 
 
@@ -153,7 +153,7 @@ def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) ->
     """
     progress = np.array([0.0 if action.reversed else 1.0])
     radius, light = _course(action.family, rng, progress)
-    centre = rng.uniform(-0.12, 0.12, (1, 2))
+    centre = rng.uniform(-0.08, 0.08, (1, 2))
     # Videos are seen through crops of half the frame's area or more, so objects appear larger.
     radius = radius * rng.uniform(1.0, 1.25)
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px))
@@ -241,8 +241,10 @@ def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArr
         return np.hypot(u, v) - 0.9
     if shape == "ring":
         return np.abs(np.hypot(u, v) - 0.75) - 0.22
-    if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) - 0.8
+    if shape == "bar":
+        return np.maximum(np.abs(u) - 1, np.abs(v) - 0.35)
+    if shape == "pole":
+        return np.maximum(np.abs(u) - 0.35, np.abs(v) - 1)
     if shape == "cross":
         a, b = np.abs(u), np.abs(v)
         return np.minimum(np.maximum(a - 1, b - 0.3), np.maximum(b - 1, a - 0.3))
