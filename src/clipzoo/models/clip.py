@@ -54,9 +54,14 @@ def input_size(arch: str, input_px: int) -> int:
 
 
 def build_clip(
-    arch: str, input_px: int, *, quick_gelu: bool | None = None, pretrained: str | None = None
+    arch: str,
+    input_px: int,
+    *,
+    quick_gelu: bool | None = None,
+    pretrained: str | None = None,
+    device: str = "cpu",
 ) -> nn.Module:
-    """A CLIP of open_clip in float32 on the CPU, in evaluation mode.
+    """A CLIP of open_clip in float32, in evaluation mode.
 
     Args:
         arch: an architecture; both spellings of `open_clip_name`.
@@ -64,6 +69,7 @@ def build_clip(
         quick_gelu: activation x * sigmoid(1.702 x) of the OpenAI models; None = as the
             architecture's configuration says.
         pretrained: a tag or a file with weights; None = random initialisation.
+        device: cpu, or meta for shapes alone (with `torch.device("meta")` as context).
     """
     name = open_clip_name(arch)
     override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
@@ -75,6 +81,7 @@ def build_clip(
             pretrained=pretrained,
             force_image_size=input_size(name, input_px),
             load_weights=pretrained is not None,
+            device=device,
             **override,
         )
     finally:
