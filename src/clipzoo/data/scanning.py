@@ -83,10 +83,8 @@ def _class_folders(video_ids: list[str]) -> list[str]:
     depth = 1 if divided else 0
     loose = ["/".join(part) for part in parts if len(part) < depth + 2]
     if loose:
-        layout = "(train|val)/CLASS/VIDEO" if divided else "CLASS/VIDEO"
-        raise ListError(
-            f"{len(loose)} videos lie in no class folder ({loose[0]}); allowed: {layout}"
-        )
+        use = "train/CLASS/VIDEO and val/CLASS/VIDEO" if divided else "CLASS/VIDEO"
+        raise ListError(f"{len(loose)} videos are in no class folder ({loose[0]}); use {use}")
     return sorted({part[depth] for part in parts})
 
 
