@@ -6,14 +6,12 @@ so that its arithmetic, in reduced precision too, is the same.
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from clipzoo.config import Params
 from clipzoo.data.dataset import ViewClips, load_batches
@@ -22,6 +20,7 @@ from clipzoo.data.store import StoreError, open_store
 from clipzoo.data.transforms import ViewTransform, normalise
 from clipzoo.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
+from clipzoo.progress import progress_bar
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9
@@ -99,7 +98,8 @@ def encode_videos(
     batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
     features, done, training = torch.empty(0), 0, model.training
     model.eval()
-    with _progress_bar(desc, len(clips.records)) as bar:
+    hidden = desc is None or rank() != 0
+    with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
         for batch, frames in load_batches(clips.load, batches, workers):
             part = _encode_views(model, frames, device, micro_batch, precision)  # [b, V, ...]
             if done == 0:
@@ -124,18 +124,6 @@ def _encode_views(
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
             parts.append(model.encode(pixels).float())  # pyright: ignore[reportCallIssue]
     return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()
-
-
-def _progress_bar(desc: str | None, num_videos: int) -> tqdm:
-    """Videos of all processes, judged by those of rank 0; a log file gets a line every 10 s."""
-    return tqdm(
-        desc=desc,
-        total=num_videos,
-        unit="video",
-        disable=desc is None or rank() != 0,
-        dynamic_ncols=True,
-        mininterval=0.1 if sys.stderr.isatty() else 10,
-    )
 
 
 def encode_set(
