@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup repro test test-slow lint format lock clean
+.PHONY: help setup repro use zoo test test-slow lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,12 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 repro: setup  ## run the pipeline (dvc repro) and print the results table
 	dvc repro
 	@cat RESULTS.md
+
+use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
+	python -m clipzoo use '$(RECIPE)'
+
+zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
+	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
 
 test: setup  ## run the test suite (CPU, offline)
 	python -m pytest

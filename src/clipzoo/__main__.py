@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from clipzoo import zoo
+from clipzoo.check import check_command
 from clipzoo.data.scanning import ScanSummary, scan
 
 
@@ -12,6 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m clipzoo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
+    _add_recipes(commands)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)
@@ -25,6 +28,20 @@ def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or a name of your own")
     command.add_argument("root", type=Path, help="folder that holds its videos")
     command.set_defaults(run=_run_scan)
+
+
+def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("use", help="put a recipe's values into params.yaml")
+    command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
+    command.add_argument("--queue", action="store_true", help="queue it in DVC instead")
+    command.set_defaults(run=zoo.use_command)
+    command = commands.add_parser("check", help="tell what a recipe's run would lack and need")
+    command.add_argument("recipe", help="name of the recipe")
+    command.set_defaults(run=check_command)
+    command = commands.add_parser("zoo", help="run recipes one after the other")
+    command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
+    command.add_argument("--stop", action="store_true", help="stop at the first failure")
+    command.set_defaults(run=zoo.zoo_command)
 
 
 def _run_scan(arguments: argparse.Namespace) -> None:
