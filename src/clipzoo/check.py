@@ -21,7 +21,6 @@ from pathlib import Path
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.lists import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
-from clipzoo.plan import make_plan
 from clipzoo.recipes import Recipe, load_recipe, recipe_params
 from clipzoo.verdicts import REFERENCE_DIR
 from clipzoo.zoo import KEPT_DIR, PARAMS_FILE
@@ -205,6 +204,8 @@ def _batches(params: Params) -> Iterator[Finding]:
     if not videos:
         yield Finding(topic="steps", text="number of training videos not known yet", ok=None)
         return
+    from clipzoo.plan import make_plan
+
     picked = _num_classes(params) * params.data.shots or videos
     plan = make_plan(params, picked, videos)
     text = (
@@ -225,7 +226,7 @@ def _num_classes(params: Params) -> int:
 
 def _memory(params: Params) -> Iterator[Finding]:
     """Estimated memory of one GPU in training, beside what this machine has."""
-    import torch
+    import torch  # slow to import: the other commands do without
 
     from clipzoo.estimates import activation_bytes, meta_model, num_parameters
 
