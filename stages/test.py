@@ -3,7 +3,7 @@
 from functools import partial
 
 from clipzoo import inference, predictions
-from clipzoo.checkpoint import MODEL_FILE, load_model
+from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
 from clipzoo.config import load_params, write_settings
 from clipzoo.data.lists import read_list
 from clipzoo.distributed import say, start, world_size
@@ -19,7 +19,7 @@ def main() -> None:
     params = load_params()
     device = start(params.runtime.device)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
-    names, embeddings = text.class_names, text.class_embeddings
+    names, embeddings = text.class_names, load_classifier()
     records = read_list(f"lists/{dataset}/val.csv", len(names))
     protocol = describe_views(views.clips, views.crops, views.dense)
     say(

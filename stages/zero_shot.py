@@ -11,7 +11,7 @@ from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
 from clipzoo.models.clip import CLIP_FILE, file_sha256
 from clipzoo.protocols import compare_zero_shot, describe_views
-from clipzoo.text import load_class_text
+from clipzoo.text import class_embeddings, load_class_text
 
 
 def main() -> None:
@@ -28,13 +28,14 @@ def main() -> None:
     clips = inference.open_views(
         params, dataset, records, clips=wanted.clips, crops=wanted.crops, dense=False
     )
-    embeddings, scores, features = text.class_embeddings, {}, {}
+    dim, scores, features, embeddings = text.class_embeddings.shape[-1], {}, {}, {}
     for prefix, model in (("", load_model(params)[0]), ("raw_", raw_model(params))):
         part = inference.encode_set(
-            model, clips, prefix + what, params=params, device=device, dim=embeddings.shape[-1]
+            model, clips, prefix + what, params=params, device=device, dim=dim
         )
         if part is not None:  # rank 0 has them all
             scores[prefix], features[prefix] = partial(inference.score_videos, model), part
+            embeddings[prefix] = class_embeddings(model, text).detach()
     if not features:
         return
     labels = predictions.label_tensor(records, len(text.class_names))

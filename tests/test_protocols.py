@@ -161,7 +161,7 @@ def test_comparison_with_the_raw_model_is_paired():
         {"": cosine_score, "raw_": cosine_score},
         features,
         labels,
-        torch.eye(2)[None],
+        {"": torch.eye(2)[None], "raw_": torch.eye(2)[None]},
         protocols=["full"],
         seed=1,
     )

@@ -12,8 +12,8 @@ from clipzoo.config import load_params
 from clipzoo.data.lists import Record
 from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.plan import make_plan
-from clipzoo.text import ClassText, tokenize
-from clipzoo.training import Trainer, TrainingError, class_embeddings
+from clipzoo.text import ClassText, class_embeddings, tokenize
+from clipzoo.training import Trainer, TrainingError
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS, STEPS = 3, 10, 6

@@ -172,7 +172,7 @@ def compare_zero_shot(
     scores: Mapping[str, Score],
     features: Mapping[str, Tensor],
     labels: Tensor,
-    class_embeddings: Tensor,
+    class_embeddings: Mapping[str, Tensor],
     *,
     protocols: Sequence[str],
     seed: int,
@@ -184,7 +184,7 @@ def compare_zero_shot(
             the prefixes of the results.
         features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
-        class_embeddings: [P, K, D].
+        class_embeddings: [P, K, D] of each: a model that trained its text tower has its own.
         protocols: `full`, `half` or both.
         seed: of the bootstraps.
 
@@ -195,7 +195,12 @@ def compare_zero_shot(
     tensors, values = {}, {}
     for prefix, score in scores.items():
         probabilities, own = evaluate_zero_shot(
-            score, features[prefix], labels, class_embeddings, protocols=protocols, seed=seed
+            score,
+            features[prefix],
+            labels,
+            class_embeddings[prefix],
+            protocols=protocols,
+            seed=seed,
         )
         tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
         values |= with_prefix(prefix, own)

@@ -99,3 +99,10 @@ def load_class_text(dataset: str) -> ClassText:
     if "class_names" not in metadata:
         raise WeightsError(f"{path}: not written by embed_labels (no class_names in its metadata)")
     return ClassText(class_names=json.loads(metadata["class_names"]), **tensors)
+
+
+def class_embeddings(model: nn.Module, text: ClassText) -> Tensor:
+    """The classifier [P, K, D] of a model: by its own text tower where it has one, else as given."""
+    if getattr(model, "text", None) is None:
+        return text.class_embeddings
+    return model.encode_text(text.token_ids)  # pyright: ignore[reportCallIssue]

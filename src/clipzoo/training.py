@@ -35,7 +35,7 @@ from clipzoo.models.text4vis import Text4Vis
 from clipzoo.optim import parameter_groups, schedule_factor
 from clipzoo.plan import Plan, micro_batches
 from clipzoo.progress import progress_bar
-from clipzoo.text import ClassText
+from clipzoo.text import ClassText, class_embeddings
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -74,13 +74,6 @@ class _ClipLoss(nn.Module):
         videos, texts = gather_batch(videos)[kept], gather_batch(texts)[kept]
         logits = self.model.logit_scale.float().exp() * videos @ texts.T
         return nce_loss(logits, keys[kept, 0]) * len(videos)
-
-
-def class_embeddings(model: Text4Vis, text: ClassText) -> Tensor:
-    """The classifier [P, K, D]: by the model's own text tower where it has one, else as given."""
-    if model.text is None:
-        return text.class_embeddings
-    return model.encode_text(text.token_ids)
 
 
 @dataclass(kw_only=True)
