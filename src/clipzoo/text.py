@@ -102,7 +102,7 @@ def load_class_text(dataset: str) -> ClassText:
 
 
 def class_embeddings(model: nn.Module, text: ClassText) -> Tensor:
-    """The classifier [P, K, D] of a model: by its own text tower where it has one, else as given."""
+    """The classifier [P, K, D] of a model: by its own text tower if it has one, else as given."""
     if getattr(model, "text", None) is None:
         return text.class_embeddings
     return model.encode_text(text.token_ids)  # pyright: ignore[reportCallIssue]
