@@ -1,33 +1,53 @@
 """prepare_clip: put the CLIP that all later stages read at models/clip.safetensors."""
 
-from clipzoo.config import load_params
-from clipzoo.demo.pretraining import caption_tokens, pretrain, pretrain_budget, retrieval
+import torch
+
+from clipzoo.config import Params, load_params
+from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
-from clipzoo.models.clip import CLIP_FILE, build_clip, input_size, num_parameters, save_clip
+from clipzoo.models.clip import (
+    CLIP_FILE,
+    build_clip,
+    input_size,
+    num_parameters,
+    save_clip,
+    uses_quick_gelu,
+)
+from clipzoo.models.weights import load_weights
 
 
 def main() -> None:
     params = load_params()
-    arch, side = params.model.arch, input_size(params.model.arch, params.model.input_px)
-    budget = pretrain_budget(arch, params.demo)
-    rounded = f" (rounded up from {params.model.input_px})" if side != params.model.input_px else ""
-    print(
-        f"prepare_clip: {arch} at {side} px{rounded}, stand-in weights by {budget.steps} steps of "
-        f"{budget.batch} stills, seed {params.seed}",
-        flush=True,
-    )
-    import torch
-
+    arch, weights, asked = params.model.arch, params.model.weights, params.model.input_px
+    side = input_size(arch, asked)
+    rounded = f" (rounded up from {asked} to a multiple of the patch)" if side != asked else ""
+    print(f"prepare_clip: {arch} at {side} px{rounded}, {_plan(params)}", flush=True)
+    metrics: dict[str, float | int] = {"input_px": side}
     torch.manual_seed(params.seed)
-    model = build_clip(arch, side)
-    tokens = caption_tokens(model, arch, params.text.templates)
-    loss = pretrain(model, tokens, side, budget, params.seed)
-    save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=params.model.weights)
-    values = retrieval(model, tokens, side, params.seed)
+    if weights == "demo":
+        budget = pretrain_budget(arch, params.demo)
+        model, found = stand_in_clip(arch, side, params.text.templates, budget, params.seed)
+        metrics |= found
+    elif weights == "random":
+        model = build_clip(arch, side)
+    else:
+        model = load_weights(arch, weights, side)
+    save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights)
     path = f"metrics/{params.recipe}/clip.json"
-    write_metrics(path, {"loss": loss, **values, "num_parameters": num_parameters(model)})
-    print(f"wrote {CLIP_FILE}, {path}; next: embed_labels")
+    write_metrics(path, {**metrics, "num_parameters": num_parameters(model)})
+    activation = "QuickGELU" if uses_quick_gelu(model) else "GELU"
+    print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
+
+
+def _plan(params: Params) -> str:
+    if params.model.weights != "demo":
+        return f"weights {params.model.weights}"
+    budget = pretrain_budget(params.model.arch, params.demo)
+    return (
+        f"stand-in weights by {budget.steps} steps of {budget.batch} captioned stills of the demo "
+        f"world, seed {params.seed}"
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ arXiv 2103.00020), where identical captions are one caption with several images.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,12 @@ import simplejpeg
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from clipzoo.config import DemoConfig
 from clipzoo.data.transforms import normalise
 from clipzoo.demo.world import ALL_CLASSES, render, sample_still
-from clipzoo.models.clip import encode_images, num_parameters, open_clip_name
+from clipzoo.models.clip import build_clip, encode_images, num_parameters, open_clip_name
+from clipzoo.progress import progress_bar
 from clipzoo.text import tokenize
 
 MAX_STILLS = 16384
@@ -31,6 +32,8 @@ HELD_OUT_PER_CLASS = 4
 JPEG_QUALITY = (60, 95)
 LARGE_MODEL = 200_000_000
 """Parameters above which pre-training computes in bfloat16 where the processor has it."""
+OTHER_LR = 1e-4
+"""Peak learning rate of other architectures: large towers diverge at the small one's."""
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises."""
 WEIGHT_DECAY = 0.1
@@ -52,12 +55,7 @@ def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
     """The budget of an architecture: the demo's own, or the short one of all others."""
     if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
-    # Large towers diverge at the small one's rate.
-    lr = min(demo.pretrain_lr, OTHER_LR)
-    return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=lr)
-
-
-OTHER_LR = 1e-4
+    return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
 
 
 def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -105,8 +103,34 @@ def contrastive_loss(images: Tensor, texts: Tensor, positions: Tensor, scale: Te
     return (functional.cross_entropy(logits, positions) - to_image.mean()) / 2
 
 
-def pretrain(model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, seed: int) -> float:
-    """Train `model` in place on stills; the same arguments give the same weights on one machine.
+def stand_in_clip(
+    arch: str, input_px: int, templates: list[str], budget: Budget, seed: int
+) -> tuple[nn.Module, dict[str, float | int]]:
+    """Build and pre-train a CLIP; equal arguments give equal weights on one machine.
+
+    Args:
+        arch: an open_clip architecture whose tokenizer needs no download.
+        input_px: input side, a multiple of the patch.
+        templates: prompt templates; each caption is put into one of them at random.
+        budget: steps, batch and learning rate.
+        seed: of initialisation, stills, order, mirroring and templates.
+
+    Returns:
+        the model in evaluation mode, and its metrics: steps, loss and those of `retrieval`.
+    """
+    torch.manual_seed(seed)
+    model = build_clip(arch, input_px)
+    token_ids = caption_tokens(model, arch, templates)
+    losses = pretrain(model, token_ids, input_px, budget, seed)
+    last = losses[-max(1, len(losses) // 10) :]
+    found = retrieval(model, token_ids, input_px, seed)
+    return model, {"steps": budget.steps, "loss": float(np.mean(last)), **found}
+
+
+def pretrain(
+    model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, seed: int
+) -> list[float]:
+    """Train `model` in place on stills.
 
     Args:
         model: an open_clip model on the CPU.
@@ -116,49 +140,75 @@ def pretrain(model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, 
         seed: of stills, order, mirroring and templates.
 
     Returns:
-        the mean loss of the last tenth of the steps.
+        the loss of every step.
 
     Raises:
         ValueError: the loss is not finite.
     """
-    rng = np.random.default_rng([seed, 1])
-    count = min(MAX_STILLS, budget.steps * budget.batch)
-    stills, labels = draw_stills(count, side_px, (seed, 2))
-    order = np.concatenate(
-        [rng.permutation(count) for _ in range(-(-budget.steps * budget.batch // count))]
-    )
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=budget.lr, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
     )
     scale = model.get_parameter("logit_scale")
-    bf16 = num_parameters(model) > LARGE_MODEL and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     losses = []
     model.train()
-    steps = tqdm(range(budget.steps), desc="pretrain", unit="step", mininterval=2)
-    for step in steps:
+    bar = progress_bar("pretrain", budget.steps, "step")
+    for step, (stills, captions, positions) in enumerate(
+        _batches(token_ids, side_px, budget, seed)
+    ):
         for group in optimizer.param_groups:
             group["lr"] = budget.lr * _schedule(step, budget.steps)
-        batch = torch.from_numpy(order[step * budget.batch : (step + 1) * budget.batch])
-        shown = stills[batch]
-        mirrored = torch.from_numpy(rng.random(len(batch)) < 0.5)
-        shown[mirrored] = shown[mirrored].flip(-1)
-        captions, positions = labels[batch].unique(return_inverse=True)
-        template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            images = encode_images(model, normalise(shown))
-            texts = model.encode_text(token_ids[template, captions])  # pyright: ignore[reportCallIssue]
+        with _precision(model):
+            images = encode_images(model, normalise(stills))
+            texts = _encode_texts(model, captions)
         loss = contrastive_loss(images, texts, positions, scale.exp())
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"pre-training: the loss is {loss.item()} at step {step}; lower the lr")
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise ValueError(
+                f"pre-training: the loss is {losses[-1]} at step {step}; lower demo.pretrain_lr"
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             scale.clamp_(max=MAX_LOGIT_SCALE)
-        losses.append(loss.item())
-        steps.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+        bar.update()
+    bar.close()
     model.eval()
-    return float(np.mean(losses[-max(1, budget.steps // 10) :]))
+    return losses
+
+
+def _batches(
+    token_ids: Tensor, side_px: int, budget: Budget, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Stills [B, 3, S, S], token ids [U, L] of their captions, and each still's caption [B].
+
+    All stills are seen once before any is seen again.
+    """
+    rng = np.random.default_rng([seed, 1])
+    total = budget.steps * budget.batch
+    stills, classes = draw_stills(min(MAX_STILLS, total), side_px, (seed, 2))
+    rounds = math.ceil(total / len(stills))
+    order = np.concatenate([rng.permutation(len(stills)) for _ in range(rounds)])
+    for step in range(budget.steps):
+        batch = torch.from_numpy(order[step * budget.batch : (step + 1) * budget.batch])
+        shown = stills[batch]
+        mirrored = torch.from_numpy(rng.random(budget.batch) < 0.5)
+        shown[mirrored] = shown[mirrored].flip(-1)
+        captions, positions = classes[batch].unique(return_inverse=True)
+        template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))
+        yield shown, token_ids[template, captions], positions
+
+
+def _precision(model: nn.Module) -> torch.autocast:
+    """bfloat16 for large models where the processor has it (twice as fast), else float32."""
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    large = num_parameters(model) > LARGE_MODEL
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast and large)
+
+
+def _encode_texts(model: nn.Module, token_ids: Tensor) -> Tensor:
+    return model.encode_text(token_ids)  # pyright: ignore[reportCallIssue]
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -170,7 +220,9 @@ def _schedule(step: int, steps: int) -> float:
 
 
 @torch.inference_mode()
-def retrieval(model: nn.Module, token_ids: Tensor, side_px: int, seed: int) -> dict[str, float]:
+def retrieval(
+    model: nn.Module, token_ids: Tensor, side_px: int, seed: int
+) -> dict[str, float | int]:
     """How well captions and held-out stills find each other, in percent.
 
     Args:
@@ -184,11 +236,11 @@ def retrieval(model: nn.Module, token_ids: Tensor, side_px: int, seed: int) -> d
         captions whose nearest still is one of theirs, both in percent; num_stills.
     """
     stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
-    bf16 = num_parameters(model) > LARGE_MODEL and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with _precision(model):
         images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])
-        texts = torch.cat([model.encode_text(t) for t in token_ids[0].split(64)])  # pyright: ignore[reportCallIssue]
-    cosines = functional.normalize(images.float(), dim=-1) @ functional.normalize(texts.float()).T
+        texts = torch.cat([_encode_texts(model, t) for t in token_ids[0].split(64)])
+    images, texts = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
+    cosines = images @ texts.T  # [N, K]
     to_text = (cosines.argmax(1) == labels).double().mean()
     to_image = (labels[cosines.argmax(0)] == torch.arange(len(texts))).double().mean()
     return {

@@ -229,7 +229,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.floating]:
     """How far points lie outside a shape of radius 1: below 0 inside, 0 on its edge.
 
     Args:
