@@ -190,11 +190,12 @@ def _batches(params: Params) -> Iterator[Finding]:
         return
     share = math.ceil(train.batch_size / runtime.processes)
     parts = math.ceil(share / runtime.micro_batch)
+    micro = min(runtime.micro_batch, share)
     text = (
         f"{train.batch_size} clips a step = {runtime.processes} processes x {parts} micro-batches "
-        f"of {min(runtime.micro_batch, share)}"
+        f"of {micro}"
     )
-    if runtime.processes * parts * runtime.micro_batch != train.batch_size:
+    if runtime.processes * parts * micro != train.batch_size:
         text += " at most (any split gives the same gradient)"
     if params.model.arch.startswith("RN"):
         text += "; batch normalisation sees micro-batches, so they matter here"
