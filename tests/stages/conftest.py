@@ -12,7 +12,16 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent.parent
 
-COPIED = ("src/", "stages/", "datasets/", "params.yaml", "dvc.yaml", ".dvc", ".gitignore")
+COPIED = (
+    "src/",
+    "stages/",
+    "datasets/",
+    "recipes/",
+    "params.yaml",
+    "dvc.yaml",
+    ".dvc",
+    ".gitignore",
+)
 TINY = {
     "demo.train_videos": 3,
     "demo.val_videos": 2,
