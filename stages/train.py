@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dvclive import Live
+from dvclive.live import Live
 
 from clipzoo.checkpoint import MODEL_FILE
 from clipzoo.config import load_params

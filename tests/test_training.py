@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -78,8 +79,8 @@ def make_trainer(params, live=None) -> Trainer:
         device=torch.device("cpu"),
         model=model,
         metadata=metadata,
-        clips=NoiseClips(views=False),
-        val_clips=NoiseClips(views=True),
+        clips=cast(Any, NoiseClips(views=False)),
+        val_clips=cast(Any, NoiseClips(views=True)),
         text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
         state_dir=checkpoint.STATE_DIR
@@ -168,7 +169,7 @@ def test_the_micro_batch_changes_nothing(workspace):
 def test_a_loss_that_is_not_finite_names_step_and_videos(workspace):
     trainer = make_trainer(tiny_params())
     with torch.no_grad():
-        trainer.model.visual.proj.fill_(float("nan"))
+        trainer.model.get_parameter("visual.proj").fill_(float("nan"))
     first = [f"v{p}" for p in trainer.plan.step_positions(0)[0]]
     with pytest.raises(TrainingError, match=r"step 0 \(epoch 0\) is nan.*" + ", ".join(first)):
         trainer.run()

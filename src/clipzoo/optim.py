@@ -15,8 +15,9 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
     Weight decay is the optimizer's own for every parameter, as the authors have it.
 
     Args:
-        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP, all else is the head, and so
-            are the temporal modules inside the tower (`control_point`), as the authors have it.
+        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP, all else is the
+            head, and so are the temporal modules inside the tower (`control_point`), as the authors
+            have it.
         lr: peak rate of the head.
         clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them in effect.
 
