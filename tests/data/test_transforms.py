@@ -17,6 +17,7 @@ from clipzoo.data.transforms import (
     ViewTransform,
     crop_names,
     crop_places,
+    decode,
     normalise,
     random_area_crop,
 )
@@ -149,6 +150,13 @@ def test_jpegs_and_arrays_give_the_same():
     decoded = simplejpeg.decode_jpeg(jpeg)[None]
     transform = ViewTransform(64, 72, 3)
     assert torch.equal(transform([jpeg]), transform(decoded))
+
+
+def test_jpegs_of_several_sizes_in_a_row():
+    images = [golden_frame(w, h, 3) for w, h in ((64, 48), (100, 80), (32, 32), (64, 48))]
+    for image in images:
+        jpeg = simplejpeg.encode_jpeg(image, quality=95)
+        assert (decode(jpeg) == simplejpeg.decode_jpeg(jpeg)).all()
 
 
 def test_normalise():

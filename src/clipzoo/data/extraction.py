@@ -251,8 +251,11 @@ def _summary(jobs: Sequence[ShardJob], states: dict[int, ShardState | None]) -> 
 
 def _pool(params: Params) -> Executor:
     workers = params.runtime.extract_workers or len(os.sched_getaffinity(0))
-    # Fresh processes: a fork would copy the locks of Arrow's threads.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    # Workers are forked from a server without threads: a fork of this process would copy the locks
+    # of Arrow's threads. The server imports once for all of them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(workers, mp_context=context)
 
 
 def _run(jobs: Sequence[ShardJob], pool: Executor, num_own: int, num_videos: int) -> None:

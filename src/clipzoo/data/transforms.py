@@ -5,13 +5,14 @@ resizes the uncopied crop (antialiased, as PIL does, within one grey level), Ope
 channels into the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
 """
 
+import math
+import threading
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import simplejpeg
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from clipzoo.config import CROPS, AugmentConfig
@@ -30,20 +31,52 @@ def normalise(frames: Tensor) -> Tensor:
     return torch.addcmul(-mean / std, frames.float(), 1 / (255 * std))
 
 
+_buffers = threading.local()
+_RESIZE = {
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
+}
+
+
+def _buffer(name: str, *shape: int) -> np.ndarray:
+    """uint8 memory of the calling thread that the next call of this name gives out again.
+
+    Fresh memory for every frame would double the time of decoding it.
+    """
+    size = math.prod(shape)
+    memory = getattr(_buffers, name, None)
+    if memory is None or memory.size < size:
+        memory = np.empty(size, np.uint8)
+        setattr(_buffers, name, memory)
+    return memory[:size].reshape(shape)
+
+
 def decode(frame: bytes | np.ndarray) -> np.ndarray:
     """One frame as uint8 [H, W, 3], from JPEG bytes (ValueError where they are damaged)."""
+    return frame if isinstance(frame, np.ndarray) else simplejpeg.decode_jpeg(frame, "RGB")
+
+
+def _decode(frame: bytes | np.ndarray) -> np.ndarray:
+    """`decode` into a buffer that the next frame of this thread overwrites."""
     if isinstance(frame, np.ndarray):
         return frame
-    return simplejpeg.decode_jpeg(frame, "RGB")
+    height, width = map(int, simplejpeg.decode_jpeg_header(frame)[:2])
+    return simplejpeg.decode_jpeg(frame, "RGB", buffer=_buffer("frame", height, width, 3))
 
 
-def resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
-    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, as PIL does it (+-1)."""
+def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
+    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, as PIL does it (+-1).
+
+    The result lies in a buffer that the next resize of this thread and mode overwrites.
+    """
     if image.shape[:2] == (height, width):
         return image
-    batch = torch.from_numpy(image).permute(2, 0, 1)[None]  # [1, 3, H, W], channels last
-    batch = F.interpolate(batch, (height, width), mode=mode, antialias=True)
-    return np.ascontiguousarray(batch[0].permute(1, 2, 0).numpy())
+    source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [1, 3, H, W], channels last
+    result = _buffer(mode, height, width, 3)
+    # `out` keeps the channels last; without it torch reorders them, at the price of the resize.
+    target = torch.from_numpy(result).permute(2, 0, 1)[None]
+    _RESIZE[mode](source, [height, width], False, None, None, out=target)
+    return result
 
 
 def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
@@ -53,7 +86,7 @@ def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
     if short == short_side_px:
         return image
     width, height = width * short_side_px // short, height * short_side_px // short
-    return resize(image, width, height, "bicubic")
+    return _resize(image, width, height, "bicubic")
 
 
 class TrainTransform:
@@ -81,7 +114,7 @@ class TrainTransform:
             uint8 [T, 3, input_px, input_px].
         """
         size = self.input_px
-        image = resize_short_side(decode(frames[0]), self.augment.short_side_px)
+        image = resize_short_side(_decode(frames[0]), self.augment.short_side_px)
         height, width = image.shape[:2]
         x, y, w, h = random_area_crop(width, height, self.augment, rng)
         flip = rng.random() < self.augment.flip
@@ -89,10 +122,10 @@ class TrainTransform:
         clip = np.empty((len(frames), 3, size, size), np.uint8)
         for t in range(len(frames)):
             if t:
-                image = resize_short_side(decode(frames[t]), self.augment.short_side_px)
+                image = resize_short_side(_decode(frames[t]), self.augment.short_side_px)
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
-            crop = resize(image[y : y + h, x : x + w], size, size, "bilinear")
+            crop = _resize(image[y : y + h, x : x + w], size, size, "bilinear")
             if flip:
                 crop = cv2.flip(crop, 1)
             if gray:
@@ -154,7 +187,7 @@ class ViewTransform:
         size = self.input_px
         views = np.empty((self.crops, len(frames), 3, size, size), np.uint8)
         for t in range(len(frames)):
-            image = resize_short_side(decode(frames[t]), self.short_side_px)
+            image = resize_short_side(_decode(frames[t]), self.short_side_px)
             height, width = image.shape[:2]
             for v, (x, y, flip) in enumerate(crop_places(width, height, size, self.crops)):
                 crop = image[y : y + size, x : x + size]
