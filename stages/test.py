@@ -7,6 +7,7 @@ from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
 from clipzoo.config import load_params, write_settings
 from clipzoo.data.lists import read_list
 from clipzoo.distributed import say, start, world_size
+from clipzoo.interpolation import VAL_CURVE, accuracy_curve, write_curve
 from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
 from clipzoo.models.clip import file_sha256
@@ -33,18 +34,14 @@ def main() -> None:
     features = inference.encode_set(
         model, clips, "test", params=params, device=device, dim=embeddings.shape[-1]
     )
+    labels = predictions.label_tensor(records, len(names))
+    curve = accuracy_curve(params, device, clips, labels, embeddings, "test")
     if features is None:  # rank 0 has them all
         return
-    labels = predictions.label_tensor(records, len(names))
-    probabilities, values = evaluate_test(
-        partial(inference.score_videos, model),
-        features,
-        labels,
-        embeddings,
-        view_names=clips.view_names,
-        dense=views.dense,
-        seed=params.seed,
-    )
+    write_curve(curve, VAL_CURVE)
+    score = partial(inference.score_videos, model)
+    how = {"view_names": clips.view_names, "dense": views.dense, "seed": params.seed}
+    probabilities, values = evaluate_test(score, features, labels, embeddings, **how)
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}

@@ -2,11 +2,13 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 
 from clipzoo import inference, predictions
 from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
 from clipzoo.config import load_params, write_settings
 from clipzoo.distributed import say, start, world_size
+from clipzoo.interpolation import accuracy_curve, describe_choice
 from clipzoo.launch import run_stage
 from clipzoo.metrics import write_metrics
 from clipzoo.models.clip import CLIP_FILE, file_sha256
@@ -25,9 +27,7 @@ def main() -> None:
         f"({' and '.join(wanted.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    clips = inference.open_views(
-        params, dataset, records, clips=wanted.clips, crops=wanted.crops, dense=False
-    )
+    clips = inference.open_views(params, dataset, records, clips=wanted.clips, crops=wanted.crops)
     dim, scores, features, embeddings = text.class_embeddings.shape[-1], {}, {}, {}
     for prefix, model in (("", load_model(params)[0]), ("raw_", raw_model(params))):
         part = inference.encode_set(
@@ -36,9 +36,10 @@ def main() -> None:
         if part is not None:  # rank 0 has them all
             scores[prefix], features[prefix] = partial(inference.score_videos, model), part
             embeddings[prefix] = class_embeddings(model, text).detach()
+    labels = predictions.label_tensor(records, len(text.class_names))
+    curve = accuracy_curve(params, device, clips, labels, text.class_embeddings, what)
     if not features:
         return
-    labels = predictions.label_tensor(records, len(text.class_names))
     tensors, values = compare_zero_shot(
         scores, features, labels, embeddings, protocols=wanted.protocols, seed=params.seed
     )
@@ -47,9 +48,10 @@ def main() -> None:
     source |= {"clip_sha256": file_sha256(CLIP_FILE)}
     tensors["labels"] = labels
     predictions.save(what, tensors, records, clips.view_names, {**described, **source})
-    path = f"metrics/{params.recipe}/{what}.json"
+    path, plots = f"metrics/{params.recipe}/{what}.json", Path(f"plots/{params.recipe}/{what}")
+    values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})
-    write_settings(params, f"plots/{params.recipe}/{what}")
+    write_settings(params, plots)
     say(f"wrote predictions/{what}.*, {path}; next: report")
 
 

@@ -279,9 +279,9 @@ class TestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig:
-    protocols: list[Literal["full", "half", "splits", "base_to_novel"]]
+    protocols: list[Literal["full", "half", "splits"]]
     """full: all classes; half: 10 seeded halves of the classes; splits: the official splits' test
-    videos; base_to_novel: the first and the second half of the classes apart."""
+    videos, each by itself."""
     interpolation: list[float]
     """Shares alpha of the fine-tuned vision tower, (1 - alpha) raw + alpha fine-tuned, to evaluate
     besides; [] = off."""

@@ -33,7 +33,13 @@ class InferenceError(ValueError):
 
 
 def open_views(
-    params: Params, dataset: str, records: Sequence[Record], *, clips: int, crops: int, dense: bool
+    params: Params,
+    dataset: str,
+    records: Sequence[Record],
+    *,
+    clips: int,
+    crops: int,
+    dense: bool = False,
 ) -> ViewClips:
     """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
 

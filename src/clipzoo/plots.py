@@ -4,7 +4,7 @@ With more classes than fit in a readable picture, only the least accurate ones a
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,25 @@ def plot_test(
     named = [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
     write_csv(("actual", "predicted"), named, directory / "confusion.csv")
     _draw_confusion(directory / "confusion.png", named, list(names.values()), len(order))
+
+
+def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Draw top-1 against alpha with its intervals.
+
+    Args:
+        path: of the png.
+        curves: rows of (alpha, top1, ci95_low, ci95_high), in percent, of each set of videos.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, rows in curves.items():
+        alpha, top1, low, high = zip(*rows, strict=True)
+        axes.plot(alpha, top1, marker="o", label=name)
+        axes.fill_between(alpha, low, high, alpha=0.2)
+    axes.set_xlabel("share of the fine-tuned vision tower (0 = raw CLIP's)")
+    axes.set_ylabel("top-1 (%), with 95% intervals")
+    axes.legend()
+    _save(figure, path)
 
 
 def first_of_highest(probabilities: Tensor) -> Tensor:
