@@ -18,7 +18,7 @@ def main() -> None:
     device = start(params.runtime.device)
     records, num_all, dropped = load_training_records(params)
     say(
-        f"train: {len(records)} videos of {params.data.dataset} "
+        f"train: {params.train.epochs} epochs of {len(records)} videos of {params.data.dataset} "
         f"({len({r.label for r in records})} classes; {len(dropped)} shorter than "
         f"{params.data.min_frames} frames dropped), {params.model.method} {params.model.arch} "
         f"head {params.model.head}, {params.train.precision}, {world_size()} x {device.type}"

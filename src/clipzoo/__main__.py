@@ -65,6 +65,12 @@ def _next_steps(dataset: str, found: ScanSummary) -> str:
         names = f"class names are in {found.written[-2]}: mend them there\n"
     else:
         names = f"put the official annotation files into data/annotations/{dataset}/\n"
+    evaluate = " -S train.epochs=0" if found.only_val else ""
+    if found.only_val:
+        names += (
+            "each class has one video, so all are for validation (val_fraction: 1 in "
+            f"datasets/{dataset}.yaml) and none for training: set train.epochs to 0\n"
+        )
     return (
         f"{names}"
         f"track them:   {track}\n"
@@ -76,7 +82,7 @@ def _next_steps(dataset: str, found: ScanSummary) -> str:
         "    zero_shot: []\n"
         "or, leaving params.yaml alone:\n"
         f"  dvc exp run -S data.dataset={dataset} -S 'data.datasets=[{dataset}]' "
-        "-S 'data.demo=[]' -S 'data.zero_shot=[]' -S recipe=own\n"
+        f"-S 'data.demo=[]' -S 'data.zero_shot=[]' -S recipe={dataset}{evaluate}\n"
         "next: dvc repro"
     )
 

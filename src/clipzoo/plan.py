@@ -59,7 +59,7 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
         num_all: training records before it: the picks are repeated so that an epoch is as long as
             one over all records (num_all // num_records times, as the authors do).
     """
-    repeats = num_all // num_records if params.data.shots else 1
+    repeats = num_all // num_records if params.data.shots and num_records else 1
     stand_in = params.model.weights == "demo"
     default = open_clip_name(params.model.arch) == open_clip_name(params.demo.arch)
     return Plan(

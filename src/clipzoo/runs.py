@@ -27,20 +27,22 @@ def load_training_records(params: Params) -> tuple[list[Record], int, list[Recor
 
     Returns:
         the records, the number of training records before the few-shot pick, and the records
-        dropped as too short.
+        dropped as too short; none where `train.epochs` is 0.
 
     Raises:
         TrainingError: no video is long enough.
     """
     lists = Path("lists") / params.data.dataset
     num_classes = len(read_labels(lists / "labels.csv"))
+    if not params.train.epochs:
+        return [], 0, []
     everything = read_list(lists / "train.csv", num_classes)
     picked = everything
     if params.data.shots:
         picked = read_list(lists / f"train_{params.data.shots}shot.csv", num_classes)
     kept = [r for r in picked if r.num_frames >= params.data.min_frames]
     dropped = [r for r in picked if r.num_frames < params.data.min_frames]
-    if not kept and params.train.epochs:
+    if not kept:
         raise TrainingError(
             f"{lists}: none of {len(picked)} training videos has data.min_frames = "
             f"{params.data.min_frames} frames or more; lower it"

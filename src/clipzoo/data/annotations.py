@@ -145,8 +145,8 @@ def parse_folder(source: Source) -> Annotations:
 
     Without train/ and val/, `val_fraction` of every class with two videos or more is drawn for
     validation, by a generator seeded by (seed, folder of the class); a dataset that is only
-    evaluated on is validation as a whole. classes.csv (folder, name) is written by
-    `python -m clipzoo scan`.
+    evaluated on, or has val_fraction 1, is validation as a whole. classes.csv (folder, name) is
+    written by `python -m clipzoo scan`.
     """
     path = source.folder / "classes.csv"
     table = read_rows(path, ("folder", "name"))
@@ -168,7 +168,7 @@ def parse_folder(source: Source) -> Annotations:
             members[folder].append(Annotation(video_id, video_id, number[folder]))
     for folder, videos in members.items():
         num_val = len(videos)
-        if source.trained_on:
+        if source.trained_on and source.spec.val_fraction < 1:
             num_val = min(max(1, round(len(videos) * source.spec.val_fraction)), len(videos) - 1)
         rng = np.random.default_rng([source.seed, zlib.crc32(folder.encode())])
         chosen = set(rng.permutation(len(videos))[: max(0, num_val)].tolist())

@@ -29,6 +29,8 @@ class ScanSummary:
     """Files to track with git."""
     link: str
     """Link to the videos that was made; empty = none."""
+    only_val: bool
+    """Each class has one video, so that there is none to train on: all are for validation."""
 
 
 def scan(dataset: str, root: Path) -> ScanSummary:
@@ -57,6 +59,9 @@ def scan(dataset: str, root: Path) -> ScanSummary:
         spec = load_spec(dataset)
         videos, others = find_videos(root, spec)
         folders = _class_folders([v.video_id for v in videos]) if spec.format == "folder" else []
+        single = bool(folders) and len(videos) == len(folders)
+        if written and single:
+            spec_path.write_text(FOLDER_SPEC.format(val_fraction=1.0), encoding="utf-8")
         link = _link(dataset, root)
     except (ValueError, OSError):
         if written:
@@ -68,7 +73,8 @@ def scan(dataset: str, root: Path) -> ScanSummary:
     write_manifest(videos, manifest_path(dataset))
     written.append(str(manifest_path(dataset)))
     num_bytes = 0 if spec.reader == "directory" else sum(video.size for video in videos)
-    return ScanSummary(len(videos), num_bytes, names, others, written, link)
+    only_val = single and load_spec(dataset).val_fraction == 1
+    return ScanSummary(len(videos), num_bytes, names, others, written, link, only_val)
 
 
 def classes_path(dataset: str) -> Path:

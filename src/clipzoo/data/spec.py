@@ -43,8 +43,8 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         if self.fps is not None and self.fps <= 0:
             raise ConfigError(f"fps: found {self.fps}; allowed: above 0, or leave it out")
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(f"val_fraction: found {self.val_fraction}; allowed: 0 < f < 1")
+        if not 0 < self.val_fraction <= 1:
+            raise ConfigError(f"val_fraction: found {self.val_fraction}; allowed: 0 < f <= 1")
         try:
             ok = self.frame_template.format(1) != self.frame_template.format(2)
         except (IndexError, KeyError, ValueError):
