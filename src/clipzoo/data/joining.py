@@ -97,7 +97,8 @@ def check(annotations: Annotations, spec: DatasetSpec, trained_on: bool) -> list
             faults.append(f"{annotation.where}: {fault}")
         elif other != annotation.where:
             faults.append(f"{annotation.where}: {annotation.video_id!r} is in {other} too")
-    sets = [("train", annotations.train)] if annotations.train or trained_on else []
+    needs_train = trained_on and not (spec.format == "folder" and spec.val_fraction == 1)
+    sets = [("train", annotations.train)] if annotations.train or needs_train else []
     if spec.format != "folder":
         sets.append(("val", annotations.val))
     for kind, videos in sets:
