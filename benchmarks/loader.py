@@ -137,8 +137,8 @@ def main() -> None:
         print(f"load_batches: 2 threads give {threads[1] / threads[0]:.2f} x one (on 2 cores)")
     needed = arguments.gpu_clips_per_second
     print(
-        f"a GPU that trains ViT-B/32 on {needed:.0f} clips of 8 frames a second (a figure given, not "
-        f"measured here) needs {needed:.0f} / {rate:.0f} = {needed / rate:.1f} loader cores"
+        f"a GPU that trains ViT-B/32 on {needed:.0f} clips of 8 frames a second (a figure given, "
+        f"not measured here) needs {needed:.0f} / {rate:.0f} = {needed / rate:.1f} loader cores"
     )
 
 

@@ -238,6 +238,13 @@ def test_folder_only_evaluated_on_is_validation_as_a_whole(params_for):
     assert build_lists(params_for("mine", data=data), "mine").num_val == 6
 
 
+def test_folder_with_all_for_validation(params_for):
+    annotate("folder", CLASSES, "val_fraction: 1.0\n")
+    store_index(folder_videos(1))
+    done = build_lists(params_for("mine"), "mine")
+    assert (done.num_train, done.num_val) == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("videos", "message"),
     [

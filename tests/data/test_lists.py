@@ -112,6 +112,7 @@ def test_labels(tmp_path):
 def test_fingerprint_is_that_of_the_sorted_ids():
     expected = hashlib.sha256(b"a\nb\nc").hexdigest()
     assert videos_sha256(["c", "a", "b"]) == videos_sha256(iter("abc")) == expected
+    assert videos_sha256(["x/y/c", "z/a", "b"]) == expected
 
 
 def test_shots_depend_on_the_class_alone():

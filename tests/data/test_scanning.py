@@ -9,6 +9,7 @@ from clipzoo.__main__ import main
 from clipzoo.data.lists import ListError
 from clipzoo.data.manifest import read_manifest
 from clipzoo.data.scanning import scan
+from clipzoo.data.spec import load_spec
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -52,6 +53,15 @@ def test_names_once_mended_are_kept(project):
 def test_train_and_val_folders_are_no_classes(project):
     root = touch(project / "v", "train/a/1.mp4", "val/a/1.mp4", "train/b/1.mp4", "val/b/2.mp4")
     assert scan("mine", root).class_names == ["a", "b"]
+
+
+def test_one_video_a_class_is_for_validation_alone(project):
+    root = touch(project / "v", "a/1.mp4", "b/1.mp4")
+    assert scan("mine", root).only_val
+    assert load_spec("mine").val_fraction == 1
+    touch(root, "b/2.mp4")
+    assert not scan("mine", root).only_val
+    assert not scan("other", touch(project / "w", "a/1.mp4", "a/2.mp4", "b/1.mp4")).only_val
 
 
 def test_where_the_videos_are(project, monkeypatch):
