@@ -148,6 +148,7 @@ def test_results_are_readable(root: Path):
     assert line(text, "zero-shot top-1")[3] == "240 of 250 (ab12cd34)"
     assert "CLIP weights: retrieval_top1 91.25, weights demo." in text
     assert line(text, "zero-shot top-1")[-1] == "modified: train.lr"
+    assert "Settings that differ from the recipe's: `train.lr`." in text
     assert len([row for row in rows if row.value is not None]) == 4 + 4 + 3
 
 

@@ -104,7 +104,7 @@ RECIPE = Recipe(about="a test")
         (98.6, ROW, RECIPE, [], True, "0.5 above (tolerance 0.4)"),
         (98.1, ROW, RECIPE, ["model.arch"], True, "modified: model.arch"),
         (98.1, None, RECIPE, ["model.arch"], True, "modified: model.arch"),
-        (98.1, ROW, RECIPE, list("abcdefgh"), True, "modified: a, b, c, d, e, f and 2 more"),
+        (98.1, ROW, RECIPE, list("abcde"), True, "modified: a, b, c and 2 more"),
         (98.1, ROW, RECIPE, None, True, "no verdict: settings not recorded"),
         (98.1, ROW, RECIPE, [], False, "no verdict: other videos"),
         (98.1, ROW, Recipe(about="", verdict=False), [], True, "no verdict: see the recipe"),

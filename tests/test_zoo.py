@@ -1,6 +1,7 @@
 """Using recipes, running sets of them, queueing."""
 
 import itertools
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -185,6 +186,33 @@ def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc,
     dvc.recipes.clear()
     assert zoo.run_zoo([*children, "demo"], stop=True) == [parent]
     assert dvc.recipes == [parent]
+
+
+def finish(name: str, **changes: object) -> None:
+    """What a finished run leaves of a recipe."""
+    settings = recipe_settings(name) | changes
+    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
+        for path, values in ((f"metrics/{name}", {}), (f"plots/{name}/{stem}", settings)):
+            Path(path).mkdir(parents=True, exist_ok=True)
+            file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
+            (Path(path) / file).write_text(json.dumps(values))
+
+
+def test_a_second_call_goes_on_where_the_first_was(here, dvc, capsys):
+    finish("demo/head-none")
+    finish("demo/interpolation", **{"zero_shot.interpolation": [0.5]})
+    finish("demo/infonce-frozen")
+    Path("metrics/demo/infonce-frozen/zero_shot_demo_unseen.json").unlink()
+    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not there
+    names = ["demo/head-none", "demo/interpolation", "demo/infonce-frozen"]
+    names += ["text4vis/k400-vitl14-f16"]
+    assert zoo.run_zoo(names) == []
+    assert dvc.recipes == names[1:]
+    assert "done before" in capsys.readouterr().out
+    zoo.run_zoo(["text4vis/k400-vitl14-f16"])
+    assert dvc.recipes == names[1:]
+    zoo.run_zoo(["demo/head-none"], again=True)
+    assert dvc.recipes[-1] == "demo/head-none"
 
 
 def test_zoo_exits_with_1_after_a_failure(here, dvc, capsys, monkeypatch):

@@ -41,6 +41,7 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = commands.add_parser("zoo", help="run recipes one after the other")
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
+    command.add_argument("--again", action="store_true", help="also what is done")
     command.set_defaults(run=zoo.zoo_command)
 
 

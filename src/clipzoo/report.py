@@ -48,6 +48,9 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], root: str | Path = "
         parts.append(f"\n## {recipe}\n\n{results_table(own)}")
         sets = dict.fromkeys((row.dataset, row.videos) for row in own if row.videos)
         parts += [f"\nVideos of {dataset}: {videos}.\n" for dataset, videos in sets]
+        for settings in dict.fromkeys(row.modified for row in own if row.modified):
+            listed = "`, `".join(settings.split())
+            parts.append(f"\nSettings that differ from the recipe's: `{listed}`.\n")
         for stem, title in (("clip", "CLIP weights"), ("train", "Training")):
             if stem in files:
                 facts = ", ".join(f"{k} {_fact(v)}" for k, v in files[stem].items())

@@ -80,6 +80,8 @@ class Row:
     source: str
     """Of the published value; for a row without a number, of the row."""
     delta: float | None
+    modified: str
+    """Settings in which the run differs from its recipe, where they can matter."""
     verdict: str
 
 
@@ -156,6 +158,7 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         published_std=row.std,
         source=row.source,
         delta=None,
+        modified="",
         verdict=NOT_RUN,
     )
 
@@ -256,6 +259,7 @@ class _Run:
             published_std=row and row.std,
             source=row.source if row else "",
             delta=None if row is None or row.value is None else value - row.value,
+            modified=" ".join(changed or ()),
             verdict=verdicts.verdict(
                 value, row, self.recipe, changed, all(same for _, same in videos)
             ),

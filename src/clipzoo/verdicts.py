@@ -35,7 +35,7 @@ ELSEWHERE = {
 }
 
 
-SHOWN = 6
+SHOWN = 3
 """Modified settings that a verdict names."""
 
 

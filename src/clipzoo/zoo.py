@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import CommentMark
 
+from clipzoo import verdicts
 from clipzoo.config import ConfigError, load_params
 from clipzoo.recipes import load_recipe, recipe_names, recipe_settings
 
@@ -114,9 +115,13 @@ def kept_model(name: str) -> Path:
     return KEPT_DIR / f"{name}.safetensors"
 
 
+def _is_parent(name: str) -> bool:
+    return any(load_recipe(other).parent == name for other in recipe_names())
+
+
 def keep_model(name: str) -> None:
     """Copy the active model to `kept_model(name)`, if another recipe starts from it."""
-    if all(load_recipe(other).parent != name for other in recipe_names()):
+    if not _is_parent(name):
         return
     path = kept_model(name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,16 +131,29 @@ def keep_model(name: str) -> None:
     print(f"kept the model of {name} as {path}")
 
 
-def run_zoo(patterns: Sequence[str], *, stop: bool = False) -> list[str]:
+def is_done(name: str) -> bool:
+    """Whether all results of a recipe are there, with its settings, and its model where needed."""
+    settings = recipe_settings(name)
+    stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
+    for stem in stems:
+        used = verdicts.read_settings(Path(), name, stem)
+        there = Path(f"metrics/{name}/{stem}.json").is_file()
+        if not there or used is None or verdicts.modified(used, settings, stem):
+            return False
+    return not _is_parent(name) or kept_model(name).is_file()
+
+
+def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False) -> list[str]:
     """Use and reproduce recipes one after the other; returns the names of those that failed.
 
-    Metrics of each lie under its own name. A recipe that was run before, also before a kill, is
-    taken from DVC's run cache.
+    Metrics of each lie under its own name. A recipe that `is_done` is passed over, so a killed or
+    failed run goes on where it was; that code or data changed since is not noticed.
 
     Args:
         patterns: shell patterns of recipe names.
         stop: stop at the first failure. Otherwise only the children of a failed recipe are left
             out, and counted as failed.
+        again: reproduce also what is done.
     """
     names = select(patterns)
     print(f"zoo: {len(names)} recipes: {', '.join(names)}", flush=True)
@@ -146,6 +164,9 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False) -> list[str]:
         if parent in failed:
             print(f"left out: its parent {parent} failed", flush=True)
             failed.append(name)
+            continue
+        if not again and is_done(name):
+            print("done before, with the settings of the recipe (--again repeats it)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
         done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
@@ -195,8 +216,8 @@ def use_command(arguments: argparse.Namespace) -> None:
 
 
 def zoo_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo zoo PATTERN... [--stop]`."""
-    failed = run_zoo(arguments.recipes, stop=arguments.stop)
+    """`python -m clipzoo zoo PATTERN... [--stop] [--again]`."""
+    failed = run_zoo(arguments.recipes, stop=arguments.stop, again=arguments.again)
     if failed:
         raise ConfigError(
             f"{len(failed)} recipes failed: {', '.join(failed)}; mend and run the same command "
