@@ -1,0 +1,68 @@
+"""Recipes made so small that they run through the stages in seconds, on the demo's videos."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from clipzoo.recipes import recipe_names, recipe_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+SMALL = {
+    "data.dataset": "demo_shapes",
+    "data.demo": ["demo_shapes", "demo_unseen"],
+    "data.datasets": ["demo_shapes", "demo_unseen"],
+    "data.class_names": "",
+    "data.split": 1,
+    "frames.size": "36",
+    "frames.shard_videos": 20,
+    "demo.train_videos": 3,
+    "demo.val_videos": 2,
+    "demo.unseen_videos": 1,
+    "demo.pretrain_steps": 3,
+    "demo.pretrain_batch": 8,
+    "model.arch": "ViT-demo-16",
+    "model.weights": "demo",
+    "model.checkpoint": "",
+    "model.head_layers": 1,
+    "model.input_px": 32,
+    "text.templates": ["{}"],  # the stand-in's text tower has room for 12 tokens
+    "augment.short_side_px": 36,
+    "train.batch_size": 12,
+    "train.warmup_epochs": 1,
+    "train.precision": "fp32",  # CPU
+    "train.checkpoint_every": 2,
+    "test.short_side_px": 36,
+    "test.precision": "fp32",
+}
+MOST_FRAMES = 4
+MOST_EPOCHS = 2
+
+
+def shrunken(recipe: str) -> dict[str, Any]:
+    """Values, by dotted key, that make a recipe's twin: tiny widths and the demo's videos.
+
+    What makes the recipe what it is stays: head, classifier, loss, text tower, number of views,
+    schedule, choice of checkpoint, few-shot picks, zero-shot protocols, epochs 0.
+    """
+    full = recipe_settings(recipe, ROOT)
+    small = {key: value for key, value in SMALL.items() if full[key] != value}
+    small["recipe"] = f"twin/{recipe}"
+    small["data.zero_shot"] = ["demo_unseen"] if full["data.zero_shot"] else []
+    small["data.shots"] = min(full["data.shots"], 2)
+    small["model.num_segments"] = min(full["model.num_segments"], MOST_FRAMES)
+    small["train.epochs"] = min(full["train.epochs"], MOST_EPOCHS)
+    small["train.val_every"] = min(full["train.val_every"], MOST_EPOCHS)
+    small["train.average_epochs"] = min(full["train.average_epochs"], MOST_EPOCHS)
+    small["train.milestones"] = [m for m in full["train.milestones"] if m < MOST_EPOCHS]
+    small["zero_shot.interpolation"] = full["zero_shot.interpolation"][:2]
+    return {key: value for key, value in small.items() if full[key] != value}
+
+
+def different_twins() -> list[str]:
+    """Recipes of which no two have the same twin, so that each twin need run only once."""
+    found: dict[str, str] = {}
+    for name in recipe_names(ROOT):
+        values = {**recipe_settings(name, ROOT), **shrunken(name), "recipe": ""}
+        found.setdefault(json.dumps(values, sort_keys=True), name)
+    return list(found.values())
