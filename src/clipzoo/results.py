@@ -31,6 +31,9 @@ ZERO_SHOT_RESULTS = {
     "zero-shot top-1": ("full_top1", "", "ci95"),
     "zero-shot top-5": ("full_top5", "", ""),
     "zero-shot top-1, half of the classes": ("half_top1_mean", "half_top1_std", ""),
+    "zero-shot top-1, mean of the splits": ("splits_top1_mean", "splits_top1_std", ""),
+    "zero-shot top-5, mean of the splits": ("splits_top5_mean", "splits_top5_std", ""),
+    "zero-shot top-1, interpolated weights": ("interpolated_top1", "", "interpolated_ci95"),
     "raw CLIP, zero-shot top-1": ("raw_full_top1", "", "raw_ci95"),
     "raw CLIP, zero-shot top-5": ("raw_full_top5", "", ""),
     "raw CLIP, zero-shot top-1, half of the classes": (
@@ -42,11 +45,8 @@ ZERO_SHOT_RESULTS = {
     "zero-shot top-1, interpolated towers": ("interpolated_top1", "", "interpolated_ci95"),
 }
 # Kinetics-600's splits have classes of their own, so each is a dataset; the published number is
-# their mean. metric: (result's name, key in each split's file)
-SPLIT_RESULTS = {
-    "splits_top1_mean": ("zero-shot top-1, mean of the splits", "full_top1"),
-    "splits_top5_mean": ("zero-shot top-5, mean of the splits", "full_top5"),
-}
+# their mean. metric: key in each split's file
+SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
 SPLIT_DATASET = "kinetics600"
 NUM_SPLITS = 3
 
@@ -165,8 +165,6 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
 
 def _result_name(metric: str) -> str:
     """The words for a published metric's key."""
-    if metric in SPLIT_RESULTS:
-        return SPLIT_RESULTS[metric][0]
     names = {keys[0]: name for name, keys in (TEST_RESULTS | ZERO_SHOT_RESULTS).items()}
     return names[metric]
 
@@ -204,7 +202,7 @@ class _Run:
                     name,
                     key,
                     values[key],
-                    std=values[std] if std else None,
+                    std=values.get(std),
                     ci95_low=values[f"{interval}_low"] if interval else None,
                     ci95_high=values[f"{interval}_high"] if interval else None,
                 )
@@ -212,10 +210,11 @@ class _Run:
     def _split_rows(self) -> Iterator[Row]:
         """Means over Kinetics-600's splits, where all are there (std with ddof 0)."""
         stems = [f"zero_shot_{SPLIT_DATASET}_split{i}" for i in range(1, NUM_SPLITS + 1)]
-        for metric, (name, key) in SPLIT_RESULTS.items():
+        for metric, key in SPLIT_RESULTS.items():
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
+                name = _result_name(metric)
                 yield self._row(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
 
     def _row(
