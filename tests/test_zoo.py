@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -188,7 +189,7 @@ def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc,
     assert dvc.recipes == [parent]
 
 
-def finish(name: str, **changes: object) -> None:
+def finish(name: str, **changes: Any) -> None:
     """What a finished run leaves of a recipe."""
     settings = recipe_settings(name) | changes
     for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
