@@ -20,7 +20,7 @@ params:
   data: {dataset: videos, datasets: [videos], demo: [], zero_shot: []}
   train: {batch_size: 24}
 """
-DATASET = "{about: from somewhere, format: ucf101, num_classes: 2, num_train: 50, num_val: 10}"
+DATASET = "{about: from somewhere, format: ucf101, num_classes: 2, num_train: [50], num_val: [10]}"
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
         return
     manifest, root = RAW_DIR / f"{dataset}.csv", raw_root(params, dataset)
     found = _num_lines(manifest)
-    wanted = (spec.num_train or 0) + (spec.num_val or 0)
+    wanted = 0 if spec.approx_videos else spec.total(params.data.split)
     if found is None:
         text = f"no {manifest}; get the videos ({spec.about.strip()}), then "
         text += f"python -m clipzoo scan {dataset} FOLDER"
@@ -160,7 +160,7 @@ def _disk(params: Params, recipe: Recipe) -> Finding:
             continue
         videos = _num_lines(RAW_DIR / f"{dataset}.csv")
         if videos is None:
-            videos = (spec.num_train or 0) + (spec.num_val or 0)
+            videos = spec.total(params.data.split)
         missing += videos * _frames_a_video(recipe) * frame_bytes(params.frames.size)
     free = shutil.disk_usage(".").free
     text = f"about {missing / 1e9:.0f} GB of frames to extract, {free / 1e9:.0f} GB free"
@@ -179,7 +179,7 @@ def _num_train(params: Params) -> int | None:
     """Training videos: of the list, else of the dataset's file; None = unknown."""
     found = _num_lines(Path("lists") / params.data.dataset / "train.csv")
     spec = _spec_or_none(params.data.dataset)
-    return found if found is not None else spec and spec.num_train
+    return found if found is not None else spec and spec.expected("train", params.data.split)
 
 
 def _batches(params: Params) -> Iterator[Finding]:

@@ -26,7 +26,10 @@ def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
 
 
 def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[str]]:
-    """All videos of a dataset, train and val: zero-shot protocols take the set whole.
+    """All videos of a dataset: zero-shot protocols take the set whole.
+
+    That is whole.csv where the dataset has one (trimmed training segments, or videos that are in no
+    set of the chosen split), else train and val.
 
     Returns:
         the records and the names of the lists they come from.
@@ -36,6 +39,7 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
     """
     directory = Path("lists") / dataset
     names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
+    names = ["whole"] if (directory / "whole.csv").is_file() else names
     if not names:
         raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
     parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
@@ -52,12 +56,12 @@ def describe_set(
         records: the videos.
         dataset: their dataset.
         lists: the lists they are all of; what `lists/<dataset>/missing.csv` says is missing in
-            these is expected, too.
+            these is expected, too (of `whole`, all that is missing).
         protocol: views and lists in words.
     """
     ledger = Path("lists") / dataset / "missing.csv"
     rows = read_rows(ledger, ("video_id", "set", "reason")) if ledger.is_file() else []
-    missing = [row[1] for row in rows if row[2] in lists]
+    missing = [row[1] for row in rows if row[2] in lists or "whole" in lists]
     ids = [record.video_id for record in records]
     described: dict[str, int | str] = {
         "dataset": dataset,

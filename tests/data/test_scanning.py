@@ -81,7 +81,7 @@ def test_where_the_videos_are(project, monkeypatch):
     [
         ((), "no videos found"),
         (("a/x.txt",), "no videos found .* 1 other files"),
-        (("a/x.mp4", "a/x.avi"), "a/x.avi and a/x.mp4 differ in their extension alone"),
+        (("a/x.mp4", "a/x.avi"), "a/x.avi and a/x.mp4 have one id, 'a/x'"),
         (("x.mp4", "a/y.mp4"), r"1 videos are in no class folder \(x\); use CLASS/VIDEO"),
         (("train/x.mp4", "val/a/y.mp4"), "use train/CLASS/VIDEO and val/CLASS/VIDEO"),
         (("a/x\n.mp4",), "video id"),

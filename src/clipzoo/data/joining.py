@@ -1,12 +1,14 @@
 """Annotations + index of frames -> lists/<dataset>/; every annotated video is accounted for."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipzoo.config import SHOTS, Params
-from clipzoo.data.annotations import PARSERS, Annotation, Annotations, Source
+from clipzoo.data.annotations import Annotation, Annotations, Source
+from clipzoo.data.class_names import name_classes
+from clipzoo.data.finding import Finder, Stored
+from clipzoo.data.formats import PARSERS
 from clipzoo.data.index import index_path, read_failures, read_index
 from clipzoo.data.lists import (
     ListError,
@@ -21,6 +23,8 @@ from clipzoo.data.lists import (
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
 
 LISTS_DIR = Path("lists")
+SPLIT_COLUMNS = ("video_id", "split")
+"""Of splits.csv: the test videos of each official split."""
 
 
 @dataclass(frozen=True)
@@ -37,66 +41,83 @@ class ListSummary:
 
 
 def build_lists(params: Params, dataset: str) -> ListSummary:
-    """Write train.csv, val.csv, labels.csv, train_Nshot.csv and, where any, missing.csv.
+    """Write train.csv, val.csv, labels.csv, train_Nshot.csv and, where any, the lists below.
 
-    There is no train.csv for a dataset without a training split. Few-shot picks are made among the
-    videos with at least `data.min_frames` frames; a list is left out where a class has too few.
+    whole.csv has all videos, whole, of a dataset where that is not train + val; splits.csv the test
+    videos of several official splits; missing.csv what is annotated and not stored. There is no
+    train.csv for a dataset without a training split. Few-shot picks are made among the videos with
+    at least `data.min_frames` frames; a list is left out where a class has too few.
 
     Raises:
-        ListError: lists every bad annotation line, every duplicate and empty class, or the
-            annotated videos without frames, unless there are 0 or `data.allow_missing` of them.
+        ListError: lists every bad annotation line, every duplicate and empty class, every class
+            name and number of videos that is not the expected one, or the annotated videos without
+            frames, unless there are 0 or `data.allow_missing` of them.
         ConfigError, StoreError: the dataset's file or the index cannot be read.
     """
     spec = load_spec(dataset)
-    frames, failures = _read_frames(dataset)
-    trained_on = dataset == params.data.dataset
+    stored, failures = _read_stored(dataset)
+    trained_on = dataset == params.data.dataset and not spec.evaluation_only
+    annotations = _annotations(params, dataset, spec, sorted([*stored, *failures]), trained_on)
+    missing: dict[str, list[str]] = {}
+    find = Finder(stored, failures, spec)
+    records = {
+        kind: find.records(getattr(annotations, kind), kind, missing)
+        for kind in ("val", "train", "whole")  # a missing video is told by the first it is in
+    }
+    splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
+    _check_missing(list(missing.values()), params.data.allow_missing, dataset)
+    directory = LISTS_DIR / dataset
+    write_labels(annotations.class_names, directory / "labels.csv")
+    write_list(records["val"], directory / "val.csv")
+    notes = annotations.notes + _write_train(records["train"], directory, params)
+    _write_others(records["whole"], splits, list(missing.values()), directory)
+    if find.num_merged:
+        notes.append(f"{find.num_merged} segments have the frames of another one and count once")
+    notes += _describe(annotations, records["whole"], splits)
+    num_train, num_val = len(records["train"]), len(records["val"])
+    return ListSummary(
+        len(annotations.class_names), num_train, num_val, list(missing.values()), notes
+    )
+
+
+def _annotations(
+    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str], trained_on: bool
+) -> Annotations:
+    """Parsed, named and checked annotations."""
     source = Source(
         folder=ANNOTATION_DIR / dataset,
         spec=spec,
         split=params.data.split,
         seed=params.seed,
-        video_ids=sorted([*frames, *failures]),
+        video_ids=video_ids,
         trained_on=trained_on,
     )
     annotations = PARSERS[spec.format](source)
-    faults = [*annotations.faults, *check(annotations, spec, trained_on)]
-    raise_all(f"{source.folder}: {len(faults)} faults in the annotations", faults)
-    records, missing = {}, []
-    find = Finder(frames, failures)
-    for kind in ("train", "val"):
-        records[kind] = find.records(getattr(annotations, kind), kind, missing)
-    _check_missing(missing, params.data.allow_missing, dataset)
-    directory = LISTS_DIR / dataset
-    write_labels(annotations.class_names, directory / "labels.csv")
-    write_list(records["val"], directory / "val.csv")
-    notes = _write_train(records["train"], directory, params) if records["train"] else []
-    if missing:
-        write_csv(("video_id", "set", "reason"), missing, directory / "missing.csv")
-    notes += _classes_without_val(annotations)
-    return ListSummary(
-        len(annotations.class_names), len(records["train"]), len(records["val"]), missing, notes
+    raise_all(
+        f"{source.folder}: {len(annotations.faults)} faults in the annotations", annotations.faults
     )
+    name_classes(annotations, params, dataset, spec, source.folder)
+    faults = check(annotations, spec, trained_on, params.data.split)
+    raise_all(f"{source.folder}: {len(faults)} faults in the annotations", faults)
+    return annotations
 
 
-def _read_frames(dataset: str) -> tuple[dict[str, int], dict[str, str]]:
-    """Frame counts of the stored videos, and reasons of those that extraction left out."""
+def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The stored videos, and reasons of those that extraction left out."""
     path = index_path(dataset)
-    table = read_index(path)
-    counts = table.column("num_frames").to_pylist()
-    frames = dict(zip(table.column("video_id").to_pylist(), counts, strict=True))
-    return frames, read_failures(path)
+    rows = read_index(path).select(["video_id", "num_frames", "fps"]).to_pylist()
+    stored = {row["video_id"]: Stored(row["num_frames"], row["fps"]) for row in rows}
+    return stored, read_failures(path)
 
 
-def check(annotations: Annotations, spec: DatasetSpec, trained_on: bool) -> list[str]:
+def check(
+    annotations: Annotations, spec: DatasetSpec, trained_on: bool, split: int = 1
+) -> list[str]:
     """Faults of a dataset's annotations as a whole."""
-    faults, seen = [], {}
-    for annotation in (*annotations.train, *annotations.val):
-        fault = check_video_id(annotation.video_id)
-        other = seen.setdefault(annotation.video_id, annotation.where)
-        if fault:
-            faults.append(f"{annotation.where}: {fault}")
-        elif other != annotation.where:
-            faults.append(f"{annotation.where}: {annotation.video_id!r} is in {other} too")
+    faults = []
+    # What is in both lists, or in one of these twice, is a fault; `whole` and `splits` repeat them.
+    for lists in ((annotations.train, annotations.val), (annotations.whole,)):
+        faults += _check_ids([annotation for one in lists for annotation in one])
     needs_train = trained_on and not (spec.format == "folder" and spec.val_fraction == 1)
     sets = [("train", annotations.train)] if annotations.train or needs_train else []
     if spec.format != "folder":
@@ -109,64 +130,44 @@ def check(annotations: Annotations, spec: DatasetSpec, trained_on: bool) -> list
         faults.append(
             "there are no val videos; a class needs two videos, or use train/ and val/ folders"
         )
-    faults += _check_counts(annotations, spec)
+    return faults + _check_counts(annotations, spec, split)
+
+
+def _check_ids(annotations: list[Annotation]) -> list[str]:
+    faults: list[str] = []
+    seen: dict[str, Annotation] = {}
+    for annotation in annotations:
+        fault = check_video_id(annotation.video_id)
+        other = seen.setdefault(annotation.video_id, annotation)
+        segments = other.segment is not None and annotation.segment is not None
+        if fault:
+            faults.append(f"{annotation.where}: {fault}")
+        elif other.where != annotation.where and not segments:
+            faults.append(f"{annotation.where}: {annotation.video_id!r} is in {other.where} too")
     return faults
 
 
-def _check_counts(annotations: Annotations, spec: DatasetSpec) -> list[str]:
-    found = {
-        "num_classes": len(annotations.class_names),
-        "num_train": len(annotations.train),
-        "num_val": len(annotations.val),
-    }
-    return [
-        f"{name}: found {count}; datasets/*.yaml says {expected}: other annotation files?"
-        for name, count in found.items()
-        if (expected := getattr(spec, name)) is not None and expected != count
+def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> list[str]:
+    """Numbers that are not those of the dataset's file."""
+    numbers = [
+        ("num_classes", len(annotations.class_names), spec.num_classes),
+        ("num_train", len(annotations.train), spec.expected("train", split)),
+        ("num_val", len(annotations.val), spec.expected("val", split)),
+        ("num_whole", len(annotations.whole), spec.num_whole if annotations.whole else None),
     ]
-
-
-class Finder:
-    """Finds annotated videos among the stored ones, by path or by file name alone."""
-
-    def __init__(self, frames: dict[str, int], failures: dict[str, str]) -> None:
-        self._frames = frames
-        self._failures = failures
-        self._by_name: dict[str, list[str]] = {}
-        for video_id in (*frames, *failures):
-            self._by_name.setdefault(_file_name(video_id), []).append(video_id)
-
-    def records(
-        self, annotations: Iterable[Annotation], kind: str, missing: list[list[str]]
-    ) -> list[Record]:
-        """Records of one set, in the order of its annotations; adds to `missing`.
-
-        Raises:
-            ListError: several stored videos have an annotated name, or one is annotated twice.
-        """
-        records, faults, taken = [], [], {}
-        for annotation in annotations:
-            video_id = annotation.video_id
-            if video_id not in self._frames and video_id not in self._failures:
-                same_name = self._by_name.get(_file_name(video_id), [])
-                if len(same_name) > 1:
-                    faults.append(f"{annotation.where}: could be any of {', '.join(same_name)}")
-                    continue
-                video_id = same_name[0] if same_name else video_id
-            other = taken.setdefault(video_id, annotation.where)
-            if other != annotation.where:
-                faults.append(f"{annotation.where}: {video_id!r} is in {other} too")
-            elif video_id in self._frames:
-                records.append(Record(video_id, self._frames[video_id], annotation.label))
-            else:
-                reason = self._failures.get(video_id, "not among the raw videos")
-                missing.append([video_id, kind, reason])
-        raise_all(f"{len(faults)} {kind} videos are not clear", faults)
-        return records
-
-
-def _file_name(video_id: str) -> str:
-    return video_id.rpartition("/")[2]
+    if not annotations.train and spec.format != "folder":
+        numbers[1] = ("num_train", 0, None)  # only evaluated on
+    numbers += [
+        (f"num_val of split {n}", len(part), spec.expected("val", n))
+        for n, part in annotations.splits.items()
+        if n != split
+    ]
+    return [
+        f"{name}: found {found}; datasets/*.yaml says {expected} ({found - expected:+d}): other "
+        "annotation files?"
+        for name, found, expected in numbers
+        if expected is not None and expected != found
+    ]
 
 
 def _check_missing(missing: list[list[str]], allowed: int, dataset: str) -> None:
@@ -181,15 +182,18 @@ def _check_missing(missing: list[list[str]], allowed: int, dataset: str) -> None
 
 
 def _write_train(records: list[Record], directory: Path, params: Params) -> list[str]:
-    """Write train.csv and the few-shot lists; returns notes on those left out."""
+    """Write train.csv and the few-shot lists, if any; returns notes on those left out."""
+    for path in directory.glob("train*.csv"):
+        path.unlink()
+    if not records:
+        return []
     write_list(records, directory / "train.csv")
     notes = []
     long_enough = [r for r in records if r.num_frames >= params.data.min_frames]
+    counts = Counter(record.label for record in long_enough)
+    fewest = min(counts[record.label] for record in records)
     for shots in SHOTS:
         path = directory / f"train_{shots}shot.csv"
-        path.unlink(missing_ok=True)
-        counts = Counter(record.label for record in long_enough)
-        fewest = min(counts[record.label] for record in records)
         if fewest < shots:
             notes.append(
                 f"no {path.name}: a class has {fewest} training videos that are long enough"
@@ -199,7 +203,34 @@ def _write_train(records: list[Record], directory: Path, params: Params) -> list
     return notes
 
 
-def _classes_without_val(annotations: Annotations) -> list[str]:
+def _write_others(
+    whole: list[Record],
+    splits: dict[int, list[Record]],
+    missing: list[list[str]],
+    directory: Path,
+) -> None:
+    """Write whole.csv, splits.csv and missing.csv where they are needed."""
+    for name in ("whole.csv", "splits.csv", "missing.csv"):
+        (directory / name).unlink(missing_ok=True)
+    if whole:
+        write_list(whole, directory / "whole.csv")
+    if splits:
+        rows = [(record.video_id, n) for n, part in sorted(splits.items()) for record in part]
+        write_csv(SPLIT_COLUMNS, rows, directory / "splits.csv")
+    if missing:
+        write_csv(("video_id", "set", "reason"), missing, directory / "missing.csv")
+
+
+def _describe(
+    annotations: Annotations, whole: list[Record], splits: dict[int, list[Record]]
+) -> list[str]:
+    """Notes on lists that not every dataset has, and on empty classes."""
+    notes = [f"{len(whole)} videos in whole.csv"] if whole else []
+    if splits:
+        numbers = ", ".join(f"{len(part)} of split {n}" for n, part in sorted(splits.items()))
+        notes.append(f"test videos in splits.csv: {numbers}")
     used = {video.label for video in annotations.val}
     names = [name for i, name in enumerate(annotations.class_names) if i not in used]
-    return [f"{len(names)} classes have no val videos: {', '.join(names[:10])}"] if names else []
+    if names:
+        notes.append(f"{len(names)} classes have no val videos: {', '.join(names[:10])}")
+    return notes

@@ -108,12 +108,15 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
             video (segment) that was there before.
     """
     path = Path(path)
-    with_labels = "labels" in _header(path)
+    header = _header(path)
+    with_labels, segments = "labels" in header, "start_frame" in header
     records, faults, seen = [], [], {}
     for line, *values in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
         try:
             record = _record(values, num_classes, with_labels)
-            key = (record.video_id, record.start_frame)
+            key = (record.video_id, record.start_frame, record.num_frames)
+            if not record.start_frame and not segments:
+                key = (record.video_id, 0, 0)
             if key in seen:
                 raise ValueError(f"video {record.video_id!r} is in line {seen[key]} too")
             seen[key] = line

@@ -25,7 +25,7 @@ class RawVideo:
     """One line of a manifest."""
 
     video_id: str
-    """The path without its extension."""
+    """The path without its extension, or what the dataset's `id_pattern` takes of it."""
     path: str
     """Relative to the dataset's raw root."""
     size: int
@@ -78,8 +78,8 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
     is a folder of frame files numbered without a gap.
 
     Raises:
-        ListError: the folder does not exist or has no videos, two files differ in their extension
-            alone, or a name cannot be stored.
+        ListError: the folder does not exist or has no videos, two files have one id, or a
+            name cannot be stored.
     """
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
@@ -92,7 +92,7 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
         ]
         paths = [file for file in files if PurePosixPath(file).suffix.lower() in VIDEO_SUFFIXES]
         sizes = [(root / file).stat().st_size for file in paths]
-        ids = [str(PurePosixPath(file).with_suffix("")) for file in paths]
+        ids = [spec.video_id(str(PurePosixPath(file).with_suffix(""))) for file in paths]
         videos = [RawVideo(*row) for row in zip(ids, paths, sizes, strict=True)]
     _check_ids(videos, root)
     if not videos:
@@ -109,7 +109,7 @@ def _check_ids(videos: list[RawVideo], root: Path) -> None:
     for video in videos:
         other = first.setdefault(video.video_id, video.path)
         if other != video.path:
-            faults.append(f"{root}: {other} and {video.path} differ in their extension alone")
+            faults.append(f"{root}: {other} and {video.path} have one id, {video.video_id!r}")
     raise_all(f"{root}: {len(faults)} names that cannot be used; rename them", faults)
 
 
@@ -140,7 +140,7 @@ def _frame_folders(root: Path, spec: DatasetSpec) -> list[RawVideo]:
             faults.append(f"{root / folder}: {error}")
             continue
         if count:
-            videos.append(RawVideo(folder, folder, count))
+            videos.append(RawVideo(spec.video_id(folder), folder, count))
     raise_all(f"{root}: {len(faults)} folders that cannot be read", faults)
     return videos
 

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,8 +20,20 @@ class DatasetSpec:
 
     about: str
     """What it is and where users get it."""
-    format: Literal["ucf101", "kinetics", "folder"]
-    """Of its annotation files: a key of `clipzoo.data.annotations.PARSERS`."""
+    format: Literal["activitynet", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"]
+    """Of its annotation files: a key of `clipzoo.data.formats.PARSERS`."""
+    class_names: str = ""
+    """Committed label file (src/clipzoo/reference/labels/<name>.csv) that names and numbers the
+    classes; '' = as in the annotation files. A labels.csv beside them goes first."""
+    only_listed_classes: bool = False
+    """Leave out the videos of classes that the label file does not have, instead of refusing."""
+    evaluate_on: Literal["val", "test"] = "val"
+    """Official set that val.csv is made of, for `format: kinetics`."""
+    evaluation_only: bool = False
+    """There is nothing to train on."""
+    id_pattern: str = ""
+    """Regular expression for file names (without folder and extension); what its first group
+    matches is the video's id. '' = the whole name. Other names stay as they are."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     fps: float | None = None
@@ -35,16 +48,29 @@ class DatasetSpec:
     """Share of every class for validation, for `format: folder` without train/ and val/."""
     num_classes: int | None = None
     """Expected number of classes; None = not checked."""
-    num_train: int | None = None
-    """Expected number of annotated training videos (of `data.split`); None = not checked."""
-    num_val: int | None = None
-    """Expected number of annotated validation videos (of `data.split`); None = not checked."""
+    num_train: list[int] | None = None
+    """Expected number of annotated training videos (or instances) of each official split; None =
+    not checked."""
+    num_val: list[int] | None = None
+    """Expected number of annotated validation videos of each official split; None = not checked."""
+    num_whole: int | None = None
+    """Expected number of videos in whole.csv; None = not checked."""
+    approx_videos: int | None = None
+    """About how many videos there are, where no exact number is known; for estimates alone."""
 
     def __post_init__(self) -> None:
         if self.fps is not None and self.fps <= 0:
             raise ConfigError(f"fps: found {self.fps}; allowed: above 0, or leave it out")
         if not 0 < self.val_fraction <= 1:
             raise ConfigError(f"val_fraction: found {self.val_fraction}; allowed: 0 < f <= 1")
+        try:
+            groups = re.compile(self.id_pattern).groups if self.id_pattern else 1
+        except re.error:
+            groups = 0
+        if groups < 1:
+            raise ConfigError(
+                f"id_pattern: found {self.id_pattern!r}; allowed: a regular expression with a group"
+            )
         try:
             ok = self.frame_template.format(1) != self.frame_template.format(2)
         except (IndexError, KeyError, ValueError):
@@ -53,6 +79,36 @@ class DatasetSpec:
             raise ConfigError(
                 f"frame_template: found {self.frame_template!r}; allowed: like 'img_{{:05d}}.jpg'"
             )
+
+    def video_id(self, path: str) -> str:
+        """Id of a file: its path without extension, the name cut to what `id_pattern` takes.
+
+        Example: with `id_pattern: (?:v_)?(.{11})`, `val/v_-02DygXbn6w` gives `val/-02DygXbn6w`.
+        """
+        folder, slash, name = path.rpartition("/")
+        match = re.fullmatch(self.id_pattern, name) if self.id_pattern else None
+        return folder + slash + (match[1] if match and match[1] else name)
+
+    def expected(self, kind: str, split: int) -> int | None:
+        """Expected number of `train` or `val` videos of an official split; None = unknown.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
+        numbers = {"train": self.num_train, "val": self.num_val}[kind]
+        if numbers is None:
+            return None
+        if not 1 <= split <= len(numbers):
+            raise ConfigError(f"data.split: found {split}; allowed: 1 to {len(numbers)}")
+        return numbers[split - 1]
+
+    def total(self, split: int) -> int:
+        """Videos that annotations name, as far as known: for estimates."""
+        if self.approx_videos or self.num_whole:
+            return self.approx_videos or self.num_whole or 0
+        if split > min(len(self.num_train or [split]), len(self.num_val or [split])):
+            return 0  # a wrong data.split is told elsewhere
+        return (self.expected("train", split) or 0) + (self.expected("val", split) or 0)
 
 
 def load_spec(name: str) -> DatasetSpec:
