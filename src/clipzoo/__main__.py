@@ -7,6 +7,7 @@ from pathlib import Path
 from clipzoo import zoo
 from clipzoo.check import check_command
 from clipzoo.data.scanning import ScanSummary, scan
+from clipzoo.list_commands import add_list_commands
 
 
 def main() -> None:
@@ -14,6 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m clipzoo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
+    add_list_commands(commands)
     _add_recipes(commands)
     arguments = parser.parse_args()
     try:
