@@ -2,41 +2,13 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from annotating import annotate, ids, store_index
 
 from clipzoo.config import ConfigError
-from clipzoo.data.index import INDEX_COLUMNS, ShardState, index_path, write_index
 from clipzoo.data.joining import build_lists
 from clipzoo.data.lists import ListError, read_labels, read_list
 from clipzoo.data.spec import load_spec, raw_root
-
-
-def store_index(videos: dict[str, int], failures: dict[str, str] | None = None) -> None:
-    """An index of dataset `mine` with these frame counts."""
-    rows = [
-        {"video_id": video_id, "path": video_id, "source_size": 1, "shard": 0, "num_frames": n}
-        | {"width": 4, "height": 4, "fps": 0.0, "seekable": True, "offsets": [], "sizes": []}
-        for video_id, n in videos.items()
-    ]
-    table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))
-    state = ShardState("x", 0, 0, [list(item) for item in (failures or {}).items()])
-    index_path("mine").parent.mkdir(parents=True, exist_ok=True)
-    write_index(table, {0: state}, index_path("mine"))
-
-
-def annotate(form: str, files: dict[str, str], extra: str = "") -> None:
-    """datasets/mine.yaml and annotation files."""
-    Path("datasets/mine.yaml").write_text(f"about: x\nformat: {form}\n{extra}")
-    folder = Path("data/annotations/mine")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text)
-
-
-def ids(name: str, num_classes: int = 2) -> list[str]:
-    return [r.video_id for r in read_list(f"lists/mine/{name}.csv", num_classes)]
-
 
 UCF101 = {
     "classInd.txt": "1 Jump\n2 RunFast\n",
@@ -180,10 +152,15 @@ def test_missing_videos_are_tolerated_in_their_exact_number(params_for):
     stored = {k: v for k, v in UCF101_VIDEOS.items() if k not in ("Jump/v_b", "RunFast/v_f")}
     store_index(stored, failures={"Jump/v_b": "moov atom not found"})
     for allowed in (0, 1, 3):
-        with pytest.raises(ListError, match="2 annotated videos of mine have no frames") as caught:
+        with pytest.raises(
+            ListError, match="2 of 6 annotated videos of mine have no frames"
+        ) as caught:
             build_lists(params_for("mine", data={"allow_missing": allowed}), "mine")
     assert "Jump/v_b (train): moov atom not found" in str(caught.value)
     assert "RunFast/v_f (val): not among the raw videos" in str(caught.value)
+    assert "(1 val, 1 train)" in str(caught.value)
+    told = Path(".state/build_lists/mine_missing.csv").read_text()
+    assert told.startswith("video_id,set,reason\nRunFast/v_f,val,not among")
     done = build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
     assert len(done.missing) == 2
     assert "v_b" not in Path("lists/mine/train.csv").read_text()

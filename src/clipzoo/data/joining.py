@@ -25,6 +25,8 @@ from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
 LISTS_DIR = Path("lists")
 SPLIT_COLUMNS = ("video_id", "split")
 """Of splits.csv: the test videos of each official split."""
+MISSING_COLUMNS = ("video_id", "set", "reason")
+STATE_DIR = Path(".state/build_lists")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
         for kind in ("val", "train", "whole")  # a missing video is told by the first it is in
     }
     splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
-    _check_missing(list(missing.values()), params.data.allow_missing, dataset)
+    total = len({a.video_id for part in annotations.parts() for a in part})
+    _check_missing(list(missing.values()), params.data.allow_missing, dataset, total)
     directory = LISTS_DIR / dataset
     write_labels(annotations.class_names, directory / "labels.csv")
     write_list(records["val"], directory / "val.csv")
@@ -75,9 +78,10 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
         notes.append(f"{find.num_merged} segments have the frames of another one and count once")
     notes += _describe(annotations, records["whole"], splits)
     num_train, num_val = len(records["train"]), len(records["val"])
-    return ListSummary(
-        len(annotations.class_names), num_train, num_val, list(missing.values()), notes
-    )
+    if spec.num_classes and (spec.num_train or spec.num_val):
+        notes.append(f"the annotation files have the numbers that datasets/{dataset}.yaml expects")
+    num_classes = len(annotations.class_names)
+    return ListSummary(num_classes, num_train, num_val, list(missing.values()), notes)
 
 
 def _annotations(
@@ -170,12 +174,18 @@ def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> li
     ]
 
 
-def _check_missing(missing: list[list[str]], allowed: int, dataset: str) -> None:
+def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: int) -> None:
+    """Refuse an unexpected number of missing videos; all their ids go to a file then."""
     if len(missing) in (0, allowed):
         return
+    path = STATE_DIR / f"{dataset}_missing.csv"
+    write_csv(MISSING_COLUMNS, missing, path)
+    sets = Counter(kind for _, kind, _ in missing)
+    parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
     raise_all(
-        f"{len(missing)} annotated videos of {dataset} have no frames; data.allow_missing is "
-        f"{allowed}: add them and scan again, or set data.allow_missing to exactly {len(missing)}",
+        f"{len(missing)} of {total} annotated videos of {dataset} have no frames ({parts}); "
+        f"data.allow_missing is {allowed}: add them and scan again, or set data.allow_missing to "
+        f"exactly {len(missing)}. All are in {path}:",
         [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],
         ListError,
     )
@@ -218,7 +228,7 @@ def _write_others(
         rows = [(record.video_id, n) for n, part in sorted(splits.items()) for record in part]
         write_csv(SPLIT_COLUMNS, rows, directory / "splits.csv")
     if missing:
-        write_csv(("video_id", "set", "reason"), missing, directory / "missing.csv")
+        write_csv(MISSING_COLUMNS, missing, directory / "missing.csv")
 
 
 def _describe(
