@@ -5,6 +5,7 @@ Imports nothing heavy: the stages that need no torch start without it.
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -58,5 +59,14 @@ def _torchrun() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
         main([*options, *sys.argv])
-    except ChildFailedError:
-        sys.exit(1)  # the process that failed has said why
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # else the process has said why before it ended
+            signal_name = signal.Signals(-failure.exitcode).name
+            hint = "; was memory short? lower runtime.micro_batch or runtime.processes"
+            print(
+                f"error: process {rank} was ended by {signal_name}"
+                f"{hint if signal_name == 'SIGKILL' else ''}",
+                file=sys.stderr,
+            )
+        sys.exit(1)

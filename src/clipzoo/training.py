@@ -108,7 +108,9 @@ class Trainer:
         self.loss: nn.Module = _ClipLoss(self.model, self.text, train.loss)
         if dist.is_initialized():
             ids = [self.device] if self.device.type == "cuda" else None
-            self.loss = DistributedDataParallel(self.loss, device_ids=ids)
+            self.loss = DistributedDataParallel(
+                self.loss, device_ids=ids, gradient_as_bucket_view=True
+            )
         self.average: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.best: dict[str, float] = {}

@@ -161,6 +161,7 @@ def copy_of_demo(demo, tmp_path) -> Workspace:
     (workspace.path / "params.yaml").write_text((demo.path / "params.yaml").read_text())
     (workspace.path / "models").mkdir()
     shutil.copy(demo.path / "models/clip.safetensors", workspace.path / "models")
-    for name in ("data", "lists"):
+    shutil.copytree(demo.path / "data/text", workspace.path / "data/text")
+    for name in ("data/annotations", "data/frames", "data/raw", "lists"):
         (workspace.path / name).symlink_to(demo.path / name)
     return workspace
