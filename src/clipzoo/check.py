@@ -97,7 +97,9 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
         yield Finding(topic=topic, text=text, ok=root.exists())
     folder = ANNOTATION_DIR / dataset
     given = folder.is_dir() and any(folder.iterdir())
-    text = f"annotation files in {folder}/" + ("" if given else f": none; {spec.about.strip()}")
+    text = f"annotation files in {folder}/" + (
+        "" if given else f": none; datasets/{dataset}.yaml says which"
+    )
     yield Finding(topic=topic, text=text, ok=given)
 
 
