@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipzoo.data.index import index_path, read_index
-from clipzoo.data.list_formats import FORMATS, Entry, guess_format, read_entries, write_entries
+from clipzoo.data.list_formats import FORMATS, Entry, guess_format, read_entries
+from clipzoo.data.list_writing import write_entries
 from clipzoo.data.lists import ListError, videos_sha256
 from clipzoo.data.manifest import manifest_path, read_manifest
 from clipzoo.verdicts import video_sets

@@ -8,8 +8,8 @@ from clipzoo.data.list_formats import (
     Entry,
     guess_format,
     read_entries,
-    write_entries,
 )
+from clipzoo.data.list_writing import write_entries
 from clipzoo.data.lists import ListError
 
 PLAIN = [
