@@ -1,22 +1,24 @@
 """test: encode every validation video under its views, keep what scores it, measure (torchrun)."""
 
-from functools import partial
-
-from clipzoo import inference, predictions
-from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
-from clipzoo.config import load_params, write_settings
-from clipzoo.data.lists import read_list
-from clipzoo.distributed import say, start, world_size
-from clipzoo.interpolation import VAL_CURVE, accuracy_curve, write_curve
 from clipzoo.launch import run_stage
-from clipzoo.metrics import write_metrics
-from clipzoo.models.clip import file_sha256
-from clipzoo.plots import plot_test
-from clipzoo.protocols import describe_views, evaluate_test
-from clipzoo.text import load_class_text
 
 
 def main() -> None:
+    # Imported here: torchrun's own process runs this file too and needs none of it.
+    from functools import partial
+
+    from clipzoo import inference, predictions
+    from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
+    from clipzoo.config import load_params, write_settings
+    from clipzoo.data.lists import read_list
+    from clipzoo.distributed import say, start, world_size
+    from clipzoo.interpolation import VAL_CURVE, accuracy_curve, write_curve
+    from clipzoo.metrics import write_metrics
+    from clipzoo.models.clip import file_sha256
+    from clipzoo.plots import plot_test
+    from clipzoo.protocols import describe_views, evaluate_test
+    from clipzoo.text import load_class_text
+
     params = load_params()
     device = start(params.runtime.device)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)

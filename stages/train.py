@@ -1,19 +1,21 @@
 """train: records and class embeddings -> models/model.safetensors (torchrun, DDP)."""
 
-from pathlib import Path
-
-from dvclive.live import Live
-
-from clipzoo.checkpoint import MODEL_FILE
-from clipzoo.config import load_params
-from clipzoo.data.lists import videos_sha256
-from clipzoo.distributed import rank, say, start, world_size
 from clipzoo.launch import run_stage
-from clipzoo.metrics import write_metrics
-from clipzoo.runs import build_trainer, load_training_records
 
 
 def main() -> None:
+    # Imported here: torchrun's own process runs this file too and needs none of it.
+    from pathlib import Path
+
+    from dvclive.live import Live
+
+    from clipzoo.checkpoint import MODEL_FILE
+    from clipzoo.config import load_params
+    from clipzoo.data.lists import videos_sha256
+    from clipzoo.distributed import rank, say, start, world_size
+    from clipzoo.metrics import write_metrics
+    from clipzoo.runs import build_trainer, load_training_records
+
     params = load_params()
     device = start(params.runtime.device)
     records, num_all, dropped = load_training_records(params)

@@ -1,22 +1,24 @@
 """zero_shot DATASET: encode an unseen dataset once, measure every protocol (torchrun)."""
 
-import sys
-from functools import partial
-from pathlib import Path
-
-from clipzoo import inference, predictions
-from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
-from clipzoo.config import load_params, write_settings
-from clipzoo.distributed import say, start, world_size
-from clipzoo.interpolation import accuracy_curve, describe_choice
 from clipzoo.launch import run_stage
-from clipzoo.metrics import write_metrics
-from clipzoo.models.clip import CLIP_FILE, file_sha256
-from clipzoo.protocols import compare_zero_shot, describe_views
-from clipzoo.text import class_embeddings, load_class_text
 
 
 def main() -> None:
+    # Imported here: torchrun's own process runs this file too and needs none of it.
+    import sys
+    from functools import partial
+    from pathlib import Path
+
+    from clipzoo import inference, predictions
+    from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
+    from clipzoo.config import load_params, write_settings
+    from clipzoo.distributed import say, start, world_size
+    from clipzoo.interpolation import accuracy_curve, describe_choice
+    from clipzoo.metrics import write_metrics
+    from clipzoo.models.clip import CLIP_FILE, file_sha256
+    from clipzoo.protocols import compare_zero_shot, describe_views
+    from clipzoo.text import class_embeddings, load_class_text
+
     params, dataset = load_params(), sys.argv[1]
     device = start(params.runtime.device)
     what, wanted, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
@@ -44,10 +46,9 @@ def main() -> None:
         scores, features, labels, embeddings, protocols=wanted.protocols, seed=params.seed
     )
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
-    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
-    source |= {"clip_sha256": file_sha256(CLIP_FILE)}
-    tensors["labels"] = labels
-    predictions.save(what, tensors, records, clips.view_names, {**described, **source})
+    source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
+    about = {**described, "arch": params.model.arch, **source}
+    predictions.save(what, tensors | {"labels": labels}, records, clips.view_names, about)
     path, plots = f"metrics/{params.recipe}/{what}.json", Path(f"plots/{params.recipe}/{what}")
     values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})

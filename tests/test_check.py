@@ -63,7 +63,7 @@ def test_a_complete_set_up_lacks_nothing(here):
     assert found["steps"].text == (
         "50 training videos, 50 clips an epoch, 3 steps x 20 epochs = 60"
     )
-    assert found["batch"].text == "24 clips a step = 2 processes x 1 micro-batches of 12"
+    assert found["batch"].text == "24 clips a step = 2 processes x 3 micro-batches of 4"
     assert "about 3 of training" in found["GPU hours"].text
     assert lacking("demo") == []
 
@@ -145,7 +145,7 @@ def test_batches_that_cannot_be_split_are_told(here):
     assert findings()["batch"].ok is False
     edit(recipe, "batch_size: 1", "batch_size: 100")
     text = findings()["batch"].text
-    assert text.startswith("100 clips a step = 2 processes x 4 micro-batches of 16 at most")
+    assert text.startswith("100 clips a step = 2 processes x 13 micro-batches of 4 at most")
     edit(recipe, "batch_size: 100", "epochs: 0")
     assert "no training" in findings()["batch"].text
 

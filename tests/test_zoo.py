@@ -68,7 +68,9 @@ def repr_lists(change: tuple) -> list:
 
 def test_nothing_leaks_from_the_recipe_before_and_runtime_stays(here):
     path = here / "params.yaml"
-    path.write_text(path.read_text().replace("micro_batch: 16", "micro_batch: 3"))
+    text = path.read_text()
+    path.write_text(text.replace("micro_batch: 4", "micro_batch: 3"))
+    assert path.read_text() != text
     zoo.use("demo/interpolation")
     zoo.use("text4vis/k400-vitb32-f8")
     direct = path.read_text()

@@ -1,13 +1,14 @@
 """Talk between the processes of a stage. (launch.py starts them.)"""
 
 import atexit
+import ctypes
 import os
+import signal
+import sys
 from typing import Any
 
 import torch
 import torch.distributed as dist
-
-from clipzoo.launch import run_stage  # noqa: F401
 
 
 def start(device: str) -> torch.device:
@@ -25,9 +26,17 @@ def start(device: str) -> torch.device:
     if local is not None:
         torch.cuda.set_device(local)
     if "RANK" in os.environ and not dist.is_initialized():
+        _end_with_the_launcher()
         dist.init_process_group("nccl" if cuda else "gloo")
         atexit.register(dist.destroy_process_group)
     return local or torch.device("cpu")
+
+
+def _end_with_the_launcher() -> None:
+    """Die when torchrun dies, else a killed run would go on and meet its own successor."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def rank() -> int:

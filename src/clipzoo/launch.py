@@ -18,13 +18,16 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
 
     Args:
         main: the stage.
-        distributed: start `runtime.processes` processes of this script through torchrun; several
-            machines through NNODES, NODE_RANK and RDZV_ENDPOINT in the environment. The number of
-            processes is no part of the DVC command, so that changing it reruns nothing.
+        distributed: start `runtime.processes` processes of this script through torchrun (a lone
+            one needs none); several machines through NNODES, NODE_RANK and RDZV_ENDPOINT in the
+            environment. The number of processes is no part of the DVC command, so that changing
+            it reruns nothing.
     """
     try:
-        if distributed and "RANK" not in os.environ:
-            _torchrun()
+        starts = distributed and "RANK" not in os.environ
+        processes = load_params().runtime.processes if starts else 1
+        if processes > 1 or (starts and "NNODES" in os.environ):
+            _torchrun(processes)
         else:
             main()
     except (ValueError, OSError) as error:
@@ -35,13 +38,12 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
         sys.exit(1)
 
 
-def _torchrun() -> None:
-    """Run this script and its arguments in every process of this machine; exit 1 if one fails."""
+def _torchrun(processes: int) -> None:
+    """Run this script and its arguments in `processes` processes; exit 1 if one fails."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    processes = load_params().runtime.processes
     options = ["--nproc-per-node", str(processes)]
     if "NNODES" in os.environ:
         for name in ("NODE_RANK", "RDZV_ENDPOINT"):

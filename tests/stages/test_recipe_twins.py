@@ -1,8 +1,6 @@
 """Every recipe, made tiny, runs through the stages that its values reach."""
 
 import json
-import runpy
-import sys
 
 import pytest
 from shrinking import ROOT, different_twins, shrunken
@@ -12,12 +10,6 @@ from clipzoo.recipes import recipe_settings
 
 QUICK = {"ablation-lda-classifier", "ablation-infonce-trained", "zero-shot-ucf101-vitl14-f8"}
 """Run by default: what no other test trains."""
-
-
-def run_stage(name: str, *args: str) -> None:
-    """A stage's main in this process: one process of training, and no start of its own."""
-    sys.argv = [f"stages/{name}.py", *args]
-    runpy.run_path(str(ROOT / f"stages/{name}.py"))["main"]()
 
 
 @pytest.mark.parametrize(
@@ -31,14 +23,13 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
     values = {**recipe_settings(recipe, ROOT), **shrunken(recipe)}
     copy_of_demo.set(**{key.replace(".", "__"): value for key, value in values.items()})
     monkeypatch.chdir(copy_of_demo.path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
     params = load_params()
     for dataset in params.data.datasets:
-        run_stage("embed_labels", dataset)
-    run_stage("train")
-    run_stage("test")
+        copy_of_demo.run_here("embed_labels", dataset)
+    copy_of_demo.run_here("train")
+    copy_of_demo.run_here("test")
     for dataset in params.data.zero_shot:
-        run_stage("zero_shot", dataset)
+        copy_of_demo.run_here("zero_shot", dataset)
     folder = copy_of_demo.path / "metrics" / params.recipe
     written = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     expected = {"train", "test", *(f"zero_shot_{name}" for name in params.data.zero_shot)}
