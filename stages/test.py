@@ -10,19 +10,19 @@ def main() -> None:
     from clipzoo import inference, predictions
     from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
     from clipzoo.config import load_params, write_settings
-    from clipzoo.data.lists import read_list
+    from clipzoo.data.lists import read_list, training_classes
     from clipzoo.distributed import say, start, world_size
     from clipzoo.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.metrics import write_metrics
     from clipzoo.models.clip import file_sha256
     from clipzoo.plots import plot_test
-    from clipzoo.protocols import describe_views, evaluate_test
-    from clipzoo.text import load_class_text
+    from clipzoo.protocols import describe_views, evaluate_base_to_novel, evaluate_test
+    from clipzoo.text import class_embeddings, load_class_text
 
     params = load_params()
     device = start(params.runtime.device)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
-    names, embeddings = text.class_names, load_classifier()
+    names = text.class_names
     records = read_list(f"lists/{dataset}/val.csv", len(names))
     protocol = describe_views(views.clips, views.crops, views.dense)
     say(
@@ -30,6 +30,9 @@ def main() -> None:
         f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
     )
     model, _ = load_model(params)
+    classes = training_classes(dataset, params.data.classes, len(names))
+    whole = len(classes) == len(names)
+    embeddings = load_classifier() if whole else class_embeddings(model, text).detach()
     clips = inference.open_views(
         params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
     )
@@ -44,6 +47,8 @@ def main() -> None:
     score = partial(inference.score_videos, model)
     how = {"view_names": clips.view_names, "dense": views.dense, "seed": params.seed}
     probabilities, values = evaluate_test(score, features, labels, embeddings, **how)
+    if not whole:
+        values |= evaluate_base_to_novel(score, features, labels, embeddings, classes)
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}

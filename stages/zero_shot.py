@@ -42,9 +42,9 @@ def main() -> None:
     curve = accuracy_curve(params, device, clips, labels, text.class_embeddings, what)
     if not features:
         return
-    tensors, values = compare_zero_shot(
-        scores, features, labels, embeddings, protocols=wanted.protocols, seed=params.seed
-    )
+    how = {"protocols": wanted.protocols, "seed": params.seed}
+    how["splits"] = predictions.read_splits(dataset, records)
+    tensors, values = compare_zero_shot(scores, features, labels, embeddings, **how)
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}

@@ -98,5 +98,5 @@ def test_params_exist_and_runtime_is_in_none(name):
 
 @pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.name)
 def test_stage_scripts_are_thin(script):
-    assert len(script.read_text().splitlines()) <= 60
+    assert len(script.read_text().splitlines()) <= 65
     assert script.stem in STAGES

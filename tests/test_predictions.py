@@ -6,7 +6,14 @@ import torch
 from pyarrow import parquet
 
 from clipzoo import predictions
-from clipzoo.data.lists import ListError, Record, videos_sha256, write_csv, write_list
+from clipzoo.data.lists import (
+    SPLIT_COLUMNS,
+    ListError,
+    Record,
+    videos_sha256,
+    write_csv,
+    write_list,
+)
 from clipzoo.models.clip import read_safetensors
 
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
@@ -75,6 +82,20 @@ def test_the_whole_set_is_train_and_val():
     assert predictions.read_whole_set("ds", 2) == (RECORDS[1:], ["val"])
     with pytest.raises(ListError, match="run build_lists absent"):
         predictions.read_whole_set("absent", 2)
+
+
+def test_splits_are_positions_in_the_whole_set():
+    assert predictions.read_splits("ds", RECORDS) == []
+    second = RECORDS[1].video_id
+    rows = [(RECORDS[0].video_id, 1), (second, 2), (RECORDS[0].video_id, 2)]
+    write_csv(SPLIT_COLUMNS, rows, "lists/ds/splits.csv")
+    found = predictions.read_splits("ds", RECORDS)
+    assert [positions.tolist() for positions in found] == [[0], [0, 1]]
+    with pytest.raises(ListError, match=rf"splits\.csv:3: video_id: found '{second}'.* run build"):
+        predictions.read_splits("ds", RECORDS[:1])
+    write_csv(SPLIT_COLUMNS, [], "lists/ds/splits.csv")
+    with pytest.raises(ListError, match="no line after the header"):
+        predictions.read_splits("ds", RECORDS)
 
 
 def test_a_set_is_described_by_its_sorted_ids():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo import protocols
+from clipzoo import metrics, protocols
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -152,6 +152,43 @@ def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense:
     )
     assert "top1" in values
     assert not [key for key in values if key.startswith("single_view")]
+
+
+def test_base_and_novel_classes_compete_apart():
+    labels = torch.tensor([0, 1, 2, 3])
+    seen_as = torch.eye(4)[[0, 2, 2, 1]]  # of classes 0, 1 alone: 0, a tie; of 2, 3: 2, a tie
+    seen_as[1, 0], seen_as[3, 3] = 0.5, 0.5
+    values = protocols.evaluate_base_to_novel(
+        cosine_score, seen_as[:, None], labels, torch.eye(4)[None], [0, 1]
+    )
+    assert values == {
+        "base_top1": 50,
+        "novel_top1": 100,
+        "base_to_novel_hmean": pytest.approx(200 / 3),
+    }
+    with pytest.raises(metrics.MetricsError, match="no video of the novel classes"):
+        protocols.evaluate_base_to_novel(
+            cosine_score, seen_as[:2, None], labels[:2], torch.eye(4)[None], [0, 1]
+        )
+
+
+def test_splits_are_scored_one_by_one_over_all_classes():
+    labels = torch.tensor([0, 1, 1, 0])
+    _, values = protocols.evaluate_zero_shot(
+        cosine_score,
+        torch.eye(2)[[0, 0, 1, 0]][:, None],
+        labels,
+        torch.eye(2)[None],
+        protocols=["splits"],
+        seed=1,
+        splits=[torch.tensor([0, 1]), torch.tensor([0, 2, 3])],
+    )
+    assert values == {
+        "splits_top1_mean": 75,
+        "splits_top1_std": 25,
+        "splits_top5_mean": 100,
+        "splits_top5_std": 0,
+    }
 
 
 def test_comparison_with_the_raw_model_is_paired():

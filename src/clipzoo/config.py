@@ -45,6 +45,8 @@ class DataConfig:
     """Official split, from 1, where a dataset has several."""
     shots: int
     """Training videos a class; 0 = all."""
+    classes: Literal["all", "base"]
+    """base: train on the more frequent half of the classes; test measures the others too."""
     min_frames: int
     """Training videos with fewer frames are dropped."""
     allow_missing: int
@@ -339,6 +341,12 @@ class Params:
             "letters, digits, '.', '_', '-', with '/' between parts",
         )
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(
+            self.data.classes == "all" or self.text.classifier == "text",
+            "text.classifier",
+            self.text.classifier,
+            "text, since data.classes is base and novel classes have nothing but their names",
+        )
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -9,7 +9,15 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.data.lists import ListError, Record, read_list, read_rows, videos_sha256
+from clipzoo.data.lists import (
+    MISSING_COLUMNS,
+    SPLIT_COLUMNS,
+    ListError,
+    Record,
+    read_list,
+    read_rows,
+    videos_sha256,
+)
 from clipzoo.models.clip import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
@@ -46,6 +54,31 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
     return [record for part in parts for record in part], names
 
 
+def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
+    """Positions in `records`, int64 [M] ascending, of the test videos of each official split.
+
+    Empty for a dataset without lists/<dataset>/splits.csv, which has no several splits.
+
+    Raises:
+        ListError: splits.csv names a video that is not among the records, or no video.
+    """
+    path = Path("lists") / dataset / "splits.csv"
+    if not path.is_file():
+        return []
+    position = {record.video_id: i for i, record in enumerate(records)}
+    members: dict[str, list[int]] = {}
+    for line, video_id, split in read_rows(path, SPLIT_COLUMNS):
+        if video_id not in position:
+            raise ListError(
+                f"{path}:{line}: video_id: found {video_id!r}, which is in no list of {dataset}; "
+                f"run build_lists {dataset}"
+            )
+        members.setdefault(split, []).append(position[video_id])
+    if not members:
+        raise ListError(f"{path}: has no line after the header; run build_lists {dataset}")
+    return [torch.tensor(sorted(members[split])) for split in sorted(members)]
+
+
 def describe_set(
     records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
 ) -> dict[str, int | str]:
@@ -60,7 +93,7 @@ def describe_set(
         protocol: views and lists in words.
     """
     ledger = Path("lists") / dataset / "missing.csv"
-    rows = read_rows(ledger, ("video_id", "set", "reason")) if ledger.is_file() else []
+    rows = read_rows(ledger, MISSING_COLUMNS) if ledger.is_file() else []
     missing = [row[1] for row in rows if row[2] in lists or "whole" in lists]
     ids = [record.video_id for record in records]
     described: dict[str, int | str] = {

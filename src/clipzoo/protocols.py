@@ -112,17 +112,63 @@ def evaluate_halves(
         classes = half_classes(class_embeddings.shape[1], split)
         if present_only:
             classes = classes[torch.isin(classes, labels)]
-        position = torch.full((class_embeddings.shape[1],), -1)
-        position[classes] = torch.arange(len(classes))
-        chosen = position[labels] >= 0
-        if not chosen.any():
-            continue
-        own = position[labels[chosen]]
-        probabilities = score(features[chosen], class_embeddings[:, classes])
-        metrics.check(probabilities, own)
-        for k in (1, 5):
-            result[f"top{k}"].append(metrics.percent(metrics.in_top_k(probabilities, own, k)))
+        for key, value in _among(score, features, labels, class_embeddings, classes).items():
+            result[key].append(value)
     return result
+
+
+def _among(
+    score: Score, features: Tensor, labels: Tensor, class_embeddings: Tensor, classes: Tensor
+) -> dict[str, float]:
+    """top1 and top5 on the videos of some classes, of which alone they compete; empty without one.
+
+    Args:
+        classes: int64 [M] distinct ids; the others as in `evaluate_halves`.
+    """
+    position = torch.full((class_embeddings.shape[1],), -1)
+    position[classes] = torch.arange(len(classes))
+    chosen = position[labels] >= 0
+    if not chosen.any():
+        return {}
+    own = position[labels[chosen]]
+    probabilities = score(features[chosen], class_embeddings[:, classes])
+    metrics.check(probabilities, own)
+    return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, own, k)) for k in (1, 5)}
+
+
+def evaluate_base_to_novel(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    base: Sequence[int],
+) -> dict[str, float]:
+    """Accuracy among the classes of the training and among those it never saw.
+
+    Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
+
+    Args:
+        score, features, labels, class_embeddings: as in `evaluate_halves`, of all K classes.
+        base: ids of the classes trained on.
+
+    Returns:
+        base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
+
+    Raises:
+        MetricsError: a multi-label set, or no video of the base or of the novel classes.
+    """
+    if labels.dim() != 1:
+        raise metrics.MetricsError("data.classes: base needs one label a video; found several")
+    is_base = torch.zeros(class_embeddings.shape[1], dtype=torch.bool)
+    is_base[list(base)] = True
+    values = []
+    for name, members in (("base", is_base), ("novel", ~is_base)):
+        found = _among(score, features, labels, class_embeddings, members.nonzero()[:, 0])
+        if not found:
+            raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
+        values.append(found["top1"])
+    mean = 2 * values[0] * values[1] / sum(values) if sum(values) else 0.0
+    return {"base_top1": values[0], "novel_top1": values[1], "base_to_novel_hmean": mean}
 
 
 def evaluate_zero_shot(
@@ -133,21 +179,25 @@ def evaluate_zero_shot(
     *,
     protocols: Sequence[str],
     seed: int,
+    splits: Sequence[Tensor] = (),
 ) -> tuple[Tensor, dict[str, float]]:
-    """Probabilities over all classes, and full-class and half-class metrics, of one model.
+    """Probabilities over all classes, and the metrics of the protocols, of one model.
 
     Args:
         score: as in `evaluate_halves`.
         features: [N, V, ...].
         labels: [N] int64.
         class_embeddings: [P, K, D].
-        protocols: `full`, `half` or both; a half needs two classes, so `half` is left out of sets
-            with fewer than 4.
+        protocols: of `full`, `half` and `splits`; a half needs two classes, so `half` is left out
+            of sets with fewer than 4.
         seed: of the bootstrap.
+        splits: int64 [M] positions of each official split's test videos; a set without several
+            splits has none, and no `splits` metrics.
 
     Returns:
-        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5, half_top1_mean and
-        half_top1_std (ddof 0).
+        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
+        half_top1_std; splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std (all
+        classes compete, on the test videos of one split after the other). Each std has ddof 0.
 
     Raises:
         MetricsError: a multi-label set; these protocols are of single labels.
@@ -163,9 +213,18 @@ def evaluate_zero_shot(
         result["full_top5"] = values["top5"]
     if "half" in protocols and class_embeddings.shape[1] >= MIN_HALF_CLASSES:
         halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
-        result["half_top1_mean"] = float(np.mean(halves))
-        result["half_top1_std"] = float(np.std(halves))  # ddof 0, as published
+        result |= _mean_and_std("half_top1", halves)
+    if "splits" in protocols and splits:
+        for k in (1, 5):
+            correct = metrics.in_top_k(probabilities, labels, k)
+            parts = [metrics.percent(correct[positions]) for positions in splits]
+            result |= _mean_and_std(f"splits_top{k}", parts)
     return probabilities, result
+
+
+def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
+    """KEY_mean and KEY_std with ddof 0, as published."""
+    return {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values))}
 
 
 def compare_zero_shot(
@@ -176,6 +235,7 @@ def compare_zero_shot(
     *,
     protocols: Sequence[str],
     seed: int,
+    splits: Sequence[Tensor] = (),
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The fine-tuned model beside the raw CLIP on the same videos.
 
@@ -185,7 +245,7 @@ def compare_zero_shot(
         features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
         class_embeddings: [P, K, D] of each: a model that trained its text tower has its own.
-        protocols: `full`, `half` or both.
+        protocols, splits: as in `evaluate_zero_shot`.
         seed: of the bootstraps.
 
     Returns:
@@ -201,6 +261,7 @@ def compare_zero_shot(
             class_embeddings[prefix],
             protocols=protocols,
             seed=seed,
+            splits=splits,
         )
         tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
         values |= with_prefix(prefix, own)

@@ -11,7 +11,7 @@ from clipzoo import checkpoint
 from clipzoo.classifiers import lda_classifier
 from clipzoo.config import Params
 from clipzoo.data.dataset import TrainClips, ViewClips
-from clipzoo.data.lists import Record, read_labels, read_list
+from clipzoo.data.lists import Record, read_labels, read_list, training_classes
 from clipzoo.data.store import Store, open_store
 from clipzoo.data.transforms import TrainTransform, ViewTransform
 from clipzoo.distributed import gather_objects, rank, world_size
@@ -22,12 +22,12 @@ from clipzoo.training import Trainer, TrainingError
 
 
 def load_training_records(params: Params) -> tuple[list[Record], int, list[Record]]:
-    """The videos to train on: those of the training list (or of its few-shot pick) that have at
-    least `data.min_frames` frames.
+    """The videos to train on: those of the training list (or of its few-shot pick) that are of
+    `data.classes` and have at least `data.min_frames` frames.
 
     Returns:
-        the records, the number of training records before the few-shot pick, and the records
-        dropped as too short; none where `train.epochs` is 0.
+        the records, the number of training records of these classes before the few-shot pick, and
+        the records dropped as too short; none where `train.epochs` is 0.
 
     Raises:
         TrainingError: no video is long enough.
@@ -40,6 +40,8 @@ def load_training_records(params: Params) -> tuple[list[Record], int, list[Recor
     picked = everything
     if params.data.shots:
         picked = read_list(lists / f"train_{params.data.shots}shot.csv", num_classes)
+    classes = training_classes(params.data.dataset, params.data.classes, num_classes)
+    everything, picked = ([r for r in part if r.label in classes] for part in (everything, picked))
     kept = [r for r in picked if r.num_frames >= params.data.min_frames]
     dropped = [r for r in picked if r.num_frames < params.data.min_frames]
     if not kept:
@@ -72,6 +74,10 @@ def build_trainer(
     model, metadata = checkpoint.new_model(params)
     input_px = metadata["clip"]["input_px"]
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
+    if params.data.classes == "base":
+        classes = training_classes(dataset, "base", len(text.class_names))
+        records, val_records = (_of_classes(part, classes) for part in (records, val_records))
+        text = text.of_classes(classes)
     augment = TrainTransform(input_px, params.augment)
     inputs = [Path(checkpoint.CLIP_FILE), class_text_path(dataset)]
     inputs += sorted((Path("lists") / dataset).glob("*.csv"))
@@ -92,6 +98,16 @@ def build_trainer(
         state_dir=checkpoint.STATE_DIR / checkpoint.fingerprint(params, inputs),
         live=live,
     )
+
+
+def _of_classes(records: list[Record], classes: list[int]) -> list[Record]:
+    """The records of some classes, whose positions in `classes` become the labels."""
+    position = {label: i for i, label in enumerate(classes)}
+    return [
+        dataclasses.replace(record, label=position[record.label])
+        for record in records
+        if record.label in position
+    ]
 
 
 def _single_views(params: Params, store: Store, records: list[Record], input_px: int) -> ViewClips:

@@ -30,6 +30,14 @@ class ClassText:
     class_names: list[str]
     """K names, in label order."""
 
+    def of_classes(self, classes: list[int]) -> "ClassText":
+        """That of some classes, in the order given."""
+        return ClassText(
+            token_ids=self.token_ids[:, classes],
+            class_embeddings=self.class_embeddings[:, classes],
+            class_names=[self.class_names[label] for label in classes],
+        )
+
 
 def class_text_path(dataset: str) -> Path:
     """Where embed_labels keeps the class text of a dataset."""

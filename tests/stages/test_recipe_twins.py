@@ -8,7 +8,12 @@ from shrinking import ROOT, different_twins, shrunken
 from clipzoo.config import load_params
 from clipzoo.recipes import recipe_settings
 
-QUICK = {"ablation-lda-classifier", "ablation-infonce-trained", "zero-shot-ucf101-vitl14-f8"}
+QUICK = {
+    "ablation-lda-classifier",
+    "ablation-infonce-trained",
+    "base-to-novel",
+    "zero-shot-ucf101-vitl14-f8",
+}
 """Run by default: what no other test trains."""
 
 
@@ -35,4 +40,5 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
     expected = {"train", "test", *(f"zero_shot_{name}" for name in params.data.zero_shot)}
     assert set(written) == expected
     assert 0 <= written["test"]["top1"] <= 100
+    assert ("novel_top1" in written["test"]) == (params.data.classes == "base")
     assert written["train"]["steps"] > 0 or params.train.epochs == 0

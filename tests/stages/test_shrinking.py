@@ -11,6 +11,7 @@ KEPT = (
     "model.head",
     "model.temporal_module",
     "model.joint",
+    "data.classes",
     "text.classifier",
     "train.loss",
     "train.text_tower",

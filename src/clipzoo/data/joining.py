@@ -11,6 +11,8 @@ from clipzoo.data.finding import Finder, Stored
 from clipzoo.data.formats import PARSERS
 from clipzoo.data.index import index_path, read_failures, read_index
 from clipzoo.data.lists import (
+    MISSING_COLUMNS,
+    SPLIT_COLUMNS,
     ListError,
     Record,
     check_video_id,
@@ -23,9 +25,6 @@ from clipzoo.data.lists import (
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
 
 LISTS_DIR = Path("lists")
-SPLIT_COLUMNS = ("video_id", "split")
-"""Of splits.csv: the test videos of each official split."""
-MISSING_COLUMNS = ("video_id", "set", "reason")
 STATE_DIR = Path(".state/build_lists")
 
 

@@ -16,6 +16,10 @@ import numpy as np
 
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
+SPLIT_COLUMNS = ("video_id", "split")
+"""Of splits.csv: the test videos of each official split."""
+MISSING_COLUMNS = ("video_id", "set", "reason")
+"""Of missing.csv: what is annotated and not stored."""
 MAX_FRAMES = 10_000_000
 """Over four days at 25 frames a second: anything larger is a broken line."""
 SHOWN = 20
@@ -36,6 +40,34 @@ class Record:
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
     """All labels, in multi-label datasets; may be empty."""
+
+
+def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:
+    """Ids, ascending, of the more frequent half of the classes; the others are the novel ones.
+
+    Of an odd number of classes the half is rounded up; of equally frequent ones the lower id comes
+    first. Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
+
+    Args:
+        records: of the whole training list.
+        num_classes: of the dataset, K.
+    """
+    counts = Counter(record.label for record in records)
+    by_frequency = sorted(range(num_classes), key=lambda label: (-counts[label], label))
+    return sorted(by_frequency[: (num_classes + 1) // 2])
+
+
+def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
+    """Ids, ascending, of the classes to train on.
+
+    Args:
+        dataset: whose training list tells the base classes.
+        classes: `data.classes`, all or base.
+        num_classes: of the dataset.
+    """
+    if classes == "all":
+        return list(range(num_classes))
+    return base_classes(read_list(f"lists/{dataset}/train.csv", num_classes), num_classes)
 
 
 def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
