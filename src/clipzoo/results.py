@@ -45,7 +45,6 @@ ZERO_SHOT_RESULTS = {
         "",
     ),
     "gain in zero-shot top-1 over the raw CLIP": ("gain", "", "gain_ci95"),
-    "zero-shot top-1, interpolated towers": ("interpolated_top1", "", "interpolated_ci95"),
 }
 # Kinetics-600's splits have classes of their own, so each is a dataset; the published number is
 # their mean. metric: key in each split's file
