@@ -14,13 +14,16 @@ def main() -> None:
     from clipzoo.data.lists import videos_sha256
     from clipzoo.distributed import rank, say, start, world_size
     from clipzoo.metrics import write_metrics
+    from clipzoo.plan import make_plan
     from clipzoo.runs import build_trainer, load_training_records
 
     params = load_params()
     device = start(params.runtime.device)
     records, num_all, dropped = load_training_records(params)
+    plan = make_plan(params, len(records), num_all)
     say(
-        f"train: {params.train.epochs} epochs of {len(records)} videos of {params.data.dataset} "
+        f"train: {plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs of "
+        f"{plan.num_clips} clips) of {len(records)} videos of {params.data.dataset} "
         f"({len({r.label for r in records})} classes; {len(dropped)} shorter than "
         f"{params.data.min_frames} frames dropped), {params.model.method} {params.model.arch} "
         f"head {params.model.head}, {params.train.precision}, {world_size()} x {device.type}"
