@@ -22,7 +22,8 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 
 repro: setup  ## run the pipeline (dvc repro) and print the results table
 	dvc repro
-	@cat RESULTS.md
+	@sed -n '/^## Runs/,/^## /{/^## [^R]/!p}' RESULTS.md
+	@echo 'RESULTS.md has every number of every run, and what was published.'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
 	python -m clipzoo use '$(RECIPE)'
