@@ -31,8 +31,9 @@ use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
 
+# At the tests' sizes a second thread costs more than it saves.
 test: setup  ## run the test suite (CPU, offline)
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest
 
 test-slow: setup  ## run the tests that take minutes
 	python -m pytest -m slow
