@@ -40,9 +40,9 @@ def kill_at_a_checkpoint(workspace) -> None:
     assert not (workspace.path / "models/model.safetensors").exists()
 
 
-def test_two_processes_killed_and_started_again_train_as_one_does(demo, copy_of_demo):
-    copy_of_demo.set(runtime__processes=2)
+def test_two_processes_go_on_where_one_was_killed(demo, copy_of_demo):
     kill_at_a_checkpoint(copy_of_demo)
+    copy_of_demo.set(runtime__processes=2)
     out = copy_of_demo.run("train")
     assert "2 x cpu" in out.splitlines()[0]
     assert "resuming after step" in out
