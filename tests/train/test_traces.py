@@ -1,0 +1,106 @@
+"""Training against golden traces, and against a plain loop that shares only the model with it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import tracing
+from torch import Tensor
+from torch.nn import functional
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden/traces.json").read_text())
+# Machines differ: fp32 by 1e-6 of a loss, bf16 by 1 %.
+TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
+MOVED_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def assert_equals_golden(case: str, found: dict) -> None:
+    precision = case.rpartition("-")[2]
+    assert found["losses"] == pytest.approx(GOLDEN[case]["losses"], rel=TOLERANCE[precision])
+    assert found["weights"] == pytest.approx(GOLDEN[case]["weights"], rel=1e-6)
+    assert found["moved"] == pytest.approx(GOLDEN[case]["moved"], rel=MOVED_TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("case", tracing.CASES)
+def test_one_process(case):
+    assert_equals_golden(case, tracing.trace(case, micro_batch=4))
+
+
+def test_two_processes(tmp_path):
+    """One torchrun for all cases: most of its time goes to imports."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        + [tracing.__file__],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    traces = json.loads(done.stdout.strip().splitlines()[-1])
+    for case in tracing.CASES:
+        assert_equals_golden(case, traces[case])
+
+
+@pytest.mark.parametrize("case", [case for case in tracing.CASES if case.endswith("fp32")])
+def test_a_plain_loop_gives_the_same_numbers(case):
+    trainer = tracing.make_trainer(case, micro_batch=4)
+    before = tracing.trained_parameters(trainer.model)
+    losses = plain_loop(trainer.model, trainer.clips, trainer.text, infonce="infonce" in case)
+    found = {"losses": losses, **tracing.sums(before, tracing.trained_parameters(trainer.model))}
+    assert_equals_golden(case, found)
+
+
+def plain_loop(model, clips, text, *, infonce: bool) -> list[float]:
+    """Five steps with torch alone: no micro-batches, no processes, no code of train/."""
+    clip = [p for n, p in model.named_parameters() if n.startswith(("visual.", "text.", "logit"))]
+    head = list(model.fusion_model.parameters())
+    groups = [{"params": clip, "peak": 3e-4}, {"params": head, "peak": 3e-3}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2)
+    losses = []
+    for step in range(5):
+        epoch, i = divmod(step, 3)
+        order = np.random.default_rng([1024, epoch]).permutation(10)
+        frames = torch.stack([clips.load(int(p), epoch) for p in order[4 * i : 4 * i + 4]])
+        labels = torch.tensor([p % 5 % 3 for p in order[4 * i : 4 * i + 4]])
+        features = functional.normalize(model.encode(pixels(frames)), dim=-1)
+        classes = model.text(text.token_ids[0]) if infonce else text.class_embeddings[0]
+        texts = classes[labels] if infonce else classes
+        logits = model.logit_scale.exp() * features @ texts.T
+        loss = symmetric_kl(logits, labels) if infonce else functional.cross_entropy(logits, labels)
+        progress = epoch + (1 / 3 if i >= 1 else 0)  # the schedule advances every second step
+        factor = progress if epoch < 1 else (math.cos(math.pi * (progress - 1)) + 1) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def pixels(frames: Tensor) -> Tensor:
+    """uint8 [B, T, 3, H, W] -> CLIP's input."""
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+    return (frames / 255 - mean) / std
+
+
+def symmetric_kl(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over entries of KL(softmax(10 * same class) || softmax(logits)), times the batch."""
+    targets = (10.0 * (labels[:, None] == labels)).softmax(dim=1)
+    entropy = (targets * targets.log()).mean()
+    crossed = [(targets * x.log_softmax(dim=1)).mean() for x in (logits, logits.T)]
+    return len(labels) * (entropy - (crossed[0] + crossed[1]) / 2)

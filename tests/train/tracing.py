@@ -1,0 +1,147 @@
+"""Five optimizer steps of a tiny run, whose numbers tests/golden/traces.json holds.
+
+Everything that feeds the numbers is a function of names and seeds and of integer arithmetic, so
+that only the arithmetic of training itself differs between machines. As a script (started by
+torchrun) it prints the traces of all cases as JSON.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from clipzoo import checkpoint
+from clipzoo.config import Params, load_params
+from clipzoo.data.dataset import TrainClips, ViewClips
+from clipzoo.data.lists import Record
+from clipzoo.data.store import VideoInfo
+from clipzoo.data.transforms import TrainTransform, ViewTransform
+from clipzoo.distributed import barrier, rank, start
+from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.parity.inputs import fill, noise
+from clipzoo.plan import make_plan
+from clipzoo.text import ClassText, tokenize
+from clipzoo.training import Trainer
+
+ROOT = Path(__file__).parent.parent.parent
+ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
+CLASS_NAMES = ["a dog", "a cat", "two red fish"]
+NUM_PICKED, NUM_ALL = 5, 12  # few-shot: 5 clips, shown twice an epoch
+NUM_STEPS = 5
+TRAIN = {
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
+    "lr": 3e-3,
+    "weight_decay": 0.2,
+    "update_every": 2,
+    "grad_clip": 0.5,
+    "val_every": 2,
+}
+CASES = {
+    f"{loss}-{precision}": {"loss": loss, "text_tower": tower, "precision": precision}
+    for loss, tower in (("ce", "frozen"), ("infonce", "trained"))
+    for precision in ("fp32", "bf16")
+}
+
+
+class NoiseStore:
+    """Videos of random pixels, in the place of a frame store."""
+
+    def __init__(self) -> None:
+        self.videos = {f"v{i}": VideoInfo(NUM_FRAMES, 48, 40, 0.0, i) for i in range(NUM_PICKED)}
+
+    def read(self, video_id: str, indices: Any) -> np.ndarray:
+        """uint8 [T, 40, 48, 3]: 10 x 12 random squares of 4 x 4 pixels a frame."""
+        rng = np.random.RandomState(int(video_id[1:]))
+        squares = rng.randint(0, 256, (NUM_FRAMES, 10, 12, 3)).astype(np.uint8)
+        return squares.repeat(4, axis=1).repeat(4, axis=2)[np.asarray(indices)]
+
+
+def case_params(case: str, micro_batch: int) -> Params:
+    params = load_params(ROOT / "params.yaml")
+    return dataclasses.replace(
+        params,
+        data=dataclasses.replace(params.data, shots=2),
+        model=dataclasses.replace(
+            params.model, head_layers=1, num_segments=NUM_SEGMENTS, input_px=INPUT_PX
+        ),
+        augment=dataclasses.replace(params.augment, short_side_px=36, grayscale=0.2),
+        train=dataclasses.replace(params.train, **TRAIN, **CASES[case]),
+        test=dataclasses.replace(params.test, short_side_px=36),
+        runtime=dataclasses.replace(params.runtime, micro_batch=micro_batch, workers=1),
+    )
+
+
+def make_trainer(case: str, micro_batch: int) -> Trainer:
+    """The run of a case, in the current folder."""
+    params = case_params(case, micro_batch)
+    clip = build_clip(ARCH, INPUT_PX)
+    fill(clip)
+    if rank() == 0:
+        save_clip(clip, checkpoint.CLIP_FILE, arch=ARCH, input_px=INPUT_PX, source="test")
+    barrier()
+    model, metadata = checkpoint.new_model(params)
+    fill(model)
+    torch.nn.init.constant_(model.logit_scale, math.log(10))
+    records = [Record(f"v{i}", NUM_FRAMES, i % len(CLASS_NAMES)) for i in range(NUM_PICKED)]
+    store, px, short = NoiseStore(), INPUT_PX, params.test.short_side_px
+    plan = make_plan(params, NUM_PICKED, NUM_ALL)
+    return Trainer(
+        params=params,
+        device=torch.device("cpu"),
+        model=model,
+        metadata=metadata,
+        clips=TrainClips(store, records, TrainTransform(px, params.augment), NUM_SEGMENTS, 7),
+        val_clips=ViewClips(
+            store, records, ViewTransform(px, short, 1), NUM_SEGMENTS, clips=1, dense=False
+        ),
+        text=class_text(),
+        plan=dataclasses.replace(plan, max_steps=NUM_STEPS),
+        state_dir=checkpoint.STATE_DIR / case,
+        live=None,
+    )
+
+
+def class_text() -> ClassText:
+    token_ids = tokenize(ARCH, CLASS_NAMES, 12)[None]
+    embeddings = functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1)
+    return ClassText(token_ids=token_ids, class_embeddings=embeddings, class_names=CLASS_NAMES)
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of every parameter that training changes."""
+    named = model.named_parameters()
+    return {name: p.detach().double().clone() for name, p in named if p.requires_grad}
+
+
+def sums(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Sum of the weights' absolute values, and of how far they moved."""
+    moved = sum(float((after[name] - before[name]).abs().sum()) for name in before)
+    return {"weights": sum(float(p.abs().sum()) for p in after.values()), "moved": moved}
+
+
+def trace(case: str, micro_batch: int) -> dict[str, Any]:
+    """The losses of the five steps, and sums of the weights after them."""
+    trainer = make_trainer(case, micro_batch)
+    before = trained_parameters(trainer.model)
+    trainer.run()
+    losses = [row["loss"] for row in trainer.history]
+    return {"losses": losses, **sums(before, trained_parameters(trainer.model))}
+
+
+def main() -> None:
+    start("cpu")
+    torch.set_num_threads(1)
+    traces = {case: trace(case, micro_batch=4) for case in CASES}
+    if rank() == 0:
+        print(json.dumps(traces))
+
+
+if __name__ == "__main__":
+    main()
