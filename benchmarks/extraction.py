@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from workspace import DATASET, inside, params_for, render
 
-from clipzoo.data.decoding import jpeg_command
-from clipzoo.data.extraction import extract
-from clipzoo.data.manifest import read_manifest
-from clipzoo.data.scanning import scan
+from clipzoo.commands.scan import scan
+from clipzoo.frames.decoding import jpeg_command
+from clipzoo.frames.extraction import extract
+from clipzoo.frames.manifest import read_manifest
 
 SIZE = "340x256"
 COPIES = 8

@@ -21,17 +21,17 @@ import torch
 from PIL import Image
 from workspace import NUM_FRAMES, NUM_VIDEOS, extracted, unpacked
 
-from clipzoo.config import AugmentConfig
-from clipzoo.data.dataset import TrainClips, ViewClips, load_batches
-from clipzoo.data.lists import Record
-from clipzoo.data.sampling import sample_train, sample_val
-from clipzoo.data.transforms import (
+from clipzoo.clips.clips import TrainClips, ViewClips, load_batches
+from clipzoo.clips.sampling import sample_train, sample_val
+from clipzoo.clips.transforms import (
     CLIP_MEAN,
     CLIP_STD,
     TrainTransform,
     ViewTransform,
     random_area_crop,
 )
+from clipzoo.config import AugmentConfig
+from clipzoo.data.records import Record
 
 NUM_SEGMENTS, INPUT_PX, SHORT_SIDE_PX = 8, 224, 256
 CLIPS_PER_ROUND = 40

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from clipzoo.commands.scan import scan
 from clipzoo.config import Params, load_params
-from clipzoo.data.extraction import extract
-from clipzoo.data.ffmpeg import ffmpeg_path
-from clipzoo.data.scanning import scan
 from clipzoo.data.store import Store, open_store
+from clipzoo.frames.extraction import extract
+from clipzoo.frames.ffmpeg import ffmpeg_path
 
 ROOT = Path(__file__).parents[1]
 NUM_VIDEOS, NUM_FRAMES = 6, 280

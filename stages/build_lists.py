@@ -2,11 +2,11 @@
 
 import argparse
 
+from clipzoo.annotations.joining import LISTS_DIR, build_lists
 from clipzoo.config import load_params
-from clipzoo.data.joining import LISTS_DIR, build_lists
-from clipzoo.data.lists import SHOWN
+from clipzoo.data.records import SHOWN
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
-from clipzoo.launch import run_stage
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

@@ -4,12 +4,12 @@ import dataclasses
 import json
 import sys
 
-from clipzoo.classifiers import random_classifier
 from clipzoo.config import load_params
-from clipzoo.data.lists import read_labels
-from clipzoo.launch import run_stage
+from clipzoo.data.records import read_labels
+from clipzoo.models.classifiers import random_classifier
 from clipzoo.models.clip import CLIP_FILE, file_sha256, load_clip
-from clipzoo.text import class_text_path, embed_class_names, save_class_text
+from clipzoo.models.text import class_text_path, embed_class_names, save_class_text
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import argparse
 
 from clipzoo.config import ConfigError, load_params
-from clipzoo.data.extraction import extract, plan_shards
 from clipzoo.data.spec import load_spec, raw_root
 from clipzoo.data.store import FRAMES_DIR
-from clipzoo.launch import run_stage
+from clipzoo.frames.extraction import extract, plan_shards
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from clipzoo.config import load_params
 from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
-from clipzoo.launch import run_stage
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

@@ -4,8 +4,7 @@ import torch
 
 from clipzoo.config import Params, load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
-from clipzoo.launch import run_stage
-from clipzoo.metrics import write_metrics
+from clipzoo.evaluate.metrics import write_metrics
 from clipzoo.models.clip import (
     CLIP_FILE,
     build_clip,
@@ -15,6 +14,7 @@ from clipzoo.models.clip import (
     uses_quick_gelu,
 )
 from clipzoo.models.weights import load_weights
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """report: every metrics file beside what was published -> RESULTS.md and zoo.csv."""
 
 from clipzoo.config import load_params
-from clipzoo.launch import run_stage
-from clipzoo.report import RESULTS_FILE, ZOO_FILE, results_table, write_report
-from clipzoo.results import read_metrics
+from clipzoo.report.results import read_metrics
+from clipzoo.report.tables import RESULTS_FILE, ZOO_FILE, results_table, write_report
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

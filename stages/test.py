@@ -1,23 +1,24 @@
 """test: encode every validation video under its views, keep what scores it, measure (torchrun)."""
 
-from clipzoo.launch import run_stage
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
     # Imported here: torchrun's own process runs this file too and needs none of it.
     from functools import partial
 
-    from clipzoo import inference, predictions
-    from clipzoo.checkpoint import MODEL_FILE, load_classifier, load_model
+    from clipzoo.clips import encoding as inference
     from clipzoo.config import load_params, write_settings
-    from clipzoo.data.lists import read_list, training_classes
-    from clipzoo.distributed import say, start, world_size
-    from clipzoo.interpolation import VAL_CURVE, accuracy_curve, write_curve
-    from clipzoo.metrics import write_metrics
+    from clipzoo.data.records import read_list, training_classes
+    from clipzoo.evaluate import predictions
+    from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
+    from clipzoo.evaluate.metrics import write_metrics
+    from clipzoo.evaluate.plots import plot_test
+    from clipzoo.evaluate.protocols import describe_views, evaluate_base_to_novel, evaluate_test
+    from clipzoo.methods.checkpoint import MODEL_FILE, load_classifier, load_model
     from clipzoo.models.clip import file_sha256
-    from clipzoo.plots import plot_test
-    from clipzoo.protocols import describe_views, evaluate_base_to_novel, evaluate_test
-    from clipzoo.text import class_embeddings, load_class_text
+    from clipzoo.models.text import class_embeddings, load_class_text
+    from clipzoo.runtime.distributed import say, start, world_size
 
     params = load_params()
     device = start(params.runtime.device)

@@ -1,6 +1,6 @@
 """train: records and class embeddings -> models/model.safetensors (torchrun, DDP)."""
 
-from clipzoo.launch import run_stage
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
@@ -9,13 +9,13 @@ def main() -> None:
 
     from dvclive.live import Live
 
-    from clipzoo.checkpoint import MODEL_FILE
     from clipzoo.config import load_params
-    from clipzoo.data.lists import videos_sha256
-    from clipzoo.distributed import rank, say, start, world_size
-    from clipzoo.metrics import write_metrics
-    from clipzoo.plan import make_plan
-    from clipzoo.runs import build_trainer, load_training_records
+    from clipzoo.data.records import videos_sha256
+    from clipzoo.evaluate.metrics import write_metrics
+    from clipzoo.methods.checkpoint import MODEL_FILE
+    from clipzoo.runtime.distributed import rank, say, start, world_size
+    from clipzoo.train.plan import make_plan
+    from clipzoo.train.setup import build_trainer, load_training_records
 
     params = load_params()
     device = start(params.runtime.device)

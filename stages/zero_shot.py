@@ -1,6 +1,6 @@
 """zero_shot DATASET: encode an unseen dataset once, measure every protocol (torchrun)."""
 
-from clipzoo.launch import run_stage
+from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
@@ -9,15 +9,16 @@ def main() -> None:
     from functools import partial
     from pathlib import Path
 
-    from clipzoo import inference, predictions
-    from clipzoo.checkpoint import MODEL_FILE, load_model, raw_model
+    from clipzoo.clips import encoding as inference
     from clipzoo.config import load_params, write_settings
-    from clipzoo.distributed import say, start, world_size
-    from clipzoo.interpolation import accuracy_curve, describe_choice
-    from clipzoo.metrics import write_metrics
+    from clipzoo.evaluate import predictions
+    from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
+    from clipzoo.evaluate.metrics import write_metrics
+    from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
+    from clipzoo.methods.checkpoint import MODEL_FILE, load_model, raw_model
     from clipzoo.models.clip import CLIP_FILE, file_sha256
-    from clipzoo.protocols import compare_zero_shot, describe_views
-    from clipzoo.text import class_embeddings, load_class_text
+    from clipzoo.models.text import class_embeddings, load_class_text
+    from clipzoo.runtime.distributed import say, start, world_size
 
     params, dataset = load_params(), sys.argv[1]
     device = start(params.runtime.device)

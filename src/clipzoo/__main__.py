@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from clipzoo import zoo
-from clipzoo.check import check_command
-from clipzoo.data.scanning import ScanSummary, scan
-from clipzoo.list_commands import add_list_commands
+from clipzoo.commands import recipes as zoo
+from clipzoo.commands.check import check_command
+from clipzoo.commands.lists import add_list_commands
+from clipzoo.commands.scan import ScanSummary, scan
 
 
 def main() -> None:

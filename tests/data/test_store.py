@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import make_video, run_ffmpeg
 from pyarrow import parquet
 
-from clipzoo.data.extraction import extract
-from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.clips.transforms import decode
+from clipzoo.commands.scan import scan
 from clipzoo.data.index import StoreError, index_path, read_index
-from clipzoo.data.scanning import scan
 from clipzoo.data.store import open_store
-from clipzoo.data.transforms import decode
 from clipzoo.data.video import resampled
+from clipzoo.frames.extraction import extract
+from clipzoo.frames.ffmpeg import ffmpeg_path
+from videos import make_video, run_ffmpeg
 
 JPEG_ERROR = 4.0
 """Mean absolute difference (of 255) between two readers; neighbouring frames differ by over 5."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from clipzoo.recipes import recipe_names, recipe_settings
+from clipzoo.report.recipes import recipe_names, recipe_settings
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -8,8 +8,8 @@ import pytest
 from shrinking import ROOT, different_twins, shrunken
 
 from clipzoo.config import load_params
-from clipzoo.data.lists import SPLIT_COLUMNS, read_list, write_csv
-from clipzoo.recipes import recipe_settings
+from clipzoo.data.records import SPLIT_COLUMNS, read_list, write_csv
+from clipzoo.report.recipes import recipe_settings
 
 QUICK = {
     "ablation-lda-classifier",

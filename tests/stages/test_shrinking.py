@@ -4,7 +4,7 @@ import pytest
 from shrinking import ROOT, different_twins, shrunken
 
 from clipzoo.config import Params, build
-from clipzoo.recipes import NO_RUNTIME, recipe_names, recipe_settings
+from clipzoo.report.recipes import NO_RUNTIME, recipe_names, recipe_settings
 
 # What a twin keeps of its recipe.
 KEPT = (

@@ -17,6 +17,7 @@ from torch.nn import functional
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden/traces.json").read_text())
 # Machines differ: fp32 by 1e-6 of a loss, bf16 by 1 %.
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 MOVED_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 
 
@@ -40,8 +41,7 @@ def test_one_process(case):
 def test_two_processes(tmp_path):
     """One torchrun for all cases: most of its time goes to imports."""
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [tracing.__file__],
+        [*TORCHRUN, tracing.__file__],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from clipzoo import checkpoint
+from clipzoo.clips.clips import TrainClips, ViewClips
+from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import Params, load_params
-from clipzoo.data.dataset import TrainClips, ViewClips
-from clipzoo.data.lists import Record
+from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
-from clipzoo.data.transforms import TrainTransform, ViewTransform
-from clipzoo.distributed import barrier, rank, start
+from clipzoo.methods import checkpoint
 from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.models.text import ClassText, tokenize
 from clipzoo.parity.inputs import fill, noise
-from clipzoo.plan import make_plan
-from clipzoo.text import ClassText, tokenize
-from clipzoo.training import Trainer
+from clipzoo.runtime.distributed import barrier, rank, start
+from clipzoo.train.loop import Trainer
+from clipzoo.train.plan import make_plan
 
 ROOT = Path(__file__).parent.parent.parent
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9

@@ -21,7 +21,7 @@ class DatasetSpec:
     about: str
     """What it is and where users get it."""
     format: Literal["activitynet", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"]
-    """Of its annotation files: a key of `clipzoo.data.formats.PARSERS`."""
+    """Of its annotation files: a key of `clipzoo.annotations.formats.PARSERS`."""
     class_names: str = ""
     """Committed label file (src/clipzoo/reference/labels/<name>.csv) that names and numbers the
     classes; '' = as in the annotation files. A labels.csv beside them goes first."""

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from clipzoo.config import ConfigError, DemoConfig
-from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
+from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CODECS = {
     "mp4": "-c:v libx264 -preset veryfast -crf 24",

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipzoo.clips.transforms import normalise
 from clipzoo.config import DemoConfig
-from clipzoo.data.transforms import normalise
 from clipzoo.demo.world import ALL_CLASSES, render, sample_still
 from clipzoo.models.clip import build_clip, encode_images, num_parameters, open_clip_name
-from clipzoo.progress import progress_bar
-from clipzoo.text import tokenize
+from clipzoo.models.text import tokenize
+from clipzoo.runtime.progress import progress_bar
 
 MAX_STILLS = 16384
 """Different training stills; longer runs see them again, mirrored at random."""

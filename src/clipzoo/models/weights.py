@@ -17,7 +17,7 @@ from torch import nn
 
 from clipzoo.models.archives import named_tensors, read_file
 from clipzoo.models.clip import WeightsError, build_clip, load_strictly, open_clip_name
-from clipzoo.models.released import is_openai
+from clipzoo.models.openai import is_openai
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 PROBE_SECONDS = 8

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from clipzoo.data import sampling, transforms
-from clipzoo.optim import schedule_factor
+from clipzoo.clips import sampling, transforms
 from clipzoo.parity.inputs import Case
+from clipzoo.train.optim import schedule_factor
 
 
 def sample_indices(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo import metrics, protocols, scores
+from clipzoo.evaluate import metrics, protocols
+from clipzoo.methods.parts import similarity as scores
 from clipzoo.parity.inputs import Case, draw_labels, noise
 
 

@@ -5,7 +5,7 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from clipzoo.models.text4vis import Text4Vis
+from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.parity.inputs import Case, fill, noise, parameter
 
 

@@ -1,0 +1,104 @@
+"""What official annotation files say, whatever their format (`clipzoo.annotations.formats`)."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipzoo.data.records import ListError
+from clipzoo.data.spec import DatasetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotated video, or one segment of it."""
+
+    where: str
+    """`file:line`, `file: key`, or the dataset's folder."""
+    video_id: str
+    """As the annotation has it, without extension; perhaps without its folder."""
+    label: int
+    """Position in `Annotations.class_names`."""
+    segment: tuple[float, float] | None = None
+    """Start and end (seconds); None = the whole video."""
+
+
+@dataclass
+class Annotations:
+    """What a dataset's annotation files say."""
+
+    class_names: list[str]
+    numbered: bool = False
+    """The files number the classes themselves, so that other names may be given by position."""
+    train: list[Annotation] = field(default_factory=list)
+    val: list[Annotation] = field(default_factory=list)
+    whole: list[Annotation] = field(default_factory=list)
+    """Every video of the dataset, whole, where that is not train + val; else empty."""
+    splits: dict[int, list[Annotation]] = field(default_factory=dict)
+    """Test videos of each official split; empty where there is one split."""
+    faults: list[str] = field(default_factory=list)
+    """Every line that is wrong: `file:line: what was found; what is allowed`."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out on purpose."""
+
+    def parts(self) -> list[list[Annotation]]:
+        """All lists of annotations."""
+        return [self.train, self.val, self.whole, *self.splits.values()]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a parser may look at."""
+
+    folder: Path
+    """data/annotations/<dataset>."""
+    spec: DatasetSpec
+    split: int
+    """Official split, from 1."""
+    seed: int
+    video_ids: Sequence[str]
+    """Of all videos in the manifest, for formats where the folders are the annotation."""
+    trained_on: bool
+    """Whether the run trains on the dataset (or only evaluates on it)."""
+
+
+def without_extension(path: str) -> str:
+    """Path without the extension of a video or image file name."""
+    return re.sub(r"\.[A-Za-z0-9]{2,4}$", "", path)
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(`file:line`, text) of the lines that are not empty; ListError if it cannot be read."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.strip()
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file as a whole; ListError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(f"{path}: cannot be read ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; ListError if the file is none."""
+    try:
+        value = json.loads(read_text(path))
+    except ValueError as error:  # ListError is one, too
+        raise ListError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ListError(f"{path}: found a {type(value).__name__}; allowed: an object of videos")
+    return value
+
+
+def read_segment(value: object) -> tuple[float, float] | None:
+    """[start, end] in seconds with 0 <= start < end, else None."""
+    if isinstance(value, list) and len(value) == 2:
+        start, end = (float(x) if isinstance(x, (int, float)) else -1.0 for x in value)
+        if 0 <= start < end < float("inf"):
+            return start, end
+    return None

@@ -1,0 +1,124 @@
+"""Which names, and so which ids, the classes of a dataset have.
+
+The committed label files (src/clipzoo/reference/labels/) hold names and ids as the methods used
+them. Official annotation files write the same classes otherwise (`brush_hair`, `ApplyEyeMakeup`),
+so classes are matched by their letters and digits alone, whatever the case.
+"""
+
+import difflib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from clipzoo.annotations.annotation import Annotation, Annotations
+from clipzoo.config import ConfigError, Params
+from clipzoo.data.records import ListError, raise_all, read_labels
+from clipzoo.data.spec import DatasetSpec
+
+LABEL_DIR = Path(__file__).parents[1] / "reference" / "labels"
+
+
+def label_file(name: str) -> Path:
+    """The committed label file of that name.
+
+    Raises:
+        ConfigError: there is none; the message lists those there are.
+    """
+    path = LABEL_DIR / f"{name}.csv"
+    known = sorted(p.stem for p in LABEL_DIR.glob("*.csv"))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ConfigError(f"class_names: found {name!r}{hint}; allowed: {', '.join(known)}")
+    return path
+
+
+def class_key(name: str) -> str:
+    """What two spellings of one class share.
+
+    Example: `brush_hair`, `BrushHair` and `brush hair` all give `brushhair`.
+    """
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def name_classes(
+    annotations: Annotations, params: Params, dataset: str, spec: DatasetSpec, folder: Path
+) -> None:
+    """Give the classes the chosen names and ids, in place.
+
+    The names are those of `data.class_names` (for data.dataset), else of labels.csv beside the
+    annotation files, else of the dataset's own `class_names`, else as in the annotation files.
+
+    Args:
+        annotations: with labels that are positions in their own `class_names`.
+        params: of the run.
+        dataset: whose they are.
+        spec: of the dataset; with `only_listed_classes`, videos of other classes are left out.
+        folder: data/annotations/<dataset>.
+
+    Raises:
+        ListError: lists the classes that did not match, on both sides.
+        ConfigError: no label file of the chosen name.
+    """
+    own = folder / "labels.csv"
+    chosen = params.data.class_names if dataset == params.data.dataset else ""
+    if not chosen and own.exists():
+        names = read_labels(own)
+        if not annotations.numbered:
+            _match(annotations, names, own, spec.only_listed_classes)
+        elif annotations.class_names and len(names) != len(annotations.class_names):
+            found = len(annotations.class_names)
+            raise ListError(f"{own}: has {len(names)} classes; the annotation files have {found}")
+        else:
+            _number(annotations, names, own)
+    elif chosen or spec.class_names:
+        path = label_file(chosen or spec.class_names)
+        if annotations.numbered and not annotations.class_names:
+            _number(annotations, read_labels(path), path)
+        else:
+            _match(annotations, read_labels(path), path, spec.only_listed_classes)
+    elif not annotations.class_names:
+        raise ListError(
+            f"{own}: no such file; lists of numbers need it, or data.class_names, or class_names "
+            f"in datasets/{dataset}.yaml"
+        )
+
+
+def _number(annotations: Annotations, names: list[str], path: Path) -> None:
+    """Take the names by position."""
+    faults = [
+        f"{a.where}: found label {a.label}; {path} has 0 to {len(names) - 1}"
+        for part in annotations.parts()
+        for a in part
+        if a.label >= len(names)
+    ]
+    raise_all(f"{len(faults)} labels without a name", faults)
+    annotations.class_names = names
+
+
+def _match(annotations: Annotations, names: list[str], path: Path, only_listed: bool) -> None:
+    """Number the classes as `names` does, matching by `class_key`."""
+    ids = {class_key(name): i for i, name in enumerate(names)}
+    if len(ids) != len(names):
+        keys = Counter(map(class_key, names))
+        twice = [name for name in names if keys[class_key(name)] > 1]
+        raise ListError(f"{path}: names that differ in case or signs alone: {', '.join(twice)}")
+    new = [ids.get(class_key(name), -1) for name in annotations.class_names]
+    unlisted = [name for name, i in zip(annotations.class_names, new, strict=True) if i < 0]
+    absent = [name for i, name in enumerate(names) if i not in new]
+    faults = [f"{path} has {name!r}, which no annotation file names" for name in absent]
+    if not only_listed:
+        faults += [f"the annotation files have {name!r}, which {path} lacks" for name in unlisted]
+    raise_all(f"{len(faults)} classes do not match", faults)
+    if unlisted:
+        count = sum(new[a.label] < 0 for part in (annotations.train, annotations.val) for a in part)
+        annotations.notes.append(
+            f"left out: {count} videos of {len(unlisted)} classes that {path.name} does not have"
+        )
+    for part in annotations.parts():
+        part[:] = [_numbered(a, new[a.label]) for a in part if new[a.label] >= 0]
+    annotations.class_names = names
+
+
+def _numbered(annotation: Annotation, label: int) -> Annotation:
+    return replace(annotation, label=label)

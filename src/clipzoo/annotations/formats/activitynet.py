@@ -1,0 +1,91 @@
+"""ActivityNet 1.3: one json file with the labelled segments of every video."""
+
+from pathlib import Path
+from typing import Any
+
+from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
+from clipzoo.data.records import ListError
+
+SUBSETS = ("training", "validation", "testing")
+
+
+def parse_activitynet(source: Source) -> Annotations:
+    """activity_net.v1-3.min.json: `{"database": {id: {"subset", "annotations": [...]}}}`.
+
+    Training is on the trimmed instances of the training subset, a record for each (label, segment);
+    validation is on whole videos; `whole` has the whole videos of both. A whole video has the label
+    of its first instance. The testing subset has no labels and is left out. Class ids are the
+    alphabetical order of all labels.
+    """
+    path = _find(source.folder)
+    database = read_json(path).get("database")
+    if not isinstance(database, dict):
+        raise ListError(f"{path}: has no 'database'; allowed: the json of ActivityNet 1.3")
+    result, videos = Annotations([]), {subset: [] for subset in SUBSETS}
+    for video_id, entry in database.items():
+        subset = entry.get("subset") if isinstance(entry, dict) else None
+        if subset not in videos:
+            found = f"subset {subset!r}"
+            result.faults.append(f"{path}: {video_id!r}: {found}; allowed: {', '.join(SUBSETS)}")
+        elif subset != "testing":
+            instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
+            if instances:
+                videos[subset].append((video_id, instances))
+        else:
+            videos[subset].append((video_id, []))
+    labelled = [*videos["training"], *videos["validation"]]
+    result.class_names = sorted({label for _, found in labelled for _, label, _ in found})
+    number = {name: i for i, name in enumerate(result.class_names)}
+    for video_id, found in videos["training"]:
+        result.train += [Annotation(w, video_id, number[name], s) for w, name, s in found]
+    result.whole = [
+        Annotation(f"{path}: {video_id!r}", video_id, number[found[0][1]])
+        for video_id, found in labelled
+    ]
+    result.val = result.whole[len(videos["training"]) :]
+    result.notes = _notes(labelled, len(videos["testing"]))
+    return result
+
+
+Instance = tuple[str, str, tuple[float, float]]
+"""Where, label, segment in seconds."""
+
+
+def _find(folder: Path) -> Path:
+    found = sorted(folder.glob("activity_net*.json"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ListError(f"{folder}: found {names}; allowed: one activity_net.v1-3.min.json")
+    return found[0]
+
+
+def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Instance]:
+    """Labelled segments of one video, in the order of the file."""
+    told = entry.get("annotations")
+    if not isinstance(told, list) or not told:
+        faults.append(f"{where}: has no annotations; allowed: a list of labels and segments")
+        return []
+    result = []
+    for position, one in enumerate(told):
+        here = f"{where}, annotation {position}"
+        label = one.get("label") if isinstance(one, dict) else None
+        segment = read_segment(one.get("segment")) if isinstance(one, dict) else None
+        if not isinstance(label, str) or not label.strip() or segment is None:
+            allowed = '{"label": NAME, "segment": [START, END]} in seconds'
+            faults.append(f"{here}: found {str(one)[:100]}; allowed: {allowed}")
+        else:
+            result.append((here, label, segment))
+    return result
+
+
+def _notes(labelled: list[tuple[str, list[Instance]]], num_testing: int) -> list[str]:
+    several = [v for v, found in labelled if len({label for _, label, _ in found}) > 1]
+    notes = []
+    if several:
+        notes.append(
+            f"{len(several)} videos have instances of several classes ({', '.join(several[:3])}"
+            f"{', ...' if several[3:] else ''}); as whole videos they count for the first"
+        )
+    if num_testing:
+        notes.append(f"left out: {num_testing} videos of the testing subset, which has no labels")
+    return notes

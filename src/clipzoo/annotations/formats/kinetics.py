@@ -1,0 +1,82 @@
+"""Kinetics-400, -600 and -700: csv files, or the json files of some releases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
+from clipzoo.data.records import ListError, read_rows
+
+COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+TRAIN_FILES = ("train.csv", "train.json")
+VAL_FILES = ("val.csv", "validate.csv", "val.json", "validate.json")
+TEST_FILES = ("test.csv", "test.json")
+
+Row = tuple[str, str, str]
+"""`file:line`, label, video id."""
+
+
+def parse_kinetics(source: Source) -> Annotations:
+    """train.csv, and val.csv, validate.csv or (alone, or for `evaluate_on: test`) test.csv.
+
+    The columns are label, youtube_id, time_start, time_end, split. The json files of the same names
+    are `{youtube_id: {"annotations": {"label": ..., "segment": [start, end]}, ...}}`. Videos are
+    named `<youtube_id>_<start>_<end>` with six digits for the times (seconds), in folders of their
+    class or not. A dataset that is only evaluated on needs no train.csv. Class ids are the
+    alphabetical order of all labels.
+    """
+    val_files = TEST_FILES if source.spec.evaluate_on == "test" else (*VAL_FILES, *TEST_FILES)
+    result = Annotations([])
+    paths = {"val": _first(source.folder, val_files)}
+    if not source.spec.evaluation_only:
+        paths["train"] = _first(source.folder, TRAIN_FILES)
+    rows: dict[str, list[Row]] = {"train": [], "val": []}
+    for kind, path in paths.items():
+        if path is not None:
+            read = _read_json if path.suffix == ".json" else _read_csv
+            rows[kind] = list(read(path, result.faults))
+        elif kind == "val" or source.trained_on:
+            wanted = TRAIN_FILES if kind == "train" else val_files
+            raise ListError(f"{source.folder}: has no {' or '.join(wanted)}")
+    result.class_names = sorted({label for part in rows.values() for _, label, _ in part})
+    number = {name: i for i, name in enumerate(result.class_names)}
+    result.train = [Annotation(where, id_, number[label]) for where, label, id_ in rows["train"]]
+    result.val = [Annotation(where, id_, number[label]) for where, label, id_ in rows["val"]]
+    return result
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((path for name in names if (path := folder / name).exists()), None)
+
+
+def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
+    for line, label, youtube_id, start, end, *_ in read_rows(path, COLUMNS, ("is_cc",)):
+        where = f"{path}:{line}"
+        if not (start.isdecimal() and end.isdecimal()) or int(end) <= int(start):
+            found = f"time_start {start!r}, time_end {end!r}"
+            faults.append(f"{where}: found {found}; allowed: seconds, start before end")
+        else:
+            yield where, label, _video_id(youtube_id, int(start), int(end))
+
+
+def _read_json(path: Path, faults: list[str]) -> Iterator[Row]:
+    for youtube_id, entry in read_json(path).items():
+        where, found = f"{path}: {youtube_id!r}", _label_and_segment(entry)
+        if found is None:
+            allowed = '{"annotations": {"label": NAME, "segment": [START, END]}, ...}'
+            faults.append(f"{where}: found {str(entry)[:100]}; allowed: {allowed}")
+        else:
+            label, (start, end) = found
+            yield where, label, _video_id(youtube_id, round(start), round(end))
+
+
+def _label_and_segment(entry: Any) -> tuple[str, tuple[float, float]] | None:
+    told = entry.get("annotations") if isinstance(entry, dict) else None
+    if not isinstance(told, dict) or not isinstance(told.get("label"), str):
+        return None
+    segment = read_segment(told.get("segment"))
+    return (told["label"], segment) if segment and told["label"].strip() else None
+
+
+def _video_id(youtube_id: str, start: int, end: int) -> str:
+    return f"{youtube_id}_{start:06d}_{end:06d}"

@@ -1,0 +1,85 @@
+"""UCF101: classInd.txt and one pair of lists for each of three splits."""
+
+import re
+from pathlib import Path
+
+from clipzoo.annotations.annotation import (
+    Annotation,
+    Annotations,
+    Source,
+    read_lines,
+    without_extension,
+)
+from clipzoo.data.records import ListError
+
+
+def parse_ucf101(source: Source) -> Annotations:
+    """classInd.txt (`1 ApplyEyeMakeup`), trainlist0N.txt (`class/video.avi 1`), testlist0N.txt.
+
+    Class ids are those of classInd.txt less 1.
+    """
+    lists = {}
+    for kind in ("train", "test"):
+        lists[kind] = source.folder / f"{kind}list{source.split:02d}.txt"
+        if not lists[kind].exists():
+            have = sorted(path.name for path in source.folder.glob(f"{kind}list*.txt"))
+            raise ListError(f"{lists[kind]}: no such file (data.split); there are: {have}")
+    folders, faults = _read_classes(source.folder / "classInd.txt")
+    result = Annotations(list(folders), numbered=True, faults=faults)
+    result.train = _read_split(lists["train"], folders, faults, numbered=True)
+    result.val = _read_split(lists["test"], folders, faults)
+    result.splits = _read_splits(source.folder, folders, faults)
+    result.faults = list(dict.fromkeys(faults))  # the chosen test list is read twice
+    return result
+
+
+def _read_classes(path: Path) -> tuple[dict[str, int], list[str]]:
+    """classInd.txt as {name: id from 0}, and its faults."""
+    folders: dict[str, int] = {}
+    faults = []
+    for where, line in read_lines(path):
+        number, _, name = line.partition(" ")
+        if number != str(len(folders) + 1) or not name.strip() or name.strip() in folders:
+            allowed = f"'{len(folders) + 1} NAME' with a new name"
+            faults.append(f"{where}: found {line!r}; allowed: {allowed}")
+        folders[name.strip()] = len(folders)
+    return folders, faults
+
+
+def _read_splits(
+    folder: Path, folders: dict[str, int], faults: list[str]
+) -> dict[int, list[Annotation]]:
+    """Test lists of all splits whose file is there, where there are two or more."""
+    paths = {}
+    for path in sorted(folder.glob("testlist*.txt")):
+        match = re.fullmatch(r"testlist(\d+)\.txt", path.name)
+        if match:
+            paths[int(match[1])] = path
+    if len(paths) < 2:
+        return {}
+    return {split: _read_split(path, folders, faults) for split, path in paths.items()}
+
+
+def _read_split(
+    path: Path, folders: dict[str, int], faults: list[str], numbered: bool = False
+) -> list[Annotation]:
+    """`class/video.avi`, in train lists with the class's number behind."""
+    result = []
+    for where, line in read_lines(path):
+        video, number = line, None
+        if numbered:
+            video, _, number = line.rpartition(" ")
+        if not video.strip() or "/" not in video:
+            allowed = "CLASS/VIDEO.avi, in train lists a number"
+            faults.append(f"{where}: found {video!r}; allowed: {allowed}")
+            continue
+        name = video.strip().split("/")[0]
+        label = folders.get(name)
+        if label is None:
+            faults.append(f"{where}: class {name!r} is not in classInd.txt")
+        elif number is not None and number != str(label + 1):
+            text = f"found label {number!r}; classInd.txt has {label + 1} for {name}"
+            faults.append(f"{where}: {text}")
+        else:
+            result.append(Annotation(where, without_extension(video.strip()), label))
+    return result

@@ -1,0 +1,245 @@
+"""Annotations + index of frames -> lists/<dataset>/; every annotated video is accounted for."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipzoo.annotations.annotation import Annotation, Annotations, Source
+from clipzoo.annotations.class_names import name_classes
+from clipzoo.annotations.formats import PARSERS
+from clipzoo.annotations.matching import Finder, Stored
+from clipzoo.config import SHOTS, Params
+from clipzoo.data.index import index_path, read_failures, read_index
+from clipzoo.data.records import (
+    MISSING_COLUMNS,
+    SPLIT_COLUMNS,
+    ListError,
+    Record,
+    check_video_id,
+    pick_shots,
+    raise_all,
+    write_csv,
+    write_labels,
+    write_list,
+)
+from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
+
+LISTS_DIR = Path("lists")
+STATE_DIR = Path(".state/build_lists")
+
+
+@dataclass(frozen=True)
+class ListSummary:
+    """What build_lists found."""
+
+    num_classes: int
+    num_train: int
+    num_val: int
+    missing: list[list[str]]
+    """[video_id, set, reason] of annotated videos that have no frames."""
+    notes: list[str]
+    """What a person should know, but is no error."""
+
+
+def build_lists(params: Params, dataset: str) -> ListSummary:
+    """Write train.csv, val.csv, labels.csv, train_Nshot.csv and, where any, the lists below.
+
+    whole.csv has all videos, whole, of a dataset where that is not train + val; splits.csv the test
+    videos of several official splits; missing.csv what is annotated and not stored. There is no
+    train.csv for a dataset without a training split. Few-shot picks are made among the videos with
+    at least `data.min_frames` frames; a list is left out where a class has too few.
+
+    Raises:
+        ListError: lists every bad annotation line, every duplicate and empty class, every class
+            name and number of videos that is not the expected one, or the annotated videos without
+            frames, unless there are 0 or `data.allow_missing` of them.
+        ConfigError, StoreError: the dataset's file or the index cannot be read.
+    """
+    spec = load_spec(dataset)
+    stored, failures = _read_stored(dataset)
+    trained_on = dataset == params.data.dataset and not spec.evaluation_only
+    annotations = _annotations(params, dataset, spec, sorted([*stored, *failures]), trained_on)
+    missing: dict[str, list[str]] = {}
+    find = Finder(stored, failures, spec)
+    records = {
+        kind: find.records(getattr(annotations, kind), kind, missing)
+        for kind in ("val", "train", "whole")  # a missing video is told by the first it is in
+    }
+    splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
+    total = len({a.video_id for part in annotations.parts() for a in part})
+    _check_missing(list(missing.values()), params.data.allow_missing, dataset, total)
+    directory = LISTS_DIR / dataset
+    write_labels(annotations.class_names, directory / "labels.csv")
+    write_list(records["val"], directory / "val.csv")
+    notes = annotations.notes + _write_train(records["train"], directory, params)
+    _write_others(records["whole"], splits, list(missing.values()), directory)
+    if find.num_merged:
+        notes.append(f"{find.num_merged} segments have the frames of another one and count once")
+    notes += _describe(annotations, records["whole"], splits)
+    num_train, num_val = len(records["train"]), len(records["val"])
+    if spec.num_classes and (spec.num_train or spec.num_val):
+        notes.append(f"the annotation files have the numbers that datasets/{dataset}.yaml expects")
+    num_classes = len(annotations.class_names)
+    return ListSummary(num_classes, num_train, num_val, list(missing.values()), notes)
+
+
+def _annotations(
+    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str], trained_on: bool
+) -> Annotations:
+    """Parsed, named and checked annotations."""
+    source = Source(
+        folder=ANNOTATION_DIR / dataset,
+        spec=spec,
+        split=params.data.split,
+        seed=params.seed,
+        video_ids=video_ids,
+        trained_on=trained_on,
+    )
+    annotations = PARSERS[spec.format](source)
+    raise_all(
+        f"{source.folder}: {len(annotations.faults)} faults in the annotations", annotations.faults
+    )
+    name_classes(annotations, params, dataset, spec, source.folder)
+    faults = check(annotations, spec, trained_on, params.data.split)
+    raise_all(f"{source.folder}: {len(faults)} faults in the annotations", faults)
+    return annotations
+
+
+def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The stored videos, and reasons of those that extraction left out."""
+    path = index_path(dataset)
+    rows = read_index(path).select(["video_id", "num_frames", "fps"]).to_pylist()
+    stored = {row["video_id"]: Stored(row["num_frames"], row["fps"]) for row in rows}
+    return stored, read_failures(path)
+
+
+def check(
+    annotations: Annotations, spec: DatasetSpec, trained_on: bool, split: int = 1
+) -> list[str]:
+    """Faults of a dataset's annotations as a whole."""
+    faults = []
+    # What is in both lists, or in one of these twice, is a fault; `whole` and `splits` repeat them.
+    for lists in ((annotations.train, annotations.val), (annotations.whole,)):
+        faults += _check_ids([annotation for one in lists for annotation in one])
+    needs_train = trained_on and not (spec.format == "folder" and spec.val_fraction == 1)
+    sets = [("train", annotations.train)] if annotations.train or needs_train else []
+    if spec.format != "folder":
+        sets.append(("val", annotations.val))
+    for kind, videos in sets:
+        used = {video.label for video in videos}
+        empty = [name for i, name in enumerate(annotations.class_names) if i not in used]
+        faults += [f"class {name!r} has no {kind} videos" for name in empty]
+    if not annotations.val:
+        faults.append(
+            "there are no val videos; a class needs two videos, or use train/ and val/ folders"
+        )
+    return faults + _check_counts(annotations, spec, split)
+
+
+def _check_ids(annotations: list[Annotation]) -> list[str]:
+    faults: list[str] = []
+    seen: dict[str, Annotation] = {}
+    for annotation in annotations:
+        fault = check_video_id(annotation.video_id)
+        other = seen.setdefault(annotation.video_id, annotation)
+        segments = other.segment is not None and annotation.segment is not None
+        if fault:
+            faults.append(f"{annotation.where}: {fault}")
+        elif other.where != annotation.where and not segments:
+            faults.append(f"{annotation.where}: {annotation.video_id!r} is in {other.where} too")
+    return faults
+
+
+def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> list[str]:
+    """Numbers that are not those of the dataset's file."""
+    numbers = [
+        ("num_classes", len(annotations.class_names), spec.num_classes),
+        ("num_train", len(annotations.train), spec.expected("train", split)),
+        ("num_val", len(annotations.val), spec.expected("val", split)),
+        ("num_whole", len(annotations.whole), spec.num_whole if annotations.whole else None),
+    ]
+    if not annotations.train and spec.format != "folder":
+        numbers[1] = ("num_train", 0, None)  # only evaluated on
+    numbers += [
+        (f"num_val of split {n}", len(part), spec.expected("val", n))
+        for n, part in annotations.splits.items()
+        if n != split
+    ]
+    return [
+        f"{name}: found {found}; datasets/*.yaml says {expected} ({found - expected:+d}): other "
+        "annotation files?"
+        for name, found, expected in numbers
+        if expected is not None and expected != found
+    ]
+
+
+def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: int) -> None:
+    """Refuse an unexpected number of missing videos; all their ids go to a file then."""
+    if len(missing) in (0, allowed):
+        return
+    path = STATE_DIR / f"{dataset}_missing.csv"
+    write_csv(MISSING_COLUMNS, missing, path)
+    sets = Counter(kind for _, kind, _ in missing)
+    parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
+    raise_all(
+        f"{len(missing)} of {total} annotated videos of {dataset} have no frames ({parts}); "
+        f"data.allow_missing is {allowed}: add them and scan again, or set data.allow_missing to "
+        f"exactly {len(missing)}. All are in {path}:",
+        [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],
+        ListError,
+    )
+
+
+def _write_train(records: list[Record], directory: Path, params: Params) -> list[str]:
+    """Write train.csv and the few-shot lists, if any; returns notes on those left out."""
+    for path in directory.glob("train*.csv"):
+        path.unlink()
+    if not records:
+        return []
+    write_list(records, directory / "train.csv")
+    notes = []
+    long_enough = [r for r in records if r.num_frames >= params.data.min_frames]
+    counts = Counter(record.label for record in long_enough)
+    fewest = min(counts[record.label] for record in records)
+    for shots in SHOTS:
+        path = directory / f"train_{shots}shot.csv"
+        if fewest < shots:
+            notes.append(
+                f"no {path.name}: a class has {fewest} training videos that are long enough"
+            )
+            continue
+        write_list(pick_shots(long_enough, shots, params.seed), path)
+    return notes
+
+
+def _write_others(
+    whole: list[Record],
+    splits: dict[int, list[Record]],
+    missing: list[list[str]],
+    directory: Path,
+) -> None:
+    """Write whole.csv, splits.csv and missing.csv where they are needed."""
+    for name in ("whole.csv", "splits.csv", "missing.csv"):
+        (directory / name).unlink(missing_ok=True)
+    if whole:
+        write_list(whole, directory / "whole.csv")
+    if splits:
+        rows = [(record.video_id, n) for n, part in sorted(splits.items()) for record in part]
+        write_csv(SPLIT_COLUMNS, rows, directory / "splits.csv")
+    if missing:
+        write_csv(MISSING_COLUMNS, missing, directory / "missing.csv")
+
+
+def _describe(
+    annotations: Annotations, whole: list[Record], splits: dict[int, list[Record]]
+) -> list[str]:
+    """Notes on lists that not every dataset has, and on empty classes."""
+    notes = [f"{len(whole)} videos in whole.csv"] if whole else []
+    if splits:
+        numbers = ", ".join(f"{len(part)} of split {n}" for n, part in sorted(splits.items()))
+        notes.append(f"test videos in splits.csv: {numbers}")
+    used = {video.label for video in annotations.val}
+    names = [name for i, name in enumerate(annotations.class_names) if i not in used]
+    if names:
+        notes.append(f"{len(names)} classes have no val videos: {', '.join(names[:10])}")
+    return notes

@@ -1,0 +1,205 @@
+"""The list formats of other projects, and their reading (`list_writing` writes them).
+
+| format | a line |
+|---|---|
+| clipzoo | csv with a header: `clipzoo.data.records` |
+| text4vis-frames, actionclip-frames | `path num_frames label` |
+| text4vis-videos, vificlip, xclip | `path.mp4 label` |
+| csv | `path.mp4,label`, without a header; quoted where needed |
+| mmaction2-rawframes | `path num_frames label [label ...]` |
+| mmaction2-rawframes-offset | `path start_frame num_frames label [label ...]` |
+| mmaction2-videos | `path.mp4 label [label ...]` |
+
+All but clipzoo and csv split their lines at spaces, so they cannot hold paths with spaces: such a
+path is refused when written. When read, it is understood where the number of columns is fixed.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from clipzoo.annotations.annotation import read_lines, read_text, without_extension
+from clipzoo.data.records import (
+    MAX_FRAMES,
+    ListError,
+    Record,
+    check_video_id,
+    raise_all,
+    read_list,
+)
+
+MAX_CLASSES = 1_000_000
+"""Lists of other projects do not say how many classes there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Columns of a line."""
+
+    columns: tuple[str, ...]
+    """After the path."""
+    separator: str = " "
+    several_labels: bool = False
+    """The last column may be repeated."""
+    extension: bool = False
+    """Paths are those of video files."""
+
+
+_FRAMES = Layout(columns=("num_frames", "label"))
+_VIDEOS = Layout(columns=("label",), extension=True)
+LAYOUTS = {
+    "text4vis-frames": _FRAMES,
+    "actionclip-frames": _FRAMES,
+    "text4vis-videos": _VIDEOS,
+    "vificlip": _VIDEOS,
+    "xclip": _VIDEOS,
+    "csv": Layout(columns=("label",), separator=",", extension=True),
+    "mmaction2-rawframes": Layout(columns=("num_frames", "label"), several_labels=True),
+    "mmaction2-rawframes-offset": Layout(
+        columns=("start_frame", "num_frames", "label"), several_labels=True
+    ),
+    "mmaction2-videos": Layout(columns=("label",), several_labels=True, extension=True),
+}
+FORMATS = ("clipzoo", *LAYOUTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a list, in any format."""
+
+    where: str
+    """`file:line`"""
+    video_id: str
+    extension: str = ""
+    """With its dot; '' = the format has none."""
+    num_frames: int | None = None
+    """None = the format has none."""
+    label: int
+    start_frame: int = 0
+    labels: tuple[int, ...] | None = None
+    """All labels, where there may be several."""
+
+
+def guess_format(path: Path) -> str:
+    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, by the first line.
+
+    Raises:
+        ListError: the file is empty or looks like none of them.
+    """
+    where, line = next(read_lines(path), ("", ""))
+    if line.split(",")[0] == "video_id":
+        return "clipzoo"
+    words = line.split()
+    if len(words) > 2 and all(word.isdecimal() for word in words[-2:]):
+        return "text4vis-frames"
+    if len(words) > 1 and words[-1].isdecimal():
+        return "text4vis-videos"
+    if line.rpartition(",")[2].strip().isdecimal() and "," in line:
+        return "csv"
+    raise ListError(f"{where or path}: found {line!r}; allowed: a list in one of {FORMATS}")
+
+
+def read_entries(
+    path: Path, form: str, *, strip: str = "", allow_empty: bool = False
+) -> tuple[list[Entry], list[str]]:
+    """Read a list.
+
+    Args:
+        path: of the list.
+        form: one of FORMATS.
+        strip: beginning of paths that is taken off, e.g. an absolute root.
+        allow_empty: leave out videos of 0 frames instead of refusing them.
+
+    Returns:
+        the entries, and `file:line: path` of those left out.
+
+    Raises:
+        ListError: names every line that is wrong, and every video that is there twice.
+    """
+    if form == "clipzoo":
+        records = read_list(path, MAX_CLASSES)
+        return [_of_record(path, record) for record in records], []
+    entries, empty, faults = [], [], []
+    seen: dict[tuple[str, int], str] = {}
+    for where, fields in _split(path, LAYOUTS[form]):
+        try:
+            entry = _entry(where, fields, LAYOUTS[form], strip)
+            other = seen.setdefault((entry.video_id, entry.start_frame), where)
+            if other != where:
+                raise ValueError(f"{entry.video_id!r} is in {other} too")
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
+            continue
+        if entry.num_frames == 0:
+            empty.append(f"{where}: {entry.video_id}")
+        else:
+            entries.append(entry)
+    if not allow_empty:
+        faults += [f"{one} has 0 frames; --drop-empty leaves it out" for one in empty]
+    raise_all(f"{path}: {len(faults)} bad lines for the format {form}", faults)
+    return entries, empty
+
+
+def _of_record(path: Path, record: Record) -> Entry:
+    return Entry(
+        where=str(path),
+        video_id=record.video_id,
+        num_frames=record.num_frames,
+        label=record.label,
+        start_frame=record.start_frame,
+        labels=record.labels,
+    )
+
+
+def _split(path: Path, layout: Layout) -> list[tuple[str, list[str]]]:
+    """Fields of every line."""
+    if layout.separator == ",":
+        reader = csv.reader(io.StringIO(read_text(path), newline=""))
+        return [(f"{path}:{reader.line_num}", fields) for fields in reader if fields]
+    if layout.several_labels:
+        return [(where, line.split()) for where, line in read_lines(path)]
+    columns = len(layout.columns)
+    return [(where, line.rsplit(maxsplit=columns)) for where, line in read_lines(path)]
+
+
+def _entry(where: str, fields: Sequence[str], layout: Layout, strip: str) -> Entry:
+    """ValueError says what is wrong with a line."""
+    needed = 1 + len(layout.columns)
+    if len(fields) < needed or (len(fields) > needed and not layout.several_labels):
+        columns = layout.separator.join(("path", *layout.columns))
+        raise ValueError(f"found {len(fields)} fields; allowed: {columns}")
+    file, numbers = fields[0], fields[1:]
+    if not all(number.strip().isascii() and number.strip().isdecimal() for number in numbers):
+        spaces = "; paths with spaces cannot be told apart here" if layout.several_labels else ""
+        raise ValueError(f"found {' '.join(numbers)!r} after the path; allowed: numbers{spaces}")
+    values = dict(zip(layout.columns, map(int, numbers), strict=False))
+    labels = tuple(map(int, numbers[len(layout.columns) - 1 :]))
+    if max(labels) >= MAX_CLASSES or values.get("num_frames", 0) > MAX_FRAMES:
+        raise ValueError(f"found {' '.join(numbers)!r}; allowed: smaller numbers")
+    video_id, extension = _path(file, layout, strip)
+    return Entry(
+        where=where,
+        video_id=video_id,
+        extension=extension,
+        num_frames=values.get("num_frames"),
+        label=labels[0],
+        start_frame=values.get("start_frame", 0),
+        labels=labels if len(labels) > 1 else None,
+    )
+
+
+def _path(file: str, layout: Layout, strip: str) -> tuple[str, str]:
+    """Video id and extension of a path; doubled slashes (some published lists) become one."""
+    if strip:
+        if not file.startswith(strip):
+            raise ValueError(f"path {file!r} does not begin with {strip!r}")
+        file = file[len(strip) :].lstrip("/")
+    if not file.startswith("/"):
+        file = PurePosixPath(file).as_posix()
+    fault = check_video_id(file)
+    if fault:
+        raise ValueError(f"{fault} (--strip takes the beginning of paths off)")
+    video_id = without_extension(file) if layout.extension else file
+    return video_id, file[len(video_id) :]

@@ -1,0 +1,245 @@
+"""Encode every video of a set under its views, on all processes.
+
+Process r of w encodes batches r, r + w, ... of the set; nothing is padded or repeated, and the
+features are put back by position. A batch holds the same videos whatever the number of processes,
+so that its arithmetic, in reduced precision too, is the same.
+"""
+
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clipzoo.clips.clips import ViewClips, load_batches
+from clipzoo.clips.transforms import ViewTransform, normalise
+from clipzoo.config import Params
+from clipzoo.data.records import Record, raise_all
+from clipzoo.data.store import StoreError, open_store
+from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
+from clipzoo.runtime.distributed import barrier, gather_objects, rank, world_size
+from clipzoo.runtime.progress import progress_bar
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+FLOAT32_LIMIT_BYTES = 2e9
+SCORED_AT_ONCE = 4096
+STATE_DIR = Path(".state/predictions")
+
+
+class InferenceError(ValueError):
+    """Some videos of the set cannot be encoded; the message lists them."""
+
+
+def open_views(
+    params: Params,
+    dataset: str,
+    records: Sequence[Record],
+    *,
+    clips: int,
+    crops: int,
+    dense: bool = False,
+) -> ViewClips:
+    """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
+
+    Sizes are those of `model.input_px` and `test.short_side_px`.
+    """
+    size = input_size(params.model.arch, params.model.input_px)
+    transform = ViewTransform(size, params.test.short_side_px, crops)
+    store = open_store(params, dataset)
+    return ViewClips(store, records, transform, params.model.num_segments, clips=clips, dense=dense)
+
+
+def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
+    """Positions that this process encodes: every world-size-th batch, in ascending order.
+
+    Example: 7 videos of 2 views, micro_batch 4, 2 processes: [0, 1, 4, 5] and [2, 3, 6].
+    """
+    step = _videos_at_once(num_views, micro_batch)
+    starts = range(0, num_videos, step)[rank() :: world_size()]
+    return [p for start in starts for p in range(start, min(start + step, num_videos))]
+
+
+def _videos_at_once(num_views: int, micro_batch: int) -> int:
+    return max(1, micro_batch // num_views)
+
+
+def encode_videos(
+    model: nn.Module,
+    clips: ViewClips,
+    positions: Sequence[int],
+    *,
+    device: torch.device,
+    micro_batch: int,
+    precision: str,
+    workers: int,
+    dtype: torch.dtype = torch.float32,
+    desc: str | None = None,
+) -> Tensor:
+    """Features of some videos under all their views, on this process alone.
+
+    The model is put in evaluation mode for the while. Memory: the result, and a bounded number of
+    batches of micro_batch clips.
+
+    Args:
+        model: a method with `encode(frames float32 [B, T, 3, H, W]) -> [B, ...]`, on `device`.
+        clips: `load(position)` gives uint8 [V, T, 3, H, W].
+        positions: of the videos to encode, any order.
+        device: of the model.
+        micro_batch: clips encoded at once.
+        precision: fp32, or fp16 or bf16 by autocast.
+        workers: loader threads.
+        dtype: of the result.
+        desc: title of a progress bar on rank 0; None = no bar.
+
+    Returns:
+        features [n, V, ...] on the CPU, in the order of `positions`.
+
+    Raises:
+        StoreError: frames cannot be read; the message lists the broken videos met by then.
+    """
+    wanted = list(positions) or [0]  # one for its shape, where processes outnumber batches
+    step = _videos_at_once(len(clips.view_names), micro_batch)
+    batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
+    features, done, training = torch.empty(0), 0, model.training
+    model.eval()
+    hidden = desc is None or rank() != 0
+    with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
+        for batch, frames in load_batches(clips.load, batches, workers):
+            part = _encode_views(model, frames, device, micro_batch, precision)  # [b, V, ...]
+            if done == 0:
+                features = torch.empty(len(wanted), *part.shape[1:], dtype=dtype)
+            features[done : done + len(batch)] = part
+            done += len(batch)
+            bar.update(min(len(batch) * world_size(), bar.total - bar.n))
+    model.train(training)
+    return features[: len(positions)]
+
+
+@torch.no_grad()
+def _encode_views(
+    model: nn.Module, frames: Tensor, device: torch.device, micro_batch: int, precision: str
+) -> Tensor:
+    """uint8 [b, V, T, 3, H, W] -> features float32 [b, V, ...] on the CPU."""
+    if device.type == "cuda":
+        frames = frames.pin_memory()
+    parts = []
+    for chunk in frames.flatten(0, 1).split(micro_batch):  # [<= micro_batch, T, 3, H, W]
+        pixels = normalise(chunk.to(device, non_blocking=True))
+        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+            parts.append(model.encode(pixels).float())  # pyright: ignore[reportCallIssue]
+    return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()
+
+
+def encode_set(
+    model: nn.Module,
+    clips: ViewClips,
+    what: str,
+    *,
+    params: Params,
+    device: torch.device,
+    dim: int,
+) -> Tensor | None:
+    """Features of a whole set, encoded by all processes and collected on rank 0.
+
+    Several machines need one shared folder, as the whole pipeline does.
+
+    Args:
+        model: a method; moved to `device`.
+        clips: the set.
+        what: name of the set, for the progress bar and the scratch files.
+        params: `test.precision` and `runtime` are read.
+        device: of this process.
+        dim: D, to foresee the size.
+
+    Returns:
+        features [N, V, D] float32 in the order of the records, float16 where float32 would take
+        over 2 GB; None on the other ranks.
+
+    Raises:
+        InferenceError: some videos cannot be read; the message lists those of all processes.
+    """
+    num_videos, num_views = len(clips.records), len(clips.view_names)
+    if not num_videos:
+        raise InferenceError(f"{what}: there are no videos to encode; look at lists/")
+    runtime = params.runtime
+    positions = local_positions(num_videos, num_views, runtime.micro_batch)
+    large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
+    features, faults = torch.empty(0), []
+    try:
+        features = encode_videos(
+            model.to(device),
+            clips,
+            positions,
+            device=device,
+            micro_batch=runtime.micro_batch,
+            precision=params.test.precision,
+            workers=runtime.workers,
+            dtype=torch.float16 if large else torch.float32,
+            desc=what,
+        )
+    except StoreError:
+        faults = _find_faults(clips, positions, runtime.workers)
+    model.cpu()  # a second model may need its place
+    _raise_together(faults)
+    return _collect(features, positions, num_videos, STATE_DIR / what)
+
+
+def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> list[str]:
+    """What is wrong with each unreadable video: a broken set is told in full, not one by one."""
+    print("some videos cannot be read; looking through all of them", flush=True)
+
+    def fault(position: int) -> str:
+        try:
+            clips.load(position)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [text for text in pool.map(fault, positions) if text]
+
+
+def _raise_together(faults: list[str]) -> None:
+    """Raise on all ranks if any has faults: one message with those of all."""
+    faults = sorted({text for part in gather_objects(faults) for text in part})
+    raise_all(f"{len(faults)} videos cannot be read", faults, InferenceError)
+
+
+def _collect(
+    features: Tensor, positions: Sequence[int], num_videos: int, scratch: Path
+) -> Tensor | None:
+    """Put the shares of all processes together on rank 0, through files under `scratch`.
+
+    Files keep the memory of every process at its share, and of rank 0 at the whole.
+    """
+    if world_size() == 1:
+        return features
+    own = {"features": features, "positions": torch.tensor(positions, dtype=torch.int64)}
+    write_safetensors(own, scratch / f"{rank()}.safetensors", {})
+    barrier()
+    if rank() != 0:
+        return None
+    whole = torch.empty(num_videos, *features.shape[1:], dtype=features.dtype)
+    seen = torch.zeros(num_videos, dtype=torch.int64)
+    for process in range(world_size()):
+        share, _ = read_safetensors(scratch / f"{process}.safetensors")
+        whole[share["positions"]] = share["features"]
+        seen[share["positions"]] += 1
+    shutil.rmtree(scratch)
+    assert bool((seen == 1).all()), "every video is encoded exactly once"
+    return whole
+
+
+@torch.no_grad()
+def score_videos(model: nn.Module, features: Tensor, class_embeddings: Tensor) -> Tensor:
+    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
+
+    Args:
+        model: a method with `score(features [N, V, ...], class_embeddings [P, K, D])`.
+        features: [N, V, ...] float32 or float16.
+        class_embeddings: [P, K, D] float32.
+    """
+    parts = [model.score(part.float(), class_embeddings) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
+    return torch.cat(parts)

@@ -1,0 +1,278 @@
+"""The dry run of a recipe: what is lacking, how large and how long, before any work.
+
+Estimates and where they come from:
+
+- frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed);
+  frames a video from the published lists' medians;
+- GPU memory: the model is built and run on the meta device, where nothing is computed, and the
+  tensors that autograd would keep are added up; parameters, gradients, two Adam moments and the
+  buckets of DDP are 4 bytes each; 1.5 GB for CUDA itself. Not measured on a GPU: leave a margin;
+- GPU hours: the recipe's.
+"""
+
+import argparse
+import csv
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE
+from clipzoo.config import ConfigError, Params, load_params
+from clipzoo.data.records import read_labels
+from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
+from clipzoo.report.recipes import Recipe, load_recipe, recipe_params
+from clipzoo.report.verdicts import REFERENCE_DIR
+
+FRAME_BYTES = 14_000
+FRAME_AREA = 340 * 256
+ASPECT = 4 / 3
+DEFAULT_FRAMES = 300
+"""Frames of a video where no published list tells: 10 s at 30 a second."""
+CUDA_BYTES = 1.5e9
+PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
+"""float32 parameter, gradient, two moments of Adam, DDP's bucket."""
+MARKS = {True: "ok", False: "LACKING", None: "note"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the dry run."""
+
+    topic: str
+    text: str
+    ok: bool | None
+    """None = said for information."""
+
+
+def check_recipe(name: str) -> list[Finding]:
+    """Everything that can be known of a run before it.
+
+    Args:
+        name: of the recipe; the machine's section comes from params.yaml.
+
+    Raises:
+        ConfigError: an unknown or wrong recipe.
+    """
+    recipe = load_recipe(name)
+    runtime = vars(load_params(PARAMS_FILE).runtime)
+    params = recipe_params(name, runtime)
+    return [
+        *(finding for dataset in params.data.datasets for finding in _dataset(params, dataset)),
+        *_weights(params, recipe),
+        _disk(params, recipe),
+        *_batches(params),
+        *_memory(params),
+        Finding(topic="GPU hours", text=_hours(recipe), ok=None),
+    ]
+
+
+def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
+    """Paths and counts of one dataset."""
+    topic = f"dataset {dataset}"
+    try:
+        spec = load_spec(dataset)
+    except ConfigError as error:
+        yield Finding(topic=topic, text=str(error), ok=False)
+        return
+    if dataset in params.data.demo:
+        yield Finding(topic=topic, text="rendered by make_demo", ok=True)
+        return
+    manifest, root = RAW_DIR / f"{dataset}.csv", raw_root(params, dataset)
+    found = _num_lines(manifest)
+    wanted = 0 if spec.approx_videos else spec.total(params.data.split)
+    if found is None:
+        text = f"no {manifest}; get the videos ({spec.about.strip()}), then "
+        text += f"python -m clipzoo scan {dataset} FOLDER"
+        yield Finding(topic=topic, text=text, ok=False)
+    else:
+        text = f"{found} videos in {manifest}" + (f", {wanted} annotated" if wanted else "")
+        enough = found + params.data.allow_missing >= wanted
+        lacking = "" if enough else f"; {wanted - found} too few, or data.allow_missing"
+        yield Finding(topic=topic, text=text + lacking, ok=enough)
+        text = f"videos at {root}"
+        if not root.exists():
+            text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
+        yield Finding(topic=topic, text=text, ok=root.exists())
+    folder = ANNOTATION_DIR / dataset
+    given = folder.is_dir() and any(folder.iterdir())
+    text = f"annotation files in {folder}/" + (
+        "" if given else f": none; datasets/{dataset}.yaml says which"
+    )
+    yield Finding(topic=topic, text=text, ok=given)
+
+
+def _num_lines(path: Path) -> int | None:
+    """Rows of a csv file below its header; None = no such file."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+
+
+def _weights(params: Params, recipe: Recipe) -> Iterator[Finding]:
+    """The CLIP weights and the model to start from."""
+    weights = params.model.weights
+    if "/" in weights or Path(weights).suffix:
+        yield Finding(topic="CLIP weights", text=weights, ok=Path(weights).is_file())
+    elif weights in ("demo", "random"):
+        yield Finding(topic="CLIP weights", text=f"{weights}: made here", ok=True)
+    else:
+        text = f"{weights}: prepare_clip downloads them (or set model.weights to a file)"
+        yield Finding(topic="CLIP weights", text=text, ok=None)
+    checkpoint = params.model.checkpoint
+    if not checkpoint:
+        return
+    there, text = Path(checkpoint).is_file(), checkpoint
+    if not there and checkpoint.startswith(f"{KEPT_DIR}/"):
+        text += f": not there yet; `make zoo` runs its recipe {recipe.parent} first"
+        yield Finding(topic="parent's model", text=text, ok=None)
+    else:
+        yield Finding(topic="checkpoint", text=text, ok=there)
+
+
+def _frames_a_video(recipe: Recipe) -> int:
+    """Median frames of the published list that the recipe is tested on."""
+    wanted = recipe.video_sets.get("test")
+    with open(REFERENCE_DIR / "video_sets.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["list"] == wanted and row["median_frames"]:
+                return int(row["median_frames"])
+    return DEFAULT_FRAMES
+
+
+def frame_bytes(size: str) -> float:
+    """Estimated bytes of one stored frame of `frames.size`."""
+    if "x" in size:
+        width, height = map(int, size.split("x"))
+        area = width * height
+    else:
+        area = int(size) ** 2 * ASPECT
+    return FRAME_BYTES * area / FRAME_AREA
+
+
+def _disk(params: Params, recipe: Recipe) -> Finding:
+    """Space for the frames that are not extracted yet."""
+    missing = 0.0
+    for dataset in params.data.datasets:
+        spec = _spec_or_none(dataset)
+        frames = Path("data/frames") / dataset / "index.parquet"
+        if spec is None or spec.reader != "shards" or frames.is_file():
+            continue
+        videos = _num_lines(RAW_DIR / f"{dataset}.csv")
+        if videos is None:
+            videos = spec.total(params.data.split)
+        missing += videos * _frames_a_video(recipe) * frame_bytes(params.frames.size)
+    free = shutil.disk_usage(".").free
+    text = f"about {missing / 1e9:.0f} GB of frames to extract, {free / 1e9:.0f} GB free"
+    demo = set(params.data.datasets) <= set(params.data.demo)
+    return Finding(topic="disk", text=text, ok=True if demo else missing < free)
+
+
+def _spec_or_none(dataset: str) -> DatasetSpec | None:
+    try:
+        return load_spec(dataset)
+    except ConfigError:
+        return None
+
+
+def _num_train(params: Params) -> int | None:
+    """Training videos: of the list, else of the dataset's file; None = unknown."""
+    found = _num_lines(Path("lists") / params.data.dataset / "train.csv")
+    spec = _spec_or_none(params.data.dataset)
+    return found if found is not None else spec and spec.expected("train", params.data.split)
+
+
+def _batches(params: Params) -> Iterator[Finding]:
+    """The arithmetic of batches, epochs and steps on this machine."""
+    train, runtime = params.train, params.runtime
+    if train.epochs == 0:
+        yield Finding(topic="batch", text="no training (train.epochs 0)", ok=True)
+        return
+    share = math.ceil(train.batch_size / runtime.processes)
+    parts = math.ceil(share / runtime.micro_batch)
+    micro = min(runtime.micro_batch, share)
+    text = (
+        f"{train.batch_size} clips a step = {runtime.processes} processes x {parts} micro-batches "
+        f"of {micro}"
+    )
+    if runtime.processes * parts * micro != train.batch_size:
+        text += " at most (any split gives the same gradient)"
+    if params.model.arch.startswith("RN"):
+        text += "; batch normalisation sees micro-batches, so they matter here"
+    enough = train.batch_size >= runtime.processes
+    yield Finding(topic="batch", text=text, ok=enough)
+    videos = _num_train(params)
+    if not videos:
+        yield Finding(topic="steps", text="number of training videos not known yet", ok=None)
+        return
+    from clipzoo.train.plan import make_plan
+
+    picked = _num_classes(params) * params.data.shots or videos
+    plan = make_plan(params, picked, videos)
+    text = (
+        f"{videos} training videos, {plan.num_clips} clips an epoch, {plan.steps_per_epoch} steps "
+        f"x {train.epochs} epochs = {plan.total_steps}"
+    )
+    yield Finding(topic="steps", text=text, ok=plan.num_clips > 0)
+
+
+def _num_classes(params: Params) -> int:
+    """Classes of the training dataset: of its list, else of its file; 0 = unknown."""
+    labels = Path("lists") / params.data.dataset / "labels.csv"
+    if labels.is_file():
+        return len(read_labels(labels))
+    spec = _spec_or_none(params.data.dataset)
+    return (spec and spec.num_classes) or 0
+
+
+def _memory(params: Params) -> Iterator[Finding]:
+    """Estimated memory of one GPU in training, beside what this machine has."""
+    import torch  # slow to import: the other commands do without
+
+    from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
+
+    model = meta_model(params)
+    parameters = num_parameters(model)
+    clip = activation_bytes(model, params)
+    micro = min(
+        params.runtime.micro_batch, math.ceil(params.train.batch_size / params.runtime.processes)
+    )
+    total = PARAMETER_BYTES * parameters + micro * clip + CUDA_BYTES
+    text = (
+        f"about {total / 1e9:.1f} GB in training: {parameters / 1e6:.0f} M parameters, "
+        f"{micro} clips of {clip / 1e9:.2f} GB ({params.train.precision})"
+    )
+    if params.train.epochs == 0:
+        text = f"evaluation only: {parameters / 1e6:.0f} M parameters"
+        total = 0.0
+    if not torch.cuda.is_available():
+        yield Finding(topic="GPU memory", text=f"{text}; no GPU here", ok=None)
+        return
+    size = torch.cuda.get_device_properties(0).total_memory
+    fits = total < size
+    if not fits:
+        most = int((size - CUDA_BYTES - PARAMETER_BYTES * parameters) / clip)
+        text += f"; runtime.micro_batch {max(most, 1)} would fit, or activation checkpointing"
+    yield Finding(topic="GPU memory", text=f"{text}; this GPU has {size / 1e9:.0f} GB", ok=fits)
+
+
+def _hours(recipe: Recipe) -> str:
+    if not recipe.gpu_hours:
+        return "none worth naming"
+    where = "the authors' log" if recipe.authors.log else "a similar recipe's"
+    return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {where}"
+
+
+def check_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo check RECIPE`: one screen; an error where something is lacking."""
+    recipe = load_recipe(arguments.recipe)
+    findings = check_recipe(arguments.recipe)
+    print(f"check {arguments.recipe}: {recipe.about}")
+    for finding in findings:
+        print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
+    lacking = [finding.topic for finding in findings if finding.ok is False]
+    if lacking:
+        raise ConfigError(f"{len(lacking)} things are lacking: {', '.join(lacking)}")
+    print(f"next: make zoo RECIPES={arguments.recipe}")

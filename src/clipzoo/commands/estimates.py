@@ -1,0 +1,55 @@
+"""The size of a model and of its activations, found on the meta device: nothing is computed."""
+
+import torch
+from torch import Tensor
+
+from clipzoo.config import Params
+from clipzoo.methods.checkpoint import OPTIONS
+from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.models.clip import build_clip, input_size, num_parameters
+
+__all__ = ["activation_bytes", "meta_model", "num_parameters"]
+
+HALF = 0.5
+"""Under autocast nearly all that autograd keeps is in 16 bits instead of 32."""
+
+
+def meta_model(params: Params) -> Text4Vis:
+    """The model of a run without weights, on the meta device.
+
+    Raises:
+        ConfigError: an unknown architecture, or an option that its tower cannot have.
+    """
+    with torch.device("meta"):
+        clip = build_clip(params.model.arch, params.model.input_px, device="meta")
+        options = {name: getattr(params.model, name) for name in OPTIONS}
+        model = Text4Vis(clip, **options, text_tower=params.train.text_tower)
+    if params.train.activation_checkpointing:
+        model.set_grad_checkpointing()
+    return model.train()
+
+
+def activation_bytes(model: Text4Vis, params: Params) -> float:
+    """Bytes that autograd keeps for the backward pass of one clip.
+
+    A ViT's attention weights are left out: the fused kernels of a GPU do not keep them.
+    """
+    side = input_size(params.model.arch, params.model.input_px)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    positions = getattr(model.visual, "positional_embedding", None)
+    tokens = -1 if positions is None else len(positions)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        scores = tensor.dim() >= 3 and tensor.shape[-2:] == (tokens, tokens)
+        if storage._cdata not in weights and not scores:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # a freed storage's number would be given to another
+        return tensor
+
+    alive: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        frames = torch.empty(1, params.model.num_segments, 3, side, side, device="meta")
+        model.encode(frames)
+    return sum(kept.values()) * (1.0 if params.train.precision == "fp32" else HALF)

@@ -1,0 +1,134 @@
+"""`python -m clipzoo lists ...`: convert lists between projects, tell how two sets differ."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipzoo.annotations.list_writing import write_entries
+from clipzoo.annotations.peer_lists import FORMATS, Entry, guess_format, read_entries
+from clipzoo.data.index import index_path, read_index
+from clipzoo.data.records import ListError, videos_sha256
+from clipzoo.frames.manifest import manifest_path, read_manifest
+from clipzoo.report.verdicts import video_sets
+
+SHOWN = 10
+
+
+def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `lists convert` and `lists diff`."""
+    lists = commands.add_parser("lists", help="convert or compare lists of videos")
+    kinds = lists.add_subparsers(required=True, metavar="KIND")
+    command = kinds.add_parser("convert", help="write a list in another project's format")
+    command.add_argument("source", type=Path, help="list to read")
+    command.add_argument("target", type=Path, help="list to write")
+    command.add_argument("--from", dest="source_format", choices=FORMATS, required=True)
+    command.add_argument("--to", dest="target_format", choices=FORMATS, required=True)
+    command.add_argument("--dataset", help="whose manifest and index tell files and frame counts")
+    command.add_argument("--extension", default="", help="of video files, e.g. .mp4")
+    command.add_argument("--strip", default="", help="beginning of paths to take off")
+    command.add_argument("--drop-empty", action="store_true", help="leave out videos of 0 frames")
+    command.set_defaults(run=_convert)
+    command = kinds.add_parser("diff", help="tell which videos two lists do not share")
+    command.add_argument("first", type=Path, help="a list in any of the formats")
+    command.add_argument("second", type=Path, help="another one")
+    command.set_defaults(run=_diff)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    if arguments.extension and not arguments.extension.startswith("."):
+        raise ListError(f"--extension: found {arguments.extension!r}; allowed: like .mp4")
+    entries, empty = read_entries(
+        arguments.source,
+        arguments.source_format,
+        strip=arguments.strip,
+        allow_empty=arguments.drop_empty,
+    )
+    files, frames = _dataset(arguments.dataset, entries) if arguments.dataset else ({}, {})
+    left_out = write_entries(
+        entries,
+        arguments.target,
+        arguments.target_format,
+        extension=arguments.extension,
+        files=files,
+        frames=frames,
+    )
+    print(f"wrote {len(entries)} lines to {arguments.target} ({arguments.target_format})")
+    for note in left_out:
+        print(f"note: {note}")
+    if empty:
+        print(f"left out {len(empty)} videos of 0 frames: {'; '.join(empty[:SHOWN])}")
+
+
+def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, int]]:
+    """Video files and frame counts that a dataset's manifest and index tell, by the ids of
+    `entries`; the id of a video may be given with or without its folder."""
+    files = {video.video_id: video.path for video in read_manifest(manifest_path(dataset))}
+    frames = {}
+    if index_path(dataset).exists():
+        table = read_index(index_path(dataset)).select(["video_id", "num_frames"])
+        frames = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    counts = Counter(_name(video_id) for video_id in files)
+    by_name = {_name(v): v for v in files if counts[_name(v)] == 1}
+    found = {}
+    for entry in entries:
+        video_id = entry.video_id if entry.video_id in files else by_name.get(_name(entry.video_id))
+        if video_id is not None:
+            found[entry.video_id] = video_id
+    lacking = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in found]
+    if lacking:
+        shown = "\n  ".join(lacking[:SHOWN])
+        raise ListError(f"{len(lacking)} videos are not in {manifest_path(dataset)}:\n  {shown}")
+    return (
+        {own: files[video_id] for own, video_id in found.items()},
+        {own: frames[video_id] for own, video_id in found.items() if video_id in frames},
+    )
+
+
+def _name(video_id: str) -> str:
+    return video_id.rpartition("/")[2]
+
+
+def set_ids(path: Path) -> list[str]:
+    """Ids of a list as published fingerprints have them: without folders and extensions, sorted.
+
+    Segments (lists with start frames) are `<video>_0`, `<video>_1`, ... in the order of the list.
+
+    Raises:
+        ListError: the list is wrong.
+    """
+    entries, _ = read_entries(path, guess_format(path), allow_empty=True)
+    names = [_name(entry.video_id) for entry in entries]
+    if any(entry.start_frame for entry in entries):
+        seen: Counter[str] = Counter()
+        for i, name in enumerate(names):
+            names[i] = f"{name}_{seen[name]}"
+            seen[name] += 1
+    return sorted(set(names))
+
+
+def known_sets(sha256: str) -> str:
+    """Which published lists have that fingerprint, in words; '' = none."""
+    found: dict[str, list[str]] = {}
+    for known in video_sets():
+        if known.videos_sha256 == sha256:
+            found.setdefault(known.name, []).append(known.method)
+    return "; ".join(
+        f"{name}, the set {' and '.join(by)} published on" for name, by in found.items()
+    )
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    paths = (arguments.first, arguments.second)
+    sets = [set_ids(path) for path in paths]
+    for path, ids in zip(paths, sets, strict=True):
+        sha = videos_sha256(ids)
+        print(f"{path}: {len(ids)} videos, {sha}")
+        print(f"  {known_sets(sha) or 'no published list'}")
+    for path, ids, others in zip(paths, sets, reversed(sets), strict=True):
+        only = sorted(set(ids) - set(others))
+        more = f" ... and {len(only) - SHOWN} more" if len(only) > SHOWN else ""
+        print(
+            f"only in {path}: {len(only)}" + (f": {' '.join(only[:SHOWN])}{more}" if only else "")
+        )
+    print("the sets are the same" if sets[0] == sets[1] else "the sets differ")

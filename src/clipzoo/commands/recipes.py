@@ -1,0 +1,226 @@
+"""Using recipes: one into params.yaml, a set of them one after the other, or into DVC's queue."""
+
+import argparse
+import fnmatch
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import CommentMark
+
+from clipzoo.config import ConfigError, load_params
+from clipzoo.report import verdicts
+from clipzoo.report.recipes import load_recipe, recipe_names, recipe_settings
+
+PARAMS_FILE = Path("params.yaml")
+MODEL_FILE = Path("models/model.safetensors")
+KEPT_DIR = Path("models/zoo")
+"""Models of recipes that are parents of others; not tracked, since a rerun makes them again."""
+
+
+def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
+    """Put a recipe's values into params.yaml; comments, form and `runtime` stay as they are.
+
+    Values that the recipe does not name are those of the recipe `demo`, so the result does not
+    depend on what was in the file before.
+
+    Args:
+        name: of the recipe.
+        path: the parameter file.
+
+    Returns:
+        (dotted key, old value, new value) of every value that changed.
+
+    Raises:
+        ConfigError: an unknown or wrong recipe, or a parameter file that is no valid one.
+    """
+    wanted = recipe_settings(name)
+    load_params(path)
+    editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
+    editor.default_flow_style = False
+    document = editor.load(path.read_text(encoding="utf-8"))
+    changes = []
+    for key, value in wanted.items():
+        *sections, last = key.split(".")
+        section = document
+        for part in sections:
+            section = section[part]
+        if section[last] != value:
+            changes.append((key, _plain(section[last]), value))
+            section[last] = value
+        if last in section.ca.items and (comment := section.ca.items[last][2]):
+            comment.start_mark = CommentMark(0)  # one space before it, however long the value
+    text = io.StringIO()
+    editor.dump(document, text)
+    _write_checked(path, text.getvalue(), wanted)
+    return changes
+
+
+def _plain(value: Any) -> Any:
+    """A ruamel value as a plain one, for printing."""
+    return list(value) if isinstance(value, list) else value
+
+
+def _write_checked(path: Path, text: str, wanted: Mapping[str, Any]) -> None:
+    """Write `text` unless it says something else than `wanted`: DVC's own form has pitfalls."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    try:
+        written = load_params(part)
+    except ConfigError as error:
+        part.unlink()
+        raise ConfigError(
+            f"{path} would become unreadable ({error}); move comments off the lines of lists"
+        ) from None
+    assert written.recipe == wanted["recipe"]
+    part.replace(path)
+
+
+def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
+    """One line a value: `train.lr: 0.002 -> 5e-05`."""
+    return "".join(f"{key}: {old!r} -> {new!r}\n" for key, old, new in changes)
+
+
+def select(patterns: Sequence[str]) -> list[str]:
+    """Recipes that match shell patterns, parents before children.
+
+    A parent comes too where its model has not been kept by an earlier run.
+
+    Raises:
+        ConfigError: a pattern that matches nothing.
+    """
+    known = recipe_names()
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = fnmatch.filter(known, pattern)
+        if not found:
+            raise ConfigError(f"no recipe matches {pattern!r}; there are: {', '.join(known)}")
+        chosen |= dict.fromkeys(found)
+    order: dict[str, None] = {}
+    for name in chosen:
+        parent = load_recipe(name).parent
+        if parent and (parent in chosen or not kept_model(parent).is_file()):
+            order[parent] = None
+        order[name] = None
+    return list(order)
+
+
+def kept_model(name: str) -> Path:
+    """Where the model of a recipe is kept for its children."""
+    return KEPT_DIR / f"{name}.safetensors"
+
+
+def _is_parent(name: str) -> bool:
+    return any(load_recipe(other).parent == name for other in recipe_names())
+
+
+def keep_model(name: str) -> None:
+    """Copy the active model to `kept_model(name)`, if another recipe starts from it."""
+    if not _is_parent(name):
+        return
+    path = kept_model(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    shutil.copyfile(MODEL_FILE, part)
+    part.replace(path)
+    print(f"kept the model of {name} as {path}")
+
+
+def is_done(name: str) -> bool:
+    """Whether all results of a recipe are there, with its settings, and its model where needed."""
+    settings = recipe_settings(name)
+    stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
+    for stem in stems:
+        used = verdicts.read_settings(Path(), name, stem)
+        there = Path(f"metrics/{name}/{stem}.json").is_file()
+        if not there or used is None or verdicts.modified(used, settings, stem):
+            return False
+    return not _is_parent(name) or kept_model(name).is_file()
+
+
+def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False) -> list[str]:
+    """Use and reproduce recipes one after the other; returns the names of those that failed.
+
+    Metrics of each lie under its own name. A recipe that `is_done` is passed over, so a killed or
+    failed run goes on where it was; that code or data changed since is not noticed.
+
+    Args:
+        patterns: shell patterns of recipe names.
+        stop: stop at the first failure. Otherwise only the children of a failed recipe are left
+            out, and counted as failed.
+        again: reproduce also what is done.
+    """
+    names = select(patterns)
+    print(f"zoo: {len(names)} recipes: {', '.join(names)}", flush=True)
+    failed: list[str] = []
+    for number, name in enumerate(names, 1):
+        print(f"\n[{number}/{len(names)}] {name}", flush=True)
+        parent = load_recipe(name).parent
+        if parent in failed:
+            print(f"left out: its parent {parent} failed", flush=True)
+            failed.append(name)
+            continue
+        if not again and is_done(name):
+            print("done before, with the settings of the recipe (--again repeats it)", flush=True)
+            continue
+        print(describe_changes(use(name)), end="", flush=True)
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+        if done.returncode == 0:
+            keep_model(name)
+            continue
+        failed.append(name)
+        if stop:
+            break
+    return failed
+
+
+def queue(name: str) -> None:
+    """Queue a recipe as a DVC experiment and leave params.yaml as it was.
+
+    Raises:
+        ConfigError: DVC refused, or the recipe starts from a kept model, which is not tracked and
+            so not in the experiment's copy of the repository.
+    """
+    checkpoint = recipe_settings(name)["model.checkpoint"]
+    if checkpoint.startswith(f"{KEPT_DIR}/"):
+        raise ConfigError(
+            f"{name} starts from {checkpoint}, which queued experiments do not see; "
+            f"run it by `make zoo RECIPES={name}`"
+        )
+    before = PARAMS_FILE.read_bytes()
+    try:
+        use(name)
+        command = ["dvc", "exp", "run", "--queue", "--name", name.replace("/", "-")]
+        done = subprocess.run([sys.executable, "-m", *command], check=False)
+    finally:
+        PARAMS_FILE.write_bytes(before)
+    if done.returncode:
+        raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
+
+
+def use_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo use RECIPE [--queue]`."""
+    if arguments.queue:
+        queue(arguments.recipe)
+        print(f"queued {arguments.recipe}; params.yaml is as before; next: dvc queue start")
+        return
+    changes = use(arguments.recipe)
+    print(describe_changes(changes), end="")
+    print(f"use: {arguments.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
+    print(f"next: python -m clipzoo check {arguments.recipe}; dvc repro")
+
+
+def zoo_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo zoo PATTERN... [--stop] [--again]`."""
+    failed = run_zoo(arguments.recipes, stop=arguments.stop, again=arguments.again)
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} recipes failed: {', '.join(failed)}; mend and run the same command "
+            "again: what is done is not done again"
+        )
+    print(f"\nzoo: all done; {PARAMS_FILE} holds the last recipe; results are in RESULTS.md")

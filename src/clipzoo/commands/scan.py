@@ -1,0 +1,122 @@
+"""`python -m clipzoo scan DATASET ROOT`: make the manifest, and what a folder of classes needs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipzoo.data.records import ListError, check_video_id, read_rows, write_csv
+from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
+from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
+
+FOLDER_SPEC = """\
+about: Own videos in folders of their class.
+format: folder
+val_fraction: {val_fraction} # share of each class for validation, without train/ and val/ folders
+"""
+
+
+@dataclass(frozen=True)
+class ScanSummary:
+    """What a scan found and wrote."""
+
+    num_videos: int
+    num_bytes: int
+    class_names: list[str]
+    """Of `format: folder`; empty for other formats."""
+    others: list[str]
+    """Files that are no videos by name."""
+    written: list[str]
+    """Files to track with git."""
+    link: str
+    """Link to the videos that was made; empty = none."""
+    only_val: bool
+    """Each class has one video, so that there is none to train on: all are for validation."""
+
+
+def scan(dataset: str, root: Path) -> ScanSummary:
+    """Find the videos below a folder and write data/raw/<dataset>.csv.
+
+    A dataset without a datasets/<dataset>.yaml becomes one of `format: folder`. For that format,
+    data/annotations/<dataset>/classes.csv is written too; names that are there already are kept. If
+    `root` is not where the pipeline looks (CLIPZOO_DATA/<dataset>, data/raw/<dataset>), the link
+    data/raw/<dataset> is made.
+
+    Raises:
+        ListError: the folder or its videos cannot be used; nothing is written.
+        ConfigError: datasets/<dataset>.yaml is wrong.
+    """
+    if check_video_id(dataset) or "/" in dataset:
+        raise ListError(f"dataset: found {dataset!r}; allowed: a plain name, like my_videos")
+    if not root.is_dir():
+        raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
+    written = []
+    spec_path = SPEC_DIR / f"{dataset}.yaml"
+    if not spec_path.exists():
+        spec_path.parent.mkdir(parents=True, exist_ok=True)
+        spec_path.write_text(FOLDER_SPEC.format(val_fraction=0.2), encoding="utf-8")
+        written.append(str(spec_path))
+    try:
+        spec = load_spec(dataset)
+        videos, others = find_videos(root, spec)
+        folders = _class_folders([v.video_id for v in videos]) if spec.format == "folder" else []
+        single = bool(folders) and len(videos) == len(folders)
+        if written and single:
+            spec_path.write_text(FOLDER_SPEC.format(val_fraction=1.0), encoding="utf-8")
+        link = _link(dataset, root)
+    except (ValueError, OSError):
+        if written:
+            spec_path.unlink()
+        raise
+    names = _write_classes(dataset, folders) if folders else []
+    if folders:
+        written.append(str(classes_path(dataset)))
+    write_manifest(videos, manifest_path(dataset))
+    written.append(str(manifest_path(dataset)))
+    num_bytes = 0 if spec.reader == "directory" else sum(video.size for video in videos)
+    only_val = single and load_spec(dataset).val_fraction == 1
+    return ScanSummary(len(videos), num_bytes, names, others, written, link, only_val)
+
+
+def classes_path(dataset: str) -> Path:
+    """Names of the class folders, for `format: folder`."""
+    return ANNOTATION_DIR / dataset / "classes.csv"
+
+
+def _class_folders(video_ids: list[str]) -> list[str]:
+    """Class folders of `<class>/<video>` or train/<class>/<video> and val/<class>/<video>."""
+    parts = [video_id.split("/") for video_id in video_ids]
+    divided = {part[0] for part in parts} == {"train", "val"}
+    depth = 1 if divided else 0
+    loose = ["/".join(part) for part in parts if len(part) < depth + 2]
+    if loose:
+        use = "train/CLASS/VIDEO and val/CLASS/VIDEO" if divided else "CLASS/VIDEO"
+        raise ListError(f"{len(loose)} videos are in no class folder ({loose[0]}); use {use}")
+    return sorted({part[depth] for part in parts})
+
+
+def _write_classes(dataset: str, folders: list[str]) -> list[str]:
+    path = classes_path(dataset)
+    known = {}
+    if path.exists():
+        known = {folder: name for _, folder, name in read_rows(path, ("folder", "name"))}
+    rows = [(folder, known.get(folder, folder.replace("_", " "))) for folder in folders]
+    write_csv(("folder", "name"), rows, path)
+    return [name for _, name in rows]
+
+
+def _link(dataset: str, root: Path) -> str:
+    """Make data/raw/<dataset> a link to `root` unless the pipeline finds the videos anyway."""
+    link, target = RAW_DIR / dataset, root.resolve()
+    elsewhere = os.environ.get("CLIPZOO_DATA")
+    places = [link, Path(elsewhere) / dataset] if elsewhere else [link]
+    if elsewhere and places[1].exists() and places[1].resolve() != target:
+        raise ListError(f"{places[1]} (CLIPZOO_DATA) is another folder than {root}")
+    if any(place.exists() and place.resolve() == target for place in places):
+        return ""
+    if link.is_symlink() or link.exists():
+        raise ListError(
+            f"{link} is there already and is not {root}; remove it, or choose another name"
+        )
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target, target_is_directory=True)
+    return str(link)

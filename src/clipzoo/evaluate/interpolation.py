@@ -1,0 +1,117 @@
+"""Weights between the raw and the fine-tuned vision tower.
+
+Fine-tuning gains on its dataset and loses some of what the raw CLIP knows; a mean of both sets of
+weights often keeps more of it (Wortsman et al., arXiv 2109.01903). The share alpha of the
+fine-tuned tower is chosen on the validation list of the training dataset, never on the unseen one.
+"""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clipzoo.clips import encoding as inference
+from clipzoo.clips.clips import ViewClips
+from clipzoo.config import Params
+from clipzoo.data.records import read_rows, write_csv
+from clipzoo.evaluate import metrics
+from clipzoo.evaluate.plots import plot_interpolation
+from clipzoo.methods.checkpoint import load_model, raw_model
+from clipzoo.methods.text4vis import Text4Vis
+
+VAL_CURVE = Path("predictions/interpolation.csv")
+"""The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
+COLUMNS = ("alpha", "top1", "ci95_low", "ci95_high")
+
+
+@torch.no_grad()
+def interpolate(raw: nn.Module, tuned: Text4Vis, alpha: float) -> Text4Vis:
+    """A copy of `tuned` whose vision tower is (1 - alpha) raw + alpha fine-tuned, by parameter.
+
+    Args:
+        raw: the raw vision tower; parameters that it lacks (temporal modules) stay as tuned.
+        tuned: the fine-tuned model.
+        alpha: share of the fine-tuned tower, 0 to 1.
+    """
+    model = copy.deepcopy(tuned)
+    before = raw.state_dict()
+    for name, value in model.visual.state_dict().items():
+        if name in before and value.is_floating_point():
+            value.copy_(torch.lerp(before[name], value, alpha))
+    return model
+
+
+def accuracy_curve(
+    params: Params,
+    device: torch.device,
+    clips: ViewClips,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    what: str,
+) -> list[tuple[float, float, float, float]]:
+    """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
+
+    Args:
+        params: the run.
+        device: of this process; all processes call this.
+        clips: the videos.
+        labels: [N] int64.
+        class_embeddings: [P, K, D].
+        what: name of the set, for the progress bar.
+
+    Returns:
+        (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
+    """
+    tuned, _ = load_model(params)
+    raw = raw_model(params).visual
+    rows = []
+    for alpha in params.zero_shot.interpolation:
+        model = interpolate(raw, tuned, alpha)
+        features = inference.encode_set(
+            model,
+            clips,
+            f"{what} alpha {alpha:g}",
+            params=params,
+            device=device,
+            dim=class_embeddings.shape[-1],
+        )
+        if features is not None:  # rank 0 has them all
+            probabilities = inference.score_videos(model, features, class_embeddings)
+            values = metrics.evaluate(probabilities, labels, params.seed)
+            rows.append((alpha, *(values[key] for key in COLUMNS[1:])))
+    return rows
+
+
+def write_curve(rows: list[tuple[float, float, float, float]], path: Path) -> None:
+    """Write a curve as csv; only the header where interpolation is off."""
+    write_csv(COLUMNS, rows, path)
+
+
+def chosen_alpha(path: Path = VAL_CURVE) -> float:
+    """The alpha with the highest top-1 of a curve; of equals the largest, the most fine-tuned."""
+    rows = [(float(top1), float(alpha)) for _, alpha, top1, *_ in read_rows(path, COLUMNS)]
+    return max(rows)[1]
+
+
+def describe_choice(rows: list[tuple[float, float, float, float]], plots: Path) -> dict[str, float]:
+    """Plot the curves of both sets of videos and give the metrics of the chosen alpha.
+
+    Args:
+        rows: the curve on the unseen dataset; none where interpolation is off.
+        plots: folder for interpolation.csv and interpolation.png.
+
+    Returns:
+        interpolated_alpha, chosen on the validation list, and on the unseen dataset
+        interpolated_top1 and its interval; nothing without rows.
+    """
+    if not rows:
+        return {}
+    val_rows = [tuple(map(float, values)) for _, *values in read_rows(VAL_CURVE, COLUMNS)]
+    write_curve(rows, plots / "interpolation.csv")
+    plot_interpolation(
+        plots / "interpolation.png", {"validation, seen classes": val_rows, "unseen dataset": rows}
+    )
+    alpha = chosen_alpha(VAL_CURVE)
+    (own,) = [row for row in rows if row[0] == alpha]
+    return {f"interpolated_{key}": value for key, value in zip(COLUMNS, own, strict=True)}

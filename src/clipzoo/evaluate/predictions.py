@@ -1,0 +1,147 @@
+"""What test and zero_shot measure and keep: the videos, their labels, the prediction files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor
+
+from clipzoo.data.records import (
+    MISSING_COLUMNS,
+    SPLIT_COLUMNS,
+    ListError,
+    Record,
+    read_list,
+    read_rows,
+    videos_sha256,
+)
+from clipzoo.models.clip import write_safetensors
+
+PREDICTIONS_DIR = Path("predictions")
+
+
+def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
+    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 where the records carry `labels`."""
+    if all(record.labels is None for record in records):
+        return torch.tensor([record.label for record in records])
+    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
+    for row, record in enumerate(records):
+        targets[row, list(record.labels or ())] = 1
+    return targets
+
+
+def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[str]]:
+    """All videos of a dataset: zero-shot protocols take the set whole.
+
+    That is whole.csv where the dataset has one (trimmed training segments, or videos that are in no
+    set of the chosen split), else train and val.
+
+    Returns:
+        the records and the names of the lists they come from.
+
+    Raises:
+        ListError: no list is there, or one is wrong.
+    """
+    directory = Path("lists") / dataset
+    names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
+    names = ["whole"] if (directory / "whole.csv").is_file() else names
+    if not names:
+        raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
+    parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
+    return [record for part in parts for record in part], names
+
+
+def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
+    """Positions in `records`, int64 [M] ascending, of the test videos of each official split.
+
+    Empty for a dataset without lists/<dataset>/splits.csv, which has no several splits.
+
+    Raises:
+        ListError: splits.csv names a video that is not among the records, or no video.
+    """
+    path = Path("lists") / dataset / "splits.csv"
+    if not path.is_file():
+        return []
+    position = {record.video_id: i for i, record in enumerate(records)}
+    members: dict[str, list[int]] = {}
+    for line, video_id, split in read_rows(path, SPLIT_COLUMNS):
+        if video_id not in position:
+            raise ListError(
+                f"{path}:{line}: video_id: found {video_id!r}, which is in no list of {dataset}; "
+                f"run build_lists {dataset}"
+            )
+        members.setdefault(split, []).append(position[video_id])
+    if not members:
+        raise ListError(f"{path}: has no line after the header; run build_lists {dataset}")
+    return [torch.tensor(sorted(members[split])) for split in sorted(members)]
+
+
+def describe_set(
+    records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
+) -> dict[str, int | str]:
+    """What is measured: dataset, protocol, num_videos, num_expected, videos_sha256 and, where
+    videos are missing, expected_sha256: the fingerprint with them.
+
+    Args:
+        records: the videos.
+        dataset: their dataset.
+        lists: the lists they are all of; what `lists/<dataset>/missing.csv` says is missing in
+            these is expected, too (of `whole`, all that is missing).
+        protocol: views and lists in words.
+    """
+    ledger = Path("lists") / dataset / "missing.csv"
+    rows = read_rows(ledger, MISSING_COLUMNS) if ledger.is_file() else []
+    missing = [row[1] for row in rows if row[2] in lists or "whole" in lists]
+    ids = [record.video_id for record in records]
+    described: dict[str, int | str] = {
+        "dataset": dataset,
+        "protocol": protocol,
+        "num_videos": len(records),
+        "num_expected": len(records) + len(missing),
+        "videos_sha256": videos_sha256(ids),
+    }
+    if missing:
+        described["expected_sha256"] = videos_sha256([*ids, *missing])
+    return described
+
+
+def save(
+    what: str,
+    tensors: Mapping[str, Tensor],
+    records: Sequence[Record],
+    view_names: Sequence[str],
+    metadata: Mapping[str, int | str],
+) -> None:
+    """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
+
+    From these any metric, class subset or fusion of views is computed on a CPU without the model.
+
+    Args:
+        what: `test` or `zero_shot_<dataset>`.
+        tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
+        records: the N videos, in the order of the tensors' rows.
+        view_names: V names, kept as a JSON list.
+        metadata: kept as strings; `features_dtype` is added.
+    """
+    text = {key: str(value) for key, value in metadata.items()}
+    text["view_names"] = json.dumps(view_names)
+    text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
+    path = PREDICTIONS_DIR / f"{what}.safetensors"
+    write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
+    multi = tensors["labels"].dim() == 2
+    table = pa.table(
+        {
+            "video_id": [record.video_id for record in records],
+            "label": [
+                ";".join(map(str, record.labels or ())) if multi else record.label
+                for record in records
+            ],
+            "pos": range(len(records)),
+        }
+    )
+    part = path.with_suffix(".parquet.part")
+    parquet.write_table(table, part)
+    part.replace(path.with_suffix(".parquet"))

@@ -1,0 +1,274 @@
+"""Protocols: which views a video is scored from, and over which classes."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipzoo.evaluate import metrics
+
+Score = Callable[[Tensor, Tensor], Tensor]
+"""features [N, V, ...] and class embeddings [P, K, D] -> probabilities [N, K]."""
+
+NUM_HALVES = 10
+MIN_HALF_CLASSES = 4
+SINGLE_VIEW = "clip0-centre"
+
+
+def describe_views(clips: int, crops: int, dense: bool = False) -> str:
+    """Views in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame windows."""
+    return f"clips {clips}, crops {crops}, {'dense' if dense else 'uniform'}"
+
+
+def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
+    """Clip 0, centre crop: features [N, V, ...] -> [N, 1, ...].
+
+    The centre one of several crops lies up to 2 px off a single crop's, by the authors' rounding.
+
+    Raises:
+        ValueError: no such view among `view_names`.
+    """
+    if SINGLE_VIEW not in view_names:
+        raise ValueError(f"views: found {list(view_names)}; a single view needs {SINGLE_VIEW!r}")
+    index = list(view_names).index(SINGLE_VIEW)
+    return features[:, index : index + 1]
+
+
+def evaluate_test(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    view_names: Sequence[str],
+    dense: bool,
+    seed: int,
+) -> tuple[Tensor, dict[str, float]]:
+    """Probabilities and metrics of the configured views, beside those of a single one.
+
+    The metrics of the single view have the prefix `single_view_`. They are there where there are
+    several views, except under dense sampling, whose clip 0 is only the beginning of a video.
+
+    Args:
+        score: of the method.
+        features: [N, V, ...].
+        labels: [N] int64, or targets [N, K].
+        class_embeddings: [P, K, D].
+        view_names: V names.
+        dense: whether clips are dense windows.
+        seed: of the bootstrap.
+
+    Returns:
+        probabilities [N, K] from all views, and the metrics.
+    """
+    probabilities = score(features, class_embeddings)
+    result = metrics.evaluate(probabilities, labels, seed)
+    if len(view_names) > 1 and not dense:
+        single = score(single_view(features, view_names), class_embeddings)
+        result |= with_prefix("single_view_", metrics.evaluate(single, labels, seed))
+    return probabilities, result
+
+
+def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """`values` with `prefix` before each key."""
+    return {prefix + key: value for key, value in values.items()}
+
+
+def half_classes(num_classes: int, split: int) -> Tensor:
+    """Class ids of half `split`, int64 [K // 2], in the order in which they are drawn.
+
+    The draw is numpy's legacy generator, as in the published protocol: half i is the first half of
+    `numpy.random.RandomState(i).permutation(K)`.
+    """
+    return torch.from_numpy(
+        np.random.RandomState(split).permutation(num_classes)[: num_classes // 2]
+    )
+
+
+def evaluate_halves(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    present_only: bool = False,
+) -> dict[str, list[float]]:
+    """Half-class accuracies: only the half's classes compete, on the videos of those classes.
+
+    Args:
+        score: the method's, so that its own normalisation over classes sees the half alone.
+        features: [N, V, ...] of all videos.
+        labels: [N] int64 in [0, K).
+        class_embeddings: [P, K, D].
+        present_only: leave a half's classes without videos out, as the authors' code does; False
+            lets them compete.
+
+    Returns:
+        top1 and top5 of each half that has videos, in percent.
+    """
+    result: dict[str, list[float]] = {"top1": [], "top5": []}
+    for split in range(NUM_HALVES):
+        classes = half_classes(class_embeddings.shape[1], split)
+        if present_only:
+            classes = classes[torch.isin(classes, labels)]
+        for key, value in _among(score, features, labels, class_embeddings, classes).items():
+            result[key].append(value)
+    return result
+
+
+def _among(
+    score: Score, features: Tensor, labels: Tensor, class_embeddings: Tensor, classes: Tensor
+) -> dict[str, float]:
+    """top1 and top5 on the videos of some classes, of which alone they compete; empty without one.
+
+    Args:
+        classes: int64 [M] distinct ids; the others as in `evaluate_halves`.
+    """
+    position = torch.full((class_embeddings.shape[1],), -1)
+    position[classes] = torch.arange(len(classes))
+    chosen = position[labels] >= 0
+    if not chosen.any():
+        return {}
+    own = position[labels[chosen]]
+    probabilities = score(features[chosen], class_embeddings[:, classes])
+    metrics.check(probabilities, own)
+    return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, own, k)) for k in (1, 5)}
+
+
+def evaluate_base_to_novel(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    base: Sequence[int],
+) -> dict[str, float]:
+    """Accuracy among the classes of the training and among those it never saw.
+
+    Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
+
+    Args:
+        score, features, labels, class_embeddings: as in `evaluate_halves`, of all K classes.
+        base: ids of the classes trained on.
+
+    Returns:
+        base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
+
+    Raises:
+        MetricsError: a multi-label set, or no video of the base or of the novel classes.
+    """
+    if labels.dim() != 1:
+        raise metrics.MetricsError("data.classes: base needs one label a video; found several")
+    is_base = torch.zeros(class_embeddings.shape[1], dtype=torch.bool)
+    is_base[list(base)] = True
+    values = []
+    for name, members in (("base", is_base), ("novel", ~is_base)):
+        found = _among(score, features, labels, class_embeddings, members.nonzero()[:, 0])
+        if not found:
+            raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
+        values.append(found["top1"])
+    mean = 2 * values[0] * values[1] / sum(values) if sum(values) else 0.0
+    return {"base_top1": values[0], "novel_top1": values[1], "base_to_novel_hmean": mean}
+
+
+def evaluate_zero_shot(
+    score: Score,
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    *,
+    protocols: Sequence[str],
+    seed: int,
+    splits: Sequence[Tensor] = (),
+) -> tuple[Tensor, dict[str, float]]:
+    """Probabilities over all classes, and the metrics of the protocols, of one model.
+
+    Args:
+        score: as in `evaluate_halves`.
+        features: [N, V, ...].
+        labels: [N] int64.
+        class_embeddings: [P, K, D].
+        protocols: of `full`, `half` and `splits`; a half needs two classes, so `half` is left out
+            of sets with fewer than 4.
+        seed: of the bootstrap.
+        splits: int64 [M] positions of each official split's test videos; a set without several
+            splits has none, and no `splits` metrics.
+
+    Returns:
+        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
+        half_top1_std; splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std (all
+        classes compete, on the test videos of one split after the other). Each std has ddof 0.
+
+    Raises:
+        MetricsError: a multi-label set; these protocols are of single labels.
+    """
+    if labels.dim() != 1:
+        raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
+    probabilities = score(features, class_embeddings)
+    values = metrics.evaluate(probabilities, labels, seed)
+    result = {}
+    if "full" in protocols:
+        result["full_top1"] = values["top1"]
+        result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
+        result["full_top5"] = values["top5"]
+    if "half" in protocols and class_embeddings.shape[1] >= MIN_HALF_CLASSES:
+        halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
+        result |= _mean_and_std("half_top1", halves)
+    if "splits" in protocols and splits:
+        for k in (1, 5):
+            correct = metrics.in_top_k(probabilities, labels, k)
+            parts = [metrics.percent(correct[positions]) for positions in splits]
+            result |= _mean_and_std(f"splits_top{k}", parts)
+    return probabilities, result
+
+
+def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
+    """KEY_mean and KEY_std with ddof 0, as published."""
+    return {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values))}
+
+
+def compare_zero_shot(
+    scores: Mapping[str, Score],
+    features: Mapping[str, Tensor],
+    labels: Tensor,
+    class_embeddings: Mapping[str, Tensor],
+    *,
+    protocols: Sequence[str],
+    seed: int,
+    splits: Sequence[Tensor] = (),
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The fine-tuned model beside the raw CLIP on the same videos.
+
+    Args:
+        scores: of the fine-tuned model under the key ``, of the raw CLIP under `raw_`; the keys are
+            the prefixes of the results.
+        features: [N, V, ...] of each, under the same keys.
+        labels: [N] int64.
+        class_embeddings: [P, K, D] of each: a model that trained its text tower has its own.
+        protocols, splits: as in `evaluate_zero_shot`.
+        seed: of the bootstraps.
+
+    Returns:
+        features and probabilities [N, K] of both; the metrics of both and, under `full`, gain,
+        gain_ci95_low and gain_ci95_high: the paired difference in percentage points.
+    """
+    tensors, values = {}, {}
+    for prefix, score in scores.items():
+        probabilities, own = evaluate_zero_shot(
+            score,
+            features[prefix],
+            labels,
+            class_embeddings[prefix],
+            protocols=protocols,
+            seed=seed,
+            splits=splits,
+        )
+        tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
+        values |= with_prefix(prefix, own)
+    if "full" in protocols:
+        both = (tensors["probabilities"], tensors["raw_probabilities"])
+        own, raw = (metrics.in_top_k(p, labels, 1) for p in both)
+        low, high = metrics.paired_interval(own, raw, seed)
+        gain = metrics.percent(own) - metrics.percent(raw)
+        values |= {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
+    return tensors, values

@@ -1,0 +1,172 @@
+"""One raw video -> JPEGs, or its frame count, by ffmpeg and decord in a process of their own.
+
+ffmpeg gives one picture for every decoded frame (also where the frame rate varies) unless `fps` is
+set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
+decoding, because headers lie. Any error that ffmpeg reports makes the video a broken one.
+"""
+
+import functools
+import re
+import subprocess
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ffmpeg
+import simplejpeg
+
+from clipzoo.data.index import StoreError
+from clipzoo.data.video import count_kept
+from clipzoo.frames.ffmpeg import ffmpeg_path
+
+CHUNK_BYTES = 1 << 20
+JPEG_SEAM = b"\xff\xd9\xff\xd8"
+"""End of one JPEG and start of the next; it cannot occur inside: there 0xff is followed by 0."""
+
+
+FEWEST_BYTES = 31
+"""-q:v where the picture does not matter."""
+
+
+class VideoError(ValueError):
+    """A raw video is broken; the message says how."""
+
+
+def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list[str]:
+    """ffmpeg's command that writes a video's frames as JPEGs to its standard output.
+
+    Args:
+        path: of the video.
+        size: '256' (short side; the other is rounded to an even number) or '340x256' (px).
+        quality: -q:v, 2 to 31.
+        fps: frames a second to keep; None = every frame.
+    """
+    width, _, height = size.partition("x")
+    if not height:
+        width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
+    video = _input(path, fps)
+    # JPEG means full range and the matrix of BT.601, whatever the video has.
+    video = video.filter(
+        "scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="pc"
+    ).filter("setsar", "1")
+    options = {"c:v": "mjpeg", "pix_fmt": "yuvj420p", "q:v": quality, "flags": "+bitexact"}
+    return _compiled(video, "image2pipe", options)
+
+
+def count_command(path: Path, fps: float | None) -> list[str]:
+    """ffmpeg's command that writes one byte a frame to its standard output."""
+    video = _input(path, fps).filter("scale", w=1, h=1, flags="neighbor")
+    return _compiled(video, "rawvideo", {"pix_fmt": "gray"})
+
+
+def _input(path: Path, fps: float | None):  # ffmpeg-python has no types
+    # `file:` keeps a colon in a name from being read as a protocol; V leaves out cover pictures.
+    video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
+    return video.filter("fps", fps=fps) if fps else video
+
+
+def _compiled(video, format_name: str, options: dict[str, object]) -> list[str]:
+    every_frame = {"fps_mode": "passthrough"} if _has_fps_mode() else {"vsync": "passthrough"}
+    # Frames are numbered instead of timed: encoders refuse two frames at the same time, which a
+    # varying frame rate or a bad header would give.
+    video = video.filter("settb", "1/1000").filter("setpts", "N")
+    options = {"enc_time_base": "1:1000", "threads": 1, **every_frame, **options}
+    output = ffmpeg.output(video, "pipe:", f=format_name, **options)
+    command = output.compile(cmd=ffmpeg_path())
+    everywhere = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
+    return [command[0], *everywhere, "-filter_threads", "1", *command[1:]]
+
+
+@functools.cache
+def _has_fps_mode() -> bool:
+    """Whether this ffmpeg knows -fps_mode (5.1 and later); earlier ones call it -vsync."""
+    command = [ffmpeg_path(), "-hide_banner", "-h", "long"]
+    return b"fps_mode" in subprocess.run(command, capture_output=True, check=False).stdout
+
+
+@dataclass
+class Outcome:
+    """What ffmpeg said by the time it ended."""
+
+    fps: float = 0.0
+    """Frames a second according to the header; 0 = not said."""
+    damage: str = ""
+    """The first error it reported; empty = none."""
+
+
+def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
+    """Pieces of ffmpeg's standard output as they come; `outcome` is filled in at the end."""
+    # A file, not a pipe, takes the messages: nobody has to read it while frames come.
+    with tempfile.TemporaryFile() as messages:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process:
+            assert process.stdout is not None
+            try:
+                while chunk := process.stdout.read(CHUNK_BYTES):
+                    yield chunk
+            except BaseException:  # the reader gave up, e.g. because the disk is full
+                process.kill()
+                raise
+        messages.seek(0)
+        _judge(messages.read().decode("utf-8", "replace"), process.returncode, outcome)
+
+
+def _judge(messages: str, returncode: int, outcome: Outcome) -> None:
+    rate = re.search(r"Video:.*?([\d.]+)(k?) fps", messages)
+    if rate:
+        outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
+    error = re.search(r"\[(?:error|fatal|panic)\] (.+)", messages)
+    if error and "matches no streams" in error[1]:
+        outcome.damage = "it has no video stream"
+    elif error:
+        outcome.damage = error[1].strip()
+    elif returncode:
+        outcome.damage = f"ffmpeg ended with code {returncode}"
+
+
+def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
+    """Cut a stream of JPEGs without gaps into its files.
+
+    Raises:
+        VideoError: the stream does not end with a whole JPEG.
+    """
+    start, end = JPEG_SEAM[2:], JPEG_SEAM[:2]
+    rest = b""
+    for chunk in chunks:
+        *whole, last = (rest + chunk).split(JPEG_SEAM)
+        for number, part in enumerate(whole):
+            yield (start if number else b"") + part + end
+        rest = start + last if whole else last
+    if rest and not (rest.startswith(start) and rest.endswith(end)):
+        raise VideoError("ffmpeg's output ends within a frame")
+    if rest:
+        yield rest
+
+
+def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int, float, str]:
+    """What the on-the-fly reader will see of a video; decodes all of it once.
+
+    decord repeats the last frame of some files (edit lists, packed B-frames) to fill the number in
+    the header, so ffmpeg's smaller count is taken: then all readers have the same frames. Where
+    decord has fewer, its count is taken.
+
+    Returns:
+        number of frames, width and height as stored (px), frames a second, damage ('' = none).
+
+    Raises:
+        VideoError: there are no frames, or decord cannot read up to the last of them.
+    """
+    outcome = Outcome()
+    count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps), outcome))
+    if count == 0:
+        raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
+    try:
+        count = min(count, count_kept(path, fps))
+    except StoreError as error:
+        raise VideoError(str(error)) from error
+    if count == 0:
+        raise VideoError(f"{path}: too short for {fps} frames a second")
+    frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, FEWEST_BYTES, fps), Outcome()))
+    height, width = simplejpeg.decode_jpeg_header(next(frames))[:2]
+    frames.close()
+    return count, int(width), int(height), fps or outcome.fps, outcome.damage

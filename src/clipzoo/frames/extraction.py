@@ -1,0 +1,279 @@
+"""Raw videos -> tar shards of JPEGs and data/frames/<dataset>/index.parquet.
+
+A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
+number of workers nor on time. Shard and part of the index get their names when they are whole: the
+tar first, then its part, which names the settings. What has no part, or one of other settings, is
+made anew. When all parts are there they become the index. Where a dataset is read from frame files
+or raw videos (`reader`), there are no tars, only parts.
+"""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+from tqdm import tqdm
+
+from clipzoo.config import FramesConfig, Params
+from clipzoo.data.index import (
+    FRAMES_DIR,
+    INDEX_COLUMNS,
+    ShardState,
+    StoreError,
+    index_path,
+    read_states,
+    shard_name,
+    write_index,
+)
+from clipzoo.data.records import raise_all, write_csv
+from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
+from clipzoo.frames.manifest import RawVideo, manifest_path, read_manifest
+from clipzoo.frames.packing import describe_videos, pack_videos
+
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to make; can be sent to another process or machine."""
+
+    shard: int
+    directory: Path
+    root: Path
+    """That the videos' paths start from."""
+    spec: DatasetSpec
+    frames: FramesConfig
+    videos: tuple[RawVideo, ...]
+
+    @property
+    def tar_path(self) -> Path:
+        """The shard."""
+        return self.directory / shard_name(self.shard)
+
+    @property
+    def part_path(self) -> Path:
+        """Its part of the index."""
+        return self.tar_path.with_suffix(".parquet")
+
+    def fingerprint(self) -> str:
+        """Of everything that decides what the shard holds."""
+        spec = self.spec
+        settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
+        if spec.reader == "shards":
+            settings += [self.frames.size, self.frames.quality]
+        elif spec.reader == "video":
+            settings += [self.frames.size]
+        else:
+            settings += [spec.frame_template, spec.first_index]
+        rows = [[v.video_id, v.path, v.size] for v in self.videos]
+        return hashlib.sha256(json.dumps([settings, rows]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What extraction did."""
+
+    num_videos: int
+    num_frames: int
+    num_bytes: int
+    failures: list[list[str]]
+    damaged: list[list[str]]
+    num_waiting: int
+    """Shards of other machines (`--shard i/n`) that are not finished; 0 = the index is written."""
+
+
+def extract(
+    params: Params,
+    dataset: str,
+    *,
+    share: tuple[int, int] = (1, 1),
+    executor: Executor | None = None,
+) -> Summary:
+    """Make all shards of a dataset that are not finished, then its index.
+
+    Args:
+        params: `frames`, `data.allow_missing`, `data.demo` and `runtime.extract_workers` are read.
+        dataset: its datasets/<name>.yaml and data/raw/<name>.csv must exist.
+        share: (i, n): make every n-th shard from the i-th of 1 .. n on. Whoever finds all shards
+            finished writes the index.
+        executor: runs the jobs; None = a process for each core or `extract_workers` of them.
+
+    Raises:
+        StoreError: more than `data.allow_missing` videos are broken or not those of the manifest;
+            lists them. Finished shards are kept. Other OSErrors: nothing can be written.
+        ListError, ConfigError: the manifest or the dataset's file is wrong.
+    """
+    jobs = plan_shards(params, dataset)
+    own = jobs[share[0] - 1 :: share[1]]
+    split_index(dataset, jobs)
+    states = {job.shard: read_state(job) for job in jobs}
+    todo = [job for job in own if states[job.shard] is None]
+    allowed = params.data.allow_missing
+    if len(_failures(states)) > allowed:  # they may have been for a while only: try again
+        todo += [job for job in own if (state := states[job.shard]) and state.failures]
+    if todo:
+        with contextlib.nullcontext(executor) if executor else _pool(params) as pool:
+            _run(todo, pool, len(own), sum(len(job.videos) for job in own))
+        states = {job.shard: read_state(job) for job in jobs}
+    failures = _failures(states)
+    directory = FRAMES_DIR / dataset
+    write_csv(("video_id", "reason"), failures, directory / "missing.csv")
+    if len(failures) > allowed:
+        raise_all(
+            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Mend or "
+            f"remove them and scan again, or set data.allow_missing to {len(failures)} to go on "
+            f"without them. All are in {directory / 'missing.csv'}:",
+            [": ".join(failure) for failure in failures],
+            StoreError,
+        )
+    if all(states.values()):
+        merge_parts(dataset, jobs)
+    return _summary(jobs, states)
+
+
+def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
+    """The shards of a dataset, in order: runs of `frames.shard_videos` lines of its manifest.
+
+    Raises:
+        ListError, ConfigError: the manifest or the dataset's file is wrong.
+        StoreError: the raw root does not exist.
+    """
+    spec, root = load_spec(dataset), raw_root(params, dataset)
+    videos = read_manifest(manifest_path(dataset))
+    if not root.is_dir():
+        raise StoreError(
+            f"{root}: no such folder; put the videos of {dataset} there, or set CLIPZOO_DATA to "
+            f"the folder that holds {dataset}/"
+        )
+    step = params.frames.shard_videos
+    runs = [tuple(videos[i : i + step]) for i in range(0, len(videos), step)]
+    directory = FRAMES_DIR / dataset
+    return [ShardJob(i, directory, root, spec, params.frames, run) for i, run in enumerate(runs)]
+
+
+def make_shard(job: ShardJob) -> int:
+    """Make one shard and its part of the index; returns the number of its videos.
+
+    Raises:
+        OSError: nothing can be written.
+    """
+    job.directory.mkdir(parents=True, exist_ok=True)
+    job.part_path.unlink(
+        missing_ok=True
+    )  # from here on, until it is whole, the shard is unfinished
+    if job.spec.reader == "shards":
+        report = pack_videos(job.tar_path, job.root, job.videos, job.spec, job.frames)
+        shard, tar_bytes = job.shard, job.tar_path.stat().st_size
+    else:
+        report = describe_videos(job.root, job.videos, job.spec, job.frames)
+        shard, tar_bytes = -1, 0
+    rows, failures, damaged = report
+    rows = [{**row, "shard": shard} for row in rows]
+    table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))
+    num_frames = sum(table.column("num_frames").to_pylist())
+    state = ShardState(job.fingerprint(), tar_bytes, num_frames, failures, damaged)
+    write_index(table, {job.shard: state}, job.part_path)
+    return len(job.videos)
+
+
+def read_state(job: ShardJob) -> ShardState | None:
+    """State of a shard if it is finished, under the job's settings; None otherwise."""
+    return _valid(job, read_states(job.part_path).get(job.shard))
+
+
+def _valid(job: ShardJob, state: ShardState | None) -> ShardState | None:
+    if state is None or state.fingerprint != job.fingerprint():
+        return None
+    if job.spec.reader == "shards":
+        try:
+            whole = job.tar_path.stat().st_size == state.tar_bytes
+        except OSError:
+            whole = False
+        return state if whole else None
+    return state
+
+
+def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
+    """Turn the index of an earlier run back into parts, as far as its shards are still valid.
+
+    So a shard is never described by two files of which one may be old.
+    """
+    path = index_path(dataset)
+    states = read_states(path)
+    valid = [job for job in jobs if _valid(job, states.get(job.shard))]
+    if valid:
+        table = parquet.read_table(path)
+        place = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+        for job in valid:
+            rows = [place[v.video_id] for v in job.videos if v.video_id in place]
+            write_index(table.take(rows), {job.shard: states[job.shard]}, job.part_path)
+    path.unlink(missing_ok=True)
+
+
+def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
+    """Write the index from the parts of all shards, then remove the parts and what is left over."""
+    states, tables = {}, []
+    for job in jobs:
+        states |= read_states(job.part_path)
+        tables.append(parquet.read_table(job.part_path))
+    write_index(pa.concat_tables(tables), states, index_path(dataset))
+    wanted = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
+    for path in (FRAMES_DIR / dataset).iterdir():
+        if path.name.startswith("shard-") and path.name not in wanted:
+            path.unlink(missing_ok=True)
+
+
+def _failures(states: dict[int, ShardState | None]) -> list[list[str]]:
+    return [failure for state in states.values() if state for failure in state.failures]
+
+
+def _summary(jobs: Sequence[ShardJob], states: dict[int, ShardState | None]) -> Summary:
+    done = [state for state in states.values() if state]
+    num_videos = sum(len(job.videos) for job in jobs if states[job.shard])
+    return Summary(
+        num_videos - len(_failures(states)),
+        sum(state.num_frames for state in done),
+        sum(state.tar_bytes for state in done),
+        _failures(states),
+        [video for state in done for video in state.damaged],
+        len(jobs) - len(done),
+    )
+
+
+def _pool(params: Params) -> Executor:
+    workers = params.runtime.extract_workers or len(os.sched_getaffinity(0))
+    # Workers are forked from a server without threads: a fork of this process would copy the locks
+    # of Arrow's threads. The server imports once for all of them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(workers, mp_context=context)
+
+
+def _run(jobs: Sequence[ShardJob], pool: Executor, num_own: int, num_videos: int) -> None:
+    """Make shards in `pool` under a progress bar; the first error cancels what has not begun."""
+    finished = num_videos - sum(len(job.videos) for job in jobs)
+    futures = [pool.submit(make_shard, job) for job in jobs]
+    every = 0.1 if sys.stderr.isatty() else 10
+    with tqdm(
+        total=num_videos, initial=finished, unit="video", mininterval=every, dynamic_ncols=True
+    ) as bar:
+        try:
+            for future in as_completed(futures):
+                bar.update(future.result())
+        except BrokenProcessPool as error:
+            raise StoreError(
+                "a worker died (out of memory?); run it again: finished shards are kept"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)  # so that nothing is written after an error

@@ -1,0 +1,139 @@
+"""What a worker of extraction does: the videos of one shard -> a tar of JPEGs and index rows."""
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import simplejpeg
+
+from clipzoo.config import FramesConfig
+from clipzoo.data.index import StoreError, check_size
+from clipzoo.data.records import ListError
+from clipzoo.data.spec import DatasetSpec
+from clipzoo.data.video import seeks_exactly
+from clipzoo.frames.decoding import (
+    Outcome,
+    VideoError,
+    count_video,
+    jpeg_command,
+    run_ffmpeg,
+    split_jpegs,
+)
+from clipzoo.frames.manifest import RawVideo, count_frames
+
+Row = dict[str, object]
+Report = tuple[list[Row], list[list[str]], list[list[str]]]
+"""Index rows, failures and damaged videos ([video_id, reason] each)."""
+
+
+def pack_videos(
+    path: Path, root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
+) -> Report:
+    """Decode videos into a tar, which gets its name when it is whole and on the disk.
+
+    Members are `<video_id>/00001.jpg`, ... with neither times nor owners. A broken video leaves
+    nothing in the tar.
+
+    Raises:
+        OSError: the tar cannot be written (disk full); nothing is left of it.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # ours alone
+    rows, failures, damaged = [], [], []
+    try:
+        with part.open("wb", buffering=1 << 20) as tar:
+            for video in videos:
+                start = tar.tell()
+                try:
+                    row, damage = _pack_video(tar, root, video, spec, frames)
+                    rows.append(row)
+                    if damage:
+                        damaged.append([video.video_id, damage])
+                except (VideoError, StoreError) as error:
+                    tar.seek(start)
+                    tar.truncate()
+                    failures.append([video.video_id, str(error)])
+            tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
+            tar.flush()
+            os.fsync(tar.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return rows, failures, damaged
+
+
+def _pack_video(
+    tar: IO[bytes], root: Path, video: RawVideo, spec: DatasetSpec, frames: FramesConfig
+) -> tuple[Row, str]:
+    path = root / video.path
+    check_size(path, video.size)
+    outcome = Outcome()
+    command = jpeg_command(path, frames.size, frames.quality, spec.fps)
+    offsets, sizes, shapes = [], [], set()
+    for number, jpeg in enumerate(split_jpegs(run_ffmpeg(command, outcome)), start=1):
+        tar.write(_tar_header(f"{video.video_id}/{number:05d}.jpg", len(jpeg)))
+        offsets.append(tar.tell())
+        sizes.append(len(jpeg))
+        shapes.add(simplejpeg.decode_jpeg_header(jpeg)[:2])
+        tar.write(jpeg)
+        tar.write(bytes(-len(jpeg) % tarfile.BLOCKSIZE))
+    if not sizes or (outcome.damage and not spec.keep_damaged):
+        raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
+    if len(shapes) > 1:
+        raise VideoError(f"{path}: the size of its frames changes; set frames.size to WxH")
+    ((height, width),) = shapes
+    row = _row(video, len(sizes), int(width), int(height), spec.fps or outcome.fps)
+    return {**row, "offsets": offsets, "sizes": sizes}, outcome.damage
+
+
+def _tar_header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+def _row(video: RawVideo, num_frames: int, width: int, height: int, fps: float) -> Row:
+    row: Row = {"video_id": video.video_id, "path": video.path, "source_size": video.size}
+    row |= {"num_frames": num_frames, "width": width, "height": height, "fps": fps}
+    return row | {"seekable": True, "offsets": [], "sizes": []}
+
+
+def describe_videos(
+    root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
+) -> Report:
+    """Index rows of videos that stay as they are: raw, or directories of frame files."""
+    rows, failures, damaged = [], [], []
+    for video in videos:
+        path = root / video.path
+        try:
+            if spec.reader == "directory":
+                rows.append(_describe_directory(path, video, spec))
+                continue
+            check_size(path, video.size)
+            num_frames, width, height, fps, damage = count_video(path, frames.size, spec.fps)
+            if damage and not spec.keep_damaged:
+                raise VideoError(f"{path}: {damage}")
+            row = _row(video, num_frames, width, height, fps)
+            rows.append({**row, "seekable": seeks_exactly(path)})
+            if damage:
+                damaged.append([video.video_id, damage])
+        except (VideoError, StoreError) as error:
+            failures.append([video.video_id, str(error)])
+    return rows, failures, damaged
+
+
+def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
+    try:
+        count = count_frames((entry.name for entry in os.scandir(path)), spec)
+        first = path / spec.frame_template.format(spec.first_index)
+        height, width = map(int, simplejpeg.decode_jpeg_header(first.read_bytes())[:2])
+    except (ListError, ValueError, OSError) as error:
+        raise VideoError(f"{path}: {error}") from error
+    if count != video.size:
+        raise VideoError(
+            f"{path}: has {count} frames, its manifest says {video.size}: it changed since "
+            "`python -m clipzoo scan`; scan again"
+        )
+    return _row(video, count, width, height, spec.fps or 0.0)

@@ -1,0 +1,284 @@
+"""Every result of every run, and every published number, as one list of rows.
+
+A row is one number: ours beside the published one where both exist, ours alone, or the published
+one alone (`value` None: not run here).
+"""
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipzoo.report import verdicts
+from clipzoo.report.recipes import Published, Recipe, load_recipe, recipe_names, recipe_settings
+
+NOT_RUN = "not run here"
+
+# result's name: (key of the value, of its standard deviation, of its interval's two ends)
+TEST_RESULTS = {
+    "top-1": ("top1", "", "ci95"),
+    "top-5": ("top5", "", ""),
+    "mean class accuracy": ("mean_class_accuracy", "", ""),
+    "mAP": ("map", "", ""),
+    "base classes, top-1": ("base_top1", "", ""),
+    "novel classes, top-1": ("novel_top1", "", ""),
+    "base to novel, harmonic mean": ("base_to_novel_hmean", "", ""),
+    "single view, top-1": ("single_view_top1", "", "single_view_ci95"),
+    "single view, top-5": ("single_view_top5", "", ""),
+    "single view, mean class accuracy": ("single_view_mean_class_accuracy", "", ""),
+    "single view, mAP": ("single_view_map", "", ""),
+}
+ZERO_SHOT_RESULTS = {
+    "zero-shot top-1": ("full_top1", "", "ci95"),
+    "zero-shot top-5": ("full_top5", "", ""),
+    "zero-shot top-1, half of the classes": ("half_top1_mean", "half_top1_std", ""),
+    "zero-shot top-1, mean of the splits": ("splits_top1_mean", "splits_top1_std", ""),
+    "zero-shot top-5, mean of the splits": ("splits_top5_mean", "splits_top5_std", ""),
+    "zero-shot top-1, interpolated weights": ("interpolated_top1", "", "interpolated_ci95"),
+    "raw CLIP, zero-shot top-1": ("raw_full_top1", "", "raw_ci95"),
+    "raw CLIP, zero-shot top-5": ("raw_full_top5", "", ""),
+    "raw CLIP, zero-shot top-1, half of the classes": (
+        "raw_half_top1_mean",
+        "raw_half_top1_std",
+        "",
+    ),
+    "gain in zero-shot top-1 over the raw CLIP": ("gain", "", "gain_ci95"),
+}
+# Kinetics-600's splits have classes of their own, so each is a dataset; the published number is
+# their mean. metric: key in each split's file
+SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
+SPLIT_DATASET = "kinetics600"
+NUM_SPLITS = 3
+
+
+class ReportError(ValueError):
+    """There are no metrics, or a metrics file cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number, as a line of zoo.csv; values in percent, None where unknown."""
+
+    recipe: str
+    dataset: str
+    arch: str
+    num_frames: int | None
+    result: str
+    metric: str
+    value: float | None
+    std: float | None
+    ci95_low: float | None
+    ci95_high: float | None
+    num_videos: int | None
+    num_expected: int | None
+    videos_sha256: str
+    videos: str
+    """Which published set of videos it was measured on, or by how many videos it differs."""
+    protocol: str
+    published: float | None
+    published_std: float | None
+    source: str
+    """Of the published value; for a row without a number, of the row."""
+    delta: float | None
+    modified: str
+    """Settings in which the run differs from its recipe, where they can matter."""
+    verdict: str
+
+
+Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, Any]]]:
+    """Every metrics file: {recipe: {stem of the file: its values}}, both sorted by name.
+
+    Raises:
+        ReportError: there is none, or one is not a JSON mapping.
+    """
+    root = Path(root)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted(root.rglob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ReportError(f"{path}: not a JSON file ({error}); `dvc repro` makes it") from error
+        if not isinstance(values, dict):
+            raise ReportError(f"{path}: found a {type(values).__name__}; allowed: a flat mapping")
+        recipe = path.parent.relative_to(root).as_posix()
+        found.setdefault(recipe, {})[path.stem] = values
+    if not found:
+        raise ReportError(f"{root}/: no metrics file in it; `dvc repro` makes them")
+    return dict(sorted(found.items()))
+
+
+def make_rows(metrics: Metrics, root: str | Path = ".") -> list[Row]:
+    """One row for each result, then one for each published number that no run has.
+
+    Args:
+        metrics: of `read_metrics`.
+        root: of the repository: its recipes, and plots/ with the settings of the runs.
+
+    Raises:
+        ReportError: a file with a result lacks what identifies it (its number of videos, ...).
+        ConfigError: a recipe is wrong.
+    """
+    root = Path(root)
+    recipes = {name: load_recipe(name, root) for name in recipe_names(root)}
+    rows: list[Row] = []
+    matched: dict[str, list[Published]] = {}
+    for name, files in metrics.items():
+        run = _Run(name, files, recipes.get(name), root)
+        rows += run.rows()
+        matched[name] = run.matched
+    for name, recipe in recipes.items():
+        left = [row for row in recipe.published if row not in matched.get(name, [])]
+        rows += [_not_run(name, row, recipe_settings(name, root)) for row in left]
+    return rows
+
+
+def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
+    """The row of a published number without one of ours."""
+    views = (row.clips, row.crops)
+    return Row(
+        recipe=recipe,
+        dataset=row.dataset,
+        arch=settings["model.arch"],
+        num_frames=settings["model.num_segments"],
+        result=_result_name(row.metric),
+        metric=row.metric,
+        value=None,
+        std=None,
+        ci95_low=None,
+        ci95_high=None,
+        num_videos=None,
+        num_expected=None,
+        videos_sha256="",
+        videos="",
+        protocol="" if None in views else f"clips {row.clips}, crops {row.crops}",
+        published=row.value,
+        published_std=row.std,
+        source=row.source,
+        delta=None,
+        modified="",
+        verdict=NOT_RUN,
+    )
+
+
+def _result_name(metric: str) -> str:
+    """The words for a published metric's key."""
+    names = {keys[0]: name for name, keys in (TEST_RESULTS | ZERO_SHOT_RESULTS).items()}
+    return names[metric]
+
+
+class _Run:
+    """The metrics files of one recipe's run, compared with what was published."""
+
+    def __init__(
+        self, name: str, files: Mapping[str, Mapping[str, Any]], recipe: Recipe | None, root: Path
+    ) -> None:
+        self.name, self.files, self.recipe, self.root = name, files, recipe, root
+        self.wanted = recipe_settings(name, root) if recipe else {}
+        self.matched: list[Published] = []
+
+    def rows(self) -> list[Row]:
+        """The rows of all files with results."""
+        found: list[Row] = []
+        for stem in self.files:
+            if stem == "test" or stem.startswith("zero_shot_"):
+                try:
+                    found += self._file_rows(stem)
+                except KeyError as error:
+                    path = f"metrics/{self.name}/{stem}.json"
+                    raise ReportError(f"{path}: missing {error}") from error
+        return found + list(self._split_rows())
+
+    def _file_rows(self, stem: str) -> Iterator[Row]:
+        values = self.files[stem]
+        for name, (key, std, interval) in (
+            TEST_RESULTS if stem == "test" else ZERO_SHOT_RESULTS
+        ).items():
+            if key in values:
+                yield self._row(
+                    [stem],
+                    name,
+                    key,
+                    values[key],
+                    std=values.get(std),
+                    ci95_low=values[f"{interval}_low"] if interval else None,
+                    ci95_high=values[f"{interval}_high"] if interval else None,
+                )
+
+    def _split_rows(self) -> Iterator[Row]:
+        """Means over Kinetics-600's splits, where all are there (std with ddof 0)."""
+        stems = [f"zero_shot_{SPLIT_DATASET}_split{i}" for i in range(1, NUM_SPLITS + 1)]
+        for metric, key in SPLIT_RESULTS.items():
+            values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
+            if len(values) == NUM_SPLITS:
+                mean, std = statistics.fmean(values), statistics.pstdev(values)
+                name = _result_name(metric)
+                yield self._row(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
+
+    def _row(
+        self,
+        stems: list[str],
+        name: str,
+        key: str,
+        value: float,
+        *,
+        dataset: str = "",
+        std: float | None = None,
+        ci95_low: float | None = None,
+        ci95_high: float | None = None,
+    ) -> Row:
+        """A result of one metrics file, or the mean over several."""
+        values = self.files[stems[0]]
+        dataset = dataset or values["dataset"]
+        sets = self.recipe.video_sets if self.recipe else {}
+        videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
+        used = verdicts.read_settings(self.root, self.name, stems[0])
+        changed = None if used is None else verdicts.modified(used, self.wanted, stems[0])
+        settings = used or self.wanted
+        row = self._published(dataset, key, stems[0], settings)
+        return Row(
+            recipe=self.name,
+            dataset=dataset,
+            arch=settings.get("model.arch", ""),
+            num_frames=settings.get("model.num_segments"),
+            result=name,
+            metric=key,
+            value=value,
+            std=std,
+            ci95_low=ci95_low,
+            ci95_high=ci95_high,
+            num_videos=sum(self.files[s]["num_videos"] for s in stems),
+            num_expected=sum(self.files[s]["num_expected"] for s in stems),
+            videos_sha256=values["videos_sha256"] if len(stems) == 1 else "",
+            videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
+            protocol=values["protocol"],
+            published=row and row.value,
+            published_std=row and row.std,
+            source=row.source if row else "",
+            delta=None if row is None or row.value is None else value - row.value,
+            modified=" ".join(changed or ()),
+            verdict=verdicts.verdict(
+                value, row, self.recipe, changed, all(same for _, same in videos)
+            ),
+        )
+
+    def _published(
+        self, dataset: str, key: str, stem: str, settings: Mapping[str, Any]
+    ) -> Published | None:
+        """The published number for a result: same dataset, metric and views."""
+        section = "test" if stem == "test" else "zero_shot"
+        views = tuple(settings.get(f"{section}.{views}") for views in ("clips", "crops"))
+        if key.startswith("single_view_"):
+            key, views = key.removeprefix("single_view_"), (1, 1)
+        for row in self.recipe.published if self.recipe else ():
+            unstated = row.clips is None or row.crops is None
+            if (row.dataset, row.metric) == (dataset, key) and (
+                unstated or (row.clips, row.crops) == views
+            ):
+                self.matched.append(row)
+                return row
+        return None

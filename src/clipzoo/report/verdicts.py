@@ -1,0 +1,179 @@
+"""A run beside what was published: which number, which videos, which settings, and the verdict.
+
+A result is compared only if it was made with the settings of its recipe, on the videos that the
+authors published, and if the recipe allows a verdict at all.
+"""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from clipzoo.report.recipes import Published, Recipe
+
+REFERENCE_DIR = Path(__file__).parents[1] / "reference"
+
+# Settings that cannot change a result, or (in data) only name what is computed beside it. That
+# videos are missing is told by their fingerprint.
+HARMLESS = {
+    "recipe",
+    "data.allow_missing",
+    "data.datasets",
+    "data.demo",
+    "data.zero_shot",
+    "frames.shard_videos",
+    "train.activation_checkpointing",
+    "train.checkpoint_every",
+}
+# Sections (or keys) that the other of the two evaluations reads alone.
+ELSEWHERE = {
+    "test": ("zero_shot.",),
+    "zero_shot": ("test.clips", "test.crops", "test.dense"),
+}
+
+
+SHOWN = 3
+"""Modified settings that a verdict names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSet:
+    """A published list of videos: a row of reference/video_sets.csv."""
+
+    method: str
+    name: str
+    num_videos: int
+    videos_sha256: str
+
+
+@cache
+def video_sets() -> list[VideoSet]:
+    """All published lists, in the order of the file."""
+    with open(REFERENCE_DIR / "video_sets.csv", encoding="utf-8", newline="") as file:
+        return [
+            VideoSet(
+                method=row["method"],
+                name=row["list"],
+                num_videos=int(row["unique_ids"]),
+                videos_sha256=row["videos_sha256"],
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def named_set(name: str, method: str = "text4vis") -> VideoSet:
+    """The published list of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for known in video_sets():
+        if (known.method, known.name) == (method, name):
+            return known
+    raise ValueError(f"{method}: no list {name!r} in {REFERENCE_DIR.name}/video_sets.csv")
+
+
+def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool]:
+    """Which published set a result was measured on.
+
+    Args:
+        values: of a metrics file: num_videos, num_expected, videos_sha256 and, where videos are
+            missing, expected_sha256.
+        published: the list that the recipe names; '' = none.
+
+    Returns:
+        the set in words ('' = no known one), and whether it is the `published` one. Where it is
+        not, the words say how many videos differ: exactly, where the missing ones make up the
+        difference, else at least how many.
+    """
+    by_sha = {known.videos_sha256: known.name for known in reversed(video_sets())}
+    wanted = named_set(published) if published else None
+    sha = values["videos_sha256"]
+    if wanted and sha == wanted.videos_sha256:
+        return f"the published {wanted.name}", True
+    if sha in by_sha:
+        other = f", not the published {wanted.name}" if wanted else ""
+        return f"{by_sha[sha]}{other}", False
+    expected = by_sha.get(values.get("expected_sha256", ""))
+    if expected:
+        missing = values["num_expected"] - values["num_videos"]
+        return f"{missing} videos fewer than {expected}", False
+    if wanted is None:
+        return "", False
+    number, all_videos = values["num_videos"], wanted.num_videos
+    least = max(abs(number - all_videos), 1)
+    return f"at least {least} videos differ from the published {wanted.name}", False
+
+
+def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
+    """The settings that a metrics file was made with (`write_settings`); None = not recorded."""
+    path = root / "plots" / recipe / stem / "settings.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def modified(used: Mapping[str, Any], wanted: Mapping[str, Any], stem: str) -> list[str]:
+    """Settings in which a run differs from its recipe, where they can change the result.
+
+    Args:
+        used: settings of the run by dotted key.
+        wanted: settings of the recipe.
+        stem: of the metrics file, `test` or `zero_shot_<dataset>`.
+
+    Returns:
+        dotted keys, sorted. A key that only one of the two knows counts.
+    """
+    ignored = ELSEWHERE["test" if stem == "test" else "zero_shot"]
+    differing = {
+        key
+        for key in used.keys() | wanted.keys()
+        if key not in used or key not in wanted or used[key] != wanted[key]
+    }
+    weights = {used.get("model.weights"), wanted.get("model.weights")}
+    ignored += () if "demo" in weights else ("demo.",)
+    selects = {used.get("train.select"), wanted.get("train.select")}
+    ignored += ("train.val_every",) if selects == {"last"} else ()
+    return sorted(key for key in differing - HARMLESS if not key.startswith(ignored))
+
+
+def verdict(
+    value: float,
+    row: Published | None,
+    recipe: Recipe | None,
+    changed: list[str] | None,
+    same_videos: bool,
+) -> str:
+    """The verdict on one result, in words.
+
+    Args:
+        value: ours, percent.
+        row: the published number; None = there is none for this result.
+        recipe: of the run; None = there is none of its name.
+        changed: of `modified`; None = the settings were not recorded.
+        same_videos: whether the videos are those published on.
+    """
+    if recipe is None:
+        return "no recipe of this name"
+    if changed is None:
+        return "no verdict: settings not recorded"
+    if changed:
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        return f"modified: {', '.join(changed[:SHOWN])}{more}"
+    if row is None or row.value is None:
+        return "no published value"
+    if not recipe.verdict:
+        return "no verdict: see the recipe"
+    if not same_videos:
+        return "no verdict: other videos"
+    if row.clips is None or row.crops is None:
+        return "no verdict: views not published"
+    delta = value - row.value
+    if abs(delta) <= row.tolerance:
+        return f"reproduced (within {row.tolerance:g})"
+    side = "below" if delta < 0 else "above"
+    return f"{abs(delta):.1f} {side} (tolerance {row.tolerance:g})"

@@ -1,0 +1,86 @@
+"""Which clips each optimizer step takes: a function of the seed and the epoch alone.
+
+So neither the number of processes, nor the micro-batch, nor a resume changes it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipzoo.config import Params
+from clipzoo.models.clip import open_clip_name
+from clipzoo.runtime.distributed import rank, world_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which clips each optimizer step takes."""
+
+    num_clips: int
+    """Clips of an epoch. Clip p shows record p modulo the number of records: few-shot picks are
+    repeated, each time with other random choices."""
+    batch_size: int
+    epochs: int
+    seed: int
+    max_steps: int | None
+    """Stop after this many steps; None = after all epochs."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last may be smaller, none is dropped."""
+        return max(1, math.ceil(self.num_clips / self.batch_size))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run."""
+        steps = self.steps_per_epoch * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def step_positions(self, epoch: int) -> list[list[int]]:
+        """Clips of every step of an epoch: a permutation by (seed, epoch), cut into batches."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+
+    def validates(self, step: int, every_epochs: int) -> bool:
+        """Whether a validation follows after `step` steps: every N epochs and at the end."""
+        if step == self.total_steps:
+            return True
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        return rest == 0 and epoch % every_epochs == 0
+
+
+def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
+    """The plan of a run.
+
+    Args:
+        params: the run.
+        num_records: training records after the few-shot pick.
+        num_all: training records before it: the picks are repeated so that an epoch is as long as
+            one over all records (num_all // num_records times, as the authors do).
+    """
+    repeats = num_all // num_records if params.data.shots and num_records else 1
+    stand_in = params.model.weights == "demo"
+    default = open_clip_name(params.model.arch) == open_clip_name(params.demo.arch)
+    return Plan(
+        num_clips=num_records * repeats,
+        batch_size=params.train.batch_size,
+        epochs=params.train.epochs,
+        seed=params.seed,
+        max_steps=params.demo.other_train_steps if stand_in and not default else None,
+    )
+
+
+def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], bool]]:
+    """This process's share of a step as (clips, counted) pairs.
+
+    All processes have equally many, since every process takes part in every exchange. One that has
+    no clip of its own left computes one that is not counted.
+
+    Example: a batch of 5 and micro_batch 2 on 2 processes: clips 0, 2, 4 make [0, 2], [4] on the
+    first, and clips 1, 3 make [1, 3] and one uncounted clip on the second.
+    """
+    mine = batch[rank() :: world_size()]
+    largest_share = math.ceil(len(batch) / world_size())
+    parts = [mine[i : i + micro_batch] for i in range(0, largest_share, micro_batch)]
+    return [(part, True) if part else (batch[:1], False) for part in parts]

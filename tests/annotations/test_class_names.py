@@ -1,0 +1,83 @@
+"""Committed label files, and official spellings matched to them."""
+
+import pytest
+from annotating import annotate, store_index
+
+from clipzoo.annotations.class_names import LABEL_DIR, class_key, label_file
+from clipzoo.annotations.joining import build_lists
+from clipzoo.config import ConfigError
+from clipzoo.data.records import ListError, read_labels, read_list
+from clipzoo.data.spec import load_spec
+
+HMDB51 = read_labels(LABEL_DIR / "hmdb51.csv")
+
+
+@pytest.mark.parametrize("path", sorted(LABEL_DIR.glob("*.csv")), ids=lambda path: path.stem)
+def test_no_two_names_of_a_label_file_are_spellings_of_one(path):
+    names = read_labels(path)
+    assert len({class_key(name) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["climb_stairs", "ClimbStairs", "climb stairs", "Climb-Stairs"]
+)
+def test_spellings_of_one_class(spelling):
+    assert class_key(spelling) == class_key("climb stairs") != class_key("climb")
+
+
+def annotate_hmdb51(names: list[str]) -> None:
+    """A video of each set and class; class names as the official files have them."""
+    files = {f"{name}_test_split1.txt": f"{name}_a.avi 1\n{name}_b.avi 2\n" for name in names}
+    annotate("hmdb51", files, "class_names: hmdb51\n")
+    store_index({f"{name}/{name}_{which}": 9 for name in names for which in "ab"})
+
+
+OFFICIAL = [name.replace(" ", "_") for name in HMDB51]
+
+
+def test_ids_follow_the_label_file(params_for):
+    annotate_hmdb51(OFFICIAL)
+    build_lists(params_for("mine"), "mine")
+    assert read_labels("lists/mine/labels.csv") == HMDB51
+    ids = {r.video_id: r.label for r in read_list("lists/mine/val.csv", 51)}
+    assert (ids["kick/kick_b"], ids["kick_ball/kick_ball_b"]) == (20, 21)
+    build_lists(params_for("mine", data={"class_names": "hmdb51_actionclip"}), "mine")
+    ids = {r.video_id: r.label for r in read_list("lists/mine/val.csv", 51)}
+    assert (ids["kick/kick_b"], ids["kick_ball/kick_ball_b"]) == (21, 20)
+
+
+def test_what_does_not_match_is_told_on_both_sides(params_for):
+    annotate_hmdb51([*OFFICIAL[:-1], "waving"])
+    with pytest.raises(ListError, match="2 classes do not match") as caught:
+        build_lists(params_for("mine"), "mine")
+    assert "hmdb51.csv has 'wave', which no annotation file names" in str(caught.value)
+    assert "the annotation files have 'waving', which" in str(caught.value)
+
+
+def test_an_unknown_label_file():
+    with pytest.raises(ConfigError, match=r"found 'hmdb5' \(did you mean hmdb51\?\); allowed: act"):
+        label_file("hmdb5")
+
+
+def test_names_that_are_spellings_of_one_class_are_refused(params_for):
+    files = {f"{name}_test_split1.txt": f"{name}_a.avi 1\n{name}_b.avi 2\n" for name in "xy"}
+    annotate("hmdb51", {**files, "labels.csv": "id,name\n0,x\n1,X\n"})
+    store_index({f"{name}/{name}_{which}": 9 for name in "xy" for which in "ab"})
+    with pytest.raises(ListError, match="names that differ in case or signs alone: x, X"):
+        build_lists(params_for("mine"), "mine")
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        "kinetics400",
+        "ucf101",
+        "hmdb51",
+        "activitynet",
+        *(f"kinetics600_split{n}" for n in (1, 2, 3)),
+    ],
+)
+def test_published_datasets_have_their_label_file(dataset):
+    spec = load_spec(dataset)
+    assert len(read_labels(label_file(spec.class_names))) == spec.num_classes
+    assert spec.total(1) > 0

@@ -1,0 +1,148 @@
+"""Clips depend on (seed, epoch, position) alone; batches keep order, bounds and all errors."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from clipzoo.clips.clips import TrainClips, ViewClips, load_batches
+from clipzoo.clips.transforms import TrainTransform, ViewTransform
+from clipzoo.config import AugmentConfig
+from clipzoo.data.index import StoreError
+from clipzoo.data.records import ListError, Record
+from clipzoo.data.store import VideoInfo
+
+AUGMENT = AugmentConfig(
+    short_side_px=32,
+    min_area=0.5,
+    max_area=1.0,
+    min_aspect=0.75,
+    max_aspect=1.33,
+    flip=0.5,
+    grayscale=0.0,
+)
+
+
+class MemoryStore:
+    """Frame i of video `v<k>` has the colour (i, 10 * k, 0)."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.videos = {f"v{k}": VideoInfo(n, 40, 32, 0.0, k) for k, n in enumerate(lengths)}
+
+    def read(self, video_id, indices):
+        assert max(indices) < self.videos[video_id].num_frames
+        video = np.zeros((len(indices), 32, 40, 3), np.uint8)
+        video[..., 0] = np.asarray(indices)[:, None, None]
+        video[..., 1] = 10 * int(video_id[1:])
+        return video
+
+
+def train_clips(seed: int = 1) -> TrainClips:
+    store = MemoryStore([40, 60, 5])
+    records = [Record("v0", 40, 0), Record("v1", 60, 1), Record("v2", 5, 0)]
+    return TrainClips(store, records, TrainTransform(16, AUGMENT), 8, seed)
+
+
+def test_train_clips_are_reproducible_and_vary():
+    clips = train_clips()
+    first = clips.load(1, 0)
+    assert first.shape == (8, 3, 16, 16)
+    assert torch.equal(first, train_clips().load(1, 0))
+    assert not torch.equal(first, clips.load(1, 1))
+    assert not torch.equal(first, train_clips(seed=2).load(1, 0))
+    assert (first[:, 1] == 10).all()
+
+
+def test_repeated_positions_are_drawn_anew():
+    clips = train_clips()
+    assert (clips.load(4, 0)[:, 1] == 10).all()
+    assert not torch.equal(clips.load(4, 0), clips.load(1, 0))
+
+
+def test_segments_start_at_their_frame():
+    store = MemoryStore([40])
+    record = Record("v0", 8, 0, start_frame=20)
+    clips = ViewClips(store, [record], ViewTransform(16, 32, 1), 8, 1, False)
+    assert clips.load(0)[0, :, 0, 0, 0].tolist() == list(range(20, 28))
+
+
+def test_views_are_clip_major():
+    store = MemoryStore([40])
+    clips = ViewClips(store, [Record("v0", 40, 0)], ViewTransform(16, 32, 3), 4, 2, False)
+    views = clips.load(0)
+    assert views.shape == (6, 4, 3, 16, 16)
+    expected = [[0, 10, 20, 30]] * 3 + [[9, 19, 29, 39]] * 3
+    assert views[:, :, 0, 0, 0].tolist() == expected
+    assert clips.view_names[:4] == ["clip0-left", "clip0-right", "clip0-centre", "clip1-left"]
+
+
+def test_records_that_do_not_fit_the_store_are_listed():
+    records = [Record("v0", 41, 0), Record("gone", 3, 0), Record("v1", 60, 0)]
+    with pytest.raises(ListError, match="2 records do not fit") as caught:
+        TrainClips(MemoryStore([40, 60]), records, TrainTransform(16, AUGMENT), 8, 0)
+    assert "v0: frames up to 41 asked, 40 stored" in str(caught.value)
+    assert "gone: not in the frame store" in str(caught.value)
+
+
+def test_a_damaged_jpeg_names_its_video():
+    jpeg = simplejpeg.encode_jpeg(np.zeros((32, 40, 3), np.uint8))
+
+    class Damaged(MemoryStore):
+        def read(self, video_id, indices):
+            return [jpeg[: len(jpeg) // 2]] * len(indices)
+
+    clips = ViewClips(Damaged([9]), [Record("v0", 9, 0)], ViewTransform(16, 32, 1), 8, 1, False)
+    with pytest.raises(StoreError, match="v0: a frame cannot be decoded"):
+        clips.load(0)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_keep_their_order(workers):
+    def load(position: int) -> torch.Tensor:
+        time.sleep(0.002 * (position % 3))
+        return torch.tensor([position])
+
+    batches = [[0, 1, 2], [3, 4], [5], [6, 7, 8, 9]]
+    loaded = list(load_batches(load, batches, workers))
+    assert [batch for batch, _ in loaded] == batches
+    assert [t.flatten().tolist() for _, t in loaded] == batches
+
+
+@pytest.mark.parametrize(("batch_size", "limit"), [(4, 12), (1, 9)])
+def test_little_is_loaded_ahead(batch_size, limit):
+    started, lock = [], threading.Lock()
+
+    def load(position: int) -> torch.Tensor:
+        with lock:
+            started.append(position)
+        return torch.zeros(1)
+
+    positions = ([i] * batch_size for i in range(1000))
+    loader = load_batches(load, positions, 4)
+    next(loader)
+    time.sleep(0.05)
+    assert len(started) <= limit
+    loader.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_all_broken_videos_in_the_queue_are_listed():
+    def load(position: int) -> torch.Tensor:
+        if position % 2:
+            raise StoreError(f"v{position}: broken")
+        return torch.zeros(1)
+
+    with pytest.raises(StoreError, match="3 videos cannot be read") as caught:
+        list(load_batches(load, [[0, 1], [2, 3], [5, 6], [8, 9]], 3))
+    assert all(f"v{i}: broken" in str(caught.value) for i in (1, 3, 5))
+
+
+def test_an_own_bug_is_not_taken_for_a_broken_video():
+    def load(position: int) -> torch.Tensor:
+        raise KeyError(position)
+
+    with pytest.raises(KeyError):
+        list(load_batches(load, [[0]], 1))

@@ -1,0 +1,74 @@
+"""Frame indices: golden cases of the references, and cases small enough to check by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipzoo.clips.sampling import sample_test, sample_train, sample_val
+
+CASES = [
+    case for case in json.loads(Path("tests/golden/protocol.json").read_text()) if "indices" in case
+]
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: "-".join(str(v) for v in list(c.values())[:-1])
+)
+def test_golden_indices(case):
+    n, segments = case["num_frames"], case["num_segments"]
+    if case["kind"] == "val-uniform":
+        found = sample_val(n, segments)
+    else:
+        found = sample_test(n, segments, case["num_clips"], case["kind"] == "test-dense").flatten()
+    assert (found + 1).tolist() == case["indices"]
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_segments", "expected"),
+    [(10, 4, [0, 2, 5, 7]), (2, 4, [0, 0, 1, 1]), (1, 3, [0, 0, 0]), (8, 8, list(range(8)))],
+)
+def test_val(num_frames, num_segments, expected):
+    assert sample_val(num_frames, num_segments).tolist() == expected
+
+
+def test_train_takes_one_frame_of_each_segment_and_every_frame_in_turn():
+    rng = np.random.default_rng(0)
+    draws = np.stack([sample_train(10, 4, rng) for _ in range(200)])
+    found = [set(column.tolist()) for column in draws.T]
+    assert found == [{0, 1}, {2, 3, 4}, {5, 6}, {7, 8, 9}]
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 7, 8])
+def test_train_of_a_short_video_has_all_its_frames(num_frames):
+    indices = sample_train(num_frames, 8, np.random.default_rng(1))
+    assert len(indices) == 8
+    assert set(indices.tolist()) == set(range(num_frames))
+    assert (np.diff(indices) >= 0).all()
+
+
+def test_train_depends_on_its_generator_alone():
+    first = [sample_train(300, 8, np.random.default_rng([1, 2, p])).tolist() for p in range(20)]
+    again = [sample_train(300, 8, np.random.default_rng([1, 2, p])).tolist() for p in range(20)]
+    assert first == again
+    assert len({tuple(x) for x in first}) == 20
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 100, 128, 129, 500])
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("num_clips", [1, 3, 10])
+def test_indices_stay_inside_the_video(num_frames, dense, num_clips):
+    indices = sample_test(num_frames, 16, num_clips, dense)
+    assert indices.shape == (num_clips, 16)
+    assert 0 <= indices.min() <= indices.max() < num_frames
+
+
+def test_wrong_counts_are_refused():
+    with pytest.raises(ValueError, match="num_frames: found 0"):
+        sample_val(0, 8)
+    with pytest.raises(ValueError, match="num_clips: found 0"):
+        sample_test(10, 8, 0, False)
+    with pytest.raises(ValueError, match="1 to 128"):
+        sample_test(10, 129, 1, True)

@@ -1,0 +1,174 @@
+"""The dry run of a recipe."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from clipzoo.__main__ import main
+from clipzoo.commands import check
+from clipzoo.commands import recipes as zoo
+from clipzoo.report.recipes import recipe_params
+
+ROOT = Path(__file__).parents[2]
+NAME = "own/one"
+RECIPE = """
+about: a test
+video_sets: {test: ucf101/val_rgb_split_1.txt}
+gpu_hours: 3
+params:
+  data: {dataset: videos, datasets: [videos], demo: [], zero_shot: []}
+  train: {batch_size: 24}
+"""
+DATASET = "{about: from somewhere, format: ucf101, num_classes: 2, num_train: [50], num_val: [10]}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository that lacks nothing for the recipe own/one."""
+    for name in ("params.yaml", "recipes/demo.yaml", "datasets/demo_shapes.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "datasets/demo_unseen.yaml", tmp_path / "datasets")
+    (tmp_path / "recipes/own").mkdir()
+    (tmp_path / f"recipes/{NAME}.yaml").write_text(RECIPE)
+    (tmp_path / "datasets/videos.yaml").write_text(DATASET)
+    (tmp_path / "data/raw/videos").mkdir(parents=True)
+    rows = [f"v{i},v{i}.mp4,1000" for i in range(60)]
+    (tmp_path / "data/raw/videos.csv").write_text("\n".join(["video_id,path,size", *rows]))
+    (tmp_path / "data/annotations/videos").mkdir(parents=True)
+    (tmp_path / "data/annotations/videos/classInd.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CLIPZOO_DATA", raising=False)
+    return tmp_path
+
+
+def findings(name: str = NAME) -> dict[str, check.Finding]:
+    return {finding.topic: finding for finding in check.check_recipe(name)}
+
+
+def lacking(name: str = NAME) -> list[str]:
+    return [finding.text for finding in check.check_recipe(name) if finding.ok is False]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_complete_set_up_lacks_nothing(here):
+    assert lacking() == []
+    found = findings()
+    assert found["steps"].text == (
+        "50 training videos, 50 clips an epoch, 3 steps x 20 epochs = 60"
+    )
+    assert found["batch"].text == "24 clips a step = 2 processes x 3 micro-batches of 4"
+    assert "about 3 of training" in found["GPU hours"].text
+    assert lacking("demo") == []
+
+
+def test_the_command_prints_one_screen(here, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["clipzoo", "check", NAME])
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    assert 8 <= len(lines) <= 24
+    assert lines[0] == "check own/one: a test"
+
+
+def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypatch):
+    shutil.rmtree(here / "data")
+    monkeypatch.setattr("sys.argv", ["clipzoo", "check", NAME])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    printed = capsys.readouterr()
+    assert "LACKING dataset videos: no data/raw/videos.csv; get the videos (from" in printed.out
+    assert "LACKING dataset videos: annotation files in data/annotations/videos/" in printed.out
+    assert "error: 2 things are lacking: dataset videos, dataset videos" in printed.err
+
+
+def test_missing_videos_are_counted(here):
+    manifest = here / "data/raw/videos.csv"
+    manifest.write_text("\n".join(manifest.read_text().splitlines()[:-7]))
+    (text,) = lacking()
+    assert "53 videos in data/raw/videos.csv, 60 annotated; 7 too few" in text
+    edit(here / f"recipes/{NAME}.yaml", "zero_shot: []", "zero_shot: [], allow_missing: 7")
+    assert lacking() == []
+
+
+def test_an_absent_root_is_told(here):
+    (here / "data/raw/videos").rmdir()
+    (text,) = lacking()
+    assert "videos at data/raw/videos: no such folder; set CLIPZOO_DATA" in text
+
+
+def test_an_unknown_dataset_is_told(here):
+    (here / "datasets/videos.yaml").unlink()
+    assert "unknown dataset 'videos'" in lacking()[0]
+
+
+def test_too_little_disk_is_told(here, monkeypatch):
+    monkeypatch.setattr(check.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    (text,) = lacking()
+    assert text.startswith("about 0 GB of frames to extract")
+    (here / "data/frames/videos").mkdir(parents=True)
+    (here / "data/frames/videos/index.parquet").touch()
+    assert lacking() == []
+
+
+@pytest.mark.parametrize(
+    ("size", "kilobytes"), [("340x256", 14.0), ("256", 14.06), ("320", 21.96), ("680x512", 56.0)]
+)
+def test_frames_on_disk_are_in_proportion_to_their_area(size, kilobytes):
+    assert check.frame_bytes(size) / 1000 == pytest.approx(kilobytes, abs=0.01)
+
+
+def test_weights_and_checkpoints_are_looked_for(here):
+    recipe = here / f"recipes/{NAME}.yaml"
+    recipe.write_text(RECIPE + "  model: {weights: weights/clip.pt, checkpoint: other.pt}\n")
+    assert lacking() == ["weights/clip.pt", "other.pt"]
+    (here / "weights").mkdir()
+    for name in ("weights/clip.pt", "other.pt"):
+        (here / name).touch()
+    assert lacking() == []
+    kept = zoo.kept_model("demo")
+    recipe.write_text(f"{RECIPE}  model: {{weights: openai, checkpoint: {kept}}}\nparent: demo\n")
+    found = findings()
+    assert found["parent's model"].ok is None
+    assert "`make zoo` runs its recipe demo first" in found["parent's model"].text
+    assert found["CLIP weights"].ok is None
+
+
+def test_batches_that_cannot_be_split_are_told(here):
+    recipe = here / f"recipes/{NAME}.yaml"
+    edit(recipe, "batch_size: 24", "batch_size: 1")
+    assert findings()["batch"].ok is False
+    edit(recipe, "batch_size: 1", "batch_size: 100")
+    text = findings()["batch"].text
+    assert text.startswith("100 clips a step = 2 processes x 13 micro-batches of 4 at most")
+    edit(recipe, "batch_size: 100", "epochs: 0")
+    assert "no training" in findings()["batch"].text
+
+
+def test_few_shot_epochs_are_as_long_as_full_ones(here):
+    edit(here / f"recipes/{NAME}.yaml", "zero_shot: []", "zero_shot: [], shots: 4")
+    # 8 picked videos, repeated 50 // 8 = 6 times
+    assert "50 training videos, 48 clips an epoch, 2 steps" in findings()["steps"].text
+
+
+def test_memory_is_estimated_from_the_model():
+    from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
+
+    def estimate(name: str) -> tuple[int, float]:
+        params = recipe_params(name, root=ROOT)
+        model = meta_model(params)
+        return num_parameters(model), activation_bytes(model, params)
+
+    parameters, clip8 = estimate("text4vis/k400-vitb32-f8")
+    # OpenAI's ViT-B/32 vision tower, the head (6 blocks of width 512, 77 positions), logit_scale
+    assert parameters == 87_849_216 + 6 * (12 * 512**2 + 13 * 512) + 77 * 512 + 1
+    _, clip16 = estimate("text4vis/k400-vitb32-f16")
+    assert clip16 == pytest.approx(2 * clip8, rel=0.01)
+    # Text tower of InfoNCE: more parameters
+    assert estimate("text4vis/ablation-infonce-trained")[0] > estimate("text4vis/k400-vitb16-f8")[0]

@@ -1,0 +1,138 @@
+"""`python -m clipzoo scan` and the manifest."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipzoo.__main__ import main
+from clipzoo.commands.scan import scan
+from clipzoo.data.records import ListError
+from clipzoo.data.spec import load_spec
+from clipzoo.frames.manifest import read_manifest
+
+
+def touch(root: Path, *names: str) -> Path:
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * (i + 1))
+    return root
+
+
+def run(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["clipzoo", *arguments])
+    main()
+
+
+def test_own_videos_in_one_command(project, monkeypatch, capsys):
+    root = touch(project / "my videos", "b_c/z.MP4", "a/x y.webm", "a/ü.mp4", "a/notes.txt")
+    touch(root, ".hidden/v.mp4", "a/._x.mp4")
+    run(monkeypatch, "scan", "mine", str(root))
+    out = capsys.readouterr().out
+    assert "3 videos" in out
+    assert "2 classes: a, b c" in out
+    assert "passed over 1 files that are no videos by name: a/notes.txt" in out
+    assert "git add datasets/mine.yaml data/annotations/mine/classes.csv data/raw/mine.csv" in out
+    assert "-S 'data.datasets=[mine]'" in out
+    assert str(project) not in Path("datasets/mine.yaml").read_text()
+    manifest = Path("data/raw/mine.csv").read_text()
+    assert manifest == "video_id,path,size\na/x y,a/x y.webm,2\na/ü,a/ü.mp4,3\nb_c/z,b_c/z.MP4,1\n"
+    assert [v.size for v in read_manifest(Path("data/raw/mine.csv"))] == [2, 3, 1]
+    assert Path("data/raw/mine").resolve() == root.resolve()
+
+
+def test_names_once_mended_are_kept(project):
+    root = touch(project / "v", "run_fast/a.mp4")
+    scan("mine", root)
+    classes = Path("data/annotations/mine/classes.csv")
+    classes.write_text(classes.read_text().replace("run fast", "running fast"))
+    touch(root, "sit_down/a.mp4")
+    assert scan("mine", root).class_names == ["running fast", "sit down"]
+
+
+def test_train_and_val_folders_are_no_classes(project):
+    root = touch(project / "v", "train/a/1.mp4", "val/a/1.mp4", "train/b/1.mp4", "val/b/2.mp4")
+    assert scan("mine", root).class_names == ["a", "b"]
+
+
+def test_one_video_a_class_is_for_validation_alone(project):
+    root = touch(project / "v", "a/1.mp4", "b/1.mp4")
+    assert scan("mine", root).only_val
+    assert load_spec("mine").val_fraction == 1
+    touch(root, "b/2.mp4")
+    assert not scan("mine", root).only_val
+    assert not scan("other", touch(project / "w", "a/1.mp4", "a/2.mp4", "b/1.mp4")).only_val
+
+
+def test_where_the_videos_are(project, monkeypatch):
+    inside = touch(project / "data/raw/mine", "a/1.mp4")
+    assert scan("mine", inside).link == ""
+    other = touch(project / "other", "a/1.mp4")
+    with pytest.raises(ListError, match="data/raw/mine is there already and is not"):
+        scan("mine", other)
+    monkeypatch.setenv("CLIPZOO_DATA", str(project / "big"))
+    assert scan("far", touch(project / "big" / "far", "a/1.mp4")).link == ""
+    with pytest.raises(ListError, match="is another folder than"):
+        scan("far", other)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "no videos found"),
+        (("a/x.txt",), "no videos found .* 1 other files"),
+        (("a/x.mp4", "a/x.avi"), "a/x.avi and a/x.mp4 have one id, 'a/x'"),
+        (("x.mp4", "a/y.mp4"), r"1 videos are in no class folder \(x\); use CLASS/VIDEO"),
+        (("train/x.mp4", "val/a/y.mp4"), "use train/CLASS/VIDEO and val/CLASS/VIDEO"),
+        (("a/x\n.mp4",), "video id"),
+    ],
+)
+def test_bad_folders_leave_nothing_behind(project, names, message):
+    (project / "v").mkdir()
+    with pytest.raises(ListError, match=message):
+        scan("mine", touch(project / "v", *names))
+    assert not Path("datasets/mine.yaml").exists()
+    assert not Path("data").exists()
+
+
+def test_errors_are_one_line_and_exit_code_1(project, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "scan", "mine", "/does/not/exist")
+    assert caught.value.code == 1
+    err = capsys.readouterr().err
+    assert err == (
+        "error: /does/not/exist: no such folder; give the folder that holds the dataset's videos\n"
+    )
+    with pytest.raises(ListError, match=r"dataset: found '\.\./x'"):
+        scan("../x", project)
+
+
+def test_links_in_a_circle_end(project):
+    root = touch(project / "v", "a/1.mp4")
+    (root / "a" / "again").symlink_to(root, target_is_directory=True)
+    assert scan("mine", root).num_videos == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a/1,a/1.mp4", "mine.csv:3: found 2 fields"),
+        ("a/1,a/1.mp4,-4", "mine.csv:3: size: found '-4'; allowed: a whole number of bytes"),
+        ("a/1,/etc/passwd,4", "mine.csv:3: absolute path"),
+        ("a/../../1,a/1.mp4,4", "mine.csv:3: .* leaves the dataset's root"),
+        ("a/0,a/0.avi,4", "mine.csv:3: video 'a/0' is in line 2 too"),
+    ],
+)
+def test_bad_manifests(tmp_path, line, message):
+    path = tmp_path / "mine.csv"
+    path.write_text(f"video_id,path,size\na/0,a/0.mp4,1\n{line}\n")
+    with pytest.raises(ListError, match=message):
+        read_manifest(path)
+
+
+def test_no_manifest_says_how_to_make_one(tmp_path):
+    with pytest.raises(ListError, match="run `python -m clipzoo scan mine FOLDER` first"):
+        read_manifest(tmp_path / "mine.csv")
+    (tmp_path / "mine.csv").write_text("video_id,path,size\n")
+    with pytest.raises(ListError, match="there are no videos in it"):
+        read_manifest(tmp_path / "mine.csv")

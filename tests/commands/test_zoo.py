@@ -1,0 +1,245 @@
+"""Using recipes, running sets of them, queueing."""
+
+import itertools
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+
+from clipzoo.__main__ import main
+from clipzoo.commands import recipes as zoo
+from clipzoo.config import ConfigError, load_params
+from clipzoo.report.recipes import recipe_names, recipe_settings
+
+ROOT = Path(__file__).parents[2]
+LISTS = {
+    "data.datasets": ("[kinetics400,demo_unseen,demo_shapes]", "[demo_shapes,demo_unseen]"),
+    "data.demo": ("[]", "[demo_shapes,demo_unseen]"),
+    "data.zero_shot": ("[]", "[demo_unseen]"),
+    "text.templates": ("['a video of a person {}.','{}']", "['{}']"),
+    "train.milestones": ("[1,2]", "[]"),
+    "zero_shot.protocols": ("[full]", "[full,half]"),
+    "zero_shot.interpolation": ("[0.5]", "[]"),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the recipes and a params.yaml that holds the recipe demo."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    zoo.use("demo")
+    return tmp_path
+
+
+def comments(text: str) -> list[str]:
+    return [line.partition("#")[2] for line in text.splitlines() if "#" in line]
+
+
+@pytest.mark.parametrize("name", ["text4vis/k400-vitl14-336-f32", "demo/few-shot-4-random"])
+def test_use_keeps_comments_and_form_and_can_be_undone(here, name):
+    path = here / "params.yaml"
+    before = path.read_text()
+    changes = zoo.use(name)
+    after = path.read_text()
+    assert load_params(path).recipe == name
+    assert comments(after) == comments(before)
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert len(changed) <= len(changes)
+    assert ("recipe", "demo", name) in changes
+    assert zoo.use(name) == []
+    assert path.read_text() == after
+    undone = zoo.use("demo")
+    assert {(key, new, old) for key, old, new in map(tuple, map(repr_lists, undone))} == {
+        tuple(repr_lists(change)) for change in changes
+    }
+    assert path.read_text() == before
+
+
+def repr_lists(change: tuple) -> list:
+    return [str(part) for part in change]
+
+
+def test_nothing_leaks_from_the_recipe_before_and_runtime_stays(here):
+    path = here / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("micro_batch: 4", "micro_batch: 3"))
+    assert path.read_text() != text
+    zoo.use("demo/interpolation")
+    zoo.use("text4vis/k400-vitb32-f8")
+    direct = path.read_text()
+    zoo.use("demo")
+    zoo.use("text4vis/k400-vitb32-f8")
+    assert path.read_text() == direct
+    params = load_params(path)
+    assert params.zero_shot.interpolation == []
+    assert params.runtime.micro_batch == 3
+
+
+def test_every_recipe_can_be_used(here):
+    for name in recipe_names():
+        zoo.use(name)
+        params = load_params("params.yaml")
+        wanted = recipe_settings(name)
+        assert (params.model.arch, params.train.lr) == (wanted["model.arch"], wanted["train.lr"])
+
+
+def test_changes_are_printed_one_a_line(here, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["clipzoo", "use", "demo/head-none"])
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["recipe: 'demo' -> 'demo/head-none'", "model.head: 'Transf' -> 'None'"]
+    assert lines[2] == "use: demo/head-none, 2 values of params.yaml changed"
+
+
+def test_a_wrong_recipe_changes_nothing(here, capsys, monkeypatch):
+    before = (here / "params.yaml").read_bytes()
+    bad = here / "recipes/demo/bad.yaml"
+    bad.write_text("about: x\nparams: {train: {epoch: 3}}\n")
+    monkeypatch.setattr("sys.argv", ["clipzoo", "use", "demo/bad"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "unknown key train.epoch" in capsys.readouterr().err
+    assert (here / "params.yaml").read_bytes() == before
+
+
+def test_a_form_that_the_editor_breaks_is_refused(here):
+    """ruamel.yaml writes nonsense where a comment stands on the line of a list's key."""
+    path = here / "params.yaml"
+    path.write_text(path.read_text().replace("  zero_shot:\n", "  zero_shot: # a comment\n"))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="move comments off the lines of lists"):
+        zoo.use("text4vis/k400-vitb32-f8")
+    assert path.read_bytes() == before
+    assert not list(here.glob("*.part"))
+
+
+@pytest.mark.parametrize("keys", [*((key,) for key in LISTS), *itertools.combinations(LISTS, 2)])
+def test_dvc_changes_lists_and_back_without_harm(here, keys):
+    """`dvc exp run -S data.zero_shot=[]` and its like."""
+    path = here / "params.yaml"
+    before = path.read_text()
+    apply_overrides(path, [f"{key}={LISTS[key][0]}" for key in keys])
+    yaml.safe_load(path.read_text())
+    assert comments(path.read_text()) == comments(before)
+    apply_overrides(path, [f"{key}={LISTS[key][1]}" for key in keys])
+    assert path.read_text() == before
+
+
+def test_select_puts_parents_first_and_adds_missing_ones(here):
+    child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
+    assert zoo.select([child]) == [parent, child]
+    assert zoo.select([child, "text4vis/k400-vitl14-f1*", "demo"]) == [parent, child, "demo"]
+    zoo.kept_model(parent).parent.mkdir(parents=True)
+    zoo.kept_model(parent).touch()
+    assert zoo.select([child]) == [child]
+    k400 = zoo.select(["text4vis/k400-*"])
+    assert len(k400) == len([n for n in recipe_names() if n.startswith("text4vis/k400-")])
+    with pytest.raises(ConfigError, match="no recipe matches 'text5vis"):
+        zoo.select(["text5vis/*"])
+
+
+class Dvc:
+    """Stands for the dvc command: notes the active recipe of each call."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing = failing
+        self.recipes: list[str] = []
+        self.commands: list[list[str]] = []
+
+    def __call__(self, command, check):
+        assert not check
+        recipe = load_params("params.yaml").recipe
+        self.recipes.append(recipe)
+        self.commands.append(command[1:])
+        zoo.MODEL_FILE.parent.mkdir(exist_ok=True)
+        zoo.MODEL_FILE.write_text(f"model of {recipe}")
+        return subprocess.CompletedProcess(command, int(recipe == self.failing))
+
+
+@pytest.fixture
+def dvc(monkeypatch: pytest.MonkeyPatch) -> Dvc:
+    stand_in = Dvc()
+    monkeypatch.setattr(zoo.subprocess, "run", stand_in)
+    return stand_in
+
+
+def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
+    child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
+    assert zoo.run_zoo([child, "demo"]) == []
+    assert dvc.recipes == [parent, child, "demo"]
+    assert dvc.commands == [["-m", "dvc", "repro"]] * 3
+    assert zoo.kept_model(parent).read_text() == f"model of {parent}"
+    assert not zoo.kept_model(child).exists()
+    assert load_params("params.yaml").recipe == "demo"
+
+
+def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc, capsys):
+    parent = dvc.failing = "text4vis/k400-vitl14-f16"
+    children = ["text4vis/hmdb51-vitl14-f16", "text4vis/ucf101-vitl14-f16"]
+    assert zoo.run_zoo([*children, "demo"]) == [parent, *children]
+    assert dvc.recipes == [parent, "demo"]
+    assert f"left out: its parent {parent} failed" in capsys.readouterr().out
+    dvc.recipes.clear()
+    assert zoo.run_zoo([*children, "demo"], stop=True) == [parent]
+    assert dvc.recipes == [parent]
+
+
+def finish(name: str, **changes: Any) -> None:
+    """What a finished run leaves of a recipe."""
+    settings = recipe_settings(name) | changes
+    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
+        for path, values in ((f"metrics/{name}", {}), (f"plots/{name}/{stem}", settings)):
+            Path(path).mkdir(parents=True, exist_ok=True)
+            file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
+            (Path(path) / file).write_text(json.dumps(values))
+
+
+def test_a_second_call_goes_on_where_the_first_was(here, dvc, capsys):
+    finish("demo/head-none")
+    finish("demo/interpolation", **{"zero_shot.interpolation": [0.5]})
+    finish("demo/infonce-frozen")
+    Path("metrics/demo/infonce-frozen/zero_shot_demo_unseen.json").unlink()
+    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not there
+    names = ["demo/head-none", "demo/interpolation", "demo/infonce-frozen"]
+    names += ["text4vis/k400-vitl14-f16"]
+    assert zoo.run_zoo(names) == []
+    assert dvc.recipes == names[1:]
+    assert "done before" in capsys.readouterr().out
+    zoo.run_zoo(["text4vis/k400-vitl14-f16"])
+    assert dvc.recipes == names[1:]
+    zoo.run_zoo(["demo/head-none"], again=True)
+    assert dvc.recipes[-1] == "demo/head-none"
+
+
+def test_zoo_exits_with_1_after_a_failure(here, dvc, capsys, monkeypatch):
+    dvc.failing = "demo/head-none"
+    monkeypatch.setattr("sys.argv", ["clipzoo", "zoo", "demo/head-none", "demo"])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "1 recipes failed: demo/head-none" in capsys.readouterr().err
+    assert dvc.recipes == ["demo/head-none", "demo"]
+
+
+def test_queue_leaves_params_as_they_were(here, dvc):
+    before = (here / "params.yaml").read_bytes()
+    zoo.queue("demo/head-none")
+    assert dvc.recipes == ["demo/head-none"]
+    assert dvc.commands[0][1:] == ["dvc", "exp", "run", "--queue", "--name", "demo-head-none"]
+    assert (here / "params.yaml").read_bytes() == before
+    dvc.failing = "demo/head-none"
+    with pytest.raises(ConfigError, match="exp run --queue --name demo-head-none` failed"):
+        zoo.queue("demo/head-none")
+    assert (here / "params.yaml").read_bytes() == before
+
+
+def test_a_recipe_that_needs_a_kept_model_is_not_queued(here, dvc):
+    with pytest.raises(ConfigError, match="queued experiments do not see"):
+        zoo.queue("text4vis/ucf101-vitl14-f16")
+    assert dvc.recipes == []

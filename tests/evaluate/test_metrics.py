@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clipzoo.evaluate import metrics
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "protocol.json"
+PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.4, 0.35, 0.25], [0.1, 0.3, 0.6]])
+LABELS = torch.tensor([0, 0, 2, 2])
+
+
+def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(labels, num_classes)
+
+
+def test_evaluate_on_a_case_computed_by_hand():
+    values = metrics.evaluate(PROBABILITIES, LABELS, seed=1)
+    assert values["top1"] == 50  # videos 0 and 3
+    assert values["top5"] == 100  # K = 3 <= 5
+    assert values["mean_class_accuracy"] == 50  # class 1 has no videos: (1/2 + 1/2) / 2
+    # class 0: ranks of its videos 1 and 3 -> (1 + 2/3) / 2; class 2: ranks 1 and 2 -> 1; class 1: 0
+    assert values["map"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 + 0) / 3)
+    assert list(values) == ["top1", "ci95_low", "ci95_high", "top5", "mean_class_accuracy", "map"]
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, [1, 0, 0, 1]), (2, [1, 1, 0, 1]), (3, [1] * 4)])
+def test_in_top_k(k: int, expected: list[int]):
+    assert metrics.in_top_k(PROBABILITIES, LABELS, k).int().tolist() == expected
+
+
+def test_a_constant_score_is_no_better_than_chance():
+    labels = torch.arange(10)
+    probabilities = torch.full((10, 10), 0.1)
+    assert metrics.percent(metrics.in_top_k(probabilities, labels, 1)) == 10
+    assert metrics.percent(metrics.in_top_k(probabilities, labels, 5)) == 50
+
+
+def test_mean_class_accuracy_weighs_classes_alike():
+    labels = torch.tensor([0, 0, 0, 0, 3])
+    correct = torch.tensor([True, True, True, False, False])
+    assert metrics.mean_class_accuracy(correct, labels) == (75 + 0) / 2
+
+
+def test_map_counts_a_class_without_positives_as_zero():
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+    assert metrics.mean_average_precision(scores, torch.tensor([0, 0])) == 50
+
+
+def test_map_equals_the_golden_value():
+    case = next(c for c in json.loads(GOLDEN.read_text()) if c["kind"] == "mAP")
+    num, classes = case["num_videos"], case["num_classes"]
+    scores = np.random.RandomState(case["score_seed"]).standard_normal((num, classes))
+    labels = torch.from_numpy(np.random.RandomState(case["label_seed"]).randint(0, classes, num))
+    logits = torch.from_numpy(scores.astype("float32")) + case["bonus"] * one_hot(labels, classes)
+    value = metrics.mean_average_precision(logits.softmax(dim=1), labels)
+    assert value == pytest.approx(case["mAP"], abs=1e-5)
+
+
+def test_multi_label_sets_have_map_alone():
+    targets = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]])
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.1, 0.2, 0.3], [0.2, 0.5, 0.4], [0.3, 0.1, 0.2]])
+    values = metrics.evaluate(scores, targets, seed=1)
+    # class 0: rank 1; class 1: ranks 1 and 3; class 2: rank 3
+    assert values == {"map": pytest.approx(100 * (1 + (1 + 2 / 3) / 2 + 1 / 3) / 3)}
+
+
+def test_torchnet_warns_of_nothing_else(recwarn: pytest.WarningsRecorder):
+    metrics.mean_average_precision(PROBABILITIES, LABELS)
+    assert not recwarn.list
+
+
+def test_bootstrap_interval_is_that_of_explicit_resamples():
+    correct = torch.arange(200) < 150
+    draws = np.random.default_rng(0).choice(correct.numpy(), (5000, 200)).mean(axis=1)
+    expected = 100 * np.percentile(draws, [2.5, 97.5])
+    assert metrics.bootstrap_interval(correct, seed=3) == pytest.approx(expected, abs=0.6)
+    assert metrics.bootstrap_interval(correct, 3) == metrics.bootstrap_interval(correct, 3)
+
+
+def test_paired_interval_is_that_of_explicit_pairs():
+    rng = np.random.default_rng(5)
+    own, other = rng.random(300) < 0.8, rng.random(300) < 0.6
+    picks = rng.integers(0, 300, (5000, 300))
+    draws = (own[picks].astype(int) - other[picks]).mean(axis=1)
+    expected = 100 * np.percentile(draws, [2.5, 97.5])
+    interval = metrics.paired_interval(torch.from_numpy(own), torch.from_numpy(other), seed=1)
+    assert interval == pytest.approx(expected, abs=1)
+    assert metrics.paired_interval(torch.from_numpy(own), torch.from_numpy(own), 1) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (torch.empty(0, 3), torch.empty(0).long(), "one or more of each"),
+        (torch.tensor([[0.5, float("nan")]]), torch.tensor([0]), "1 of 1 videos are not finite"),
+        (torch.ones(2, 3), torch.tensor([0]), "labels have shape"),
+        (torch.ones(1, 3), torch.tensor([3]), "found 3; allowed: 0 to 2"),
+        (torch.ones(1, 3), torch.tensor([-1]), "found -1; allowed: 0 to 2"),
+        (torch.ones(1, 3), torch.tensor([[0, 2, 0]]), "targets: found 2; allowed: 0 to 1"),
+    ],
+)
+def test_bad_input_is_refused(probabilities: torch.Tensor, labels: torch.Tensor, message: str):
+    with pytest.raises(metrics.MetricsError, match=message):
+        metrics.evaluate(probabilities, labels, seed=1)
+
+
+def test_write_metrics_replaces_a_read_only_link_and_keeps_order(tmp_path: Path):
+    cached = tmp_path / "cached.json"
+    cached.write_text("{}")
+    cached.chmod(0o444)
+    path = tmp_path / "demo" / "test.json"
+    path.parent.mkdir()
+    path.hardlink_to(cached)
+    metrics.write_metrics(path, {"top1": 100 / 3, "num_videos": 3, "protocol": "clips 1"})
+    text = path.read_text()
+    assert json.loads(text) == {"top1": 100 / 3, "num_videos": 3, "protocol": "clips 1"}
+    assert text.index("top1") < text.index("num_videos") < text.index("protocol")
+    assert cached.read_text() == "{}"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["test.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), [1], None])
+def test_write_metrics_refuses_what_is_no_number(tmp_path: Path, value: object):
+    with pytest.raises(metrics.MetricsError, match=r"m\.json"):
+        metrics.write_metrics(tmp_path / "m.json", {"top1": value})  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())

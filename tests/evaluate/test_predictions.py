@@ -1,0 +1,119 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from clipzoo.data.records import (
+    SPLIT_COLUMNS,
+    ListError,
+    Record,
+    videos_sha256,
+    write_csv,
+    write_list,
+)
+from clipzoo.evaluate import predictions
+from clipzoo.models.clip import read_safetensors
+
+RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
+
+
+@pytest.fixture(autouse=True)
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_labels_are_ids_or_targets():
+    assert predictions.label_tensor(RECORDS, 3).tolist() == [1, 0]
+    several = [Record("a", 9, 2, labels=(0, 2)), Record("b", 9, -1, labels=())]
+    assert predictions.label_tensor(several, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_saved_predictions_hold_all_that_scores_them():
+    tensors = {
+        "features": torch.randn(2, 3, 4).half(),
+        "probabilities": torch.rand(2, 3),
+        "labels": torch.tensor([1, 0]),
+    }
+    views = ["clip0-left", "clip0-right", "clip0-centre"]
+    predictions.save("test", tensors, RECORDS, views, {"arch": "ViT-L/14", "num_videos": 2})
+    read, metadata = read_safetensors("predictions/test.safetensors")
+    assert {k: v.tolist() for k, v in read.items()} == {k: v.tolist() for k, v in tensors.items()}
+    assert json.loads(metadata.pop("view_names")) == views
+    assert metadata == {"arch": "ViT-L/14", "num_videos": "2", "features_dtype": "float16"}
+    rows = parquet.read_table("predictions/test.parquet").to_pylist()
+    assert rows == [
+        {"video_id": "b/ü 1.mp4", "label": 1, "pos": 0},
+        {"video_id": "a", "label": 0, "pos": 1},
+    ]
+    assert sorted(p.name for p in Path("predictions").iterdir()) == [
+        "test.parquet",
+        "test.safetensors",
+    ]
+
+
+def test_equal_predictions_are_equal_bytes():
+    tensors = {"features": torch.ones(2, 1, 4), "labels": torch.tensor([1, 0])}
+    metadata = {f"key {i}": 'ü "\n\x01' for i in range(8)}
+    written = set()
+    for _ in range(3):
+        predictions.save("test", tensors, RECORDS, ["clip0-centre"], metadata)
+        written.add(Path("predictions/test.safetensors").read_bytes())
+    assert len(written) == 1
+    read, found = read_safetensors("predictions/test.safetensors")
+    assert metadata.items() <= found.items()
+    assert torch.equal(read["features"], tensors["features"])
+
+
+def test_labels_of_multi_label_sets_are_kept_as_in_lists():
+    records = [Record("a", 9, 2, labels=(0, 2)), Record("b", 9, -1, labels=())]
+    tensors = {"features": torch.zeros(2, 1, 4), "labels": predictions.label_tensor(records, 3)}
+    predictions.save("test", tensors, records, ["clip0-centre"], {})
+    table = parquet.read_table("predictions/test.parquet")
+    assert table.column("label").to_pylist() == ["0;2", ""]
+
+
+def test_the_whole_set_is_train_and_val():
+    write_list(RECORDS[:1], "lists/ds/train.csv")
+    write_list(RECORDS[1:], "lists/ds/val.csv")
+    assert predictions.read_whole_set("ds", 2) == (RECORDS, ["train", "val"])
+    Path("lists/ds/train.csv").unlink()
+    assert predictions.read_whole_set("ds", 2) == (RECORDS[1:], ["val"])
+    with pytest.raises(ListError, match="run build_lists absent"):
+        predictions.read_whole_set("absent", 2)
+
+
+def test_splits_are_positions_in_the_whole_set():
+    assert predictions.read_splits("ds", RECORDS) == []
+    second = RECORDS[1].video_id
+    rows = [(RECORDS[0].video_id, 1), (second, 2), (RECORDS[0].video_id, 2)]
+    write_csv(SPLIT_COLUMNS, rows, "lists/ds/splits.csv")
+    found = predictions.read_splits("ds", RECORDS)
+    assert [positions.tolist() for positions in found] == [[0], [0, 1]]
+    with pytest.raises(ListError, match=rf"splits\.csv:3: video_id: found '{second}'.* run build"):
+        predictions.read_splits("ds", RECORDS[:1])
+    write_csv(SPLIT_COLUMNS, [], "lists/ds/splits.csv")
+    with pytest.raises(ListError, match="no line after the header"):
+        predictions.read_splits("ds", RECORDS)
+
+
+def test_a_set_is_described_by_its_sorted_ids():
+    described = predictions.describe_set(RECORDS, dataset="ds", lists=["val"], protocol="clips 1")
+    assert described == {
+        "dataset": "ds",
+        "protocol": "clips 1",
+        "num_videos": 2,
+        "num_expected": 2,
+        "videos_sha256": videos_sha256(["a", "b/ü 1.mp4"]),
+    }
+
+
+@pytest.mark.parametrize(("lists", "missing"), [(["val"], "x"), (["train", "val"], "xyz")])
+def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing: str):
+    rows = [("x", "val", "no frames"), ("y", "train", "no frames"), ("z", "train", "broken")]
+    write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
+    described = predictions.describe_set(RECORDS, dataset="ds", lists=lists, protocol="")
+    assert (described["num_videos"], described["num_expected"]) == (2, 2 + len(missing))
+    ids = [record.video_id for record in RECORDS]
+    assert described["expected_sha256"] == videos_sha256([*ids, *missing])

@@ -1,0 +1,214 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clipzoo.evaluate import metrics, protocols
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype("float32"))
+
+
+def cosine_score(features: Tensor, class_embeddings: Tensor) -> Tensor:
+    """softmax(100 cos) of the mean over views, for one template."""
+    videos = functional.normalize(features.mean(dim=1), dim=-1)
+    return (100 * videos @ class_embeddings[0].T).softmax(dim=1)
+
+
+def frame_score(features: Tensor, class_embeddings: Tensor) -> Tensor:
+    """BIKE's zero-shot score: softmax over classes per frame, mean over frames."""
+    return (100 * features[:, 0] @ class_embeddings[0].T).softmax(dim=-1).mean(dim=1)
+
+
+def golden(name: str, kind: str) -> dict:
+    return next(c for c in json.loads((GOLDEN / name).read_text()) if c["kind"] == kind)
+
+
+def bike_case() -> tuple[dict, Tensor, Tensor, Tensor]:
+    case = golden("scores.json", "bike-zero-shot-frames")
+    num, frames, dim, classes = (
+        case[k] for k in ("num_videos", "num_frames", "dim", "num_classes")
+    )
+    text = functional.normalize(noise(case["text_seed"], classes, dim), dim=-1)
+    labels = np.random.RandomState(case["label_seed"]).permutation(np.arange(num) % classes)
+    labels = torch.from_numpy(labels)
+    features = 0.3 * noise(case["feature_seed"], num, frames, dim) + 0.25 * text[labels][:, None]
+    return case, features[:, None], labels, text[None]
+
+
+def test_half_class_equals_the_golden_halves():
+    case, features, labels, text = bike_case()
+    halves = protocols.evaluate_halves(frame_score, features, labels, text)
+    assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-4)
+    assert np.mean(halves["top5"]) == pytest.approx(case["half_top5_mean"])
+
+
+def test_zero_shot_equals_the_golden_summary():
+    case, features, labels, text = bike_case()
+    _, values = protocols.evaluate_zero_shot(
+        frame_score, features, labels, text, protocols=["full", "half"], seed=1
+    )
+    expected = [
+        "full_top1",
+        "ci95_low",
+        "ci95_high",
+        "full_top5",
+        "half_top1_mean",
+        "half_top1_std",
+    ]
+    assert list(values) == expected
+    for key in ("full_top1", "full_top5", "half_top1_mean", "half_top1_std"):
+        assert values[key] == pytest.approx(case[key], abs=1e-4)
+    assert values["ci95_low"] < values["full_top1"] < values["ci95_high"]
+
+
+def test_half_class_equals_the_golden_case_of_text4vis():
+    case = golden("protocol.json", "half-class")
+    num, classes, dim = case["num_videos"], case["num_classes"], case["dim"]
+    text = functional.normalize(noise(case["text_seed"], classes, dim), dim=-1)
+    labels = torch.from_numpy(np.random.RandomState(case["label_seed"]).randint(0, classes, num))
+    features = functional.normalize(noise(case["feature_seed"], num, dim), dim=-1)
+    features = features + case["mix"] * text[labels]
+    halves = protocols.evaluate_halves(cosine_score, features[:, None], labels, text[None])
+    assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-5)
+
+
+def test_a_half_lets_only_its_own_classes_compete():
+    text = torch.eye(4)[None]
+    labels = torch.arange(4)
+    features = torch.eye(4)[[1, 0, 3, 2]][:, None] + 0.5 * torch.eye(4)[:, None]  # all wrong
+    _, full = protocols.evaluate_zero_shot(
+        cosine_score, features, labels, text, protocols=["full", "half"], seed=1
+    )
+    assert full["full_top1"] == 0
+    pairs = [set(protocols.half_classes(4, i).tolist()) for i in range(10)]
+    rivals = [pair in ({0, 1}, {2, 3}) for pair in pairs]
+    assert full["half_top1_mean"] == 100 * (1 - np.mean(rivals))
+    assert 0 < np.mean(rivals) < 1
+
+
+def test_fewer_than_four_classes_have_no_halves():
+    _, values = protocols.evaluate_zero_shot(
+        cosine_score,
+        torch.eye(3)[:, None],
+        torch.arange(3),
+        torch.eye(3)[None],
+        protocols=["full", "half"],
+        seed=1,
+    )
+    assert "half_top1_mean" not in values
+    assert values["full_top1"] == values["full_top5"] == 100
+
+
+def test_protocols_that_are_not_asked_for_are_not_measured():
+    _, features, labels, text = bike_case()
+    _, values = protocols.evaluate_zero_shot(
+        frame_score, features, labels, text, protocols=["half"], seed=1
+    )
+    assert list(values) == ["half_top1_mean", "half_top1_std"]
+
+
+NAMES = ["clip0-left", "clip0-right", "clip0-centre", "clip1-left", "clip1-right", "clip1-centre"]
+
+
+def test_single_view_is_clip_0_centre_crop():
+    features = torch.arange(12.0).view(2, 6, 1)
+    assert protocols.single_view(features, NAMES).tolist() == [[[2.0]], [[8.0]]]
+    with pytest.raises(ValueError, match="clip0-centre"):
+        protocols.single_view(features[:, :2], NAMES[:2])
+
+
+def test_test_reports_single_and_multi_view():
+    text = torch.eye(2)[None]
+    # The centre of clip 0 is wrong on video 1; the mean of its views is right.
+    features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])
+    labels = torch.tensor([0, 1])
+    names = ["clip0-centre", "clip1-centre"]
+    probabilities, values = protocols.evaluate_test(
+        cosine_score, features, labels, text, view_names=names, dense=False, seed=1
+    )
+    assert probabilities.argmax(dim=1).tolist() == [0, 1]
+    assert (values["top1"], values["single_view_top1"]) == (100, 50)
+    assert {"ci95_low", "single_view_ci95_low", "single_view_map"} <= set(values)
+
+
+@pytest.mark.parametrize(("names", "dense"), [(["clip0-centre"], False), (NAMES, True)])
+def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense: bool):
+    _, values = protocols.evaluate_test(
+        cosine_score,
+        torch.eye(2)[:, None].expand(2, len(names), 2),
+        torch.arange(2),
+        torch.eye(2)[None],
+        view_names=names,
+        dense=dense,
+        seed=1,
+    )
+    assert "top1" in values
+    assert not [key for key in values if key.startswith("single_view")]
+
+
+def test_base_and_novel_classes_compete_apart():
+    labels = torch.tensor([0, 1, 2, 3])
+    seen_as = torch.eye(4)[[0, 2, 2, 1]]  # of classes 0, 1 alone: 0, a tie; of 2, 3: 2, a tie
+    seen_as[1, 0], seen_as[3, 3] = 0.5, 0.5
+    values = protocols.evaluate_base_to_novel(
+        cosine_score, seen_as[:, None], labels, torch.eye(4)[None], [0, 1]
+    )
+    assert values == {
+        "base_top1": 50,
+        "novel_top1": 100,
+        "base_to_novel_hmean": pytest.approx(200 / 3),
+    }
+    with pytest.raises(metrics.MetricsError, match="no video of the novel classes"):
+        protocols.evaluate_base_to_novel(
+            cosine_score, seen_as[:2, None], labels[:2], torch.eye(4)[None], [0, 1]
+        )
+
+
+def test_splits_are_scored_one_by_one_over_all_classes():
+    labels = torch.tensor([0, 1, 1, 0])
+    _, values = protocols.evaluate_zero_shot(
+        cosine_score,
+        torch.eye(2)[[0, 0, 1, 0]][:, None],
+        labels,
+        torch.eye(2)[None],
+        protocols=["splits"],
+        seed=1,
+        splits=[torch.tensor([0, 1]), torch.tensor([0, 2, 3])],
+    )
+    assert values == {
+        "splits_top1_mean": 75,
+        "splits_top1_std": 25,
+        "splits_top5_mean": 100,
+        "splits_top5_std": 0,
+    }
+
+
+def test_comparison_with_the_raw_model_is_paired():
+    labels = torch.tensor([0, 1, 1, 0])
+    features = {"": torch.eye(2)[labels][:, None], "raw_": torch.eye(2)[[0, 0, 1, 0]][:, None]}
+    tensors, values = protocols.compare_zero_shot(
+        {"": cosine_score, "raw_": cosine_score},
+        features,
+        labels,
+        {"": torch.eye(2)[None], "raw_": torch.eye(2)[None]},
+        protocols=["full"],
+        seed=1,
+    )
+    assert (values["full_top1"], values["raw_full_top1"], values["gain"]) == (100, 75, 25)
+    assert values["gain_ci95_low"] == 0 < values["gain_ci95_high"] <= 100
+    names = ["features", "probabilities", "raw_features", "raw_probabilities"]
+    assert list(tensors) == names
+    assert torch.equal(tensors["raw_features"], features["raw_"])
+
+
+def test_describe_views():
+    assert protocols.describe_views(2, 1) == "clips 2, crops 1, uniform"
+    assert protocols.describe_views(4, 3, dense=True) == "clips 4, crops 3, dense"

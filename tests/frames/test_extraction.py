@@ -1,0 +1,296 @@
+"""Extraction: true counts, the same bytes however it is run, resuming, failures, full disks."""
+
+import builtins
+import errno
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import simplejpeg
+
+from clipzoo.commands.scan import scan
+from clipzoo.data.index import StoreError, index_path, read_failures, read_index
+from clipzoo.frames import packing
+from clipzoo.frames.decoding import VideoError, split_jpegs
+from clipzoo.frames.extraction import extract
+from videos import make_video, run_ffmpeg
+
+FRAMES = Path("data/frames/mine")
+
+
+@pytest.fixture
+def videos(project) -> Path:
+    """Five videos of three codecs and lengths in two classes."""
+    root = project / "videos"
+    make_video(root / "a" / "one.mp4", 12)
+    make_video(root / "a" / "two.avi", 9)
+    make_video(root / "a" / "three.webm", 15, "64x96")
+    make_video(root / "b" / "four.mp4", 1)
+    make_video(root / "b" / "name with späces.mp4", 7)
+    scan("mine", root)
+    return root
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def files(directory: Path = FRAMES) -> dict[str, str]:
+    """sha256 of every file."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.iterdir()}
+
+
+def test_index_and_tar_agree(videos, params_for, pool):
+    done = extract(params_for("mine", frames={"shard_videos": 2}), "mine", executor=pool)
+    rows = {row["video_id"]: row for row in read_index(index_path("mine")).to_pylist()}
+    counts = {"a/one": 12, "a/two": 9, "a/three": 15, "b/four": 1, "b/name with späces": 7}
+    assert {k: row["num_frames"] for k, row in rows.items()} == counts
+    assert (done.num_videos, done.num_frames, done.failures) == (5, 44, [])
+    assert (rows["a/one"]["width"], rows["a/one"]["height"]) == (72, 48)
+    assert (rows["a/three"]["width"], rows["a/three"]["height"]) == (48, 72)
+    assert rows["a/one"]["fps"] == 10
+    members = {}
+    for shard in sorted(FRAMES.glob("shard-*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
+                file = tar.extractfile(member)
+                assert file is not None
+                members[member.name] = file.read()
+                row = rows[member.name.rpartition("/")[0]]
+                i = int(member.name[-9:-4]) - 1
+                assert member.offset_data == row["offsets"][i]
+                assert member.size == row["sizes"][i]
+    assert len(members) == 44
+    height, width, _, subsampling = simplejpeg.decode_jpeg_header(members["a/one/00012.jpg"])
+    assert (height, width, subsampling) == (48, 72, "420")
+    assert sorted(files()) == [
+        "index.parquet",
+        "missing.csv",
+        *(f"shard-0000{i}.tar" for i in "012"),
+    ]
+
+
+def test_bytes_do_not_depend_on_how_it_runs(videos, params_for, pool):
+    params = params_for("mine", frames={"shard_videos": 2}, runtime={"extract_workers": 2})
+    extract(params, "mine", executor=pool)
+    expected = files()
+    for path in FRAMES.iterdir():
+        path.unlink()
+    assert extract(params, "mine", share=(2, 2), executor=pool).num_waiting == 2
+    assert not index_path("mine").exists()
+    assert extract(params, "mine", share=(1, 2), executor=pool).num_waiting == 0
+    assert files() == expected
+    for path in FRAMES.iterdir():
+        path.unlink()
+    extract(params, "mine")  # processes
+    assert files() == expected
+
+
+def remade(monkeypatch) -> list[str]:
+    """Names of the tars that are made from now on."""
+    made, original = [], packing.pack_videos
+
+    def pack(path, *rest):
+        made.append(path.name)
+        return original(path, *rest)
+
+    monkeypatch.setattr("clipzoo.frames.extraction.pack_videos", pack)
+    return made
+
+
+def test_only_what_is_unfinished_is_made_again(videos, params_for, pool, monkeypatch):
+    params = params_for("mine", frames={"shard_videos": 2})
+    extract(params, "mine", executor=pool)
+    expected = files()
+    made = remade(monkeypatch)
+    extract(params, "mine", executor=pool)
+    assert made == []
+    assert files() == expected
+    (FRAMES / "shard-00001.tar").write_bytes(b"cut")
+    (FRAMES / "shard-00002.tar.77.part").write_bytes(b"left over")
+    extract(params, "mine", executor=pool)
+    assert made == ["shard-00001.tar"]
+    assert files() == expected
+    made.clear()
+    extract(params_for("mine", frames={"shard_videos": 2, "quality": 9}), "mine", executor=pool)
+    assert len(made) == 3
+    made.clear()
+    make_video(videos / "b" / "four.mp4", 5)
+    scan("mine", videos)
+    extract(params_for("mine", frames={"shard_videos": 2, "quality": 9}), "mine", executor=pool)
+    assert made == ["shard-00001.tar"]
+    assert read_index(index_path("mine")).num_rows == 5
+    extract(params_for("mine", frames={"shard_videos": 9}), "mine", executor=pool)
+    assert sorted(files()) == ["index.parquet", "missing.csv", "shard-00000.tar"]
+
+
+def test_killed_and_restarted(videos, params_for, pool):
+    for i in range(6):
+        make_video(videos / "b" / f"long{i}.mp4", 150)
+    scan("mine", videos)
+    params = params_for("mine", frames={"shard_videos": 1}, runtime={"extract_workers": 1})
+    code = (
+        "import dataclasses; from clipzoo.config import load_params\n"
+        "from clipzoo.frames.extraction import extract\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "p = load_params()\n"
+        "f = dataclasses.replace(p.frames, shard_videos=1, size='48')\n"
+        "extract(dataclasses.replace(p, frames=f), 'mine', executor=ThreadPoolExecutor(1))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while not list(FRAMES.glob("shard-0000[3-9].tar*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = {p.name: p.stat().st_mtime_ns for p in FRAMES.glob("shard-*.parquet")}
+    assert 0 < len(finished) < 11
+    kept = {n: (FRAMES / n).with_suffix(".tar").stat().st_mtime_ns for n in finished}
+    extract(params, "mine", executor=pool)
+    for name, time_ns in kept.items():
+        assert (FRAMES / name).with_suffix(".tar").stat().st_mtime_ns == time_ns
+    restarted = files()
+    for path in FRAMES.iterdir():
+        path.unlink()
+    extract(params, "mine", executor=pool)
+    assert files() == restarted
+
+
+def break_videos(videos: Path) -> list[str]:
+    """Add one broken file of each kind; returns their ids."""
+    (videos / "a" / "zero.mp4").write_bytes(b"")
+    (videos / "a" / "text.mp4").write_text("no video")
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.2", "-c:a", "aac", videos / "a" / "audio.mp4")
+    whole = make_video(videos / "a" / "whole.avi", 30).read_bytes()
+    (videos / "a" / "truncated.avi").write_bytes(whole[: len(whole) // 2])
+    (videos / "a" / "moovless.mp4").write_bytes((videos / "a" / "one.mp4").read_bytes()[:3000])
+    return ["a/audio", "a/moovless", "a/text", "a/truncated", "a/zero"]
+
+
+def test_broken_videos_are_all_listed_and_exactly_tolerated(videos, params_for, pool, monkeypatch):
+    broken = break_videos(videos)
+    scan("mine", videos)
+    with pytest.raises(StoreError, match=r"5 videos cannot be read; data\.allow_missing is 4") as e:
+        extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
+    assert all(f"{video_id}: " in str(e.value) for video_id in broken)
+    assert "it has no video stream" in str(e.value)
+    assert not index_path("mine").exists()
+    made = remade(monkeypatch)
+    done = extract(params_for("mine", data={"allow_missing": 5}), "mine", executor=pool)
+    assert made == []  # the number alone was changed
+    assert sorted(video_id for video_id, _ in done.failures) == broken
+    assert done.num_videos == 6
+    assert sorted(read_failures(index_path("mine"))) == broken
+    ledger = (FRAMES / "missing.csv").read_text()
+    assert ledger.startswith("video_id,reason\n")
+    assert all(f"\n{video_id}," in ledger for video_id in broken)
+    with tarfile.open(FRAMES / "shard-00000.tar") as tar:
+        assert {name.rpartition("/")[0] for name in tar.getnames()}.isdisjoint(broken)
+
+
+def test_damaged_videos_can_be_kept(videos, params_for, pool):
+    break_videos(videos)
+    scan("mine", videos)
+    with Path("datasets/mine.yaml").open("a") as file:
+        file.write("keep_damaged: true\n")
+    done = extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
+    assert [video_id for video_id, _ in done.damaged] == ["a/truncated"]
+    assert len(done.failures) == 4
+
+
+def test_a_file_that_changed_since_the_scan_is_refused(videos, params_for, pool):
+    with (videos / "a" / "one.mp4").open("ab") as file:
+        file.write(b"x")
+    (videos / "b" / "four.mp4").unlink()
+    with pytest.raises(StoreError, match="2 videos cannot be read") as caught:
+        extract(params_for("mine"), "mine", executor=pool)
+    assert "its manifest says" in str(caught.value)
+    assert "changed since" in str(caught.value)
+    assert "b/four: data/raw/mine/b/four.mp4: No such file" in str(caught.value)
+
+
+def test_a_full_disk_leaves_nothing_that_looks_whole(videos, params_for, pool, monkeypatch):
+    class FullDisk(io.BufferedWriter):
+        def write(self, data, /):
+            if self.tell() > 5000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    def open_on_full_disk(path, mode="r", **options):
+        if mode == "wb" and path.name.startswith("shard-"):
+            return FullDisk(io.FileIO(path, "wb"))
+        return builtins.open(path, mode, **options)
+
+    params = params_for("mine", frames={"shard_videos": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_on_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            extract(params, "mine", executor=pool)
+    assert not list(FRAMES.glob("*.tar"))
+    assert not list(FRAMES.glob("*.part"))
+    assert not index_path("mine").exists()
+    assert extract(params, "mine", executor=pool).num_videos == 5
+
+
+def test_a_root_that_does_not_exist(project, params_for):
+    Path("datasets/mine.yaml").write_text("about: x\nformat: folder\n")
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/mine.csv").write_text("video_id,path,size\na/b,a/b.mp4,1\n")
+    with pytest.raises(StoreError, match="data/raw/mine: no such folder; put the videos of mine"):
+        extract(params_for("mine"), "mine")
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "height", "expected"),
+    [
+        ("256", 320, 240, (342, 256)),
+        ("256", 340, 256, (340, 256)),
+        ("256", 321, 241, (340, 256)),
+        ("256", 240, 320, (256, 342)),
+        ("72", 96, 96, (72, 72)),
+        ("340x256", 100, 300, (340, 256)),
+    ],
+)
+def test_stored_size_is_ffmpegs(project, params_for, pool, size, width, height, expected):
+    make_video(project / "v" / "a" / "x.mkv", 1, f"{width}x{height}")
+    scan("mine", project / "v")
+    extract(params_for("mine", frames={"size": size}), "mine", executor=pool)
+    (row,) = read_index(index_path("mine")).to_pylist()
+    assert (row["width"], row["height"]) == expected
+
+
+def test_variable_frame_rate_gives_every_frame_and_fps_a_steady_rate(project, params_for, pool):
+    late = "setpts='if(lt(N,10),N,10+(N-10)*4)/10/TB'"  # 10 frames at 10 a second, 10 at 2.5
+    path = project / "v" / "a" / "x.mp4"
+    path.parent.mkdir(parents=True)
+    source = ("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10", "-frames:v", "20")
+    run_ffmpeg(*source, "-vf", late, "-fps_mode", "passthrough", path)
+    scan("mine", project / "v")
+    assert extract(params_for("mine"), "mine", executor=pool).num_frames == 20
+    with Path("datasets/mine.yaml").open("a") as file:
+        file.write("fps: 2\n")
+    frames = extract(params_for("mine"), "mine", executor=pool).num_frames
+    assert 9 <= frames <= 11  # 1 s + 4 s
+
+
+def test_split_jpegs_over_any_chunks():
+    jpegs = [b"\xff\xd8" + bytes([i]) * (i + 1) + b"\xff\xd9" for i in range(5)]
+    stream = b"".join(jpegs)
+    for step in (1, 2, 3, 7, len(stream)):
+        chunks = [stream[i : i + step] for i in range(0, len(stream), step)]
+        assert list(split_jpegs(chunks)) == jpegs
+    with pytest.raises(VideoError, match="ends within a frame"):
+        list(split_jpegs([stream[:-1]]))

@@ -1,0 +1,57 @@
+"""Prompts, tokens, class embeddings and the classifiers that know nothing of the names."""
+
+import pytest
+import torch
+
+from clipzoo.models.clip import WeightsError, build_clip, write_safetensors
+from clipzoo.models.text import (
+    class_text_path,
+    embed_class_names,
+    load_class_text,
+    save_class_text,
+    tokenize,
+)
+
+ARCH = "ViT-demo-16"
+NAMES = ["archery", "playing crème brûlée", "a red circle becoming large"]
+TEMPLATES = ["a video of a person {}.", "{}"]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    torch.manual_seed(0)
+    return build_clip(ARCH, 64)
+
+
+def test_class_embeddings_are_the_text_towers(clip):
+    text = embed_class_names(clip, ARCH, NAMES, TEMPLATES)
+    assert text.token_ids.shape == (2, 3, 12)
+    assert text.class_embeddings.shape == (2, 3, 128)
+    torch.testing.assert_close(text.class_embeddings.norm(dim=-1), torch.ones(2, 3))
+    ids = tokenize(ARCH, ["a video of a person archery."], 12)
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(clip.encode_text(ids), dim=-1)[0]
+    torch.testing.assert_close(text.class_embeddings[0, 0], expected)
+
+
+def test_tokens_begin_and_end_as_clip_does():
+    assert tokenize(ARCH, ["a dog"], 6).tolist() == [[49406, 320, 1929, 49407, 0, 0]]
+
+
+def test_class_text_survives_the_file(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = embed_class_names(clip, ARCH, NAMES, TEMPLATES)
+    save_class_text(text, class_text_path("ds"), arch=ARCH)
+    read = load_class_text("ds")
+    assert read.class_names == NAMES
+    assert torch.equal(read.class_embeddings, text.class_embeddings)
+    assert torch.equal(read.token_ids, text.token_ids)
+
+
+def test_a_missing_or_foreign_class_text_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match=r"data/text/ds\.safetensors: no such file"):
+        load_class_text("ds")
+    write_safetensors({"x": torch.zeros(1)}, class_text_path("ds"), {})
+    with pytest.raises(WeightsError, match="not written by embed_labels"):
+        load_class_text("ds")

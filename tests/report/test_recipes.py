@@ -1,0 +1,288 @@
+"""Every recipe against the published facts, and wrong recipes."""
+
+import csv
+import dataclasses
+import math
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clipzoo.config import ConfigError, flatten, load_params
+from clipzoo.report.recipes import Recipe, load_recipe, recipe_names, recipe_params, recipe_settings
+from clipzoo.report.verdicts import REFERENCE_DIR, named_set
+
+ROOT = Path(__file__).parents[2]
+NAMES = recipe_names(ROOT)
+TEXT4VIS = [name for name in NAMES if name.startswith("text4vis/")]
+# Videos of the authors' training lists that are trained on (README of the reference data).
+TRAIN_VIDEOS = {"kinetics400": 240_600, "activitynet": 12_770, "ucf101": 9_537, "hmdb51": 3_570}
+# The log's first start, given up before its first iteration, had 4; the one that ran had 1.
+LOGGED_BATCH = {"exps/ucf101/ViT-L/14-336px/f16/log.txt": 1}
+# Its last line has the time of one slow iteration; the recipe's hours are of the log's mean.
+SLOW_LOG = "exps/k400/ViT-B/32/f16/log.txt"
+
+
+def table(name: str) -> list[dict[str, str]]:
+    with open(REFERENCE_DIR / name, encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["method"] == "text4vis"]
+
+
+@cache
+def configs() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in table("configs.csv"):
+        found.setdefault(row["config"], {})[row["key"]] = row["value"]
+    return found
+
+
+@cache
+def recipe(name: str) -> Recipe:
+    return load_recipe(name, ROOT)
+
+
+@cache
+def settings(name: str) -> dict[str, Any]:
+    return recipe_settings(name, ROOT)
+
+
+def number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def test_there_are_recipes():
+    assert len(TEXT4VIS) >= 25
+    assert "demo" in NAMES
+    assert not any(name.endswith("base") for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_loads(name):
+    assert settings(name)["recipe"] == name
+    assert recipe(name).checkpoint == settings(name)["train.select"]
+    for published in recipe(name).video_sets.values():
+        assert named_set(published).num_videos > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_opens_with_what_to_expect(name):
+    head = []
+    for line in (ROOT / "recipes" / f"{name}.yaml").read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line)
+    assert f"# Run: make use RECIPE={name} && dvc repro" in head
+    assert any(line.startswith("# GPU hours: ") for line in head)
+    if name in TEXT4VIS:
+        assert any("arXiv 2207.01297" in line for line in head)
+        text = " ".join(head)
+        for row in recipe(name).published:
+            assert row.value is None or f"{row.metric} {row.value:g}" in text.replace(".0 (", " (")
+
+
+def test_every_published_row_is_in_exactly_one_recipe():
+    wanted = Counter(
+        (
+            row["dataset"],
+            row["arch"],
+            int(row["num_frames"]),
+            int(row["input_px"]),
+            row["clips"] and int(row["clips"]),
+            row["crops"] and int(row["crops"]),
+            row["metric"],
+            number(row["published"]),
+            number(row["published_std"]),
+            row["source"],
+            row["notes"],
+            row["task"].startswith("few-shot"),
+            row["task"] == "zero-shot",
+        )
+        for row in table("published.csv")
+    )
+    found = Counter(
+        (
+            row.dataset,
+            settings(name)["model.arch"],
+            settings(name)["model.num_segments"],
+            settings(name)["model.input_px"],
+            "" if row.clips is None else row.clips,
+            "" if row.crops is None else row.crops,
+            row.metric,
+            row.value,
+            row.std,
+            row.source,
+            row.notes,
+            settings(name)["data.shots"] > 0,
+            bool(settings(name)["data.zero_shot"]),
+        )
+        for name in TEXT4VIS
+        for row in recipe(name).published
+    )
+    assert found == wanted
+
+
+@pytest.mark.parametrize("name", TEXT4VIS)
+def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
+    values = settings(name)
+    for row in recipe(name).published:
+        assert row.value is None or 0 < row.tolerance <= 1
+        section = "zero_shot" if values["data.zero_shot"] else "test"
+        views = (values[f"{section}.clips"], values[f"{section}.crops"])
+        assert (row.clips, row.crops) in (views, (1, 1), (None, None))
+
+
+@pytest.mark.parametrize("name", [n for n in TEXT4VIS if recipe(n).authors.config])
+def test_values_are_those_of_the_authors_config(name):
+    config, values, authors = configs()[recipe(name).authors.config], settings(name), recipe(name)
+    pairs = {
+        "seed": "seed",
+        "data.num_segments": "model.num_segments",
+        "data.input_size": "model.input_px",
+        "network.arch": "model.arch",
+        "network.sim_header": "model.head",
+        "data.shot": "data.shots",
+        "solver.type": "train.schedule",
+        "solver.epochs": "train.epochs",
+        "solver.lr": "train.lr",
+        "solver.lr_warmup_step": "train.warmup_epochs",
+        "solver.weight_decay": "train.weight_decay",
+        "solver.clip_ratio": "train.clip_ratio",
+    }
+    for theirs, ours in pairs.items():
+        if theirs in config:
+            assert type(values[ours])(config[theirs]) == values[ours], ours
+    if "solver.epochs" not in config:
+        assert values["train.epochs"] == 0
+        return
+    assert config["solver.loss_type"].lower() == values["train.loss"]
+    assert int(config["logging.eval_freq"]) == values["train.val_every"]
+    accumulated = int(config["data.batch_size"]) * int(config["solver.grad_accumulation_steps"])
+    assert accumulated * authors.authors.config_gpus == values["train.batch_size"]
+
+
+@pytest.mark.parametrize("name", [n for n in TEXT4VIS if recipe(n).authors.log])
+def test_batches_are_those_of_the_authors_log(name):
+    authors, values = recipe(name).authors, settings(name)
+    log = next(row for row in table("training_logs.csv") if row["log"] == authors.log)
+    batch = LOGGED_BATCH.get(authors.log, int(log["batch_per_gpu"])) * authors.log_gpus
+    iterations = int(log["iterations_per_epoch"])
+    assert abs(math.ceil(TRAIN_VIDEOS[values["data.dataset"]] / batch) - iterations) <= 1
+    assert batch * int(log["grad_accumulation"]) == authors.log_batch
+    assert int(log["epochs"]) == values["train.epochs"]
+    notes = " ".join(recipe(name).notes)
+    if authors.log_batch != values["train.batch_size"]:
+        assert "contradict" in notes
+        assert str(authors.log_batch) in notes
+    seconds = iterations * int(log["epochs"]) * float(log["seconds_per_iteration"])
+    if authors.log != SLOW_LOG:
+        assert recipe(name).gpu_hours == pytest.approx(
+            seconds * authors.log_gpus / 3600, rel=0.02, abs=0.5
+        )
+    for row in recipe(name).published:
+        if row.source.startswith("training log"):
+            assert row.value == float(log["last_val"])
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if recipe(n).parent])
+def test_children_start_from_models_like_their_own(name):
+    parent, values = recipe(name).parent, settings(name)
+    assert values["model.checkpoint"] == f"models/zoo/{parent}.safetensors"
+    differing = {
+        key
+        for key, value in settings(parent).items()
+        if key.startswith("model.") and value != values[key]
+    }
+    assert differing == {"model.checkpoint"}
+
+
+def models() -> dict[tuple, str]:
+    """One recipe for each different model."""
+    keys = ["model.arch", "model.head", "model.head_layers", "model.temporal_module"]
+    keys += ["model.joint", "model.num_segments", "model.input_px", "train.text_tower"]
+    return {tuple(settings(name)[key] for key in keys): name for name in NAMES}
+
+
+@pytest.mark.parametrize("name", models().values())
+def test_models_build_on_the_meta_device(name):
+    from clipzoo.commands.estimates import meta_model
+
+    params = recipe_params(name, root=ROOT)
+    model = meta_model(params)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert model.num_segments == params.model.num_segments
+    assert bool(list(model.fusion_model.parameters())) == (params.model.head == "Transf")
+    assert (model.text is not None) == (params.train.text_tower == "trained")
+
+
+def test_the_demo_recipe_is_the_parameter_file_as_shipped():
+    git = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD", "--", "params.yaml"]
+    if shutil.which("git") and subprocess.run(git, check=False, capture_output=True).returncode:
+        pytest.skip("params.yaml was changed here")
+    values = dataclasses.asdict(load_params(ROOT / "params.yaml"))
+    if values["recipe"] != "demo":
+        pytest.skip("params.yaml holds another recipe")
+    del values["runtime"]
+    assert flatten(values) == settings("demo"), "change params.yaml and recipes/demo.yaml together"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "recipes" / "own"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "recipes/demo.yaml", folder.parent)
+    (folder / "base.yaml").write_text("params: {train: {epochs: 7, lr: 0.5}}")
+    return tmp_path
+
+
+def write(root: Path, **values: Any) -> str:
+    (root / "recipes/own/one.yaml").write_text(yaml.safe_dump({"about": "a test", **values}))
+    return "own/one"
+
+
+def test_values_come_from_demo_then_base_then_the_recipe(root):
+    name = write(root, params={"train": {"lr": 0.25}, "data": {"zero_shot": []}})
+    values = recipe_settings(name, root)
+    demo = recipe_settings("demo", root)
+    changed = {key: values[key] for key in values if values[key] != demo[key]}
+    assert changed == {
+        "recipe": "own/one",
+        "train.epochs": 7,
+        "train.lr": 0.25,
+        "data.zero_shot": [],
+    }
+    assert recipe_names(root) == ["demo", "own/one"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"params": {"train": {"epoch": 1}}}, r"unknown key train\.epoch.*did you mean epochs"),
+        ({"params": {"modle": {}}}, r"unknown key modle.*did you mean model"),
+        ({"params": {"train": 3}}, r"train: found 3"),
+        ({"params": {"train": {"lr": "fast"}}}, r"train\.lr: found 'fast'"),
+        ({"params": {"runtime": {"workers": 3}}}, r"params\.runtime may not be set"),
+        ({"params": {"recipe": "x"}}, r"params\.recipe may not be set"),
+        ({"params": 3}, "found no mapping"),
+        ({"tolerance": 3}, "unknown key tolerance"),
+        ({"parent": "own/two"}, r"unknown recipe 'own/two'.*did you mean own/one"),
+        ({"published": [{"metric": "top1"}]}, r"missing key published\[0\]\.dataset"),
+    ],
+)
+def test_wrong_recipes_are_refused_by_file_and_key(root, values, message):
+    name = write(root, **values)
+    with pytest.raises(ConfigError, match=f"(?s)own/one.yaml.*{message}"):
+        recipe_settings(name, root)
+
+
+def test_unknown_recipes_are_refused_with_near_names(root):
+    write(root)
+    with pytest.raises(ConfigError, match=r"unknown recipe 'own/onee' \(did you mean own/one"):
+        load_recipe("own/onee", root)
+    (root / "recipes/own/one.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match=r"own/one\.yaml: not a readable YAML"):
+        load_recipe("own/one", root)

@@ -1,0 +1,272 @@
+"""RESULTS.md and zoo.csv, from made-up metrics."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clipzoo.report import tables as report
+from clipzoo.report.recipes import recipe_settings
+from clipzoo.report.results import ReportError
+from clipzoo.report.verdicts import named_set
+
+ROOT = Path(__file__).parents[2]
+
+SHA = "ab12cd34" * 8
+SET = {
+    "dataset": "ucf101",
+    "protocol": "clips 2, crops 1, uniform",
+    "num_videos": 240,
+    "num_expected": 240,
+    "videos_sha256": SHA,
+}
+TEST = {
+    **SET,
+    "top1": 97.08333333333333,
+    "ci95_low": 94.6,
+    "ci95_high": 98.9,
+    "top5": 100.0,
+    "mean_class_accuracy": 96.0,
+    "map": 99.25,
+}
+ZERO_SHOT = {
+    **SET,
+    "dataset": "hmdb51",
+    "num_expected": 250,
+    "full_top1": 81.0,
+    "ci95_low": 75.0,
+    "ci95_high": 86.0,
+    "half_top1_mean": 88.05,
+    "half_top1_std": 2.5,
+    "gain": 40.0,
+    "gain_ci95_low": 33.0,
+    "gain_ci95_high": 46.5,
+}
+
+
+RECIPES = {
+    "zoo/ucf": {
+        "about": "UCF101, fine-tuned.",
+        "video_sets": {"test": "ucf101/val_rgb_split_1.txt"},
+        "published": [
+            {"metric": "top1", "clips": 2, "crops": 1, "value": 97.0, "tolerance": 0.3},
+            {"metric": "top1", "clips": 1, "crops": 1, "value": 95.5, "tolerance": 0.3},
+            {"metric": "top1", "clips": 4, "crops": 3, "value": 98.0, "tolerance": 0.3},
+        ],
+        "params": {"model": {"arch": "ViT-B/32"}},
+    },
+    "zoo/kinetics": {
+        "about": "Kinetics-600, zero-shot.",
+        "published": [
+            {"metric": "splits_top1_mean", "dataset": "kinetics600", "clips": 1, "crops": 1}
+            | {"value": 70.0, "tolerance": 1.0}
+        ],
+        "video_sets": {
+            f"zero_shot_kinetics600_split{i}": f"k600/test_split{i}_exist.txt" for i in (1, 2, 3)
+        },
+    },
+    "zoo/other": {"about": "Nothing published."},
+}
+
+
+def put(root: Path, name: str, values: Any) -> None:
+    path = root / "metrics" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+def record(root: Path, name: str, **changes: Any) -> None:
+    """The settings of a run: those of its recipe, but for `changes` (`__` is a dot)."""
+    recipe, _, stem = name.rpartition("/")
+    values = recipe_settings(recipe, root)
+    values |= {key.replace("__", "."): value for key, value in changes.items()}
+    path = root / "plots" / recipe / stem / "settings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """A repository with recipes and nothing run."""
+    (tmp_path / "recipes/zoo").mkdir(parents=True)
+    shutil.copy(ROOT / "recipes/demo.yaml", tmp_path / "recipes")
+    for name, values in RECIPES.items():
+        rows = [{"dataset": "ucf101", "source": "a table"} | r for r in values.get("published", [])]
+        text = yaml.safe_dump({**values, "published": rows})
+        (tmp_path / f"recipes/{name}.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def root(empty: Path) -> Path:
+    put(empty, "demo/test.json", TEST)
+    put(empty, "demo/zero_shot_hmdb51.json", ZERO_SHOT)
+    put(empty, "demo/clip.json", {"retrieval_top1": 91.25, "weights": "demo"})
+    put(empty, "bike/vit-l/test.json", {**TEST, "top1": 88.0})
+    record(empty, "demo/test")
+    record(empty, "demo/zero_shot_hmdb51", train__lr=1.0)
+    return empty
+
+
+def line(text: str, result: str) -> list[str]:
+    """Cells of the last table line with this result."""
+    return [row for row in cells(text) if row[1] == result][-1]
+
+
+def cells(text: str) -> list[list[str]]:
+    """Cells of every table line."""
+    return [[c.strip() for c in row.split("|")[1:-1]] for row in text.splitlines() if "|" in row]
+
+
+def test_results_are_readable(root: Path):
+    rows = report.write_report(root)
+    text = (root / "RESULTS.md").read_text()
+    assert [part.split("\n")[0] for part in text.split("## ")[1:]] == [
+        "Runs",
+        "bike/vit-l",
+        "demo",
+        "Published rows",
+        "Recipes without a published row",
+    ]
+    assert cells(text)[3][:3] == ["demo", "ucf101, hmdb51", "97.1 (94.6 to 98.9)"]
+    assert line(text, "top-1") == [
+        "ucf101",
+        "top-1",
+        "97.1 (94.6 to 98.9)",
+        "240 (ab12cd34)",
+        "clips 2, crops 1, uniform",
+        "",
+        "",
+        "no published value",
+    ]
+    assert line(text, "zero-shot top-1, half of the classes")[2] == "88.0 ± 2.5"
+    assert line(text, "gain in zero-shot top-1 over the raw CLIP")[2] == "40.0 (33.0 to 46.5)"
+    assert line(text, "zero-shot top-1")[3] == "240 of 250 (ab12cd34)"
+    assert "CLIP weights: retrieval_top1 91.25, weights demo." in text
+    assert line(text, "zero-shot top-1")[-1] == "modified: train.lr"
+    assert "Settings that differ from the recipe's: `train.lr`." in text
+    assert len([row for row in rows if row.value is not None]) == 4 + 4 + 3
+
+
+def test_zoo_csv_has_full_precision(root: Path):
+    report.write_report(root)
+    rows = list(csv.DictReader((root / "zoo.csv").read_text().splitlines()))
+    names = ["bike/vit-l"] * 4 + ["demo"] * 7 + ["zoo/kinetics"] + ["zoo/ucf"] * 3
+    assert [r["recipe"] for r in rows] == names
+    assert {r["verdict"] for r in rows[:4]} == {"no recipe of this name"}
+    assert {(r["value"], r["verdict"]) for r in rows[-4:]} == {("", "not run here")}
+    top1 = next(r for r in rows if r["recipe"] == "demo" and r["result"] == "top-1")
+    assert float(top1["value"]) == TEST["top1"]
+    assert (top1["videos_sha256"], top1["published"], top1["std"]) == (SHA, "", "")
+
+
+def test_the_report_is_the_same_every_time(root: Path):
+    names = ("RESULTS.md", "zoo.csv")
+    report.write_report(root)
+    first = [(root / name).read_bytes() for name in names]
+    report.write_report(root)
+    assert [(root / name).read_bytes() for name in names] == first
+    assert not list(root.glob("*.part"))
+
+
+SINGLE = {"single_view_top1": 95.0, "single_view_ci95_low": 92, "single_view_ci95_high": 97}
+
+
+def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path):
+    sha = named_set("ucf101/val_rgb_split_1.txt").videos_sha256
+    put(empty, "zoo/ucf/test.json", {**TEST, **SINGLE, "videos_sha256": sha})
+    record(empty, "zoo/ucf/test")
+    rows = report.write_report(empty)
+    text = (empty / "RESULTS.md").read_text()
+    table = [row for row in cells(text) if row[0] == "ucf101"]
+    assert [row[5:] for row in table if row[1] == "top-1"] == [
+        ["97.0", "+0.1", "reproduced (within 0.3)"]
+    ]
+    single = next(row for row in table if row[1] == "single view, top-1")
+    assert single[2] == "95.0 (92.0 to 97.0)"
+    assert single[5:] == ["95.5", "-0.5", "0.5 below (tolerance 0.3)"]
+    assert "Videos of ucf101: the published ucf101/val_rgb_split_1.txt." in text
+    left = [row for row in rows if row.recipe == "zoo/ucf" and row.value is None]
+    assert [row.published for row in left] == [98.0]
+    published = {tuple(row[3:]) for row in table if row[1] == "ViT-B/32, 8 frames"}
+    run = "`make zoo RECIPES=zoo/ucf`"
+    ours = "97.1 (94.6 to 98.9)"
+    views = "clips 2, crops 1, uniform"
+    assert (views, "97", ours, "+0.1", "reproduced (within 0.3)", run) in published
+    assert ("clips 4, crops 3", "98", "", "", "not run here", run) in published
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"model__arch": "ViT-B/16"}, "modified: model.arch"),
+        ({"model__checkpoint": "a.pt"}, "modified: model.checkpoint"),
+        ({}, "no verdict: other videos"),
+    ],
+)
+def test_no_verdict_without_the_recipes_settings_and_videos(empty: Path, changes, verdict):
+    put(empty, "zoo/ucf/test.json", TEST)
+    record(empty, "zoo/ucf/test", **changes)
+    rows = report.write_report(empty)
+    assert next(row.verdict for row in rows if row.metric == "top1") == verdict
+    text = (empty / "RESULTS.md").read_text()
+    assert "Videos of ucf101: at least 3543 videos differ from the published" in text
+
+
+def test_the_mean_over_splits_needs_all_of_them(empty: Path):
+    values = [69.0, 71.0, 72.0]
+    for i, value in enumerate(values, 1):
+        name = f"zero_shot_kinetics600_split{i}"
+        sha = named_set(f"k600/test_split{i}_exist.txt").videos_sha256
+        own = {"dataset": f"kinetics600_split{i}", "videos_sha256": sha, "full_top1": value}
+        interval = {"ci95_low": 0.0, "ci95_high": 99.0}
+        put(empty, f"zoo/kinetics/{name}.json", {**SET, **own, **interval})
+        record(empty, f"zoo/kinetics/{name}")
+        rows = report.write_report(empty)
+        means = [row for row in rows if row.metric == "splits_top1_mean"]
+        assert [row.value is None for row in means] == [i < 3]
+    (mean,) = means
+    assert mean.value == pytest.approx(212 / 3)
+    assert mean.std == pytest.approx(1.2472191, abs=1e-6)  # ddof 0
+    assert mean.num_videos == 3 * 240
+    assert mean.verdict == "reproduced (within 1)"
+
+
+def test_every_published_row_of_the_zoo_is_listed(tmp_path: Path):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    put(tmp_path, "demo/test.json", TEST)
+    rows = report.write_report(tmp_path)
+    with open(ROOT / "src/clipzoo/reference/published.csv", newline="") as file:
+        published = [row for row in csv.DictReader(file) if row["method"] == "text4vis"]
+    listed = [row for row in rows if row.recipe.startswith("text4vis/")]
+    assert len(listed) == len(published)
+    assert {row.verdict for row in listed} == {"not run here"}
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.count("`make zoo RECIPES=text4vis/") == len(published)
+    assert "- `demo/head-none`: " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (None, None, "no metrics file"),
+        ("demo/test.json", [1], "found a list"),
+        ("demo/test.json", {"map": 1.0}, r"metrics/demo/test\.json: missing 'dataset'"),
+    ],
+)
+def test_bad_metrics_are_named(empty: Path, name: str | None, values: Any, message: str):
+    if name:
+        put(empty, name, values)
+    with pytest.raises(ReportError, match=message):
+        report.write_report(empty)
+
+
+def test_a_broken_metrics_file_is_named(tmp_path: Path):
+    put(tmp_path, "demo/test.json", {})
+    (tmp_path / "metrics/demo/test.json").write_text("{")
+    with pytest.raises(ReportError, match=r"test\.json: not a JSON file"):
+        report.write_report(tmp_path)

@@ -1,0 +1,68 @@
+"""Which clips each optimizer step takes."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from clipzoo.config import load_params
+from clipzoo.train import plan as plan_module
+from clipzoo.train.plan import Plan, make_plan, micro_batches
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def small_plan(**changes) -> Plan:
+    values = {"num_clips": 10, "batch_size": 4, "epochs": 3, "seed": 7}
+    return Plan(**{**values, "max_steps": None, **changes})
+
+
+def test_every_clip_of_an_epoch_is_taken_once_and_no_partial_window_is_lost():
+    plan = small_plan()
+    steps = plan.step_positions(0)
+    assert [len(step) for step in steps] == [4, 4, 2]
+    assert sorted(p for step in steps for p in step) == list(range(10))
+    assert plan.steps_per_epoch == 3
+    assert plan.total_steps == 9
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    assert small_plan().step_positions(0) != small_plan().step_positions(1)
+    assert small_plan().step_positions(0) != small_plan(seed=8).step_positions(0)
+    assert small_plan().step_positions(2) == small_plan().step_positions(2)
+
+
+def test_few_shot_picks_are_repeated_as_the_authors_do():
+    data = dataclasses.replace(PARAMS.data, shots=2)
+    plan = make_plan(dataclasses.replace(PARAMS, data=data), num_records=8, num_all=50)
+    assert plan.num_clips == 8 * 6
+
+
+def test_stand_in_weights_of_another_architecture_stop_early():
+    model = dataclasses.replace(PARAMS.model, arch="ViT-L/14")
+    other = make_plan(dataclasses.replace(PARAMS, model=model), num_records=480, num_all=480)
+    assert other.total_steps == PARAMS.demo.other_train_steps
+    own = make_plan(PARAMS, num_records=480, num_all=480)
+    assert own.total_steps == own.steps_per_epoch * PARAMS.train.epochs
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("micro", [1, 2, 16])
+def test_each_clip_counts_once_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
+    batch = list(range(100, 100 + size))
+    monkeypatch.setattr(plan_module, "world_size", lambda: world)
+    seen, lengths = [], set()
+    for rank in range(world):
+        monkeypatch.setattr(plan_module, "rank", lambda r=rank: r)
+        parts = micro_batches(batch, micro)
+        lengths.add(len(parts))
+        assert all(0 < len(positions) <= micro for positions, _ in parts)
+        seen += [p for positions, counted in parts if counted for p in positions]
+    assert sorted(seen) == batch
+    assert len(lengths) == 1, "every process takes part in every exchange"
+
+
+def test_validation_follows_every_n_epochs_and_the_end():
+    plan = small_plan(epochs=5)
+    assert [s for s in range(1, 16) if plan.validates(s, 2)] == [6, 12, 15]
