@@ -34,6 +34,44 @@ def test_val(num_frames, num_segments, expected):
     assert sample_val(num_frames, num_segments).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "num_segments", "num_clips", "expected"),
+    [
+        (8, 2, 2, [[0, 4], [3, 7]]),
+        (12, 3, 3, [[0, 4, 8], [1, 5, 9], [3, 7, 11]]),
+        (10, 4, 2, [[0, 2, 5, 7], [1, 3, 6, 8]]),
+        (3, 2, 2, [[0, 1], [0, 1]]),
+    ],
+)
+def test_uniform_clips(num_frames, num_segments, num_clips, expected):
+    assert sample_test(num_frames, num_segments, num_clips, dense=False).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_clips", "starts"),
+    [
+        (1, 4, [0, 0, 0, 0]),
+        (127, 4, [0, 0, 0, 0]),
+        (128, 4, [0, 0, 0, 0]),
+        (130, 4, [0, 0, 0, 0]),
+        (131, 4, [0, 1, 2, 3]),
+        (140, 4, [0, 4, 8, 12]),
+        (200, 4, [0, 24, 48, 72]),
+        (250, 4, [0, 40, 80, 120]),
+        (301, 4, [0, 57, 114, 171]),
+        (300, 2, [0, 172]),
+        (300, 1, [0]),
+    ],
+)
+@pytest.mark.parametrize("num_segments", [1, 4, 12, 128])
+def test_dense_clips(num_frames, num_clips, starts, num_segments):
+    indices = sample_test(num_frames, num_segments, num_clips, dense=True)
+    interval = {1: 128, 4: 32, 12: 10, 128: 1}[num_segments]
+    expected = [[(s + i * interval) % num_frames for i in range(num_segments)] for s in starts]
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+
+
 def test_train_takes_one_frame_of_each_segment_and_every_frame_in_turn():
     rng = np.random.default_rng(0)
     draws = np.stack([sample_train(10, 4, rng) for _ in range(200)])

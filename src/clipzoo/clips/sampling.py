@@ -1,19 +1,17 @@
 """Which frames of a video make a clip: pure functions of counts and a generator, 0-based.
 
-Videos with fewer frames than segments are sampled too: some frames come more than once.
+Each sampler checks its counts, then gives indices; the store reads the frames at these and the
+transforms decode and shape them. Videos with fewer frames than segments are sampled too: some
+frames come more than once.
+
+Sources: Text4Vis, datasets/datasets.py (whwu95/Text4Vis), whose samplers ActionCLIP (training) and
+BIKE (tests) share. The authors count frames from 1 (`index_bias`).
 """
 
 import numpy as np
 
 DENSE_RANGE = 128
-"""Frames that a dense clip spans (Text4Vis, BIKE)."""
-
-
-def _check(num_frames: int, num_segments: int) -> None:
-    if num_frames < 1 or num_segments < 1:
-        raise ValueError(
-            f"num_frames: found {num_frames}, num_segments: found {num_segments}; both must be >= 1"
-        )
+"""Frames that a dense clip spans (Text4Vis, BIKE: `sample_range`)."""
 
 
 def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
@@ -30,58 +28,106 @@ def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -
     Returns:
         indices int64 [T], ascending, in 0 .. num_frames - 1.
 
-    Example: 10 frames, T = 4: one of {0, 1}, of {2, 3, 4}, of {5, 6} and of {7, 8, 9}.
+    Raises:
+        ValueError: a count is below 1.
+
+    Example: 10 frames, T = 4: one of {0, 1}, of {2, 3, 4}, of {5, 6} and of {7, 8, 9}. 2 frames,
+    T = 4: [0, 0, 0, 1], [0, 0, 1, 1] or [0, 1, 1, 1].
     """
-    _check(num_frames, num_segments)
+    _check_counts(num_frames=num_frames, num_segments=num_segments)
     if num_frames <= num_segments:
-        extra = rng.integers(num_frames, size=num_segments - num_frames)
-        return np.sort(np.concatenate([np.arange(num_frames), extra]))
+        extra = rng.integers(num_frames, size=num_segments - num_frames)  # [T - num_frames]
+        return np.sort(np.concatenate([np.arange(num_frames), extra]))  # [T]
     ticks = [i * num_frames // num_segments for i in range(num_segments + 1)]
-    return np.array([rng.integers(ticks[i], ticks[i + 1]) for i in range(num_segments)])
+    return np.array([rng.integers(ticks[i], ticks[i + 1]) for i in range(num_segments)])  # [T]
 
 
 def sample_val(num_frames: int, num_segments: int) -> np.ndarray:
     """The first frame of each of `num_segments` equal parts.
 
-    Returns:
-        indices int64 [T], ascending.
+    Args:
+        num_frames: frames of the video, 1 or more.
+        num_segments: T, 1 or more.
 
-    Example: 10 frames, 4 segments: tick 2.5, indices [0, 2, 5, 7]; 2 frames: [0, 0, 1, 1].
+    Returns:
+        indices int64 [T], ascending, in 0 .. num_frames - 1.
+
+    Raises:
+        ValueError: a count is below 1.
+
+    Example: 10 frames, T = 4: tick 2.5, [0, 2, 5, 7]. 2 frames, T = 4: [0, 0, 1, 1].
     """
-    return sample_test(num_frames, num_segments, num_clips=1, dense=False)[0]
+    return sample_test(num_frames, num_segments, num_clips=1, dense=False)[0]  # [1, T] -> [T]
 
 
 def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool) -> np.ndarray:
-    """Several clips of one video, spread evenly.
+    """Several clips of one video, spread evenly over it.
 
-    Uniform: with tick = num_frames / T, clip c takes the frames int(start[c] + tick * i), where the
-    starts run from 0 to tick - 1. Dense: clips of T frames at distance 128 // T whose starts run
-    over the video, wrapping at its end.
+    The rules are those of Text4Vis, datasets/datasets.py, lines 127-150 (`_get_test_indices`); BIKE
+    has the same. There, one dense clip divides by zero; here it starts at frame 0.
 
     Args:
-        num_frames: frames of the video, 1 or more.
+        num_frames: n, frames of the video, 1 or more.
         num_segments: T, 1 or more; at most 128 where `dense`.
-        num_clips: clips, 1 or more.
+        num_clips: V, 1 or more.
         dense: windows of 128 frames instead of one frame from each part of the video.
 
     Returns:
-        indices int64 [num_clips, T] in 0 .. num_frames - 1.
+        indices int64 [V, T] in 0 .. n - 1.
 
-    Example: 8 frames, T = 2, 2 clips, uniform: tick 4, starts [0, 3]: [[0, 4], [3, 7]].
+    Raises:
+        ValueError: a count is below 1, or T is above 128 for dense clips.
+
+    Example: 8 frames, T = 2, V = 2, uniform: tick 4, starts [0, 3]: [[0, 4], [3, 7]]. 140 frames,
+    T = 4, V = 3, dense: interval 32, starts [0, 6, 12]:
+    [[0, 32, 64, 96], [6, 38, 70, 102], [12, 44, 76, 108]].
     """
-    _check(num_frames, num_segments)
-    if num_clips < 1:
-        raise ValueError(f"num_clips: found {num_clips}; must be >= 1")
+    _check_counts(num_frames=num_frames, num_segments=num_segments, num_clips=num_clips)
     if dense and num_segments > DENSE_RANGE:
-        raise ValueError(f"num_segments: found {num_segments}; dense clips allow 1 to 128")
-    if dense:
-        last_start = max(0, num_frames - DENSE_RANGE - 1)
-        starts = np.linspace(0, last_start, num_clips, dtype=int)
-        steps = np.arange(num_segments) * (DENSE_RANGE // num_segments)
-        return (starts[:, None] + steps) % num_frames
+        raise ValueError(
+            f"num_segments: found {num_segments}; dense clips allow 1 to {DENSE_RANGE}"
+        )
+    sample = _dense_clips if dense else _uniform_clips
+    return sample(num_frames, num_segments, num_clips)
+
+
+def _uniform_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:
+    """One frame from each of T equal parts; each clip takes a later frame of all parts."""
+    # 12 frames, T = 3, V = 3: tick 4, starts 0 1 3 (0 to tick - 1, rounded down)
+    #
+    #          |- part 0 -|- part 1 -|- part 2 -|
+    #   frame   0  1  2  3  4  5  6  7  8  9 10 11
+    #   clip 0  x           x           x
+    #   clip 1     x           x           x
+    #   clip 2           x           x           x
     tick = num_frames / num_segments
     # For tick < 1 the starts are negative (rounded down by linspace) and wrap around, as they do in
     # the authors' code.
-    starts = np.linspace(0, tick - 1, num_clips, dtype=int)
+    starts = np.linspace(0, tick - 1, num_clips, dtype=int)  # [V]
+    # Each sum is cut on its own: start and tick * i together may reach the next frame.
     clips = [[int(s + tick * i) % num_frames for i in range(num_segments)] for s in starts]
-    return np.array(clips)
+    return np.array(clips)  # [V, T]
+
+
+def _dense_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:
+    """Windows of 128 frames that start at equal distances; T frames of each."""
+    # 200 frames, T = 4, V = 4: interval 128 // 4 = 32, step (200 - 128) // 3 = 24
+    #
+    #   frame   0      24      48      72      96     120     144     168     199
+    #   clip 0  x.........x..........x.........x.........|          0  32  64  96
+    #   clip 1          x.........x..........x.........x.........| 24  56  88 120
+    #   clip 2                  x.........x..........x.........x.........|  48 ...
+    #   clip 3                          x.........x..........x.........x.........|
+    #
+    # The step is rounded down, so that the last window may end before the video does (n = 130,
+    # V = 4: all start at 0). Windows longer than the video wrap around.
+    step = max(0, num_frames - DENSE_RANGE) // max(1, num_clips - 1)
+    starts = np.arange(num_clips) * step  # [V]
+    offsets = np.arange(num_segments) * (DENSE_RANGE // num_segments)  # [T]
+    return (starts[:, None] + offsets) % num_frames  # [V, 1] + [T] -> [V, T]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: found {count}; allowed: 1 or more")
