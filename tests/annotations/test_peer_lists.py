@@ -2,13 +2,13 @@
 
 import pytest
 
-from clipzoo.annotations.list_writing import write_entries
 from clipzoo.annotations.peer_lists import (
     FORMATS,
     LAYOUTS,
     Entry,
     guess_format,
     read_entries,
+    write_entries,
 )
 from clipzoo.data.records import ListError
 

@@ -5,8 +5,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipzoo.annotations.list_writing import write_entries
-from clipzoo.annotations.peer_lists import FORMATS, Entry, guess_format, read_entries
+from clipzoo.annotations.peer_lists import (
+    FORMATS,
+    Entry,
+    guess_format,
+    read_entries,
+    write_entries,
+)
 from clipzoo.data.index import index_path, read_index
 from clipzoo.data.records import ListError, videos_sha256
 from clipzoo.frames.manifest import manifest_path, read_manifest
