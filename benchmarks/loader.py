@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 from workspace import NUM_FRAMES, NUM_VIDEOS, extracted, unpacked
 
-from clipzoo.clips.clips import TrainClips, ViewClips, load_batches
+from clipzoo.clips.clips import TrainClips, ViewClips
+from clipzoo.clips.loader import load_batches
 from clipzoo.clips.sampling import sample_train, sample_val
 from clipzoo.clips.transforms import (
     CLIP_MEAN,

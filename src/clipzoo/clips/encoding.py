@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipzoo.clips.clips import ViewClips, load_batches
+from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.loader import load_batches
 from clipzoo.clips.transforms import ViewTransform, normalise
 from clipzoo.config import Params
 from clipzoo.data.records import Record, raise_all

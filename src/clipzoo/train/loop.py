@@ -22,8 +22,9 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from clipzoo.clips.clips import TrainClips, ViewClips, load_batches
+from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.encoding import encode_videos
+from clipzoo.clips.loader import load_batches
 from clipzoo.clips.transforms import normalise
 from clipzoo.config import Params
 from clipzoo.data.records import Record

@@ -1,0 +1,59 @@
+"""Batches keep their order, stay within bounds and name all errors."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from clipzoo.clips.loader import load_batches
+from clipzoo.data.index import StoreError
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_batches_keep_their_order(workers):
+    def load(position: int) -> torch.Tensor:
+        time.sleep(0.002 * (position % 3))
+        return torch.tensor([position])
+
+    batches = [[0, 1, 2], [3, 4], [5], [6, 7, 8, 9]]
+    loaded = list(load_batches(load, batches, workers))
+    assert [batch for batch, _ in loaded] == batches
+    assert [t.flatten().tolist() for _, t in loaded] == batches
+
+
+@pytest.mark.parametrize(("batch_size", "limit"), [(4, 12), (1, 9)])
+def test_little_is_loaded_ahead(batch_size, limit):
+    started, lock = [], threading.Lock()
+
+    def load(position: int) -> torch.Tensor:
+        with lock:
+            started.append(position)
+        return torch.zeros(1)
+
+    positions = ([i] * batch_size for i in range(1000))
+    loader = load_batches(load, positions, 4)
+    next(loader)
+    time.sleep(0.05)
+    assert len(started) <= limit
+    loader.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+
+
+def test_all_broken_videos_in_the_queue_are_listed():
+    def load(position: int) -> torch.Tensor:
+        if position % 2:
+            raise StoreError(f"v{position}: broken")
+        return torch.zeros(1)
+
+    with pytest.raises(StoreError, match="3 videos cannot be read") as caught:
+        list(load_batches(load, [[0, 1], [2, 3], [5, 6], [8, 9]], 3))
+    assert all(f"v{i}: broken" in str(caught.value) for i in (1, 3, 5))
+
+
+def test_an_own_bug_is_not_taken_for_a_broken_video():
+    def load(position: int) -> torch.Tensor:
+        raise KeyError(position)
+
+    with pytest.raises(KeyError):
+        list(load_batches(load, [[0]], 1))
