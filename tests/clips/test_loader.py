@@ -22,20 +22,34 @@ def test_batches_keep_their_order(workers):
     assert [t.flatten().tolist() for _, t in loaded] == batches
 
 
-@pytest.mark.parametrize(("batch_size", "limit"), [(4, 12), (1, 9)])
-def test_little_is_loaded_ahead(batch_size, limit):
-    started, lock = [], threading.Lock()
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (3, 1), (3, 4)])
+def test_the_next_batch_is_loaded_while_the_consumer_holds_one(batch_size, workers):
+    batches = [[i * batch_size + k for k in range(batch_size)] for i in range(6)]
+    loaded = [threading.Event() for _ in range(6 * batch_size)]
 
     def load(position: int) -> torch.Tensor:
-        with lock:
-            started.append(position)
+        loaded[position].set()
         return torch.zeros(1)
 
-    positions = ([i] * batch_size for i in range(1000))
-    loader = load_batches(load, positions, 4)
-    next(loader)
-    time.sleep(0.05)
-    assert len(started) <= limit
+    for i, _ in enumerate(load_batches(load, batches, workers)):
+        for position in batches[i + 1] if i + 1 < len(batches) else []:
+            # Only a loader that does not load ahead waits here until the time is over.
+            assert loaded[position].wait(timeout=20), f"batch {i} is held, {position} not loaded"
+
+
+@pytest.mark.parametrize(("batch_size", "workers", "ahead"), [(4, 4, 2), (4, 1, 2), (1, 4, 8)])
+def test_little_is_loaded_ahead(batch_size, workers, ahead):
+    drawn = []
+
+    def batches():
+        for i in range(1000):
+            drawn.append(i)
+            yield [i] * batch_size
+
+    loader = load_batches(lambda position: torch.zeros(1), batches(), workers)
+    for step in range(3):
+        next(loader)
+        assert len(drawn) == step + ahead  # what is not drawn cannot be loaded
     loader.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
 
