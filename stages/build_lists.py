@@ -4,8 +4,8 @@ import argparse
 
 from clipzoo.annotations.joining import LISTS_DIR, build_lists
 from clipzoo.config import load_params
-from clipzoo.data.records import SHOWN
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
+from clipzoo.files import SHOWN
 from clipzoo.runtime.launch import run_stage
 
 

@@ -7,9 +7,10 @@ import sys
 from clipzoo.config import load_params
 from clipzoo.data.records import read_labels
 from clipzoo.models.classifiers import random_classifier
-from clipzoo.models.clip import CLIP_FILE, file_sha256, load_clip
+from clipzoo.models.clip import CLIP_FILE, load_clip
 from clipzoo.models.text import class_text_path, embed_class_names, save_class_text
 from clipzoo.runtime.launch import run_stage
+from clipzoo.tensors import file_sha256
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from clipzoo.config import Params, load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
-from clipzoo.evaluate.metrics import write_metrics
+from clipzoo.files import write_metrics
 from clipzoo.models.clip import (
     CLIP_FILE,
     build_clip,

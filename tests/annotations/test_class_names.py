@@ -6,8 +6,9 @@ from annotating import annotate, store_index
 from clipzoo.annotations.class_names import LABEL_DIR, class_key, label_file
 from clipzoo.annotations.joining import build_lists
 from clipzoo.config import ConfigError
-from clipzoo.data.records import ListError, read_labels, read_list
+from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
+from clipzoo.files import ListError
 
 HMDB51 = read_labels(LABEL_DIR / "hmdb51.csv")
 

@@ -9,9 +9,10 @@ from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
 from clipzoo.config import ConfigError
-from clipzoo.data.records import ListError, read_labels, read_list
+from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
 from clipzoo.evaluate.predictions import describe_set, read_whole_set
+from clipzoo.files import ListError
 from clipzoo.frames.manifest import find_videos
 
 # Of each class and split: two to train on, one to test on; in_neither is in one set of split 2.

@@ -7,8 +7,9 @@ from annotating import annotate, ids, store_index
 
 from clipzoo.annotations.joining import build_lists
 from clipzoo.config import ConfigError
-from clipzoo.data.records import ListError, read_labels, read_list
+from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec, raw_root
+from clipzoo.files import ListError
 
 UCF101 = {
     "classInd.txt": "1 Jump\n2 RunFast\n",

@@ -10,7 +10,7 @@ from clipzoo.annotations.peer_lists import (
     read_entries,
     write_entries,
 )
-from clipzoo.data.records import ListError
+from clipzoo.files import ListError
 
 PLAIN = [
     Entry(where="x:1", video_id="jump/v_ü", extension=".avi", num_frames=30, label=0),

@@ -9,8 +9,9 @@ from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import AugmentConfig
 from clipzoo.data.index import StoreError
-from clipzoo.data.records import ListError, Record
+from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
+from clipzoo.files import ListError
 
 AUGMENT = AugmentConfig(
     short_side_px=32,

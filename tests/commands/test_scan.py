@@ -7,8 +7,8 @@ import pytest
 
 from clipzoo.__main__ import main
 from clipzoo.commands.scan import scan
-from clipzoo.data.records import ListError
 from clipzoo.data.spec import load_spec
+from clipzoo.files import ListError
 from clipzoo.frames.manifest import read_manifest
 
 

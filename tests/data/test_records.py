@@ -5,7 +5,6 @@ import hashlib
 import pytest
 
 from clipzoo.data.records import (
-    ListError,
     Record,
     base_classes,
     check_video_id,
@@ -16,6 +15,7 @@ from clipzoo.data.records import (
     write_labels,
     write_list,
 )
+from clipzoo.files import ListError
 
 HEADER = "video_id,num_frames,label\n"
 

@@ -105,25 +105,3 @@ def test_paired_interval_is_that_of_explicit_pairs():
 def test_bad_input_is_refused(probabilities: torch.Tensor, labels: torch.Tensor, message: str):
     with pytest.raises(metrics.MetricsError, match=message):
         metrics.evaluate(probabilities, labels, seed=1)
-
-
-def test_write_metrics_replaces_a_read_only_link_and_keeps_order(tmp_path: Path):
-    cached = tmp_path / "cached.json"
-    cached.write_text("{}")
-    cached.chmod(0o444)
-    path = tmp_path / "demo" / "test.json"
-    path.parent.mkdir()
-    path.hardlink_to(cached)
-    metrics.write_metrics(path, {"top1": 100 / 3, "num_videos": 3, "protocol": "clips 1"})
-    text = path.read_text()
-    assert json.loads(text) == {"top1": 100 / 3, "num_videos": 3, "protocol": "clips 1"}
-    assert text.index("top1") < text.index("num_videos") < text.index("protocol")
-    assert cached.read_text() == "{}"
-    assert sorted(p.name for p in path.parent.iterdir()) == ["test.json"]
-
-
-@pytest.mark.parametrize("value", [float("nan"), [1], None])
-def test_write_metrics_refuses_what_is_no_number(tmp_path: Path, value: object):
-    with pytest.raises(metrics.MetricsError, match=r"m\.json"):
-        metrics.write_metrics(tmp_path / "m.json", {"top1": value})  # pyright: ignore[reportArgumentType]
-    assert not list(tmp_path.iterdir())

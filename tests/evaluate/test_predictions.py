@@ -5,16 +5,10 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clipzoo.data.records import (
-    SPLIT_COLUMNS,
-    ListError,
-    Record,
-    videos_sha256,
-    write_csv,
-    write_list,
-)
+from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
 from clipzoo.evaluate import predictions
-from clipzoo.models.clip import read_safetensors
+from clipzoo.files import ListError, write_csv
+from clipzoo.tensors import read_safetensors
 
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
 

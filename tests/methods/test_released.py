@@ -8,8 +8,9 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import WeightsError, load_strictly, uses_quick_gelu
+from clipzoo.models.clip import load_strictly, uses_quick_gelu
 from clipzoo.models.openai import is_openai, load_openai, load_released
+from clipzoo.tensors import WeightsError
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
 VIT = {"image_size": 64, "layers": 4, "width": 128, "patch_size": 16}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from clipzoo.models.archives import named_tensors, read_file
-from clipzoo.models.clip import WeightsError
+from clipzoo.tensors import WeightsError
 
 
 class Payload:

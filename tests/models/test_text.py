@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clipzoo.models.clip import WeightsError, build_clip, write_safetensors
+from clipzoo.models.clip import build_clip
 from clipzoo.models.text import (
     class_text_path,
     embed_class_names,
@@ -11,6 +11,7 @@ from clipzoo.models.text import (
     save_class_text,
     tokenize,
 )
+from clipzoo.tensors import WeightsError, write_safetensors
 
 ARCH = "ViT-demo-16"
 NAMES = ["archery", "playing crème brûlée", "a red circle becoming large"]

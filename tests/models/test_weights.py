@@ -13,14 +13,9 @@ from open_clip.factory import _MODEL_CONFIGS
 from torch import nn
 
 from clipzoo.models import weights
-from clipzoo.models.clip import (
-    WeightsError,
-    build_clip,
-    encode_images,
-    save_clip,
-    uses_quick_gelu,
-)
+from clipzoo.models.clip import build_clip, encode_images, save_clip, uses_quick_gelu
 from clipzoo.models.weights import is_reachable, load_weights
+from clipzoo.tensors import WeightsError
 
 ARCH, PX = "ViT-demo-16", 32
 GELU = "ViT-demo-gelu"

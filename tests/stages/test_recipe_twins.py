@@ -8,7 +8,8 @@ import pytest
 from shrinking import ROOT, different_twins, shrunken
 
 from clipzoo.config import load_params
-from clipzoo.data.records import SPLIT_COLUMNS, read_list, write_csv
+from clipzoo.data.records import SPLIT_COLUMNS, read_list
+from clipzoo.files import write_csv
 from clipzoo.report.recipes import recipe_settings
 
 QUICK = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipzoo.data.records import ListError
 from clipzoo.data.spec import DatasetSpec
+from clipzoo.files import ListError
 
 
 @dataclass(frozen=True, slots=True)

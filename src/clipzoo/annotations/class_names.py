@@ -5,15 +5,15 @@ them. Official annotation files write the same classes otherwise (`brush_hair`, 
 so classes are matched by their letters and digits alone, whatever the case.
 """
 
-import difflib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from clipzoo.annotations.annotation import Annotation, Annotations
 from clipzoo.config import ConfigError, Params
-from clipzoo.data.records import ListError, raise_all, read_labels
+from clipzoo.data.records import read_labels
 from clipzoo.data.spec import DatasetSpec
+from clipzoo.files import ListError, near, raise_all
 
 LABEL_DIR = Path(__file__).parents[1] / "reference" / "labels"
 
@@ -27,9 +27,9 @@ def label_file(name: str) -> Path:
     path = LABEL_DIR / f"{name}.csv"
     known = sorted(p.stem for p in LABEL_DIR.glob("*.csv"))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ConfigError(f"class_names: found {name!r}{hint}; allowed: {', '.join(known)}")
+        raise ConfigError(
+            f"class_names: found {name!r}{near(name, known)}; allowed: {', '.join(known)}"
+        )
     return path
 
 

@@ -13,16 +13,14 @@ from clipzoo.data.index import index_path, read_failures, read_index
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
-    ListError,
     Record,
     check_video_id,
     pick_shots,
-    raise_all,
-    write_csv,
     write_labels,
     write_list,
 )
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
+from clipzoo.files import ListError, raise_all, write_csv
 
 LISTS_DIR = Path("lists")
 STATE_DIR = Path(".state/build_lists")

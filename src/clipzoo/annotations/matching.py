@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clipzoo.annotations.annotation import Annotation
-from clipzoo.data.records import ListError, Record, raise_all
+from clipzoo.data.records import Record
 from clipzoo.data.spec import DatasetSpec
+from clipzoo.files import ListError, raise_all
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from clipzoo.annotations.annotation import read_lines, read_text, without_extension
-from clipzoo.data.records import (
-    MAX_FRAMES,
-    ListError,
-    Record,
-    check_video_id,
-    raise_all,
-    read_list,
-    write_list,
-)
+from clipzoo.data.records import MAX_FRAMES, Record, check_video_id, read_list, write_list
+from clipzoo.files import ListError, raise_all
 
 MAX_CLASSES = 1_000_000
 """Lists of other projects do not say how many classes there are."""

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from clipzoo.clips.sampling import sample_test, sample_train
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
-from clipzoo.data.records import Record, raise_all
+from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
+from clipzoo.files import raise_all
 
 
 def check_records(store: Store, records: Sequence[Record]) -> None:

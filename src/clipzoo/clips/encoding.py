@@ -17,11 +17,13 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.loader import load_batches
 from clipzoo.clips.transforms import ViewTransform, normalise
 from clipzoo.config import Params
-from clipzoo.data.records import Record, raise_all
+from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError, open_store
-from clipzoo.models.clip import input_size, read_safetensors, write_safetensors
+from clipzoo.files import raise_all
+from clipzoo.models.clip import input_size
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.runtime.progress import progress_bar
+from clipzoo.tensors import read_safetensors, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9

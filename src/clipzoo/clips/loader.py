@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from clipzoo.data.records import ListError, raise_all
 from clipzoo.data.store import StoreError
+from clipzoo.files import ListError, raise_all
 
 
 def load_batches(

@@ -13,7 +13,8 @@ from clipzoo.annotations.peer_lists import (
     write_entries,
 )
 from clipzoo.data.index import index_path, read_index
-from clipzoo.data.records import ListError, videos_sha256
+from clipzoo.data.records import videos_sha256
+from clipzoo.files import ListError, raise_all
 from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.report.verdicts import video_sets
 
@@ -81,9 +82,7 @@ def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], di
         if video_id is not None:
             found[entry.video_id] = video_id
     lacking = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in found]
-    if lacking:
-        shown = "\n  ".join(lacking[:SHOWN])
-        raise ListError(f"{len(lacking)} videos are not in {manifest_path(dataset)}:\n  {shown}")
+    raise_all(f"{len(lacking)} videos are not in {manifest_path(dataset)}:", lacking)
     return (
         {own: files[video_id] for own, video_id in found.items()},
         {own: frames[video_id] for own, video_id in found.items() if video_id in frames},

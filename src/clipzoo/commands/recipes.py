@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import CommentMark
 
 from clipzoo.config import ConfigError, load_params
+from clipzoo.files import replacing
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import load_recipe, recipe_names, recipe_settings
 
@@ -68,17 +69,15 @@ def _plain(value: Any) -> Any:
 
 def _write_checked(path: Path, text: str, wanted: Mapping[str, Any]) -> None:
     """Write `text` unless it says something else than `wanted`: DVC's own form has pitfalls."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    try:
-        written = load_params(part)
-    except ConfigError as error:
-        part.unlink()
-        raise ConfigError(
-            f"{path} would become unreadable ({error}); move comments off the lines of lists"
-        ) from None
-    assert written.recipe == wanted["recipe"]
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+        try:
+            written = load_params(part)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{path} would become unreadable ({error}); move comments off the lines of lists"
+            ) from None
+        assert written.recipe == wanted["recipe"]
 
 
 def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
@@ -124,10 +123,8 @@ def keep_model(name: str) -> None:
     if not _is_parent(name):
         return
     path = kept_model(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    shutil.copyfile(MODEL_FILE, part)
-    part.replace(path)
+    with replacing(path) as part:
+        shutil.copyfile(MODEL_FILE, part)
     print(f"kept the model of {name} as {path}")
 
 

@@ -4,8 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipzoo.data.records import ListError, check_video_id, read_rows, write_csv
+from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
+from clipzoo.files import ListError, read_rows, write_csv
 from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
 
 FOLDER_SPEC = """\

@@ -5,13 +5,14 @@ videos could not be read.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
+
+from clipzoo.files import replacing
 
 FRAMES_DIR = Path("data/frames")
 INDEX_COLUMNS = {
@@ -108,13 +109,8 @@ def write_index(table: pa.Table, states: Mapping[int, ShardState], path: Path) -
     """
     metadata = {str(shard): asdict(state) for shard, state in states.items()}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         parquet.write_table(table, part, compression="zstd", use_dictionary=False)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def read_states(path: Path) -> dict[int, ShardState]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from clipzoo.files import ListError, raise_all, read_rows, write_csv
+
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
 SPLIT_COLUMNS = ("video_id", "split")
@@ -22,11 +24,6 @@ MISSING_COLUMNS = ("video_id", "set", "reason")
 """Of missing.csv: what is annotated and not stored."""
 MAX_FRAMES = 10_000_000
 """Over four days at 25 frames a second: anything larger is a broken line."""
-SHOWN = 20
-
-
-class ListError(ValueError):
-    """A list, annotation or manifest file is wrong; the message names every bad line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +67,6 @@ def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
     return base_classes(read_list(f"lists/{dataset}/train.csv", num_classes), num_classes)
 
 
-def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
-    """Raise one error that lists all faults (the first 20 in full); nothing if there are none."""
-    if faults:
-        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise error("\n  ".join([title, *faults[:SHOWN], *more]))
-
-
 def check_video_id(video_id: str) -> str | None:
     """What is wrong with an id as a path below a dataset's root; None if nothing is."""
     parts = video_id.replace("\\", "/").split("/")
@@ -87,44 +77,6 @@ def check_video_id(video_id: str) -> str | None:
     if not video_id or any(part in ("", ".") for part in parts) or not video_id.isprintable():
         return f"video id {video_id!r}; allowed: printable, not empty, no empty parts"
     return None
-
-
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
-    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
-
-    An absent optional column gives empty values. Empty lines are skipped.
-
-    Raises:
-        ListError: the file is absent or not UTF-8, the header lacks a column or has an unknown one,
-            or lines have a wrong number of fields.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ListError(f"{path}: is not UTF-8 ({error})") from error
-    reader = csv.reader(text.splitlines(keepends=True))
-    header = next(reader, [])
-    allowed = (*columns, *optional)
-    if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
-        may = f" and optionally {','.join(optional)}" if optional else ""
-        found, wanted = ",".join(header), ",".join(columns)
-        raise ListError(f"{path}:1: found header {found!r}; allowed: {wanted}{may}")
-    rows, faults = [], []
-    for fields in reader:
-        if not fields:
-            continue
-        if len(fields) != len(header):
-            faults.append(
-                f"{path}:{reader.line_num}: found {len(fields)} fields; "
-                f"allowed: {len(header)} ({','.join(header)})"
-            )
-            continue
-        named = dict(zip(header, fields, strict=True))
-        rows.append([str(reader.line_num), *(named.get(name, "") for name in allowed)])
-    raise_all(f"{path}: {len(faults)} bad lines", faults)
-    return rows
 
 
 def read_list(path: str | Path, num_classes: int) -> list[Record]:
@@ -208,18 +160,6 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
         row["labels"] = ";".join(map(str, r.labels or ()))
         rows.append([row[name] for name in columns])
     write_csv(columns, rows, path)
-
-
-def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:
-    """Write a csv file in UTF-8 with unix line ends, through a neighbour that is renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-    part.replace(path)
 
 
 def read_labels(path: str | Path) -> list[str]:

@@ -1,6 +1,5 @@
 """What a dataset is: datasets/<name>.yaml, and where its raw videos are."""
 
-import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipzoo.config import ConfigError, Params, load
+from clipzoo.files import near
 
 SPEC_DIR = Path("datasets")
 RAW_DIR = Path("data/raw")
@@ -121,11 +121,10 @@ def load_spec(name: str) -> DatasetSpec:
     path = SPEC_DIR / f"{name}.yaml"
     known = sorted(p.stem for p in SPEC_DIR.glob("*.yaml"))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(
-            f"unknown dataset {name!r}{hint}; known: {', '.join(known) or 'none'}; a new one needs "
-            f"{path}, or `python -m clipzoo scan {name} FOLDER` for a folder of classes"
+            f"unknown dataset {name!r}{near(name, known)}; known: {', '.join(known) or 'none'}; "
+            f"a new one needs {path}, or `python -m clipzoo scan {name} FOLDER` for a folder of "
+            "classes"
         )
     return load(DatasetSpec, path)
 

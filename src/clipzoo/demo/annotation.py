@@ -4,8 +4,6 @@ demo_shapes has UCF101's files (classInd.txt, trainlist01.txt, testlist01.txt) a
 readable names; demo_unseen has Kinetics' (validate.csv, files named <id>_<start>_<end>).
 """
 
-import csv
-import io
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import numpy as np
 
 from clipzoo.config import ConfigError, DemoConfig
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
+from clipzoo.files import write_csv
 from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CODECS = {
@@ -140,7 +139,7 @@ def write_manifest(videos: list[Video], root: Path) -> Path:
     """Write `<root>.csv` (video_id, path, size in bytes) and return its path."""
     rows = [(v.video_id, v.path, (root / v.path).stat().st_size) for v in videos]
     path = root.with_name(root.name + ".csv")
-    _write_csv(path, ("video_id", "path", "size"), sorted(rows))
+    write_csv(("video_id", "path", "size"), sorted(rows), path)
     return path
 
 
@@ -162,7 +161,7 @@ def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass,
     for name, lines in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     names = [(i - 1, action.name) for action, i in number.items()]
-    _write_csv(folder / "labels.csv", ("id", "name"), names)
+    write_csv(("id", "name"), names, folder / "labels.csv")
 
 
 def _write_kinetics(videos: list[Video], folder: Path) -> None:
@@ -172,11 +171,4 @@ def _write_kinetics(videos: list[Video], folder: Path) -> None:
         youtube_id, start, end = video.video_id.rsplit("_", 2)
         rows.append((video.action.name, youtube_id, int(start), int(end), "validate"))
     header = ("label", "youtube_id", "time_start", "time_end", "split")
-    _write_csv(folder / "validate.csv", header, rows)
-
-
-def _write_csv(path: Path, header: tuple[str, ...], rows: list[tuple]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
-    path.write_text(text.getvalue(), encoding="utf-8")
+    write_csv(header, rows, folder / "validate.csv")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from clipzoo.clips import encoding as inference
 from clipzoo.clips.clips import ViewClips
 from clipzoo.config import Params
-from clipzoo.data.records import read_rows, write_csv
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import plot_interpolation
+from clipzoo.files import read_rows, write_csv
 from clipzoo.methods.checkpoint import load_model, raw_model
 from clipzoo.methods.text4vis import Text4Vis
 

@@ -5,10 +5,7 @@ precision. Multi-label sets come as 0/1 targets [N, K] in place of labels [N] an
 only metric.
 """
 
-import json
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -177,25 +174,3 @@ def paired_interval(correct: Tensor, baseline: Tensor, seed: int) -> tuple[float
 def _interval(counts: np.ndarray, num: int) -> tuple[float, float]:
     low, high = np.percentile(counts, [2.5, 97.5])
     return 100 * float(low) / num, 100 * float(high) / num
-
-
-def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:
-    """Write flat JSON with the keys in their order; written beside `path`, then renamed.
-
-    Raises:
-        MetricsError: a value is not a finite number or a string.
-    """
-    for key, value in metrics.items():
-        if not isinstance(value, (int, float, str)):
-            raise MetricsError(
-                f"{path}: {key} is a {type(value).__name__}; allowed: number, string"
-            )
-    try:
-        text = json.dumps(dict(metrics), indent=2, allow_nan=False, ensure_ascii=False)
-    except ValueError as error:
-        raise MetricsError(f"{path}: a metric is not finite: {dict(metrics)}") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)

@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from clipzoo.data.records import write_csv
 from clipzoo.evaluate import metrics
+from clipzoo.files import replacing, write_csv
 
 MAX_CLASSES = 40
 OTHERS = "(other classes)"
@@ -124,9 +124,7 @@ def _short(name: str) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     """As png without the software's version, so that equal numbers give equal bytes."""
-    part = path.with_name(path.name + ".part")
-    with warnings.catch_warnings():
+    with replacing(path) as part, warnings.catch_warnings():
         # Names in a script that the font lacks are drawn as boxes; the csv has them right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
-    part.replace(path)

@@ -9,16 +9,9 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.data.records import (
-    MISSING_COLUMNS,
-    SPLIT_COLUMNS,
-    ListError,
-    Record,
-    read_list,
-    read_rows,
-    videos_sha256,
-)
-from clipzoo.models.clip import write_safetensors
+from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
+from clipzoo.files import ListError, read_rows, replacing
+from clipzoo.tensors import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
 
@@ -142,6 +135,5 @@ def save(
             "pos": range(len(records)),
         }
     )
-    part = path.with_suffix(".parquet.part")
-    parquet.write_table(table, part)
-    part.replace(path.with_suffix(".parquet"))
+    with replacing(path.with_suffix(".parquet")) as part:
+        parquet.write_table(table, part)

@@ -34,8 +34,8 @@ from clipzoo.data.index import (
     shard_name,
     write_index,
 )
-from clipzoo.data.records import raise_all, write_csv
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
+from clipzoo.files import raise_all, write_csv
 from clipzoo.frames.manifest import RawVideo, manifest_path, read_manifest
 from clipzoo.frames.packing import describe_videos, pack_videos
 

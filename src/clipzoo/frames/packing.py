@@ -10,9 +10,9 @@ import simplejpeg
 
 from clipzoo.config import FramesConfig
 from clipzoo.data.index import StoreError, check_size
-from clipzoo.data.records import ListError
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.video import seeks_exactly
+from clipzoo.files import ListError, replacing
 from clipzoo.frames.decoding import (
     Outcome,
     VideoError,
@@ -39,28 +39,22 @@ def pack_videos(
     Raises:
         OSError: the tar cannot be written (disk full); nothing is left of it.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # ours alone
     rows, failures, damaged = [], [], []
-    try:
-        with part.open("wb", buffering=1 << 20) as tar:
-            for video in videos:
-                start = tar.tell()
-                try:
-                    row, damage = _pack_video(tar, root, video, spec, frames)
-                    rows.append(row)
-                    if damage:
-                        damaged.append([video.video_id, damage])
-                except (VideoError, StoreError) as error:
-                    tar.seek(start)
-                    tar.truncate()
-                    failures.append([video.video_id, str(error)])
-            tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
-            tar.flush()
-            os.fsync(tar.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("wb", buffering=1 << 20) as tar:
+        for video in videos:
+            start = tar.tell()
+            try:
+                row, damage = _pack_video(tar, root, video, spec, frames)
+                rows.append(row)
+                if damage:
+                    damaged.append([video.video_id, damage])
+            except (VideoError, StoreError) as error:
+                tar.seek(start)
+                tar.truncate()
+                failures.append([video.video_id, str(error)])
+        tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
+        tar.flush()
+        os.fsync(tar.fileno())
     return rows, failures, damaged
 
 

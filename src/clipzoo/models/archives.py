@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipzoo.models.clip import WeightsError, read_safetensors
+from clipzoo.tensors import WeightsError, read_safetensors
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives keep among the parameters."""

@@ -4,8 +4,6 @@
 metadata, what is needed to build it again: architecture, activation, input size, source.
 """
 
-import difflib
-import hashlib
 import json
 import logging
 import math
@@ -13,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
+from clipzoo.files import near, raise_all
+from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
 CLIP_FILE = "models/clip.safetensors"
-
-
-class WeightsError(ValueError):
-    """A weights file does not fit the model it is loaded into."""
 
 
 def open_clip_name(arch: str) -> str:
@@ -38,11 +32,9 @@ def open_clip_name(arch: str) -> str:
     known = open_clip.list_models()
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise ConfigError(
-        f"model.arch: found {arch!r}; allowed: any open_clip architecture"
-        + (f" (did you mean {', '.join(near)}?)" if near else "")
-        + "; open_clip.list_models() lists all"
+        f"model.arch: found {arch!r}{near(name, known)}; allowed: any open_clip architecture; "
+        "open_clip.list_models() lists all"
     )
 
 
@@ -148,62 +140,7 @@ def check_names(own: dict[str, Tensor], tensors: dict[str, Tensor], what: str) -
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
-    if faults:
-        shown = "\n  ".join(faults[:20]) + (
-            f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
-        )
-        raise WeightsError(f"{what} does not fit the model: {len(faults)} tensors\n  {shown}")
-
-
-def write_safetensors(
-    tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
-) -> None:
-    """Write to a new file beside `path`, then rename: DVC's linked files are never changed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata=metadata)
-    _sort_metadata(part)
-    part.replace(path)
-
-
-def _sort_metadata(path: Path) -> None:
-    """Order the metadata's keys: the library writes them in a new order every time, but equal
-    content must be equal bytes, or DVC reruns every later stage."""
-    with open(path, "r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        if "__metadata__" not in header:
-            return
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        assert len(text) <= length, "only the order has changed"
-        file.seek(8)
-        file.write(text.ljust(length))
-
-
-def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file (CPU) and its metadata.
-
-    Raises:
-        WeightsError: the file is absent or not a safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
-    except Exception as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+    raise_all(f"{what} does not fit the model: {len(faults)} tensors", faults, WeightsError)
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models import archives
-from clipzoo.models.clip import WeightsError, check_names, load_strictly
+from clipzoo.models.clip import check_names, load_strictly
+from clipzoo.tensors import WeightsError
 
 HEAD_LAYERS = 6
 """Blocks of the released temporal heads."""

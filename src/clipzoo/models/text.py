@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.config import ConfigError
-from clipzoo.models.clip import WeightsError, read_safetensors, write_safetensors
+from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
 BATCH = 256
 

@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from clipzoo.models.archives import named_tensors, read_file
-from clipzoo.models.clip import WeightsError, build_clip, load_strictly, open_clip_name
+from clipzoo.models.clip import build_clip, load_strictly, open_clip_name
 from clipzoo.models.openai import is_openai
+from clipzoo.tensors import WeightsError
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 PROBE_SECONDS = 8

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from clipzoo.files import replacing
 from clipzoo.report.recipes import load_recipe, recipe_names
 from clipzoo.report.results import NOT_RUN, Metrics, Row, make_rows, read_metrics
 
@@ -201,7 +202,6 @@ def write_report(root: str | Path = ".") -> list[Row]:
     rows = make_rows(metrics, root)
     texts = {RESULTS_FILE: results_markdown(metrics, rows, root), ZOO_FILE: zoo_csv(rows)}
     for name, text in texts.items():
-        part = root / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(root / name)
+        with replacing(root / name) as part:
+            part.write_text(text, encoding="utf-8")
     return rows

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
-from clipzoo.data.records import ListError
+from clipzoo.files import ListError
 
 SUBSETS = ("training", "validation", "testing")
 

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source
-from clipzoo.data.records import read_rows
+from clipzoo.files import read_rows
 
 
 def parse_folder(source: Source) -> Annotations:

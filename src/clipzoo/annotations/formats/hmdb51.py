@@ -10,7 +10,7 @@ from clipzoo.annotations.annotation import (
     read_lines,
     without_extension,
 )
-from clipzoo.data.records import ListError
+from clipzoo.files import ListError
 
 PATTERN = re.compile(r"(.+)_test_split(\d+)\.txt")
 TRAIN, TEST, UNUSED = "1", "2", "0"

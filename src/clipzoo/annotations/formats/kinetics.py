@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
-from clipzoo.data.records import ListError, read_rows
+from clipzoo.files import ListError, read_rows
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 TRAIN_FILES = ("train.csv", "train.json")

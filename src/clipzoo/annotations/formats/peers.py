@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source
 from clipzoo.annotations.peer_lists import guess_format, read_entries
-from clipzoo.data.records import ListError
+from clipzoo.files import ListError
 
 
 def parse_peer_lists(source: Source) -> Annotations:

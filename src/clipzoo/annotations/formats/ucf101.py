@@ -10,7 +10,7 @@ from clipzoo.annotations.annotation import (
     read_lines,
     without_extension,
 )
-from clipzoo.data.records import ListError
+from clipzoo.files import ListError
 
 
 def parse_ucf101(source: Source) -> Annotations:

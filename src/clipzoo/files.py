@@ -1,0 +1,132 @@
+"""Files: written whole or not at all, csv and JSON; and errors that help to correct them.
+
+Imports nothing of clipzoo.
+"""
+
+import csv
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+SHOWN = 20
+"""Faults that one error lists in full."""
+
+
+class ListError(ValueError):
+    """A list, annotation or manifest file is wrong; the message names every bad line."""
+
+
+class NumberError(ValueError):
+    """A value to write is not a finite number; the message names the file."""
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path to write to; the file there is renamed to `path` when the block ends without error.
+
+    So `path` is at all times the old file or the whole new one. On any error (disk full, interrupt)
+    nothing of the new one is left. What DVC links from its cache is read-only, but may be replaced.
+
+    Args:
+        path: of the file; its folder is made where it is absent.
+
+    Yields:
+        a path in the same folder, which no other process uses.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(values: Mapping[str, object], path: str | Path) -> None:
+    """Write a mapping as indented JSON with its keys in their order.
+
+    Raises:
+        NumberError: a number is not finite.
+    """
+    try:
+        text = json.dumps(dict(values), indent=2, allow_nan=False, ensure_ascii=False)
+    except ValueError as error:
+        raise NumberError(f"{path}: a value is not finite: {dict(values)}") from error
+    with replacing(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:
+    """Write a metrics file: flat JSON with the keys in their order.
+
+    Raises:
+        NumberError: a value is neither a finite number nor a string.
+    """
+    for key, value in metrics.items():
+        if not isinstance(value, (int, float, str)):
+            raise NumberError(f"{path}: {key} is a {type(value).__name__}; allowed: number, string")
+    write_json(metrics, path)
+
+
+def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:
+    """Write a csv file with a header, in UTF-8 with unix line ends."""
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
+    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
+
+    An absent optional column gives empty values. Empty lines are skipped.
+
+    Raises:
+        ListError: the file is absent or not UTF-8, the header lacks a column or has an unknown one,
+            or lines have a wrong number of fields.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"{path}: is not UTF-8 ({error})") from error
+    reader = csv.reader(text.splitlines(keepends=True))
+    header = next(reader, [])
+    allowed = (*columns, *optional)
+    if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
+        may = f" and optionally {','.join(optional)}" if optional else ""
+        found, wanted = ",".join(header), ",".join(columns)
+        raise ListError(f"{path}:1: found header {found!r}; allowed: {wanted}{may}")
+    rows, faults = [], []
+    for fields in reader:
+        if not fields:
+            continue
+        if len(fields) != len(header):
+            faults.append(
+                f"{path}:{reader.line_num}: found {len(fields)} fields; "
+                f"allowed: {len(header)} ({','.join(header)})"
+            )
+            continue
+        named = dict(zip(header, fields, strict=True))
+        rows.append([str(reader.line_num), *(named.get(name, "") for name in allowed)])
+    raise_all(f"{path}: {len(faults)} bad lines", faults)
+    return rows
+
+
+def near(value: object, allowed: Iterable[object]) -> str:
+    """Hint for an error message: " (did you mean x or y?)", or "" if nothing is near `value`."""
+    close = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=2)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
+    """Raise one error that lists all faults (the first 20 in full); nothing if there are none."""
+    if faults:
+        more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise error("\n  ".join([title, *faults[:SHOWN], *more]))

@@ -1,0 +1,66 @@
+"""Safetensors files of the same bytes for the same content, and hashes of files."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipzoo.files import replacing
+
+
+class WeightsError(ValueError):
+    """A weights file cannot be read, or does not fit the model it is loaded into."""
+
+
+def write_safetensors(
+    tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
+) -> None:
+    """Write contiguous tensors, no two of which share memory, and text beside them."""
+    with replacing(path) as part:
+        part.touch()
+        mode = part.stat().st_mode  # by the umask; the library makes files for their owner alone
+        save_file(tensors, part, metadata=metadata)
+        part.chmod(mode)
+        _sort_metadata(part)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Order the metadata's keys: the library writes them in a new order every time, but equal
+    content must be equal bytes, or DVC reruns every later stage."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" not in header:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length, "only the order has changed"
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file (CPU) and its metadata.
+
+    Raises:
+        WeightsError: the file is absent or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
+    except Exception as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
