@@ -12,13 +12,13 @@ def main() -> None:
     from clipzoo.data.records import read_list, training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
-    from clipzoo.evaluate.metrics import write_metrics
     from clipzoo.evaluate.plots import plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_base_to_novel, evaluate_test
+    from clipzoo.files import write_metrics
     from clipzoo.methods.checkpoint import MODEL_FILE, load_classifier, load_model
-    from clipzoo.models.clip import file_sha256
     from clipzoo.models.text import class_embeddings, load_class_text
     from clipzoo.runtime.distributed import say, start, world_size
+    from clipzoo.tensors import file_sha256
 
     params = load_params()
     device = start(params.runtime.device)

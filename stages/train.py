@@ -11,7 +11,7 @@ def main() -> None:
 
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
-    from clipzoo.evaluate.metrics import write_metrics
+    from clipzoo.files import write_metrics
     from clipzoo.methods.checkpoint import MODEL_FILE
     from clipzoo.runtime.distributed import rank, say, start, world_size
     from clipzoo.train.plan import make_plan

@@ -13,12 +13,13 @@ def main() -> None:
     from clipzoo.config import load_params, write_settings
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
-    from clipzoo.evaluate.metrics import write_metrics
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
+    from clipzoo.files import write_metrics
     from clipzoo.methods.checkpoint import MODEL_FILE, load_model, raw_model
-    from clipzoo.models.clip import CLIP_FILE, file_sha256
+    from clipzoo.models.clip import CLIP_FILE
     from clipzoo.models.text import class_embeddings, load_class_text
     from clipzoo.runtime.distributed import say, start, world_size
+    from clipzoo.tensors import file_sha256
 
     params, dataset = load_params(), sys.argv[1]
     device = start(params.runtime.device)

@@ -16,19 +16,11 @@ from typing import Any
 import torch
 
 from clipzoo.config import Params
+from clipzoo.files import replacing
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import (
-    CLIP_FILE,
-    WeightsError,
-    build_clip,
-    file_sha256,
-    load_clip,
-    load_strictly,
-    open_clip_name,
-    read_safetensors,
-    write_safetensors,
-)
+from clipzoo.models.clip import CLIP_FILE, build_clip, load_clip, load_strictly, open_clip_name
 from clipzoo.models.openai import load_released
+from clipzoo.tensors import WeightsError, file_sha256, read_safetensors, write_safetensors
 
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
@@ -164,11 +156,9 @@ class TrainingState:
 
 
 def save_state(state: TrainingState, directory: Path) -> None:
-    """Write the state to a new file and rename it: a kill leaves the previous one whole."""
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / "state.pt.part"
-    torch.save(vars(state), part)
-    part.replace(directory / "state.pt")
+    """Write the state; a kill leaves the previous one whole."""
+    with replacing(directory / "state.pt") as part:
+        torch.save(vars(state), part)
 
 
 def load_state(directory: Path) -> TrainingState | None:

@@ -31,10 +31,10 @@ from clipzoo.data.records import Record
 from clipzoo.methods import checkpoint
 from clipzoo.methods.parts.losses import gather_batch, nce_loss
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import read_safetensors
 from clipzoo.models.text import ClassText, class_embeddings
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
+from clipzoo.tensors import read_safetensors
 from clipzoo.train.optim import parameter_groups, schedule_factor
 from clipzoo.train.plan import Plan, micro_batches
 
