@@ -23,7 +23,7 @@ from workspace import NUM_FRAMES, NUM_VIDEOS, extracted, unpacked
 
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.loader import load_batches
-from clipzoo.clips.sampling import sample_train, sample_val
+from clipzoo.clips.sampling import sample_test, sample_train
 from clipzoo.clips.transforms import (
     CLIP_MEAN,
     CLIP_STD,
@@ -72,7 +72,7 @@ def pil_train(folder: Path, num_frames: int, rng: np.random.Generator) -> np.nda
 def pil_view(folder: Path, num_frames: int) -> np.ndarray:
     """The steps of ViewClips.load, one clip and one crop, by PIL: uint8 [T, 3, S, S]."""
     clip = []
-    for i in sample_val(num_frames, NUM_SEGMENTS):
+    for i in sample_test(num_frames, NUM_SEGMENTS, num_clips=1, dense=False)[0]:
         image = Image.open(folder / f"{i + 1:05d}.jpg").convert("RGB")
         x, y = round((image.width - INPUT_PX) / 2), round((image.height - INPUT_PX) / 2)
         clip.append(np.asarray(image.crop((x, y, x + INPUT_PX, y + INPUT_PX))))

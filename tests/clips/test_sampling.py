@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipzoo.clips.sampling import sample_test, sample_train, sample_val
+from clipzoo.clips.sampling import sample_test, sample_train
 
 CASES = [
     case for case in json.loads(Path("tests/golden/protocol.json").read_text()) if "indices" in case
@@ -17,26 +17,20 @@ CASES = [
     "case", CASES, ids=lambda c: "-".join(str(v) for v in list(c.values())[:-1])
 )
 def test_golden_indices(case):
-    n, segments = case["num_frames"], case["num_segments"]
-    if case["kind"] == "val-uniform":
-        found = sample_val(n, segments)
-    else:
-        found = sample_test(n, segments, case["num_clips"], case["kind"] == "test-dense").flatten()
+    dense = case["kind"] == "test-dense"
+    counts = (case["num_frames"], case["num_segments"], case.get("num_clips", 1))
+    found = sample_test(*counts, dense).flatten()
     assert (found + 1).tolist() == case["indices"]
     assert found.dtype == np.int64
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "num_segments", "expected"),
-    [(10, 4, [0, 2, 5, 7]), (2, 4, [0, 0, 1, 1]), (1, 3, [0, 0, 0]), (8, 8, list(range(8)))],
-)
-def test_val(num_frames, num_segments, expected):
-    assert sample_val(num_frames, num_segments).tolist() == expected
-
-
-@pytest.mark.parametrize(
     ("num_frames", "num_segments", "num_clips", "expected"),
     [
+        (10, 4, 1, [[0, 2, 5, 7]]),
+        (2, 4, 1, [[0, 0, 1, 1]]),
+        (1, 3, 1, [[0, 0, 0]]),
+        (8, 8, 1, [[0, 1, 2, 3, 4, 5, 6, 7]]),
         (8, 2, 2, [[0, 4], [3, 7]]),
         (12, 3, 3, [[0, 4, 8], [1, 5, 9], [3, 7, 11]]),
         (10, 4, 2, [[0, 2, 5, 7], [1, 3, 6, 8]]),
@@ -105,7 +99,7 @@ def test_indices_stay_inside_the_video(num_frames, dense, num_clips):
 
 def test_wrong_counts_are_refused():
     with pytest.raises(ValueError, match="num_frames: found 0"):
-        sample_val(0, 8)
+        sample_test(0, 8, 1, False)
     with pytest.raises(ValueError, match="num_clips: found 0"):
         sample_test(10, 8, 0, False)
     with pytest.raises(ValueError, match="1 to 128"):

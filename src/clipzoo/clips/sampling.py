@@ -42,24 +42,6 @@ def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -
     return np.array([rng.integers(ticks[i], ticks[i + 1]) for i in range(num_segments)])  # [T]
 
 
-def sample_val(num_frames: int, num_segments: int) -> np.ndarray:
-    """The first frame of each of `num_segments` equal parts.
-
-    Args:
-        num_frames: frames of the video, 1 or more.
-        num_segments: T, 1 or more.
-
-    Returns:
-        indices int64 [T], ascending, in 0 .. num_frames - 1.
-
-    Raises:
-        ValueError: a count is below 1.
-
-    Example: 10 frames, T = 4: tick 2.5, [0, 2, 5, 7]. 2 frames, T = 4: [0, 0, 1, 1].
-    """
-    return sample_test(num_frames, num_segments, num_clips=1, dense=False)[0]  # [1, T] -> [T]
-
-
 def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool) -> np.ndarray:
     """Several clips of one video, spread evenly over it.
 
@@ -78,9 +60,9 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
     Raises:
         ValueError: a count is below 1, or T is above 128 for dense clips.
 
-    Example: 8 frames, T = 2, V = 2, uniform: tick 4, starts [0, 3]: [[0, 4], [3, 7]]. 140 frames,
-    T = 4, V = 3, dense: interval 32, starts [0, 6, 12]:
-    [[0, 32, 64, 96], [6, 38, 70, 102], [12, 44, 76, 108]].
+    Example: 8 frames, T = 2, V = 2, uniform: tick 4, starts [0, 3]: [[0, 4], [3, 7]]. 2 frames,
+    T = 4, V = 1, uniform: tick 0.5: [[0, 0, 1, 1]]. 140 frames, T = 4, V = 3, dense: interval 32,
+    starts [0, 6, 12]: [[0, 32, 64, 96], [6, 38, 70, 102], [12, 44, 76, 108]].
     """
     _check_counts(num_frames=num_frames, num_segments=num_segments, num_clips=num_clips)
     if dense and num_segments > DENSE_RANGE:

@@ -14,8 +14,6 @@ def sample_indices(
     *, num_frames: int, num_segments: int, num_clips: int = 1, dense: bool = False
 ) -> Case:
     """Frame numbers (from 1) of the clips of a video, clip after clip."""
-    if num_clips == 1 and not dense:
-        return {"indices": sampling.sample_val(num_frames, num_segments) + 1}
     return {"indices": sampling.sample_test(num_frames, num_segments, num_clips, dense).ravel() + 1}
 
 
