@@ -127,20 +127,21 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> No
     Raises:
         WeightsError: any name or shape differs.
     """
-    check_names(model.state_dict(), tensors, what)
-    model.load_state_dict(tensors)
-
-
-def check_names(own: dict[str, Tensor], tensors: dict[str, Tensor], what: str) -> None:
-    """Raise WeightsError unless `tensors` have the names and shapes of the model's `own`."""
-    faults = [f"missing {name}" for name in own if name not in tensors]
-    faults += [f"unexpected {name}" for name in tensors if name not in own]
-    faults += [
+    own = model.state_dict()
+    missing = [f"missing {name}" for name in own if name not in tensors]
+    unexpected = [f"unexpected {name}" for name in tensors if name not in own]
+    misshapen = [
         f"{name} has shape {list(tensors[name].shape)}, the model {list(own[name].shape)}"
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
-    raise_all(f"{what} does not fit the model: {len(faults)} tensors", faults, WeightsError)
+    raise_all(
+        f"{what} does not fit the model: {len(missing)} tensors are missing, {len(unexpected)} "
+        f"unexpected, {len(misshapen)} of another shape",
+        misshapen + unexpected + missing,
+        WeightsError,
+    )
+    model.load_state_dict(tensors)
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:
