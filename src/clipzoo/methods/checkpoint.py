@@ -120,7 +120,7 @@ def _load_checkpoint(model: Text4Vis, params: Params) -> None:
     if not path.is_file():
         raise WeightsError(f"model.checkpoint: {path} is no file; give its path or '' for none")
     if _is_released(params):
-        tensors, _ = load_released(path, head_layers=params.model.head_layers)
+        tensors = load_released(path)
     else:
         tensors, metadata = read_safetensors(path)
         if "model" in metadata:
