@@ -54,7 +54,11 @@ def test_diff_counts_and_names(run, tmp_path, monkeypatch):
     write_list([Record("k/a", 3, 0), Record("k/b", 3, 0), Record("k/c", 3, 1)], "val.csv")
     (tmp_path / "theirs.txt").write_text("a.mp4 0\nd.mp4 1\nb.mp4 0\n")
     known = VideoSet(
-        method="text4vis", name="k/val.txt", num_videos=3, videos_sha256=videos_sha256("abd")
+        method="text4vis",
+        name="k/val.txt",
+        num_videos=3,
+        median_frames=None,
+        videos_sha256=videos_sha256("abd"),
     )
     monkeypatch.setattr(list_commands, "video_sets", lambda: [known])
     told = run("diff", "val.csv", "theirs.txt")

@@ -23,7 +23,7 @@ from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
 from clipzoo.report.recipes import Recipe, load_recipe, recipe_params
-from clipzoo.report.verdicts import REFERENCE_DIR
+from clipzoo.report.verdicts import video_sets
 
 FRAME_BYTES = 14_000
 FRAME_AREA = 340 * 256
@@ -135,11 +135,8 @@ def _weights(params: Params, recipe: Recipe) -> Iterator[Finding]:
 def _frames_a_video(recipe: Recipe) -> int:
     """Median frames of the published list that the recipe is tested on."""
     wanted = recipe.video_sets.get("test")
-    with open(REFERENCE_DIR / "video_sets.csv", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["list"] == wanted and row["median_frames"]:
-                return int(row["median_frames"])
-    return DEFAULT_FRAMES
+    medians = (known.median_frames for known in video_sets() if known.name == wanted)
+    return next(filter(None, medians), DEFAULT_FRAMES)
 
 
 def frame_bytes(size: str) -> float:

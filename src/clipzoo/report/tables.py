@@ -4,11 +4,11 @@ Nothing here depends on the clock or the machine: the same metrics, settings and
 same bytes.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
+
+import pandas as pd
 
 from clipzoo.files import replacing
 from clipzoo.report.recipes import load_recipe, recipe_names
@@ -179,12 +179,9 @@ def _fact(value: object) -> str:
 
 def zoo_csv(rows: Sequence[Row]) -> str:
     """The text of zoo.csv: full precision, empty where a value is unknown."""
-    text = io.StringIO()
-    names = [field.name for field in fields(Row)]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
+    # As objects, since columns of numbers would turn 16 into 16.0 where a value is unknown.
+    table = pd.DataFrame(rows, columns=[field.name for field in fields(Row)], dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def write_report(root: str | Path = ".") -> list[Row]:

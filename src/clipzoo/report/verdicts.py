@@ -46,6 +46,8 @@ class VideoSet:
     method: str
     name: str
     num_videos: int
+    median_frames: int | None
+    """None = the list names videos alone."""
     videos_sha256: str
 
 
@@ -58,6 +60,7 @@ def video_sets() -> list[VideoSet]:
                 method=row["method"],
                 name=row["list"],
                 num_videos=int(row["unique_ids"]),
+                median_frames=int(row["median_frames"]) if row["median_frames"] else None,
                 videos_sha256=row["videos_sha256"],
             )
             for row in csv.DictReader(file)
