@@ -5,8 +5,6 @@ keys are errors that name the key and what is allowed.
 """
 
 import dataclasses
-import difflib
-import json
 import re
 import types
 import typing
@@ -15,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+from clipzoo.files import near, write_json
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
@@ -393,9 +393,7 @@ def write_settings(params: Params, directory: str | Path) -> None:
     """Write settings.json: the values a result was made with, all but `runtime`, by dotted key."""
     values = dataclasses.asdict(params)
     del values["runtime"]
-    path = Path(directory) / "settings.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(flatten(values), indent=2) + "\n", encoding="utf-8")
+    write_json(flatten(values), Path(directory) / "settings.json")
 
 
 def _build(kind: Any, value: Any, key: str) -> Any:
@@ -406,7 +404,7 @@ def _build(kind: Any, value: Any, key: str) -> Any:
     if origin is Literal:
         allowed = typing.get_args(kind)
         value = "None" if value is None and "None" in allowed else value
-        _require(value in allowed, key, value, ", ".join(map(str, allowed)) + _near(value, allowed))
+        _require(value in allowed, key, value, ", ".join(map(str, allowed)) + near(value, allowed))
         return value
     if origin is list:
         _require(isinstance(value, list), key, value, "a list")
@@ -438,17 +436,12 @@ def _build_section(kind: Any, value: Any, key: str) -> Any:
     for name in value:
         if name not in fields:
             raise ConfigError(
-                f"unknown key {prefix}{name}; allowed: {', '.join(fields)}{_near(name, fields)}"
+                f"unknown key {prefix}{name}; allowed: {', '.join(fields)}{near(name, fields)}"
             )
     for name, field_kind in fields.items():
         if name not in value and name not in optional:
             raise ConfigError(f"missing key {prefix}{name} ({_type_name(field_kind)})")
     return kind(**{k: _build(fields[k], v, f"{prefix}{k}") for k, v in value.items()})
-
-
-def _near(value: Any, allowed: typing.Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=2)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _type_name(kind: Any) -> str:

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from clipzoo.config import ConfigError, Params, _near, build, flatten
+from clipzoo.config import ConfigError, Params, build, flatten
+from clipzoo.files import near
 
 RECIPES_DIR = Path("recipes")
 DEMO = "demo"
@@ -107,14 +108,14 @@ def load_recipe(name: str, root: str | Path = ".") -> Recipe:
     known = recipe_names(root)
     if name not in known:
         raise ConfigError(
-            f"unknown recipe {name!r}{_near(name, known)}; `ls {RECIPES_DIR}` shows the folders, "
+            f"unknown recipe {name!r}{near(name, known)}; `ls {RECIPES_DIR}` shows the folders, "
             f"{RECIPES_DIR}/<name>.yaml is the file"
         )
     path = Path(root) / RECIPES_DIR / f"{name}.yaml"
     recipe: Recipe = build(Recipe, _read(path), path)
     if recipe.parent and recipe.parent not in known:
         raise ConfigError(
-            f"{path}: parent: unknown recipe {recipe.parent!r}{_near(recipe.parent, known)}"
+            f"{path}: parent: unknown recipe {recipe.parent!r}{near(recipe.parent, known)}"
         )
     _params(name, root, NO_RUNTIME)
     return recipe
