@@ -1,6 +1,7 @@
 """Extraction: true counts, the same bytes however it is run, resuming, failures, full disks."""
 
 import builtins
+import dataclasses
 import errno
 import hashlib
 import io
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 import simplejpeg
+from pyarrow import parquet
 
 from clipzoo.commands.scan import scan
 from clipzoo.data.index import StoreError, index_path, read_failures, read_index
-from clipzoo.frames import packing
+from clipzoo.data.spec import load_spec
+from clipzoo.frames import extraction, packing
 from clipzoo.frames.decoding import VideoError, split_jpegs
 from clipzoo.frames.extraction import extract
+from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video, run_ffmpeg
 
 FRAMES = Path("data/frames/mine")
@@ -133,6 +137,109 @@ def test_only_what_is_unfinished_is_made_again(videos, params_for, pool, monkeyp
     assert read_index(index_path("mine")).num_rows == 5
     extract(params_for("mine", frames={"shard_videos": 9}), "mine", executor=pool)
     assert sorted(files()) == ["index.parquet", "missing.csv", "shard-00000.tar"]
+
+
+def metadata() -> dict[str, str]:
+    """Of the index, less what is of single shards."""
+    items = (parquet.read_schema(index_path("mine")).metadata or {}).items()
+    return {key.decode(): value.decode() for key, value in items if key.startswith(b"ffmpeg")}
+
+
+def use_another_ffmpeg(folder: Path, monkeypatch) -> None:
+    """Put an ffmpeg on PATH that does what ours does, but is version 99."""
+    binary = folder / "bin" / "ffmpeg"
+    binary.parent.mkdir()
+    binary.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = -version ]; then printf "ffmpeg version 99\\nbuilt with x\\n"; exit; fi\n'
+        f'exec {ffmpeg_path()} "$@"\n'
+    )
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def times(pattern: str = "shard-*.tar") -> list[int]:
+    return [path.stat().st_mtime_ns for path in sorted(FRAMES.glob(pattern))]
+
+
+def test_another_ffmpeg_remakes_all_shards(videos, params_for, pool, monkeypatch, project):
+    params = params_for("mine", frames={"shard_videos": 2})
+    extract(params, "mine", executor=pool)
+    first, expected = times(), files()
+    assert metadata()["ffmpeg_version"].startswith("ffmpeg version ")
+    made = remade(monkeypatch)
+    extract(params, "mine", executor=pool)
+    assert (made, times(), files()) == ([], first, expected)
+    use_another_ffmpeg(project, monkeypatch)
+    extract(params, "mine", executor=pool)
+    assert sorted(made) == ["shard-00000.tar", "shard-00001.tar", "shard-00002.tar"]
+    assert not set(times()) & set(first)
+    assert metadata()["ffmpeg_version"] == "ffmpeg version 99"
+    assert {**files(), "index.parquet": ""} == {**expected, "index.parquet": ""}
+
+
+def test_another_ffmpeg_command_remakes_all_shards(videos, params_for, pool, monkeypatch):
+    params = params_for("mine", frames={"shard_videos": 2})
+    extract(params, "mine", executor=pool)
+    command, expected = metadata()["ffmpeg_command"], files()
+    assert command.startswith("ffmpeg -hide_banner ")
+    assert " -i file:VIDEO " in command
+    assert "flags=bicubic" in command
+    assert str(videos) not in command
+    made, original = remade(monkeypatch), packing.jpeg_command
+    planned = []
+
+    def jpeg_command(path, *rest):
+        planned.append(str(path))
+        return [word.replace("bicubic", "area") for word in original(path, *rest)]
+
+    monkeypatch.setattr(packing, "jpeg_command", jpeg_command)
+    extract(params, "mine", executor=pool)
+    assert len(made) == 3
+    assert planned.count("VIDEO") == 1  # once a run, not once a shard
+    assert metadata()["ffmpeg_command"] == command.replace("bicubic", "area")
+    assert all(files()[name] != expected[name] for name in made)
+
+
+def test_counts_of_raw_videos_depend_on_ffmpeg_and_frame_folders_do_not(
+    videos, params_for, pool, monkeypatch, project
+):
+    with Path("datasets/mine.yaml").open("a") as file:
+        file.write("reader: video\n")
+    params = params_for("mine", frames={"shard_videos": 2})
+    described, original = [], extraction.describe_videos
+
+    def describe(root, videos, *rest):
+        described.append(len(videos))
+        return original(root, videos, *rest)
+
+    monkeypatch.setattr(extraction, "describe_videos", describe)
+    extract(params, "mine", executor=pool)
+    assert "rawvideo" in metadata()["ffmpeg_command"]
+    extract(params, "mine", executor=pool)
+    assert sorted(described) == [1, 2, 2]
+    use_another_ffmpeg(project, monkeypatch)
+    extract(params, "mine", executor=pool)
+    assert sorted(described) == [1, 1, 2, 2, 2, 2]
+    spec = load_spec("mine")
+    assert (
+        packing.describe_ffmpeg(dataclasses.replace(spec, reader="directory"), params.frames) == {}
+    )
+
+
+def test_a_worker_with_another_ffmpeg_is_refused(videos, params_for, monkeypatch, project):
+    (job,) = extraction.plan_shards(params_for("mine"), "mine")
+    use_another_ffmpeg(project, monkeypatch)
+    with pytest.raises(StoreError, match="found 'ffmpeg version 99'; the job allows 'ffmpeg vers"):
+        extraction.make_shard(job)
+    assert not FRAMES.exists()
+
+
+def test_an_ffmpeg_that_does_not_run_is_named(videos, params_for, monkeypatch, project):
+    use_another_ffmpeg(project, monkeypatch)
+    (project / "bin" / "ffmpeg").write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(OSError, match="bin/ffmpeg -version: ended with code 3"):
+        extract(params_for("mine"), "mine")
 
 
 def test_killed_and_restarted(videos, params_for, pool):

@@ -144,6 +144,12 @@ def new_workspace(path: Path) -> Workspace:
     return workspace
 
 
+@pytest.fixture
+def fresh_workspace(tmp_path) -> Workspace:
+    """Nothing has been run in it yet."""
+    return new_workspace(tmp_path / "run")
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Workspace:
     """The whole pipeline, run once by `dvc repro` in a fresh repository."""

@@ -1,7 +1,9 @@
 """data/frames/<dataset>/index.parquet: where each stored video's frames are; and its parts.
 
-Extraction writes it, the store reads it. The metadata say of each shard how it was made and which
-videos could not be read.
+Extraction writes it, the store reads it. Its metadata say which ffmpeg made the frames by which
+command (`ffmpeg_version`, `ffmpeg_command`), and of each shard which videos could not be read:
+
+    python -c "from pyarrow import parquet as p; print(p.read_schema('index.parquet').metadata)"
 """
 
 import json
@@ -96,19 +98,26 @@ def check_size(path: Path, size: int) -> None:
         )
 
 
-def write_index(table: pa.Table, states: Mapping[int, ShardState], path: Path) -> None:
+def write_index(
+    table: pa.Table,
+    states: Mapping[int, ShardState],
+    path: Path,
+    ffmpeg: Mapping[str, str] | None = None,
+) -> None:
     """Write an index, or a part of it, which gets its name when it is whole.
 
     Args:
         table: with the columns INDEX_COLUMNS.
         states: of the shards in it.
         path: of the file.
+        ffmpeg: how its frames were made, for people to read; kept in the metadata as it is.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    metadata = {str(shard): asdict(state) for shard, state in states.items()}
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
+    shards = {str(shard): asdict(state) for shard, state in states.items()}
+    metadata = {METADATA_KEY: json.dumps(shards), **(ffmpeg or {})}
+    table = table.replace_schema_metadata(metadata)
     with replacing(path) as part:
         parquet.write_table(table, part, compression="zstd", use_dictionary=False)
 

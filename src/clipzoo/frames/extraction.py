@@ -3,8 +3,18 @@
 A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
 number of workers nor on time. Shard and part of the index get their names when they are whole: the
 tar first, then its part, which names the settings. What has no part, or one of other settings, is
-made anew. When all parts are there they become the index. Where a dataset is read from frame files
+made again. When all parts are there they become the index. Where a dataset is read from frame files
 or raw videos (`reader`), there are no tars, only parts.
+
+The settings include ffmpeg's command line and version, because another ffmpeg may decode, scale or
+compress to other bytes: shards of another ffmpeg are made again. But DVC runs this stage only when
+a file or parameter changes, and a new ffmpeg binary is neither. After exchanging ffmpeg, run
+
+    dvc repro --force --single-item extract_frames    # of one dataset: extract_frames@ucf101
+
+and then `dvc repro`. The index's metadata say which ffmpeg made the frames (`clipzoo.data.index`).
+Machines that share a dataset (`--shard i/n`) need the same ffmpeg: to each, the shards of another
+ffmpeg are unfinished.
 """
 
 import contextlib
@@ -36,8 +46,9 @@ from clipzoo.data.index import (
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 from clipzoo.files import raise_all, write_csv
+from clipzoo.frames.ffmpeg import ffmpeg_version
 from clipzoo.frames.manifest import RawVideo, manifest_path, read_manifest
-from clipzoo.frames.packing import describe_videos, pack_videos
+from clipzoo.frames.packing import describe_ffmpeg, describe_videos, pack_videos
 
 FORMAT_VERSION = 2
 
@@ -52,6 +63,8 @@ class ShardJob:
     """That the videos' paths start from."""
     spec: DatasetSpec
     frames: FramesConfig
+    ffmpeg: dict[str, str]
+    """What `describe_ffmpeg` says; the same for all shards, so it is computed once."""
     videos: tuple[RawVideo, ...]
 
     @property
@@ -68,6 +81,7 @@ class ShardJob:
         """Of everything that decides what the shard holds."""
         spec = self.spec
         settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
+        settings.append(self.ffmpeg)
         if spec.reader == "shards":
             settings += [self.frames.size, self.frames.quality]
         elif spec.reader == "video":
@@ -146,6 +160,7 @@ def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
     Raises:
         ListError, ConfigError: the manifest or the dataset's file is wrong.
         StoreError: the raw root does not exist.
+        OSError: ffmpeg does not run.
     """
     spec, root = load_spec(dataset), raw_root(params, dataset)
     videos = read_manifest(manifest_path(dataset))
@@ -157,15 +172,24 @@ def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
     step = params.frames.shard_videos
     runs = [tuple(videos[i : i + step]) for i in range(0, len(videos), step)]
     directory = FRAMES_DIR / dataset
-    return [ShardJob(i, directory, root, spec, params.frames, run) for i, run in enumerate(runs)]
+    ffmpeg = describe_ffmpeg(spec, params.frames)
+    return [
+        ShardJob(i, directory, root, spec, params.frames, ffmpeg, run) for i, run in enumerate(runs)
+    ]
 
 
 def make_shard(job: ShardJob) -> int:
     """Make one shard and its part of the index; returns the number of its videos.
 
     Raises:
+        StoreError: the ffmpeg of this machine is not the one that the job was planned with.
         OSError: nothing can be written.
     """
+    planned = job.ffmpeg.get("ffmpeg_version")  # None for `reader: directory`
+    if planned and planned != ffmpeg_version():
+        raise StoreError(
+            f"ffmpeg: found {ffmpeg_version()!r}; the job allows {planned!r}; install that one"
+        )
     job.directory.mkdir(parents=True, exist_ok=True)
     job.part_path.unlink(
         missing_ok=True
@@ -225,7 +249,7 @@ def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
     for job in jobs:
         states |= read_states(job.part_path)
         tables.append(parquet.read_table(job.part_path))
-    write_index(pa.concat_tables(tables), states, index_path(dataset))
+    write_index(pa.concat_tables(tables), states, index_path(dataset), jobs[0].ffmpeg)
     wanted = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
     for path in (FRAMES_DIR / dataset).iterdir():
         if path.name.startswith("shard-") and path.name not in wanted:

@@ -1,6 +1,7 @@
 """What a worker of extraction does: the videos of one shard -> a tar of JPEGs and index rows."""
 
 import os
+import shlex
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +17,38 @@ from clipzoo.files import ListError, replacing
 from clipzoo.frames.decoding import (
     Outcome,
     VideoError,
+    count_command,
     count_video,
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
 )
+from clipzoo.frames.ffmpeg import ffmpeg_version
 from clipzoo.frames.manifest import RawVideo, count_frames
 
 Row = dict[str, object]
 Report = tuple[list[Row], list[list[str]], list[list[str]]]
 """Index rows, failures and damaged videos ([video_id, reason] each)."""
+
+
+def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
+    """How ffmpeg makes (or, for `reader: video`, counts) the frames of every video of a dataset.
+
+    Returns:
+        ffmpeg_version: first line of `ffmpeg -version`; ffmpeg_command: the command line, in which
+        `ffmpeg` stands for the binary and VIDEO for the video. Empty for `reader: directory`.
+
+    Raises:
+        OSError: ffmpeg does not run.
+    """
+    if spec.reader == "directory":
+        return {}
+    if spec.reader == "shards":
+        command = jpeg_command(Path("VIDEO"), frames.size, frames.quality, spec.fps)
+    else:
+        command = count_command(Path("VIDEO"), spec.fps)
+    line = shlex.join(["ffmpeg", *command[1:]])
+    return {"ffmpeg_version": ffmpeg_version(), "ffmpeg_command": line}
 
 
 def pack_videos(
