@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from clipzoo.config import Params
-from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.config import Params, build
+from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.clip import (
     CLIP_FILE,
     WeightsError,
@@ -33,8 +33,16 @@ from clipzoo.models.openai import load_released
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
 STATE_DIR = Path(".state/train")
-OPTIONS = ("head", "head_layers", "temporal_module", "joint", "num_segments")
-"""Parameters under `model` that shape the method's model."""
+
+
+def model_options(params: Params) -> dict[str, Any]:
+    """Parameters that shape the method's model.
+
+    Raises:
+        ConfigError: the section of the method is wrong.
+    """
+    options = build(Options, params.options, "params.yaml", params.model.method)
+    return {**options.model_dump(exclude={"loss"}), "num_segments": params.model.num_segments}
 
 
 def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
@@ -54,8 +62,7 @@ def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
         meta = {**meta, "quick_gelu": True}  # the authors' models are all of OpenAI's family
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
-    options = {name: getattr(params.model, name) for name in OPTIONS}
-    options["text_tower"] = params.train.text_tower
+    options = model_options(params)
     model = Text4Vis(clip, **options)
     if params.model.checkpoint:
         _load_checkpoint(model, params)
@@ -128,7 +135,7 @@ def _load_checkpoint(model: Text4Vis, params: Params) -> None:
     if not path.is_file():
         raise WeightsError(f"model.checkpoint: {path} is no file; give its path or '' for none")
     if _is_released(params):
-        tensors, _ = load_released(path, head_layers=params.model.head_layers)
+        tensors, _ = load_released(path, head_layers=params.options["head_layers"])
     else:
         tensors, metadata = read_safetensors(path)
         if "model" in metadata:
@@ -139,9 +146,7 @@ def _load_checkpoint(model: Text4Vis, params: Params) -> None:
 def fingerprint(params: Params, inputs: list[Path]) -> str:
     """Identity of a training run, 16 hex digits: its parameters (all but `runtime`, which cannot
     change a result) and the bytes of its input files."""
-    values = dataclasses.asdict(params)
-    del values["runtime"]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(params.settings(), sort_keys=True).encode())
     for path in inputs:
         digest.update(f"{path}={file_sha256(path)}".encode())
     return digest.hexdigest()[:16]
