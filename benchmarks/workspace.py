@@ -1,7 +1,6 @@
 """A temporary project folder with videos in it, for the benchmarks."""
 
 import contextlib
-import dataclasses
 import io
 import os
 import subprocess
@@ -11,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clipzoo.commands.scan import scan
-from clipzoo.config import Params, load_params
+from clipzoo.config import Params, load_params, replace
 from clipzoo.data.store import Store, open_store
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.ffmpeg import ffmpeg_path
@@ -34,14 +33,16 @@ def inside(folder: Path) -> Iterator[None]:
 
 def params_for(size: str, shard_videos: int = 8, extract_workers: int = 0) -> Params:
     """params.yaml with one dataset, and frames of `size`."""
-    params = load_params(ROOT / "params.yaml")
-    data = {"dataset": DATASET, "datasets": [DATASET], "demo": [], "zero_shot": []}
-    return dataclasses.replace(
-        params,
-        data=dataclasses.replace(params.data, **data),
-        frames=dataclasses.replace(params.frames, size=size, shard_videos=shard_videos),
-        runtime=dataclasses.replace(params.runtime, extract_workers=extract_workers),
-    )
+    values = {
+        "data.dataset": DATASET,
+        "data.datasets": [DATASET],
+        "data.demo": [],
+        "data.zero_shot": [],
+        "frames.size": size,
+        "frames.shard_videos": shard_videos,
+        "runtime.extract_workers": extract_workers,
+    }
+    return replace(load_params(ROOT / "params.yaml"), values)
 
 
 def render(folder: Path, count: int = NUM_VIDEOS, size: str = "340x256") -> Path:

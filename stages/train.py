@@ -26,7 +26,7 @@ def main() -> None:
         f"{plan.num_clips} clips) of {len(records)} videos of {params.data.dataset} "
         f"({len({r.label for r in records})} classes; {len(dropped)} shorter than "
         f"{params.data.min_frames} frames dropped), {params.model.method} {params.model.arch} "
-        f"head {params.model.head}, {params.train.precision}, {world_size()} x {device.type}"
+        f"head {params.options['head']}, {params.train.precision}, {world_size()} x {device.type}"
     )
     directory = Path("plots") / params.recipe / "train"
     live = (

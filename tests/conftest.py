@@ -1,12 +1,11 @@
 """A project folder to run the data stages in."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from clipzoo.config import Params, load_params
+from clipzoo.config import Params, flatten, load_params, replace
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,17 +28,13 @@ def params_for(project: Path) -> ParamsFor:
     """params_for("mine", data={...}, frames={...}): the defaults with one dataset, and changes."""
 
     def build(dataset: str, **changes: dict[str, object]) -> Params:
-        params = load_params(ROOT / "params.yaml")
-        sections: dict[str, object] = {
-            "data": {"dataset": dataset, "datasets": [dataset], "demo": [], "zero_shot": []},
-            "frames": {"size": "48"},
+        values: dict[str, object] = {
+            "data.dataset": dataset,
+            "data.datasets": [dataset],
+            "data.demo": [],
+            "data.zero_shot": [],
+            "frames.size": "48",
         }
-        for name, values in changes.items():
-            sections[name] = {**sections.get(name, {}), **values}  # pyright: ignore
-        replaced = {
-            name: dataclasses.replace(getattr(params, name), **values)  # pyright: ignore
-            for name, values in sections.items()
-        }
-        return dataclasses.replace(params, **replaced)
+        return replace(load_params(ROOT / "params.yaml"), values | flatten(changes))
 
     return build

@@ -2,12 +2,17 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
-from clipzoo.config import ConfigError, load_params
+from clipzoo import config
+from clipzoo.commands.recipes import check_options
+from clipzoo.config import ConfigError, build, load_params, replace
+from clipzoo.methods.text4vis import Options
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,11 +64,24 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("train.epochs", -1, ["train.epochs", "-1", "0 or more"]),
         ("train.lr", "fast", ["train.lr", "'fast'", "float"]),
         ("train.precision", "fp8", ["train.precision", "fp16", "bf16"]),
-        ("model.head", "Transformer", ["model.head", "Transf", "did you mean Transf"]),
+        ("train.eps", ".nan", ["train.eps", "'.nan'", "float"]),
+        ("train.eps", float("inf"), ["train.eps", "inf", "finite"]),
+        ("train.milestones", [1, "x"], ["train.milestones[1]", "'x'", "float"]),
+        ("train.beta1", 1, ["train.beta1", "1", "below 1"]),
+        ("train.precision", None, ["train.precision", "None", "fp32, fp16, bf16"]),
+        ("frames.quality", 32, ["frames.quality", "32", "31 or less"]),
+        ("zero_shot.protocols", ["haf"], ["zero_shot.protocols[0]", "did you mean half"]),
+        ("model.method", "text4viz", ["model.method", "'text4viz'", "did you mean text4vis"]),
+        ("model.method", None, ["model.method", "None", "str"]),
+        ("methods", {}, ["unknown key methods", "text4vis"]),
+        ("text4vs", {}, ["unknown key text4vs", "did you mean text4vis"]),
+        ("text4vis", 3, ["text4vis", "3", "mapping"]),
         ("data.datasets", "demo_shapes", ["data.datasets", "a list"]),
         ("data.dataset", "k400", ["data.dataset", "k400", "demo_shapes"]),
         ("data.shots", 3, ["data.shots", "3", "16"]),
         ("test.crops", 2, ["test.crops", "2", "10"]),
+        ("test.crops", True, ["test.crops", "True", "int"]),
+        ("test.crops", 1.0, ["test.crops", "1.0", "int"]),
         ("frames.size", 256, ["frames.size", "256", "str"]),
         ("frames.size", "big", ["frames.size", "'340x256'"]),
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),
@@ -77,6 +95,90 @@ def test_a_wrong_value_is_named(tmp_path, key, value, parts):
         load_params(path)
     for part in [str(path), *parts]:
         assert part in str(error.value)
+
+
+def test_all_faults_are_told_at_once(tmp_path):
+    path = changed(tmp_path, "train.lr", "fast")
+    for key, value in (("train.epoch", 1), ("data.demo", ["a"]), ("data.zero_shot", ["b"])):
+        values = YAML().load(path)
+        section, last = key.split(".")
+        values[section][last] = value
+        YAML().dump(values, path)
+    with pytest.raises(ConfigError) as error:
+        load_params(path)
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"{path}: 4 faults"
+    keys = ["data.demo: found 'a'", "data.zero_shot: found 'b'", "train.lr: found 'fast'"]
+    assert [line.startswith(f"  {key}") for line, key in zip(lines[1:], keys, strict=False)] == [
+        True
+    ] * 3
+    assert lines[4].startswith("  unknown key train.epoch; allowed: epochs, warmup_epochs")
+
+
+def test_values_are_replaced_by_dotted_key_and_checked():
+    params = load_params(ROOT / "params.yaml")
+    other = replace(params, {"train.lr": "2e-3", "text4vis.head": "None", "seed": 3})
+    assert (other.train.lr, other.options["head"], other.seed) == (2e-3, "None", 3)
+    assert (params.train.lr, params.options["head"]) != (2e-3, "None")
+    assert other.train.epochs == params.train.epochs
+    with pytest.raises(ConfigError, match=r"unknown key train\.rate(?s:.*)unknown key trian;"):
+        replace(params, {"train.rate": 3, "trian.lr": 3})
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The values of params.yaml where there is one more method, `raw`."""
+    for name in ("__init__", "text4vis", "raw"):
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr(config, "METHODS_DIR", tmp_path)
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def test_a_method_is_a_module_and_a_section(raw):
+    assert config.method_names() == ["raw", "text4vis"]
+    text4vis = build(config.Params, {**raw, "raw": {"fusion": "mean"}}, "p")
+    assert "raw.fusion" not in text4vis.settings()
+    assert text4vis.settings()["text4vis.loss"] == "ce"
+    params = replace(text4vis, {"model.method": "raw"})
+    assert params.methods.keys() == {"raw", "text4vis"}
+    assert params.options == {"fusion": "mean"}
+    settings = params.settings()
+    assert settings["raw.fusion"] == "mean"
+    assert not any(key.startswith(("text4vis", "runtime")) for key in settings)
+
+
+def test_a_method_needs_a_section(raw):
+    raw["model"]["method"] = "raw"
+    with pytest.raises(ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis;"):
+        build(config.Params, raw, "p")
+    raw["model"]["method"] = "ra"
+    with pytest.raises(
+        ConfigError, match=r"model\.method: found 'ra'; allowed: raw, text4vis .*raw"
+    ):
+        build(config.Params, raw, "p")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("head", "Transformer", r"text4vis\.head: found 'Transformer'.*did you mean Transf"),
+        ("head_layers", 0, r"text4vis\.head_layers: found 0; allowed: 1 or more"),
+        ("joint", "no", r"text4vis\.joint: found 'no'.*bool"),
+        ("heads", 3, r"unknown key text4vis\.heads.*did you mean head"),
+        ("text_tower", "trained", r"text4vis\.text_tower: found 'trained'.*infonce"),
+    ],
+)
+def test_a_method_checks_its_options(key, value, message):
+    params = replace(load_params(ROOT / "params.yaml"), {f"text4vis.{key}": value})
+    with pytest.raises(ConfigError, match=rf"params\.yaml: {message}"):
+        check_options(params, "params.yaml")
+
+
+@pytest.mark.parametrize("none", [None, "None"])
+def test_null_is_the_word_none(none):
+    options = load_params(ROOT / "params.yaml").options
+    assert build(Options, {**options, "head": none}, "p").head == "None"
 
 
 def test_a_missing_key_is_named(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipzoo.config import Params
+from clipzoo.config import Params, Section
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -89,9 +89,20 @@ def test_params_exist_and_runtime_is_in_none(name):
     for key in stage_body(name).get("params", []):
         kind, _, field = key.partition(".")
         assert kind != "runtime"
-        assert kind in Params.__dataclass_fields__, key
-        section = Params.__dataclass_fields__[kind].type
-        assert not field or field in section.__dataclass_fields__, key
+        if key == "${model.method}":
+            continue
+        assert kind in Params.model_fields, key
+        section = Params.model_fields[kind].annotation
+        if field:
+            assert isinstance(section, type)
+            assert issubclass(section, Section)
+            assert field in section.model_fields, key
+
+
+def test_stages_that_build_the_model_depend_on_its_methods_options():
+    named = {name for name in STAGES if "${model.method}" in stage_body(name).get("params", [])}
+    assert named == {"train", "test", "zero_shot"}
+    assert all("model" in stage_body(name)["params"] for name in named)
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda p: p.name)

@@ -1,36 +1,140 @@
-"""The parameters of a run: frozen dataclasses and the only reader of params.yaml.
+"""The parameters of a run: frozen pydantic models and the only reader of params.yaml.
 
 There are no defaults: what stands in params.yaml is all there is. Unknown, missing and mistyped
-keys are errors that name the key and what is allowed.
+keys are errors that name the key and what is allowed; all of a file's are told at once.
+
+The options of a method are a top-level section that bears its name (`text4vis:`). Nothing here
+knows what is in one: a method is a module of `clipzoo.methods`, and checks its section itself.
 """
 
-import dataclasses
 import re
-import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from clipzoo.files import near, write_json
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
+METHODS_DIR = Path(__file__).parent / "methods"
 
 
 class ConfigError(ValueError):
     """A parameter is unknown, missing, of the wrong type or out of range."""
 
 
-def _require(ok: bool, key: str, found: object, allowed: str) -> None:
-    if not ok:
-        raise ConfigError(f"{key}: found {found!r}; allowed: {allowed}")
+class Section(BaseModel):
+    """A mapping of a YAML file: frozen, with the keys and types that are declared and no others.
+
+    A check of one value raises ValueError with the words for what is allowed; a check of several
+    values calls `require`. `build` makes the message.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def require(*checks: tuple[bool, str, object, str]) -> None:
+    """For a model validator: each check is (ok, key in this section, value found, what is allowed).
+
+    Raises:
+        ConfigError: one line for each check that is not ok.
+    """
+    lines = [_fault(key, found, allowed) for ok, key, found, allowed in checks if not ok]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def method_names() -> list[str]:
+    """The modules of `clipzoo.methods`, sorted; none is imported."""
+    return sorted(path.stem for path in METHODS_DIR.glob("[!_]*.py"))
+
+
+def _fault(key: str, found: object, allowed: str) -> str:
+    return f"{key}: found {found!r}; allowed: {allowed}"
+
+
+def _read_number(value: object) -> object:
+    """5e-5 is text to PyYAML, which wants 5.0e-5."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _read_none(value: object) -> object:
+    return "None" if value is None else value
+
+
+def _one_of(*allowed: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if value not in allowed:
+            raise ValueError(", ".join(map(str, allowed)))
+        return value
+
+    return AfterValidator(check)
+
+
+def _one_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("exactly one {} in each")
+    return template
+
+
+def _frame_size(size: str) -> str:
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+        raise ValueError("a short side like '256' or an exact size like '340x256' (quoted)")
+    return size
+
+
+def _recipe_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name:
+        raise ValueError("letters, digits, '.', '_', '-', with '/' between parts")
+    return name
+
+
+def _method(name: str) -> str:
+    if name not in method_names():
+        raise ValueError(", ".join(method_names()) + near(name, method_names()))
+    return name
+
+
+def _method_section(name: str) -> str:
+    if name not in method_names():
+        raise PydanticCustomError("extra_forbidden", "unknown key")
+    return name
+
+
+Float = Annotated[float, BeforeValidator(_read_number)]
+"""A finite float; also an int, or text such as 5e-5."""
+NoneWord = BeforeValidator(_read_none)
+"""For a choice of words among which is `None`: YAML's null means that word."""
+
+
+class DataConfig(Section):
     dataset: str
     """The dataset trained and tested on."""
     datasets: list[str]
@@ -41,286 +145,214 @@ class DataConfig:
     """Datasets evaluated without training."""
     class_names: str
     """Name of a committed label file for `dataset`; '' = the one its dataset file names."""
-    split: int
+    split: int = Field(ge=1)
     """Official split, from 1, where a dataset has several."""
-    shots: int
+    shots: Annotated[int, _one_of(0, *SHOTS)]
     """Training videos a class; 0 = all."""
     classes: Literal["all", "base"]
     """base: train on the more frequent half of the classes; test measures the others too."""
-    min_frames: int
+    min_frames: int = Field(ge=0)
     """Training videos with fewer frames are dropped."""
-    allow_missing: int
+    allow_missing: int = Field(ge=0)
     """Exact number of broken or absent videos tolerated."""
 
-    def __post_init__(self) -> None:
-        _require(self.shots in (0, *SHOTS), "data.shots", self.shots, f"0 or one of {SHOTS}")
-        _require(self.split >= 1, "data.split", self.split, "1 or more")
-        _require(self.min_frames >= 0, "data.min_frames", self.min_frames, "0 or more")
-        _require(self.allow_missing >= 0, "data.allow_missing", self.allow_missing, "0 or more")
-        for key in ("demo", "zero_shot"):
-            for name in getattr(self, key):
-                _require(name in self.datasets, f"data.{key}", name, f"one of {self.datasets}")
-        _require(
-            self.dataset in self.datasets, "data.dataset", self.dataset, f"one of {self.datasets}"
+    @model_validator(mode="after")
+    def _datasets_are_listed(self) -> "DataConfig":
+        used = [("dataset", self.dataset)]
+        used += [("demo", name) for name in self.demo]
+        used += [("zero_shot", name) for name in self.zero_shot]
+        allowed = f"one of data.datasets: {', '.join(self.datasets)}"
+        require(
+            *(
+                (name in self.datasets, key, name, allowed + near(name, self.datasets))
+                for key, name in used
+            )
         )
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class FramesConfig:
-    size: str
+class FramesConfig(Section):
+    size: Annotated[str, AfterValidator(_frame_size)]
     """Stored frame size: '256' = short side, '340x256' = exact width x height (px)."""
-    quality: int
+    quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""
-    shard_videos: int
+    shard_videos: int = Field(ge=1)
     """Videos in one tar shard."""
 
-    def __post_init__(self) -> None:
-        _require(
-            re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", self.size) is not None,
-            "frames.size",
-            self.size,
-            "a short side like '256' or an exact size like '340x256' (quoted)",
-        )
-        _require(2 <= self.quality <= 31, "frames.quality", self.quality, "2 to 31")
-        _require(self.shard_videos >= 1, "frames.shard_videos", self.shard_videos, "1 or more")
 
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoConfig(Section):
     arch: str
     """The architecture that the demo's step budgets are made for."""
-    train_videos: int
+    train_videos: int = Field(ge=1)
     """Training videos a class of the first dataset."""
-    val_videos: int
+    val_videos: int = Field(ge=1)
     """Validation videos a class of the first dataset."""
-    unseen_videos: int
+    unseen_videos: int = Field(ge=1)
     """Videos a class of the second dataset."""
-    pretrain_steps: int
+    pretrain_steps: int = Field(ge=1)
     """Contrastive pre-training steps of the stand-in CLIP."""
-    pretrain_batch: int
+    pretrain_batch: int = Field(ge=1)
     """Still-caption pairs a pre-training step."""
-    pretrain_lr: float
+    pretrain_lr: Float = Field(gt=0)
     """Peak learning rate of pre-training."""
-    other_pretrain_steps: int
+    other_pretrain_steps: int = Field(ge=1)
     """Pre-training steps of an architecture other than `arch`."""
-    other_pretrain_batch: int
+    other_pretrain_batch: int = Field(ge=1)
     """Pairs a step of an architecture other than `arch`."""
-    other_train_steps: int
+    other_train_steps: int = Field(ge=1)
     """Optimizer steps of training for an architecture other than `arch` on demo weights."""
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name != "arch":
-                _require(value > 0, f"demo.{field.name}", value, "above 0")
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    arch: str
+class ModelConfig(Section):
+    arch: str = Field(min_length=1)
     """An open_clip architecture; `ViT-L/14` and `ViT-L-14` are the same."""
-    weights: str
+    weights: str = Field(min_length=1)
     """demo | random | an open_clip pretrained tag | a path to a weights file."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
-    method: Literal["text4vis"]
-    head: Literal["Transf", "None"]
-    """Frames to video: temporal Transformer, or mean."""
-    head_layers: int
-    """Layers of the temporal Transformer (6 in the paper)."""
-    temporal_module: Literal["none", "tsm", "tokenshift", "tokent1d"]
-    """Exchange between frames inside the vision tower."""
-    joint: bool
-    """Joint space-time attention inside the vision tower."""
-    num_segments: int
+    method: Annotated[str, AfterValidator(_method)]
+    """A module of `clipzoo.methods`; the section of this name holds its options."""
+    num_segments: int = Field(ge=1)
     """T: frames a clip, one from each equal temporal slice."""
-    input_px: int
+    input_px: int = Field(ge=1)
     """Input size (px), rounded up to a multiple of the tower's patch."""
 
-    def __post_init__(self) -> None:
-        for key in ("head_layers", "num_segments", "input_px"):
-            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "1 or more")
-        _require(bool(self.arch), "model.arch", self.arch, "an open_clip architecture")
-        _require(bool(self.weights), "model.weights", self.weights, "demo, random, a tag or a file")
 
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    templates: list[str]
+class TextConfig(Section):
+    templates: list[Annotated[str, AfterValidator(_one_place)]] = Field(min_length=1)
     """Prompt templates; {} stands for the class name."""
     classifier: Literal["text", "random", "orthogonal", "lda"]
     """Initialisation of the frozen classifier of the training dataset; lda is computed by train
     from the raw CLIP's features of the training videos."""
 
-    def __post_init__(self) -> None:
-        _require(bool(self.templates), "text.templates", self.templates, "one template or more")
-        for template in self.templates:
-            _require(
-                template.count("{}") == 1, "text.templates", template, "exactly one {} in each"
-            )
 
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    short_side_px: int
+class AugmentConfig(Section):
+    short_side_px: int = Field(ge=1)
     """Frames are resized to this short side before the crop."""
-    min_area: float
+    min_area: Float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
-    max_area: float
-    min_aspect: float
+    max_area: Float = Field(gt=0, le=1)
+    """Largest share of the frame's area."""
+    min_aspect: Float = Field(gt=0)
     """Smallest aspect ratio (height / width or width / height) of the crop."""
-    max_aspect: float
-    flip: float
+    max_aspect: Float = Field(gt=0)
+    """Largest aspect ratio."""
+    flip: Float = Field(ge=0, le=1)
     """Probability of a horizontal flip of the whole clip."""
-    grayscale: float
+    grayscale: Float = Field(ge=0, le=1)
     """Probability of a clip in gray."""
 
-    def __post_init__(self) -> None:
-        area, aspect = (self.min_area, self.max_area), (self.min_aspect, self.max_aspect)
-        _require(self.short_side_px >= 1, "augment.short_side_px", self.short_side_px, ">= 1")
-        _require(0 < area[0] <= area[1] <= 1, "augment.min_area, max_area", area, "0 < a <= b <= 1")
-        _require(0 < aspect[0] <= aspect[1], "augment.min_aspect, max_aspect", aspect, "0 < a <= b")
-        for key in ("flip", "grayscale"):
-            value = getattr(self, key)
-            _require(0 <= value <= 1, f"augment.{key}", value, "a probability, 0 to 1")
+    @model_validator(mode="after")
+    def _smallest_before_largest(self) -> "AugmentConfig":
+        area = (self.min_area <= self.max_area, "min_area", self.min_area)
+        aspect = (self.min_aspect <= self.max_aspect, "min_aspect", self.min_aspect)
+        require(
+            (*area, f"at most augment.max_area, {self.max_area}"),
+            (*aspect, f"at most augment.max_aspect, {self.max_aspect}"),
+        )
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    epochs: int
+class TrainConfig(Section):
+    epochs: int = Field(ge=0)
     """0 = no training: the checkpoint (or the bare CLIP) is evaluated as it is."""
-    warmup_epochs: int
+    warmup_epochs: int = Field(ge=0)
     """Epochs of linear warm-up from 0."""
-    batch_size: int
+    batch_size: int = Field(ge=1)
     """Clips in one optimizer step, over all processes and micro-batches."""
-    lr: float
+    lr: Float = Field(gt=0)
     """Peak learning rate of the head."""
-    clip_ratio: float
+    clip_ratio: Float = Field(ge=0)
     """The vision tower and logit_scale learn at lr * clip_ratio."""
-    weight_decay: float
-    beta1: float
-    beta2: float
-    eps: float
+    weight_decay: Float = Field(ge=0)
+    """AdamW's, on every parameter."""
+    beta1: Float = Field(ge=0, lt=1)
+    """AdamW's decay of the mean gradient."""
+    beta2: Float = Field(ge=0, lt=1)
+    """AdamW's decay of the mean squared gradient."""
+    eps: Float = Field(gt=0)
+    """AdamW's, added to the root of the mean squared gradient."""
     schedule: Literal["cosine", "multistep", "constant"]
-    milestones: list[float]
+    """Course of the learning rate after the warm-up."""
+    milestones: list[Float]
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
-    gamma: float
-    update_every: int
+    gamma: Float = Field(gt=0)
+    """Factor of the multistep schedule."""
+    update_every: int = Field(ge=1)
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
     precision: Literal["fp32", "fp16", "bf16"]
-    loss: Literal["ce", "infonce"]
-    """ce: against all classes; infonce: videos against the texts of their batch."""
-    text_tower: Literal["frozen", "trained"]
-    """Whether infonce trains the text tower too, at lr * clip_ratio."""
-    average_epochs: int
+    """Of the forward pass, under autocast; the weights are float32."""
+    average_epochs: int = Field(ge=0)
     """The weights kept are the mean of those after each of the last N epochs; 0 = off."""
-    grad_clip: float
+    grad_clip: Float = Field(ge=0)
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
-    val_every: int
+    val_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always validates."""
     select: Literal["last", "best"]
     """Which epoch's weights are kept."""
-    checkpoint_every: int
+    checkpoint_every: int = Field(ge=1)
     """Optimizer steps between two resume points."""
 
-    def __post_init__(self) -> None:
-        for key in (
-            "epochs",
-            "warmup_epochs",
-            "weight_decay",
-            "grad_clip",
-            "clip_ratio",
-            "average_epochs",
-        ):
-            _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "0 or more")
-        for key in (
-            "batch_size",
-            "lr",
-            "eps",
-            "gamma",
-            "update_every",
-            "val_every",
-            "checkpoint_every",
-        ):
-            _require(getattr(self, key) > 0, f"train.{key}", getattr(self, key), "above 0")
-        _require(
-            not self.average_epochs or self.select == "last",
-            "train.select",
-            self.select,
-            "last, where train.average_epochs is not 0",
-        )
-        _require(
-            self.text_tower == "frozen" or self.loss == "infonce",
-            "train.text_tower",
-            self.text_tower,
-            "frozen, where train.loss is not infonce",
-        )
-        for key in ("beta1", "beta2"):
-            _require(0 <= getattr(self, key) < 1, f"train.{key}", getattr(self, key), "0 <= b < 1")
+    @model_validator(mode="after")
+    def _averages_are_of_the_last(self) -> "TrainConfig":
+        ok = not self.average_epochs or self.select == "last"
+        require((ok, "select", self.select, "last, where train.average_epochs is not 0"))
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestConfig:
-    clips: int
+class TestConfig(Section):
+    clips: int = Field(ge=1)
     """Temporal clips a video."""
-    crops: int
+    crops: Annotated[int, _one_of(*CROPS)]
     """Spatial crops a clip."""
     dense: bool
     """Clips are dense 128-frame windows instead of one frame from each segment."""
-    short_side_px: int
+    short_side_px: int = Field(ge=1)
     """Frames are resized to this short side before the crops."""
     precision: Literal["fp32", "fp16", "bf16"]
-
-    def __post_init__(self) -> None:
-        _require(self.clips >= 1, "test.clips", self.clips, "1 or more")
-        _require(self.crops in CROPS, "test.crops", self.crops, f"one of {CROPS}")
-        _require(self.short_side_px >= 1, "test.short_side_px", self.short_side_px, "1 or more")
+    """Of the forward pass, under autocast."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ZeroShotConfig:
-    protocols: list[Literal["full", "half", "splits"]]
+class ZeroShotConfig(Section):
+    protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
     """full: all classes; half: 10 seeded halves of the classes; splits: the official splits' test
     videos, each by itself."""
-    interpolation: list[float]
+    interpolation: list[Float]
     """Shares alpha of the fine-tuned vision tower, (1 - alpha) raw + alpha fine-tuned, to evaluate
     besides; [] = off."""
-    clips: int
-    crops: int
-
-    def __post_init__(self) -> None:
-        _require(self.clips >= 1, "zero_shot.clips", self.clips, "1 or more")
-        _require(self.crops in CROPS, "zero_shot.crops", self.crops, f"one of {CROPS}")
-        _require(bool(self.protocols), "zero_shot.protocols", self.protocols, "full, half")
+    clips: int = Field(ge=1)
+    """Temporal clips a video."""
+    crops: Annotated[int, _one_of(*CROPS)]
+    """Spatial crops a clip."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RuntimeConfig:
-    processes: int
+class RuntimeConfig(Section):
+    processes: int = Field(ge=1)
     """torchrun processes on this machine."""
-    workers: int
+    workers: int = Field(ge=1)
     """Loader threads of each process."""
-    micro_batch: int
+    micro_batch: int = Field(ge=1)
     """Clips that a process encodes at once."""
     device: Literal["auto", "cpu", "cuda"]
-    extract_workers: int
+    """auto: a GPU where there is one."""
+    extract_workers: int = Field(ge=0)
     """Extraction processes; 0 = one for each core."""
 
-    def __post_init__(self) -> None:
-        for key in ("processes", "workers", "micro_batch"):
-            _require(getattr(self, key) >= 1, f"runtime.{key}", getattr(self, key), "1 or more")
-        _require(self.extract_workers >= 0, "runtime.extract_workers", self.extract_workers, ">= 0")
 
+class Params(Section):
+    """One run. The sections are those of params.yaml, among them one for each of some methods."""
 
-@dataclass(frozen=True, kw_only=True)
-class Params:
-    """One run. The sections are those of params.yaml."""
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[  # pyright: ignore[reportIncompatibleVariableOverride]
+        Annotated[str, AfterValidator(_method_section)], dict[str, Any]
+    ]
 
-    recipe: str
+    recipe: Annotated[str, AfterValidator(_recipe_name)]
     """Name of the run: metrics/<recipe>/ and plots/<recipe>/."""
-    seed: int
+    seed: int = Field(ge=0)
+    """Of every random choice, together with epoch, video or class."""
     data: DataConfig
     frames: FramesConfig
     demo: DemoConfig
@@ -332,35 +364,56 @@ class Params:
     zero_shot: ZeroShotConfig
     runtime: RuntimeConfig
 
-    def __post_init__(self) -> None:
-        _require(
-            re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.recipe) is not None
-            and ".." not in self.recipe,
-            "recipe",
-            self.recipe,
-            "letters, digits, '.', '_', '-', with '/' between parts",
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Params":
+        method, classifier = self.model.method, self.text.classifier
+        sections = ", ".join(self.methods) or "none is"
+        named = self.data.classes == "all" or classifier == "text"
+        require(
+            (
+                method in self.methods,
+                "model.method",
+                method,
+                f"a method whose section is in the file: {sections}; or add {method}:",
+            ),
+            (
+                named,
+                "text.classifier",
+                classifier,
+                "text, since data.classes is base and novel classes have nothing but their names",
+            ),
         )
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require(
-            self.data.classes == "all" or self.text.classifier == "text",
-            "text.classifier",
-            self.text.classifier,
-            "text, since data.classes is base and novel classes have nothing but their names",
-        )
+        return self
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The sections of all methods that the file has, as they stand there."""
+        return self.__pydantic_extra__
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The section of `model.method`, as it stands in the file: the method checks it."""
+        return self.methods[self.model.method]
+
+    def settings(self) -> dict[str, Any]:
+        """Every value that can change a number, by dotted key: all but `runtime` and the sections
+        of other methods."""
+        others = self.methods.keys() - {self.model.method}
+        return flatten(self.model_dump(exclude={"runtime", *others}))
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
 
     Raises:
-        ConfigError: the file is absent or not YAML, or a key is unknown, missing, mistyped or out
-            of range; the message names the file and the key path.
+        ConfigError: the file is absent or not YAML, or keys are unknown, missing, mistyped or out
+            of range; the message names the file and every such key.
     """
     return load(Params, path)
 
 
-def load(cls: type[typing.Any], path: str | Path) -> Any:
-    """Read a YAML file into the frozen dataclass `cls`; see `load_params` for the errors."""
+def load(cls: type[SectionType], path: str | Path) -> SectionType:
+    """Read a YAML file into the section `cls`; see `load_params` for the errors."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -370,19 +423,49 @@ def load(cls: type[typing.Any], path: str | Path) -> Any:
     return build(cls, values, path)
 
 
-def build(cls: type[typing.Any], values: Any, where: str | Path) -> Any:
-    """The frozen dataclass `cls` of a mapping; errors name the key and, first, `where`."""
+def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
+    """The section `cls` of a mapping.
+
+    Args:
+        cls: the model.
+        values: what YAML gave.
+        where: the file, for messages.
+        key: of the mapping in that file, dotted; '' = the mapping is the whole file.
+
+    Raises:
+        ConfigError: `where` and every fault, each with its key, what was found and what is allowed.
+    """
     try:
-        return _build(cls, values, "")
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        return cls.model_validate(values)
+    except ValidationError as error:
+        faults = _describe(cls, error.errors(include_url=False), (key,) if key else ())
+    text = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults", *faults])
+    raise ConfigError(f"{where}: {text}") from None
 
 
-def flatten(values: typing.Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
+    """A copy with other values, by dotted key, checked as a file is.
+
+    Example: `replace(params, {"train.lr": 1e-3, "runtime.micro_batch": 2})`.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    changed = section.model_dump()
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        mapping = changed
+        for parent in parents:
+            mapping = mapping.setdefault(parent, {})
+        mapping[last] = value
+    return build(type(section), changed, "changed values")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested mapping with dotted keys: {"train": {"lr": 1}} -> {"train.lr": 1}."""
     flat = {}
     for key, value in values.items():
-        if isinstance(value, typing.Mapping):
+        if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
@@ -390,59 +473,100 @@ def flatten(values: typing.Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def write_settings(params: Params, directory: str | Path) -> None:
-    """Write settings.json: the values a result was made with, all but `runtime`, by dotted key."""
-    values = dataclasses.asdict(params)
-    del values["runtime"]
-    write_json(flatten(values), Path(directory) / "settings.json")
+    """Write settings.json: the values a result was made with (`Params.settings`)."""
+    write_json(params.settings(), Path(directory) / "settings.json")
 
 
-def _build(kind: Any, value: Any, key: str) -> Any:
-    """Check `value` against the annotation `kind`; numbers such as 5e-5 may come as strings."""
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build_section(kind, value, key)
-    if origin is Literal:
-        allowed = typing.get_args(kind)
-        value = "None" if value is None and "None" in allowed else value
-        _require(value in allowed, key, value, ", ".join(map(str, allowed)) + near(value, allowed))
-        return value
-    if origin is list:
-        _require(isinstance(value, list), key, value, "a list")
-        (item,) = typing.get_args(kind)
-        return [_build(item, v, f"{key}[{i}]") for i, v in enumerate(value)]
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        return _build(next(k for k in typing.get_args(kind) if k is not type(None)), value, key)
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    _require(type(value) is kind, key, value, f"a value of type {kind.__name__}")
-    return value
+# Below: pydantic's errors in our words.
+
+_TYPES = {
+    "int_type": "a value of type int",
+    "float_type": "a value of type float",
+    "string_type": "a value of type str",
+    "bool_type": "a value of type bool",
+    "finite_number": "a finite number",
+    "invalid_key": "keys that are text",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "too_short": "one value or more",
+    "string_too_short": "some text",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "{le:g} or less",
+}
+"""pydantic's type of error -> what is allowed, with the limits of its context."""
+
+Location = tuple[int | str, ...]
 
 
-def _build_section(kind: Any, value: Any, key: str) -> Any:
-    _require(isinstance(value, dict), key or "the file", value, "a mapping of keys to values")
-    fields = typing.get_type_hints(kind)
-    prefix = f"{key}." if key else ""
-    unset = dataclasses.MISSING
-    optional = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is not unset or f.default_factory is not unset
-    }
-    for name in value:
-        if name not in fields:
-            raise ConfigError(
-                f"unknown key {prefix}{name}; allowed: {', '.join(fields)}{near(name, fields)}"
-            )
-    for name, field_kind in fields.items():
-        if name not in value and name not in optional:
-            raise ConfigError(f"missing key {prefix}{name} ({_type_name(field_kind)})")
-    return kind(**{k: _build(fields[k], v, f"{prefix}{k}") for k, v in value.items()})
+def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -> list[str]:
+    """The faults of a mapping, a line each, in the order of the declared keys."""
+    unknown = {error["loc"] for error in errors if error["type"] == "extra_forbidden"}
+    lines = []
+    for error in errors:
+        kind, location, context = error["type"], error["loc"], error.get("ctx", {})
+        key, found = _dotted(start + location), error["input"]
+        if kind == "extra_forbidden":
+            lines.append(_unknown_key(cls, location, key))
+        elif location in unknown:
+            pass  # what an unknown key holds does not matter
+        elif kind == "missing":
+            lines.append(f"missing key {key} ({_type_name(_annotation(cls, location))})")
+        elif kind == "literal_error":
+            choices = _choices(_annotation(cls, location))
+            allowed = ", ".join(map(str, choices)) + near(found, choices)
+            lines.append(_fault(key, found, allowed))
+        elif isinstance(context.get("error"), ConfigError):  # of `require`
+            prefix = f"{key}." if start + location else ""
+            lines += [prefix + line for line in str(context["error"]).splitlines()]
+        elif kind == "value_error":
+            lines.append(_fault(key, found, str(context["error"])))
+        else:
+            allowed = _TYPES[kind].format(**context) if kind in _TYPES else error["msg"]
+            lines.append(_fault(key, found, allowed))
+    return lines
+
+
+def _dotted(location: Location) -> str:
+    """("published", 0, "metric") -> published[0].metric."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".") or "the file"
+
+
+def _unknown_key(cls: type[Section], location: Location, key: str) -> str:
+    section = _section(_annotation(cls, location[:-1]))
+    allowed = [*section.model_fields, *(method_names() if section is Params else ())]
+    return f"unknown key {key}; allowed: {', '.join(allowed)}{near(location[-1], allowed)}"
+
+
+def _annotation(cls: type[Section], location: Location) -> Any:
+    """The declared type of the value at a location (of the list, for an item of one)."""
+    kind: Any = cls
+    for part in location:
+        if isinstance(part, str):
+            kind = _section(kind).model_fields[part].annotation
+    return kind
+
+
+def _section(kind: Any) -> type[Section]:
+    """The model in a type such as list[Published]."""
+    while not isinstance(kind, type) or not issubclass(kind, Section):
+        kind = typing.get_args(kind)[0]
+    return kind
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The words of a type such as list[Literal["full", "half"]]."""
+    while typing.get_origin(kind) is not Literal:
+        kind = typing.get_args(kind)[0]
+    return typing.get_args(kind)
 
 
 def _type_name(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return "a mapping"
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(map(str, typing.get_args(kind)))
     return getattr(kind, "__name__", str(kind))

@@ -20,7 +20,7 @@ from clipzoo.clips.transforms import (
     normalise,
     random_area_crop,
 )
-from clipzoo.config import AugmentConfig
+from clipzoo.config import AugmentConfig, replace
 
 CASES = json.loads(Path("tests/golden/preprocess.json").read_text())
 AUGMENT = AugmentConfig(
@@ -69,7 +69,7 @@ def pil_train(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> n
 @pytest.mark.parametrize("seed", range(6))
 def test_train_crop_is_that_of_pil(seed):
     frames = np.stack([golden_frame(340, 256, 10 + i) for i in range(2)])
-    augment = AugmentConfig(**{**AUGMENT.__dict__, "flip": 0.0, "grayscale": 0.0})
+    augment = replace(AUGMENT, {"flip": 0.0, "grayscale": 0.0})
     clip = TrainTransform(224, augment)(frames, np.random.default_rng(seed))
     assert clip.shape == (2, 3, 224, 224)
     assert clip.dtype == torch.uint8
@@ -82,7 +82,7 @@ def test_train_crop_is_that_of_pil(seed):
 
 def test_train_resizes_the_short_side_first():
     frame = golden_frame(320, 240, 3)
-    augment = AugmentConfig(**{**AUGMENT.__dict__, "flip": 0.0, "grayscale": 0.0})
+    augment = replace(AUGMENT, {"flip": 0.0, "grayscale": 0.0})
     clip = TrainTransform(224, augment)(frame[None], np.random.default_rng(5))
     box = random_area_crop(341, 256, augment, np.random.default_rng(5))
     big = np.asarray(Image.fromarray(frame).resize((341, 256), Image.Resampling.BICUBIC))
@@ -94,8 +94,8 @@ def test_flip_and_gray_hold_for_the_whole_clip():
     frames = np.stack([golden_frame(96, 80, i) for i in range(3)])
     flips = []
     for flip, gray in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
-        config = {**AUGMENT.__dict__, "short_side_px": 80, "flip": flip, "grayscale": gray}
-        flips.append(TrainTransform(64, AugmentConfig(**config))(frames, np.random.default_rng(0)))
+        config = replace(AUGMENT, {"short_side_px": 80, "flip": flip, "grayscale": gray})
+        flips.append(TrainTransform(64, config)(frames, np.random.default_rng(0)))
     plain, flipped, grey = flips
     assert torch.equal(plain.flip(-1), flipped)
     assert torch.equal(grey[:, 0], grey[:, 1])
@@ -117,7 +117,7 @@ def test_random_crops_cover_what_they_should():
 
 
 def test_a_frame_that_no_drawn_window_fits_gives_a_square():
-    config = AugmentConfig(**{**AUGMENT.__dict__, "min_area": 0.9, "max_area": 1.0})
+    config = replace(AUGMENT, {"min_area": 0.9, "max_area": 1.0})
     _, y, w, h = random_area_crop(400, 50, config, np.random.default_rng(0))
     assert (y, w, h) == (0, 50, 50)
 

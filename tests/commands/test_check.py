@@ -9,7 +9,7 @@ import pytest
 from clipzoo.__main__ import main
 from clipzoo.commands import check
 from clipzoo.commands import recipes as zoo
-from clipzoo.report.recipes import recipe_params
+from clipzoo.report.recipes import load_recipe
 
 ROOT = Path(__file__).parents[2]
 NAME = "own/one"
@@ -161,7 +161,7 @@ def test_memory_is_estimated_from_the_model():
     from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
 
     def estimate(name: str) -> tuple[int, float]:
-        params = recipe_params(name, root=ROOT)
+        _, params = load_recipe(name, ROOT)
         model = meta_model(params)
         return num_parameters(model), activation_bytes(model, params)
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
+from clipzoo import config
 from clipzoo.__main__ import main
 from clipzoo.commands import recipes as zoo
 from clipzoo.config import ConfigError, load_params
@@ -82,6 +83,40 @@ def test_nothing_leaks_from_the_recipe_before_and_runtime_stays(here):
     assert params.runtime.micro_batch == 3
 
 
+def add_recipe(params: dict) -> str:
+    Path("recipes/own.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
+    return "own"
+
+
+def test_the_method_checks_its_options_before_anything_is_done(here, dvc, monkeypatch, capsys):
+    name, before = add_recipe({"text4vis": {"head": "Trans"}}), Path("params.yaml").read_bytes()
+    message = r"recipes/own\.yaml: params: text4vis\.head: found 'Trans'.*did you mean Transf"
+    with pytest.raises(ConfigError, match=message):
+        zoo.use(name)
+    with pytest.raises(ConfigError, match=message):
+        zoo.run_zoo(["demo/head-none", name])
+    assert dvc.recipes == []
+    assert Path("params.yaml").read_bytes() == before
+    monkeypatch.setattr("sys.argv", ["clipzoo", "check", name])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "text4vis.head: found 'Trans'" in capsys.readouterr().err
+
+
+def test_a_method_whose_section_is_not_in_the_file_gets_one(here, tmp_path, monkeypatch):
+    (tmp_path / "methods").mkdir()
+    for method in ("raw", "text4vis"):
+        (tmp_path / f"methods/{method}.py").touch()
+    monkeypatch.setattr(config, "METHODS_DIR", tmp_path / "methods")
+    monkeypatch.setattr(zoo, "check_options", lambda params, where: None)
+    before = load_params("params.yaml")
+    changes = zoo.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "mean"}}))
+    assert ("raw.fusion", None, "mean") in changes
+    params = load_params("params.yaml")
+    assert params.options == {"fusion": "mean"}
+    assert params.methods["text4vis"] == before.options
+
+
 def test_every_recipe_can_be_used(here):
     for name in recipe_names():
         zoo.use(name)
@@ -94,7 +129,7 @@ def test_changes_are_printed_one_a_line(here, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["clipzoo", "use", "demo/head-none"])
     main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["recipe: 'demo' -> 'demo/head-none'", "model.head: 'Transf' -> 'None'"]
+    assert lines[:2] == ["recipe: 'demo' -> 'demo/head-none'", "text4vis.head: 'Transf' -> 'None'"]
     assert lines[2] == "use: demo/head-none, 2 values of params.yaml changed"
 
 

@@ -248,12 +248,11 @@ def test_killed_and_restarted(videos, params_for, pool):
     scan("mine", videos)
     params = params_for("mine", frames={"shard_videos": 1}, runtime={"extract_workers": 1})
     code = (
-        "import dataclasses; from clipzoo.config import load_params\n"
+        "from clipzoo.config import load_params, replace\n"
         "from clipzoo.frames.extraction import extract\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "p = load_params()\n"
-        "f = dataclasses.replace(p.frames, shard_videos=1, size='48')\n"
-        "extract(dataclasses.replace(p, frames=f), 'mine', executor=ThreadPoolExecutor(1))\n"
+        "p = replace(load_params(), {'frames.shard_videos': 1, 'frames.size': '48'})\n"
+        "extract(p, 'mine', executor=ThreadPoolExecutor(1))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL

@@ -250,6 +250,17 @@ def test_every_published_row_of_the_zoo_is_listed(tmp_path: Path):
     assert "- `demo/head-none`: " in text
 
 
+def test_a_report_reads_every_recipe_file_once(tmp_path: Path, monkeypatch):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    put(tmp_path, "demo/test.json", TEST)
+    put(tmp_path, "text4vis/k400-vitb32-f8/test.json", TEST)
+    texts, load = [], yaml.safe_load
+    monkeypatch.setattr(yaml, "safe_load", lambda text: texts.append(text) or load(text))
+    report.write_report(tmp_path)
+    files = list((tmp_path / "recipes").rglob("*.yaml"))
+    assert sorted(texts) == sorted(path.read_text() for path in files)
+
+
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [

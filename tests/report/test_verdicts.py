@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipzoo.config import load_params, write_settings
+from clipzoo.config import load_params, replace, write_settings
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import Published, Recipe
 
@@ -124,7 +124,7 @@ def test_verdicts(value, row, recipe, changed, same, words):
     ],
 )
 def test_a_row_that_lacks_something_gets_no_verdict(changes, words):
-    row = Published(**(vars(ROW) | changes))
+    row = replace(ROW, changes)
     assert verdicts.verdict(98.1, row, RECIPE, [], True) == words
 
 

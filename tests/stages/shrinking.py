@@ -24,8 +24,8 @@ SMALL = {
     "model.arch": "ViT-demo-16",
     "model.weights": "demo",
     "model.checkpoint": "",
-    "model.head_layers": 1,
     "model.input_px": 32,
+    "text4vis.head_layers": 1,
     "text.templates": ["{}"],  # the stand-in's text tower has room for 12 tokens
     "augment.short_side_px": 36,
     "train.batch_size": 12,

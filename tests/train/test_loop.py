@@ -1,6 +1,5 @@
 """The training loop on a tiny model and clips of noise, in one process."""
 
-import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from clipzoo.config import load_params
+from clipzoo.config import flatten, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.methods import checkpoint
 from clipzoo.models.clip import build_clip, save_clip
@@ -53,20 +52,20 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def tiny_params(**train):
+def tiny_params(options=None, **train):
     values = {
-        "epochs": 2,
-        "warmup_epochs": 1,
-        "batch_size": 4,
-        "val_every": 1,
-        "checkpoint_every": 2,
+        "model.num_segments": 2,
+        "model.input_px": 16,
+        "text4vis.head_layers": 1,
+        "train.epochs": 2,
+        "train.warmup_epochs": 1,
+        "train.batch_size": 4,
+        "train.val_every": 1,
+        "train.checkpoint_every": 2,
+        "runtime.micro_batch": 2,
+        "runtime.workers": 2,
     }
-    return dataclasses.replace(
-        PARAMS,
-        model=dataclasses.replace(PARAMS.model, head_layers=1, num_segments=2, input_px=16),
-        train=dataclasses.replace(PARAMS.train, **{**values, **train}),
-        runtime=dataclasses.replace(PARAMS.runtime, micro_batch=2, workers=2),
-    )
+    return replace(PARAMS, values | flatten({"text4vis": options or {}, "train": train}))
 
 
 def make_trainer(params, live=None) -> Trainer:
@@ -150,16 +149,15 @@ def test_a_run_with_other_parameters_never_resumes(workspace):
 
 def test_runtime_is_no_part_of_a_runs_identity(workspace):
     params, path = tiny_params(), Path(checkpoint.CLIP_FILE)
-    other = dataclasses.replace(params, runtime=PARAMS.runtime)
+    other = replace(params, {"runtime.micro_batch": 4, "runtime.workers": 1})
     assert checkpoint.fingerprint(params, [path]) == checkpoint.fingerprint(other, [path])
 
 
 def test_the_micro_batch_changes_nothing(workspace):
     histories = []
     for micro in (1, 3, 16):
-        params = tiny_params(lr=1e-3)
-        runtime = dataclasses.replace(params.runtime, micro_batch=micro)
-        trainer = make_trainer(dataclasses.replace(params, runtime=runtime))
+        params = replace(tiny_params(lr=1e-3), {"runtime.micro_batch": micro})
+        trainer = make_trainer(params)
         trainer.run()
         histories.append([row["loss"] for row in trainer.history])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
@@ -204,8 +202,7 @@ def test_reduced_precision_trains(workspace, precision):
 
 def test_a_checkpoint_of_another_architecture_is_refused(workspace):
     make_trainer(tiny_params()).run()
-    other = tiny_params()
-    other = dataclasses.replace(other, model=dataclasses.replace(other.model, arch="ViT-B/32"))
+    other = replace(tiny_params(), {"model.arch": "ViT-B/32"})
     with pytest.raises(
         ValueError, match=r"model\.safetensors holds ViT-demo-16, but model.arch is ViT-B-32"
     ):
@@ -219,10 +216,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(workspace):
 def test_a_model_file_is_a_checkpoint_to_go_on_from(workspace):
     make_trainer(tiny_params()).run()
     expected = model_file()
-    params = tiny_params(epochs=0)
-    params = dataclasses.replace(
-        params, model=dataclasses.replace(params.model, checkpoint="models/parent.safetensors")
-    )
+    params = replace(tiny_params(epochs=0), {"model.checkpoint": "models/parent.safetensors"})
     with pytest.raises(
         ValueError, match=r"model\.checkpoint: models/parent\.safetensors is no file"
     ):
@@ -235,7 +229,8 @@ def test_a_model_file_is_a_checkpoint_to_go_on_from(workspace):
 
 @pytest.mark.parametrize("text_tower", ["frozen", "trained"])
 def test_infonce_trains_and_its_text_tower_only_if_asked(workspace, text_tower):
-    trainer = make_trainer(tiny_params(epochs=4, lr=1e-3, loss="infonce", text_tower=text_tower))
+    options = {"loss": "infonce", "text_tower": text_tower}
+    trainer = make_trainer(tiny_params(options, epochs=4, lr=1e-3))
     given = trainer.text.class_embeddings.clone()
     start = class_embeddings(trainer.model, trainer.text).detach()
     trainer.run()

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
-from clipzoo.config import Params, load_params
+from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
 from clipzoo.methods import checkpoint
@@ -33,18 +33,30 @@ ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
 CLASS_NAMES = ["a dog", "a cat", "two red fish"]
 NUM_PICKED, NUM_ALL = 5, 12  # few-shot: 5 clips, shown twice an epoch
 NUM_STEPS = 5
-TRAIN = {
-    "epochs": 2,
-    "warmup_epochs": 1,
-    "batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
-    "lr": 3e-3,
-    "weight_decay": 0.2,
-    "update_every": 2,
-    "grad_clip": 0.5,
-    "val_every": 2,
+TINY = {
+    "data.shots": 2,
+    "model.num_segments": NUM_SEGMENTS,
+    "model.input_px": INPUT_PX,
+    "text4vis.head_layers": 1,
+    "augment.short_side_px": 36,
+    "augment.grayscale": 0.2,
+    "train.epochs": 2,
+    "train.warmup_epochs": 1,
+    "train.batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
+    "train.lr": 3e-3,
+    "train.weight_decay": 0.2,
+    "train.update_every": 2,
+    "train.grad_clip": 0.5,
+    "train.val_every": 2,
+    "test.short_side_px": 36,
+    "runtime.workers": 1,
 }
 CASES = {
-    f"{loss}-{precision}": {"loss": loss, "text_tower": tower, "precision": precision}
+    f"{loss}-{precision}": {
+        "text4vis.loss": loss,
+        "text4vis.text_tower": tower,
+        "train.precision": precision,
+    }
     for loss, tower in (("ce", "frozen"), ("infonce", "trained"))
     for precision in ("fp32", "bf16")
 }
@@ -65,17 +77,7 @@ class NoiseStore:
 
 def case_params(case: str, micro_batch: int) -> Params:
     params = load_params(ROOT / "params.yaml")
-    return dataclasses.replace(
-        params,
-        data=dataclasses.replace(params.data, shots=2),
-        model=dataclasses.replace(
-            params.model, head_layers=1, num_segments=NUM_SEGMENTS, input_px=INPUT_PX
-        ),
-        augment=dataclasses.replace(params.augment, short_side_px=36, grayscale=0.2),
-        train=dataclasses.replace(params.train, **TRAIN, **CASES[case]),
-        test=dataclasses.replace(params.test, short_side_px=36),
-        runtime=dataclasses.replace(params.runtime, micro_batch=micro_batch, workers=1),
-    )
+    return replace(params, {**TINY, **CASES[case], "runtime.micro_batch": micro_batch})
 
 
 def make_trainer(case: str, micro_batch: int) -> Trainer:

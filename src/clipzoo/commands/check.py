@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE
+from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE, check_options
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
-from clipzoo.report.recipes import Recipe, load_recipe, recipe_params
+from clipzoo.report.recipes import Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
 
 FRAME_BYTES = 14_000
@@ -55,9 +55,9 @@ def check_recipe(name: str) -> list[Finding]:
     Raises:
         ConfigError: an unknown or wrong recipe.
     """
-    recipe = load_recipe(name)
-    runtime = vars(load_params(PARAMS_FILE).runtime)
-    params = recipe_params(name, runtime)
+    runtime = load_params(PARAMS_FILE).runtime.model_dump()
+    recipe, params = load_recipe(name, runtime=runtime)
+    check_options(params, f"recipes/{name}.yaml: params")
     return [
         *(finding for dataset in params.data.datasets for finding in _dataset(params, dataset)),
         *_weights(params, recipe),
@@ -264,7 +264,7 @@ def _hours(recipe: Recipe) -> str:
 
 def check_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo check RECIPE`: one screen; an error where something is lacking."""
-    recipe = load_recipe(arguments.recipe)
+    recipe, _ = load_recipe(arguments.recipe)
     findings = check_recipe(arguments.recipe)
     print(f"check {arguments.recipe}: {recipe.about}")
     for finding in findings:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from clipzoo.config import Params
-from clipzoo.methods.checkpoint import OPTIONS
+from clipzoo.methods.checkpoint import model_options
 from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import build_clip, input_size, num_parameters
 
@@ -22,8 +22,7 @@ def meta_model(params: Params) -> Text4Vis:
     """
     with torch.device("meta"):
         clip = build_clip(params.model.arch, params.model.input_px, device="meta")
-        options = {name: getattr(params.model, name) for name in OPTIONS}
-        model = Text4Vis(clip, **options, text_tower=params.train.text_tower)
+        model = Text4Vis(clip, **model_options(params))
     if params.train.activation_checkpointing:
         model.set_grad_checkpointing()
     return model.train()

@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import importlib
 import io
 import shutil
 import subprocess
@@ -11,17 +12,46 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
-from clipzoo.config import ConfigError, load_params
+from clipzoo.config import ConfigError, Params, build, load_params
 from clipzoo.files import replacing
 from clipzoo.report import verdicts
-from clipzoo.report.recipes import load_recipe, recipe_names, recipe_settings
+from clipzoo.report.recipes import (
+    RECIPES_DIR,
+    load_recipe,
+    load_recipes,
+    recipe_names,
+    recipe_settings,
+)
 
 PARAMS_FILE = Path("params.yaml")
 MODEL_FILE = Path("models/model.safetensors")
 KEPT_DIR = Path("models/zoo")
 """Models of recipes that are parents of others; not tracked, since a rerun makes them again."""
+
+
+def check_options(params: Params, where: str | Path) -> None:
+    """Let the method check the section of its options, whose contents `Params` does not know.
+
+    Raises:
+        ConfigError: a key or value in it is wrong; the message starts with `where`.
+    """
+    name = params.model.method
+    method = importlib.import_module(f"clipzoo.methods.{name}")  # slow: it imports torch
+    build(method.Options, params.options, where, name)
+
+
+def usable_params(name: str) -> Params:
+    """The parameters of a recipe, the method's options checked too.
+
+    Raises:
+        ConfigError: an unknown or wrong recipe.
+    """
+    _, params = load_recipe(name)
+    check_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
+    return params
 
 
 def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
@@ -40,7 +70,7 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
     Raises:
         ConfigError: an unknown or wrong recipe, or a parameter file that is no valid one.
     """
-    wanted = recipe_settings(name)
+    wanted = usable_params(name).settings()
     load_params(path)
     editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
     editor.default_flow_style = False
@@ -50,9 +80,9 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
         *sections, last = key.split(".")
         section = document
         for part in sections:
-            section = section[part]
-        if section[last] != value:
-            changes.append((key, _plain(section[last]), value))
+            section = section.setdefault(part, CommentedMap())  # a method's may be missing
+        if section.get(last) != value:
+            changes.append((key, _plain(section.get(last)), value))
             section[last] = value
         if last in section.ca.items and (comment := section.ca.items[last][2]):
             comment.start_mark = CommentMark(0)  # one space before it, however long the value
@@ -102,7 +132,7 @@ def select(patterns: Sequence[str]) -> list[str]:
         chosen |= dict.fromkeys(found)
     order: dict[str, None] = {}
     for name in chosen:
-        parent = load_recipe(name).parent
+        parent = load_recipe(name)[0].parent
         if parent and (parent in chosen or not kept_model(parent).is_file()):
             order[parent] = None
         order[name] = None
@@ -115,7 +145,7 @@ def kept_model(name: str) -> Path:
 
 
 def _is_parent(name: str) -> bool:
-    return any(load_recipe(other).parent == name for other in recipe_names())
+    return any(recipe.parent == name for recipe, _ in load_recipes().values())
 
 
 def keep_model(name: str) -> None:
@@ -151,13 +181,18 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
         stop: stop at the first failure. Otherwise only the children of a failed recipe are left
             out, and counted as failed.
         again: reproduce also what is done.
+
+    Raises:
+        ConfigError: a pattern that matches nothing, or one of the recipes is wrong; none is run.
     """
     names = select(patterns)
+    for name in names:
+        usable_params(name)
     print(f"zoo: {len(names)} recipes: {', '.join(names)}", flush=True)
     failed: list[str] = []
     for number, name in enumerate(names, 1):
         print(f"\n[{number}/{len(names)}] {name}", flush=True)
-        parent = load_recipe(name).parent
+        parent = load_recipe(name)[0].parent
         if parent in failed:
             print(f"left out: its parent {parent} failed", flush=True)
             failed.append(name)
@@ -183,7 +218,7 @@ def queue(name: str) -> None:
         ConfigError: DVC refused, or the recipe starts from a kept model, which is not tracked and
             so not in the experiment's copy of the repository.
     """
-    checkpoint = recipe_settings(name)["model.checkpoint"]
+    checkpoint = usable_params(name).model.checkpoint
     if checkpoint.startswith(f"{KEPT_DIR}/"):
         raise ConfigError(
             f"{name} starts from {checkpoint}, which queued experiments do not see; "

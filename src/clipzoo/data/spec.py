@@ -2,11 +2,12 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from clipzoo.config import ConfigError, Params, load
+from pydantic import AfterValidator, Field
+
+from clipzoo.config import ConfigError, Float, Params, Section, load
 from clipzoo.files import near
 
 SPEC_DIR = Path("datasets")
@@ -14,8 +15,27 @@ RAW_DIR = Path("data/raw")
 ANNOTATION_DIR = Path("data/annotations")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
+def _pattern_with_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups if pattern else 1
+    except re.error:
+        groups = 0
+    if groups < 1:
+        raise ValueError("a regular expression with a group")
+    return pattern
+
+
+def _numbered_name(template: str) -> str:
+    try:
+        numbered = template.format(1) != template.format(2)
+    except (IndexError, KeyError, ValueError):
+        numbered = False
+    if not numbered:
+        raise ValueError("like 'img_{:05d}.jpg'")
+    return template
+
+
+class DatasetSpec(Section):
     """One dataset: datasets/<name>.yaml."""
 
     about: str
@@ -31,20 +51,20 @@ class DatasetSpec:
     """Official set that val.csv is made of, for `format: kinetics`."""
     evaluation_only: bool = False
     """There is nothing to train on."""
-    id_pattern: str = ""
+    id_pattern: Annotated[str, AfterValidator(_pattern_with_group)] = ""
     """Regular expression for file names (without folder and extension); what its first group
     matches is the video's id. '' = the whole name. Other names stay as they are."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
-    fps: float | None = None
+    fps: Float | None = Field(default=None, gt=0)
     """Frames a second to keep; None = every frame."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
-    frame_template: str = "img_{:05d}.jpg"
+    frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
     """Names of frame files, for `reader: directory`."""
     first_index: int = 1
     """Number of the first frame file, for `reader: directory`."""
-    val_fraction: float = 0.2
+    val_fraction: Float = Field(default=0.2, gt=0, le=1)
     """Share of every class for validation, for `format: folder` without train/ and val/."""
     num_classes: int | None = None
     """Expected number of classes; None = not checked."""
@@ -57,28 +77,6 @@ class DatasetSpec:
     """Expected number of videos in whole.csv; None = not checked."""
     approx_videos: int | None = None
     """About how many videos there are, where no exact number is known; for estimates alone."""
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and self.fps <= 0:
-            raise ConfigError(f"fps: found {self.fps}; allowed: above 0, or leave it out")
-        if not 0 < self.val_fraction <= 1:
-            raise ConfigError(f"val_fraction: found {self.val_fraction}; allowed: 0 < f <= 1")
-        try:
-            groups = re.compile(self.id_pattern).groups if self.id_pattern else 1
-        except re.error:
-            groups = 0
-        if groups < 1:
-            raise ConfigError(
-                f"id_pattern: found {self.id_pattern!r}; allowed: a regular expression with a group"
-            )
-        try:
-            ok = self.frame_template.format(1) != self.frame_template.format(2)
-        except (IndexError, KeyError, ValueError):
-            ok = False
-        if not ok:
-            raise ConfigError(
-                f"frame_template: found {self.frame_template!r}; allowed: like 'img_{{:05d}}.jpg'"
-            )
 
     def video_id(self, path: str) -> str:
         """Id of a file: its path without extension, the name cut to what `id_pattern` takes.

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from clipzoo.config import Params
+from clipzoo.config import Params, build
 from clipzoo.files import replacing
-from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.clip import CLIP_FILE, build_clip, load_clip, load_strictly, open_clip_name
 from clipzoo.models.openai import load_released
 from clipzoo.tensors import WeightsError, file_sha256, read_safetensors, write_safetensors
@@ -25,8 +25,16 @@ from clipzoo.tensors import WeightsError, file_sha256, read_safetensors, write_s
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
 STATE_DIR = Path(".state/train")
-OPTIONS = ("head", "head_layers", "temporal_module", "joint", "num_segments")
-"""Parameters under `model` that shape the method's model."""
+
+
+def model_options(params: Params) -> dict[str, Any]:
+    """Parameters that shape the method's model.
+
+    Raises:
+        ConfigError: the section of the method is wrong.
+    """
+    options = build(Options, params.options, "params.yaml", params.model.method)
+    return {**options.model_dump(exclude={"loss"}), "num_segments": params.model.num_segments}
 
 
 def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
@@ -46,8 +54,7 @@ def new_model(params: Params) -> tuple[Text4Vis, dict[str, Any]]:
         meta = {**meta, "quick_gelu": True}  # the authors' models are all of OpenAI's family
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
-    options = {name: getattr(params.model, name) for name in OPTIONS}
-    options["text_tower"] = params.train.text_tower
+    options = model_options(params)
     model = Text4Vis(clip, **options)
     if params.model.checkpoint:
         _load_checkpoint(model, params)
@@ -131,9 +138,7 @@ def _load_checkpoint(model: Text4Vis, params: Params) -> None:
 def fingerprint(params: Params, inputs: list[Path]) -> str:
     """Identity of a training run, 16 hex digits: its parameters (all but `runtime`, which cannot
     change a result) and the bytes of its input files."""
-    values = dataclasses.asdict(params)
-    del values["runtime"]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(params.settings(), sort_keys=True).encode())
     for path in inputs:
         digest.update(f"{path}={file_sha256(path)}".encode())
     return digest.hexdigest()[:16]

@@ -18,20 +18,45 @@ it could not work (joint space-time together with another option, or in a tower 
 where the authors' code ignores it or fails later.
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.config import ConfigError
+from clipzoo.config import ConfigError, NoneWord, Section, require
 from clipzoo.methods.parts import temporal
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
 from clipzoo.methods.parts.text_tower import TextTower
 
 POSITIONS = 77
 """Frame positions where the text tower has no context length: those of the released heads."""
+
+
+class Options(Section):
+    """`text4vis:` of params.yaml."""
+
+    head: Annotated[Literal["Transf", "None"], NoneWord]
+    """Frames to video: temporal Transformer, or mean."""
+    head_layers: int = Field(ge=1)
+    """Layers of the temporal Transformer (6 in the paper)."""
+    temporal_module: Literal["none", "tsm", "tokenshift", "tokent1d"]
+    """Exchange between frames inside the vision tower."""
+    joint: bool
+    """Joint space-time attention inside the vision tower."""
+    loss: Literal["ce", "infonce"]
+    """ce: against all classes; infonce: videos against the texts of their batch."""
+    text_tower: Literal["frozen", "trained"]
+    """Whether infonce trains the text tower too, at lr * clip_ratio."""
+
+    @model_validator(mode="after")
+    def _infonce_trains_text(self) -> "Options":
+        ok = self.text_tower == "frozen" or self.loss == "infonce"
+        allowed = "frozen, where text4vis.loss is not infonce"
+        require((ok, "text_tower", self.text_tower, allowed))
+        return self
 
 
 class Text4Vis(nn.Module):

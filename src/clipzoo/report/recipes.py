@@ -5,14 +5,15 @@ A recipe starts from `recipes/demo.yaml`, which holds every value but `runtime`;
 that was used before.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
-from clipzoo.config import ConfigError, Params, build, flatten
+from clipzoo.config import ConfigError, Float, Params, Section, build
 from clipzoo.files import near
 
 RECIPES_DIR = Path("recipes")
@@ -30,8 +31,7 @@ NO_RUNTIME = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
+class Published(Section):
     """One published number: a row of reference/published.csv."""
 
     metric: str
@@ -41,34 +41,32 @@ class Published:
     """Temporal clips; None = not stated."""
     crops: int | None
     """Spatial crops; None = not stated."""
-    value: float | None
+    value: Float | None
     """Percent; None = the row has a config but no number."""
-    std: float | None = None
+    std: Float | None = None
     """Percent, ddof 0."""
-    tolerance: float = 0.0
+    tolerance: Float = Field(default=0.0, ge=0)
     """Largest difference (percentage points) that still counts as reproduced."""
     source: str
     notes: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Authors:
+class Authors(Section):
     """How the authors ran it; `reference/configs.csv` and `training_logs.csv` hold the values."""
 
     config: str = ""
     """Their config file; '' = none is published."""
-    config_gpus: int = 0
+    config_gpus: int = Field(default=0, ge=0)
     """GPUs with which the config gives `train.batch_size`; 0 = no training."""
     log: str = ""
     """Their training log; '' = none is published."""
-    log_gpus: int = 0
+    log_gpus: int = Field(default=0, ge=0)
     """GPUs of the logged run: training videos / (iterations of an epoch * batch a GPU)."""
-    log_batch: int = 0
+    log_batch: int = Field(default=0, ge=0)
     """Clips in one optimizer step of the logged run."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Section):
     """What a recipe file says."""
 
     about: str
@@ -80,14 +78,14 @@ class Recipe:
     checkpoint: Literal["last", "best"] = "last"
     """Which epoch's model the authors published; `train.select` is the same."""
     fusion: str = "video embeddings are averaged over views, then normalised"
-    video_sets: dict = field(default_factory=dict)
+    video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
-    gpu_hours: float = 0.0
+    gpu_hours: Float = Field(default=0.0, ge=0)
     """GPU hours of training: the authors', where a log tells, else scaled from a similar log."""
-    authors: Authors = field(default_factory=Authors)
-    notes: list[str] = field(default_factory=list)
-    published: list[Published] = field(default_factory=list)
-    params: dict = field(default_factory=dict)
+    authors: Authors = Authors()
+    notes: list[str] = Field(default_factory=list)
+    published: list[Published] = Field(default_factory=list)
+    params: dict[str, Any] = Field(default_factory=dict)
     """The overlay: keys of params.yaml, without `recipe` and `runtime`."""
 
 
@@ -98,58 +96,68 @@ def recipe_names(root: str | Path = ".") -> list[str]:
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
 
 
-def load_recipe(name: str, root: str | Path = ".") -> Recipe:
-    """Read recipes/<name>.yaml and check it with its parameters.
+Loaded = tuple[Recipe, dict[str, Any]]
+"""A recipe and its settings (`Params.settings`)."""
+
+
+def load_recipes(root: str | Path = ".") -> dict[str, Loaded]:
+    """Every recipe by name, sorted; each file is read once.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    read = cache(_read)
+    loaded = {}
+    for name in recipe_names(root):
+        recipe, params = _load(name, root, NO_RUNTIME, read)
+        loaded[name] = (recipe, params.settings())
+    return loaded
+
+
+def load_recipe(
+    name: str, root: str | Path = ".", runtime: Mapping[str, Any] | None = None
+) -> tuple[Recipe, Params]:
+    """Read recipes/<name>.yaml and the files that it starts from.
+
+    Args:
+        name: of the recipe.
+        root: of the repository.
+        runtime: the machine's section of params.yaml, which no recipe sets; None = one process.
 
     Raises:
         ConfigError: there is no such recipe (the message names near ones), or the file has an
             unknown, missing or wrong key, in its own fields or in `params`.
     """
+    return _load(name, root, runtime or NO_RUNTIME, _read)
+
+
+def recipe_settings(name: str, root: str | Path = ".") -> dict[str, Any]:
+    """The parameters of a recipe by dotted key, without `runtime`, as `write_settings` has them."""
+    return load_recipe(name, root)[1].settings()
+
+
+Reader = Callable[[Path], dict[str, Any]]
+
+
+def _load(
+    name: str, root: str | Path, runtime: Mapping[str, Any], read: Reader
+) -> tuple[Recipe, Params]:
     known = recipe_names(root)
     if name not in known:
         raise ConfigError(
             f"unknown recipe {name!r}{near(name, known)}; `ls {RECIPES_DIR}` shows the folders, "
             f"{RECIPES_DIR}/<name>.yaml is the file"
         )
-    path = Path(root) / RECIPES_DIR / f"{name}.yaml"
-    recipe: Recipe = build(Recipe, _read(path), path)
+    folder = Path(root) / RECIPES_DIR
+    path = folder / f"{name}.yaml"
+    recipe = build(Recipe, read(path), path)
     if recipe.parent and recipe.parent not in known:
         raise ConfigError(
             f"{path}: parent: unknown recipe {recipe.parent!r}{near(recipe.parent, known)}"
         )
-    _params(name, root, NO_RUNTIME)
-    return recipe
-
-
-def recipe_params(
-    name: str, runtime: Mapping[str, Any] | None = None, root: str | Path = "."
-) -> Params:
-    """The parameters of a recipe.
-
-    Args:
-        name: of the recipe.
-        runtime: the machine's section of params.yaml, which no recipe sets; None = one process.
-        root: of the repository.
-
-    Raises:
-        ConfigError: as `load_recipe`.
-    """
-    load_recipe(name, root)
-    return _params(name, root, runtime or NO_RUNTIME)
-
-
-def recipe_settings(name: str, root: str | Path = ".") -> dict[str, Any]:
-    """The parameters of a recipe by dotted key, without `runtime`, as `write_settings` has them."""
-    values = asdict(recipe_params(name, root=root))
-    del values["runtime"]
-    return flatten(values)
-
-
-def _params(name: str, root: str | Path, runtime: Mapping[str, Any]) -> Params:
-    path = Path(root) / RECIPES_DIR / f"{name}.yaml"
     values: dict[str, Any] = {}
-    for file in _overlays(path, Path(root) / RECIPES_DIR):
-        overlay = _read(file).get("params", {})
+    for file in _overlays(path, folder):
+        overlay = read(file).get("params", {})
         for key in ("recipe", "runtime"):
             if key in overlay:
                 raise ConfigError(
@@ -157,7 +165,8 @@ def _params(name: str, root: str | Path, runtime: Mapping[str, Any]) -> Params:
                     "runtime belongs to the machine"
                 )
         values = _merged(values, overlay)
-    return build(Params, {**values, "recipe": name, "runtime": dict(runtime)}, f"{path}: params")
+    values |= {"recipe": name, "runtime": dict(runtime)}
+    return recipe, build(Params, values, f"{path}: params")
 
 
 def _overlays(path: Path, folder: Path) -> list[Path]:

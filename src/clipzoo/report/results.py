@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.report import verdicts
-from clipzoo.report.recipes import Published, Recipe, load_recipe, recipe_names, recipe_settings
+from clipzoo.report.recipes import Loaded, Published
 
 NOT_RUN = "not run here"
 
@@ -112,28 +112,27 @@ def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, 
     return dict(sorted(found.items()))
 
 
-def make_rows(metrics: Metrics, root: str | Path = ".") -> list[Row]:
+def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path = ".") -> list[Row]:
     """One row for each result, then one for each published number that no run has.
 
     Args:
         metrics: of `read_metrics`.
-        root: of the repository: its recipes, and plots/ with the settings of the runs.
+        recipes: of `load_recipes`.
+        root: of the repository: its plots/ has the settings of the runs.
 
     Raises:
         ReportError: a file with a result lacks what identifies it (its number of videos, ...).
-        ConfigError: a recipe is wrong.
     """
     root = Path(root)
-    recipes = {name: load_recipe(name, root) for name in recipe_names(root)}
     rows: list[Row] = []
     matched: dict[str, list[Published]] = {}
     for name, files in metrics.items():
         run = _Run(name, files, recipes.get(name), root)
         rows += run.rows()
         matched[name] = run.matched
-    for name, recipe in recipes.items():
+    for name, (recipe, settings) in recipes.items():
         left = [row for row in recipe.published if row not in matched.get(name, [])]
-        rows += [_not_run(name, row, recipe_settings(name, root)) for row in left]
+        rows += [_not_run(name, row, settings) for row in left]
     return rows
 
 
@@ -175,10 +174,10 @@ class _Run:
     """The metrics files of one recipe's run, compared with what was published."""
 
     def __init__(
-        self, name: str, files: Mapping[str, Mapping[str, Any]], recipe: Recipe | None, root: Path
+        self, name: str, files: Mapping[str, Mapping[str, Any]], loaded: Loaded | None, root: Path
     ) -> None:
-        self.name, self.files, self.recipe, self.root = name, files, recipe, root
-        self.wanted = recipe_settings(name, root) if recipe else {}
+        self.name, self.files, self.root = name, files, root
+        self.recipe, self.wanted = loaded or (None, {})
         self.matched: list[Published] = []
 
     def rows(self) -> list[Row]:

@@ -4,14 +4,14 @@ Nothing here depends on the clock or the machine: the same metrics, settings and
 same bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
 
 from clipzoo.files import replacing
-from clipzoo.report.recipes import load_recipe, recipe_names
+from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.results import NOT_RUN, Metrics, Row, make_rows, read_metrics
 
 RESULTS_FILE = "RESULTS.md"
@@ -41,7 +41,7 @@ of the row runs it (with the recipe it starts from, if any), given the dataset a
 """
 
 
-def results_markdown(metrics: Metrics, rows: Sequence[Row], root: str | Path = ".") -> str:
+def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str, Loaded]) -> str:
     """The text of RESULTS.md."""
     parts = [INTRODUCTION.format(not_run=NOT_RUN), "\n## Runs\n\n", summary_table(rows)]
     for recipe, files in metrics.items():
@@ -58,7 +58,7 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], root: str | Path = "
                 parts.append(f"\n{title}: {facts}.\n")
     parts.append(PUBLISHED_INTRODUCTION.format(not_run=NOT_RUN))
     parts.append(published_table(rows))
-    parts.append(_other_recipes(metrics, rows, root))
+    parts.append(_other_recipes(metrics, rows, recipes))
     return "".join(parts)
 
 
@@ -120,14 +120,12 @@ def published_table(rows: Sequence[Row]) -> str:
     return _table(header, cells)
 
 
-def _other_recipes(metrics: Metrics, rows: Iterable[Row], root: str | Path) -> str:
+def _other_recipes(metrics: Metrics, rows: Iterable[Row], recipes: Mapping[str, Loaded]) -> str:
     """The recipes without a published row, and whether they were run."""
     published = {row.recipe for row in rows if row.source}
     lines = [
-        f"- `{name}`: {load_recipe(name, root).about}"
-        + ("" if name in metrics else f" ({NOT_RUN})")
-        + "\n"
-        for name in recipe_names(root)
+        f"- `{name}`: {recipe.about}" + ("" if name in metrics else f" ({NOT_RUN})") + "\n"
+        for name, (recipe, _) in recipes.items()
         if name not in published
     ]
     title = "\n## Recipes without a published row\n\nEach runs by `make zoo RECIPES=<name>`.\n\n"
@@ -196,8 +194,9 @@ def write_report(root: str | Path = ".") -> list[Row]:
     """
     root = Path(root)
     metrics = read_metrics(root / "metrics")
-    rows = make_rows(metrics, root)
-    texts = {RESULTS_FILE: results_markdown(metrics, rows, root), ZOO_FILE: zoo_csv(rows)}
+    recipes = load_recipes(root)
+    rows = make_rows(metrics, recipes, root)
+    texts = {RESULTS_FILE: results_markdown(metrics, rows, recipes), ZOO_FILE: zoo_csv(rows)}
     for name, text in texts.items():
         with replacing(root / name) as part:
             part.write_text(text, encoding="utf-8")

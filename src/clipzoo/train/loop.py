@@ -106,7 +106,7 @@ class Trainer:
             weight_decay=train.weight_decay,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.precision == "fp16")
-        self.loss: nn.Module = _ClipLoss(self.model, self.text, train.loss)
+        self.loss: nn.Module = _ClipLoss(self.model, self.text, self.params.options["loss"])
         if dist.is_initialized():
             ids = [self.device] if self.device.type == "cuda" else None
             self.loss = DistributedDataParallel(

@@ -74,7 +74,7 @@ class TemporalHead(nn.Module):
     def __init__(self, head: str, *, width: int, heads: int, layers: int, positions: int) -> None:
         super().__init__()
         if head not in ("Transf", "None"):
-            raise ConfigError(f"model.head: found {head!r}; allowed: Transf, None")
+            raise ConfigError(f"head: found {head!r}; allowed: Transf, None")
         self.head = head
         if head == "Transf":
             heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
