@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 
 repro: setup  ## run the pipeline (dvc repro) and print the results table
 	dvc repro
-	@sed -n '/^## Runs/,/^## /{/^## [^R]/!p}' RESULTS.md
+	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
 	@echo 'RESULTS.md has every number of every run, and what was published.'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
