@@ -1,4 +1,4 @@
-# Every target sets up .venv first; a second call finds it done.
+# Every target sets up .venv first, unless that is done.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -47,7 +47,7 @@ format: setup  ## apply ruff's fixes and format
 	ruff check --fix .
 	ruff format .
 
-lock: setup  ## resolve requirements.lock anew from pyproject.toml
+lock: setup  ## resolve requirements.lock from pyproject.toml
 	uv pip compile --quiet --python-version 3.10 --universal --generate-hashes --all-extras \
 		--no-emit-index-url --no-emit-find-links \
 		--build-constraint build-constraints.txt --custom-compile-command "make lock" \

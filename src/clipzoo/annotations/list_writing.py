@@ -37,8 +37,8 @@ def write_entries(
     faults = []
     complete = [_complete(entry, frames or {}) for entry in entries]
     if form == "clipzoo":
-        lacking = [entry for entry in complete if not entry.num_frames]
-        faults = [f"{e.where}: {e.video_id!r}: the number of frames is not known" for e in lacking]
+        unknown = [entry for entry in complete if not entry.num_frames]
+        faults = [f"{e.where}: {e.video_id!r}: the number of frames is not known" for e in unknown]
         raise_all(f"{form} needs num_frames; give --dataset", faults)
         write_list([_record(entry) for entry in complete], path)
     else:
@@ -89,7 +89,7 @@ def _line(entry: Entry, layout: Layout, extension: str, files: Mapping[str, str]
         csv.writer(text, lineterminator="\n").writerow(fields)
         return text.getvalue()
     if len(file.split()) != 1:
-        raise ValueError("has a space in its path, where the format's readers split")
+        raise ValueError("has a space in its path, at which readers of the format split the line")
     return " ".join(fields) + "\n"
 
 

@@ -3,7 +3,7 @@
 A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
 number of workers nor on time. Shard and part of the index get their names when they are whole: the
 tar first, then its part, which names the settings. What has no part, or one of other settings, is
-made anew. When all parts are there they become the index. Where a dataset is read from frame files
+made again. When all parts are there they become the index. Where a dataset is read from frame files
 or raw videos (`reader`), there are no tars, only parts.
 """
 
@@ -118,7 +118,7 @@ def extract(
     states = {job.shard: read_state(job) for job in jobs}
     todo = [job for job in own if states[job.shard] is None]
     allowed = params.data.allow_missing
-    if len(_failures(states)) > allowed:  # they may have been for a while only: try again
+    if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
         todo += [job for job in own if (state := states[job.shard]) and state.failures]
     if todo:
         with contextlib.nullcontext(executor) if executor else _pool(params) as pool:
@@ -129,8 +129,8 @@ def extract(
     write_csv(("video_id", "reason"), failures, directory / "missing.csv")
     if len(failures) > allowed:
         raise_all(
-            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Mend or "
-            f"remove them and scan again, or set data.allow_missing to {len(failures)} to go on "
+            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Fix or "
+            f"remove them and scan again, or set data.allow_missing to {len(failures)} to continue "
             f"without them. All are in {directory / 'missing.csv'}:",
             [": ".join(failure) for failure in failures],
             StoreError,

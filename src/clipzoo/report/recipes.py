@@ -19,7 +19,7 @@ DEMO = "demo"
 """The recipe that all others start from."""
 SHARED_FILE = "base.yaml"
 
-# Recipes say nothing of the machine; checking them needs some values all the same.
+# Recipes do not describe the machine, but checking them needs some values.
 NO_RUNTIME = {
     "processes": 1,
     "workers": 1,
@@ -82,7 +82,7 @@ class Recipe:
     video_sets: dict = field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
     gpu_hours: float = 0.0
-    """GPU hours of training: the authors', where a log tells, else scaled from a similar log."""
+    """GPU hours of training: the authors', where there is a log, else scaled from a similar log."""
     authors: Authors = field(default_factory=Authors)
     notes: list[str] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
@@ -172,7 +172,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("params", {}), dict):
-        raise ConfigError(f"{path}: found no mapping; allowed: keys of a recipe, `params` among it")
+        raise ConfigError(
+            f"{path}: found no mapping; allowed: the keys of a recipe, such as `params`"
+        )
     return values
 
 
