@@ -1,4 +1,4 @@
-# Every target sets up .venv first; a second call finds it done.
+# Every target sets up .venv first, unless that is done.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 
 repro: setup  ## run the pipeline (dvc repro) and print the results table
 	dvc repro
-	@sed -n '/^## Runs/,/^## /{/^## [^R]/!p}' RESULTS.md
+	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
 	@echo 'RESULTS.md has every number of every run, and what was published.'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
@@ -47,7 +47,7 @@ format: setup  ## apply ruff's fixes and format
 	ruff check --fix .
 	ruff format .
 
-lock: setup  ## resolve requirements.lock anew from pyproject.toml
+lock: setup  ## resolve requirements.lock from pyproject.toml
 	uv pip compile --quiet --python-version 3.10 --universal --generate-hashes --all-extras \
 		--no-emit-index-url --no-emit-find-links \
 		--build-constraint build-constraints.txt --custom-compile-command "make lock" \

@@ -12,7 +12,7 @@ def main() -> None:
     from clipzoo.data.records import read_list, training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
-    from clipzoo.evaluate.plots import plot_test
+    from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_base_to_novel, evaluate_test
     from clipzoo.files import write_metrics
     from clipzoo.methods.checkpoint import MODEL_FILE, load_classifier, load_model
@@ -57,6 +57,7 @@ def main() -> None:
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, names)
+    draw_examples(clips, probabilities, labels, names, f"{plots}/examples.png")
     write_settings(params, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 

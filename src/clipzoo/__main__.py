@@ -1,4 +1,4 @@
-"""Commands beside the pipeline: `python -m clipzoo COMMAND`."""
+"""Commands outside the pipeline: `python -m clipzoo COMMAND`."""
 
 import argparse
 import sys
@@ -35,15 +35,15 @@ def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("use", help="put a recipe's values into params.yaml")
     command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
-    command.add_argument("--queue", action="store_true", help="queue it in DVC instead")
+    command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
     command.set_defaults(run=zoo.use_command)
-    command = commands.add_parser("check", help="tell what a recipe's run would lack and need")
+    command = commands.add_parser("check", help="say what a recipe's run needs and what is missing")
     command.add_argument("recipe", help="name of the recipe")
     command.set_defaults(run=check_command)
     command = commands.add_parser("zoo", help="run recipes one after the other")
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
-    command.add_argument("--again", action="store_true", help="also what is done")
+    command.add_argument("--again", action="store_true", help="run recipes that are done, too")
     command.set_defaults(run=zoo.zoo_command)
 
 
@@ -55,9 +55,9 @@ def _run_scan(arguments: argparse.Namespace) -> None:
         print(f"{len(found.class_names)} classes: {shown}")
     if found.others:
         shown = ", ".join(found.others[:10]) + (", ..." if found.others[10:] else "")
-        print(f"passed over {len(found.others)} files that are no videos by name: {shown}")
+        print(f"ignored {len(found.others)} files without a video's extension: {shown}")
     if found.link:
-        print(f"made the link {found.link} (of this machine: do not track it)")
+        print(f"made the link {found.link} (for this machine only: do not track it)")
     print(f"wrote {', '.join(found.written)}")
     print(_next_steps(arguments.dataset, found))
 
@@ -65,25 +65,25 @@ def _run_scan(arguments: argparse.Namespace) -> None:
 def _next_steps(dataset: str, found: ScanSummary) -> str:
     track = f"git add {' '.join(found.written)}"
     if found.class_names:
-        names = f"class names are in {found.written[-2]}: mend them there\n"
+        names = f"class names are in {found.written[-2]}: edit them there\n"
     else:
         names = f"put the official annotation files into data/annotations/{dataset}/\n"
     evaluate = " -S train.epochs=0" if found.only_val else ""
     if found.only_val:
         names += (
-            "each class has one video, so all are for validation (val_fraction: 1 in "
+            "each class has only one video, so all are for validation (val_fraction: 1 in "
             f"datasets/{dataset}.yaml) and none for training: set train.epochs to 0\n"
         )
     return (
         f"{names}"
         f"track them:   {track}\n"
-        "in params.yaml (each other value as you like):\n"
+        "in params.yaml (change other values as you like):\n"
         "  data:\n"
         f"    dataset: {dataset}\n"
         f"    datasets:\n    - {dataset}\n"
         "    demo: []\n"
         "    zero_shot: []\n"
-        "or, leaving params.yaml alone:\n"
+        "or, without editing params.yaml:\n"
         f"  dvc exp run -S data.dataset={dataset} -S 'data.datasets=[{dataset}]' "
         f"-S 'data.demo=[]' -S 'data.zero_shot=[]' -S recipe={dataset}{evaluate}\n"
         "next: dvc repro"

@@ -64,7 +64,7 @@ def test_names_that_are_spellings_of_one_class_are_refused(params_for):
     files = {f"{name}_test_split1.txt": f"{name}_a.avi 1\n{name}_b.avi 2\n" for name in "xy"}
     annotate("hmdb51", {**files, "labels.csv": "id,name\n0,x\n1,X\n"})
     store_index({f"{name}/{name}_{which}": 9 for name in "xy" for which in "ab"})
-    with pytest.raises(ListError, match="names that differ in case or signs alone: x, X"):
+    with pytest.raises(ListError, match="names that differ only in case or punctuation: x, X"):
         build_lists(params_for("mine"), "mine")
 
 

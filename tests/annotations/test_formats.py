@@ -61,7 +61,7 @@ def test_zero_shot_takes_the_whole_set_and_knows_what_is_missing(params_for):
         ("splits/wave_test_split1.txt", "h.avi 3", r"split1.txt:4: found 'h.avi 3'; allowed"),
         ("splits/wave_test_split1.txt", "h.avi", r"split1.txt:4: found 'h.avi'; allowed"),
         ("splits/wave_test_split1.txt", "e.avi 2", r"split1.txt:4: 'wave/e' is in .*:1 too"),
-        ("splits/jump_test_split2.txt", "j.avi 2", "split 1 lacks classes: jump"),
+        ("splits/jump_test_split2.txt", "j.avi 2", "split 1 has no file for classes: jump"),
         ("more/wave_test_split1.txt", "e.avi 1", "are of one class and split; remove one"),
     ],
 )

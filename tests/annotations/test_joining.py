@@ -144,7 +144,7 @@ def test_bad_kinetics_lines(params_for, line, message):
 def test_a_label_outside_labels_csv(params_for):
     annotate("kinetics", {**KINETICS, "labels.csv": "id,name\n0,b ü\n1,z\n"})
     store_index(KINETICS_VIDEOS)
-    with pytest.raises(ListError, match=r"files have 'a', which .*labels.csv lacks"):
+    with pytest.raises(ListError, match=r"files have 'a', which .*labels.csv does not have"):
         build_lists(params_for("mine"), "mine")
 
 

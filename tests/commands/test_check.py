@@ -83,9 +83,9 @@ def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypa
     with pytest.raises(SystemExit, match="1"):
         main()
     printed = capsys.readouterr()
-    assert "LACKING dataset videos: no data/raw/videos.csv; get the videos (from" in printed.out
-    assert "LACKING dataset videos: annotation files in data/annotations/videos/" in printed.out
-    assert "error: 2 things are lacking: dataset videos, dataset videos" in printed.err
+    assert "MISSING dataset videos: no data/raw/videos.csv; get the videos (from" in printed.out
+    assert "MISSING dataset videos: annotation files in data/annotations/videos/" in printed.out
+    assert "error: 2 things are missing: dataset videos, dataset videos" in printed.err
 
 
 def test_missing_videos_are_counted(here):

@@ -220,7 +220,7 @@ def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc,
     children = ["text4vis/hmdb51-vitl14-f16", "text4vis/ucf101-vitl14-f16"]
     assert zoo.run_zoo([*children, "demo"]) == [parent, *children]
     assert dvc.recipes == [parent, "demo"]
-    assert f"left out: its parent {parent} failed" in capsys.readouterr().out
+    assert f"skipped: its parent {parent} failed" in capsys.readouterr().out
     dvc.recipes.clear()
     assert zoo.run_zoo([*children, "demo"], stop=True) == [parent]
     assert dvc.recipes == [parent]
@@ -246,7 +246,7 @@ def test_a_second_call_goes_on_where_the_first_was(here, dvc, capsys):
     names += ["text4vis/k400-vitl14-f16"]
     assert zoo.run_zoo(names) == []
     assert dvc.recipes == names[1:]
-    assert "done before" in capsys.readouterr().out
+    assert "done already" in capsys.readouterr().out
     zoo.run_zoo(["text4vis/k400-vitl14-f16"])
     assert dvc.recipes == names[1:]
     zoo.run_zoo(["demo/head-none"], again=True)
@@ -275,6 +275,6 @@ def test_queue_leaves_params_as_they_were(here, dvc):
 
 
 def test_a_recipe_that_needs_a_kept_model_is_not_queued(here, dvc):
-    with pytest.raises(ConfigError, match="queued experiments do not see"):
+    with pytest.raises(ConfigError, match="queued experiments cannot see"):
         zoo.queue("text4vis/ucf101-vitl14-f16")
     assert dvc.recipes == []

@@ -101,7 +101,7 @@ def test_labels(tmp_path):
     bad = tmp_path / "bad.csv"
     for text, message in [
         ("id,name\n1,a\n", "bad.csv:2: found id '1'; allowed: 0"),
-        ("id,name\n0,a\n1,a\n", "class name 'a' is there more than once"),
+        ("id,name\n0,a\n1,a\n", "class name 'a' appears more than once"),
         ("id,name\n0, \n", "bad.csv:2: the class name is empty"),
         ("id,name\n", "there are no classes"),
     ]:

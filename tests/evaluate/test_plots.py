@@ -5,7 +5,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
+from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.transforms import ViewTransform
+from clipzoo.data.records import Record
+from clipzoo.data.store import VideoInfo
 from clipzoo.evaluate import plots
 
 
@@ -77,3 +82,94 @@ def test_multi_label_sets_get_counts(tmp_path: Path):
 @pytest.mark.parametrize(("row", "expected"), [([0.5, 0.5, 0.0], 0), ([0.0, 0.5, 0.5], 1)])
 def test_the_first_of_equals_is_predicted(row: list[float], expected: int):
     assert plots.first_of_highest(torch.tensor([row])).tolist() == [expected]
+
+
+class ColourStore:
+    """Every pixel of frame i of video `v<k>` is (i, 10 * k, 0); the left eighth is white."""
+
+    def __init__(self, num_videos: int) -> None:
+        self.videos = {f"v{k}": VideoInfo(64, 64, 32, 0.0, k) for k in range(num_videos)}
+
+    def read(self, video_id, indices):
+        video = np.zeros((len(indices), 32, 64, 3), np.uint8)
+        video[..., 0] = np.asarray(indices)[:, None, None]
+        video[..., 1] = 10 * int(video_id[1:])
+        video[:, :, :8] = 255
+        return video
+
+
+def view_clips(order: list[int], num_segments: int = 4, crops: int = 3) -> ViewClips:
+    """Videos `v<k>` in the given order; three crops, of which the left one is partly white."""
+    records = [Record(f"v{k}", 64, 0) for k in order]
+    transform = ViewTransform(32, 32, crops)
+    return ViewClips(ColourStore(len(order)), records, transform, num_segments, 2, False)
+
+
+def drawn(figure) -> list[tuple[int, str, str]]:
+    """(video, text, colour) of each row."""
+    return [
+        (
+            int(axes.images[0].get_array()[0, 0, 1]) // 10,
+            axes.texts[0].get_text(),
+            axes.texts[0].get_color(),
+        )
+        for axes in figure.axes
+    ]
+
+
+def test_examples_are_half_right_and_half_wrong_first_by_id():
+    order = [7, 6, 5, 4, 3, 2, 1, 0]  # v7 comes first in the list and last by id
+    labels = torch.tensor([2, 0, 0, 0, 1, 1, 0, 0])
+    predicted = [2, 0, 0, 0, 0, 2, 0, 1]  # v3, v2 and v0 are wrong
+    probabilities = scores(predicted, 3) * 0.75
+    figure = plots.examples_figure(view_clips(order), probabilities, labels, ["a", "b $1 $2", "c"])
+    assert drawn(figure) == [
+        (1, "true: a\npredicted: a (0.75)", "tab:green"),
+        (7, "true: c\npredicted: c (0.75)", "tab:green"),  # another class before a second of `a`
+        (4, "true: a\npredicted: a (0.75)", "tab:green"),
+        (0, "true: a\npredicted: b \\$1 \\$2 (0.75)", "tab:red"),
+        (2, "true: b \\$1 \\$2\npredicted: c (0.75)", "tab:red"),
+        (3, "true: b \\$1 \\$2\npredicted: a (0.75)", "tab:red"),
+    ]
+    assert to_hex("tab:red") != to_hex("tab:green")
+
+
+@pytest.mark.parametrize(("num_wrong", "expected"), [(0, 0), (1, 1), (5, 3), (7, 5), (8, 6)])
+def test_examples_of_one_kind_fill_the_places_of_the_other(num_wrong: int, expected: int):
+    labels = torch.zeros(8, dtype=torch.int64)
+    probabilities = scores([1] * num_wrong + [0] * (8 - num_wrong), 2)
+    figure = plots.examples_figure(view_clips(list(range(8))), probabilities, labels, ["a", "b"])
+    colours = [colour for _, _, colour in drawn(figure)]
+    assert colours == ["tab:green"] * (6 - expected) + ["tab:red"] * expected
+
+
+@pytest.mark.parametrize(
+    ("num_segments", "crops", "frames"),
+    [(4, 3, [0, 16, 32, 48]), (4, 1, [0, 16, 32, 48]), (32, 1, [0, 8, 18, 26, 36, 44, 54, 62])],
+)
+def test_examples_show_the_frames_of_the_first_clips_centre(num_segments, crops, frames):
+    clips = view_clips([0, 1, 2], num_segments, crops)
+    figure = plots.examples_figure(clips, scores([0] * 3, 2), torch.zeros(3).long(), ["a", "b"])
+    strip = np.asarray(figure.axes[2].images[0].get_array())
+    assert strip.shape == (32, len(frames) * (32 + plots.GAP_PX) - plots.GAP_PX, 3)
+    for i, frame in enumerate(frames):
+        start = i * (32 + plots.GAP_PX)
+        assert (strip[:, start : start + 32] == (frame, 20, 0)).all(), i
+        assert (strip[:, start + 32 : start + 32 + plots.GAP_PX] == 255).all(), i
+
+
+def test_the_picture_of_examples_is_small_and_the_same_every_time(tmp_path: Path):
+    arguments = (view_clips([0, 1]), scores([0, 1], 2), torch.tensor([0, 0]), ["x", "轉"])
+    for name in ("a.png", "b.png"):
+        plots.draw_examples(*arguments, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").stat().st_size < 150_000
+    image = cv2.imread(str(tmp_path / "a.png"))
+    assert image is not None
+    assert image.shape[0] < image.shape[1] < 1000
+
+
+def test_multi_label_sets_get_no_picture(tmp_path: Path):
+    targets = torch.tensor([[1, 1], [0, 1]])
+    plots.draw_examples(view_clips([0, 1]), torch.rand(2, 2), targets, ["x", "y"], tmp_path / "a")
+    assert not list(tmp_path.iterdir())

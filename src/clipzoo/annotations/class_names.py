@@ -102,13 +102,17 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
     if len(ids) != len(names):
         keys = Counter(map(class_key, names))
         twice = [name for name in names if keys[class_key(name)] > 1]
-        raise ListError(f"{path}: names that differ in case or signs alone: {', '.join(twice)}")
+        raise ListError(
+            f"{path}: names that differ only in case or punctuation: {', '.join(twice)}"
+        )
     new = [ids.get(class_key(name), -1) for name in annotations.class_names]
     unlisted = [name for name, i in zip(annotations.class_names, new, strict=True) if i < 0]
     absent = [name for i, name in enumerate(names) if i not in new]
     faults = [f"{path} has {name!r}, which no annotation file names" for name in absent]
     if not only_listed:
-        faults += [f"the annotation files have {name!r}, which {path} lacks" for name in unlisted]
+        faults += [
+            f"the annotation files have {name!r}, which {path} does not have" for name in unlisted
+        ]
     raise_all(f"{len(faults)} classes do not match", faults)
     if unlisted:
         count = sum(new[a.label] < 0 for part in (annotations.train, annotations.val) for a in part)

@@ -61,7 +61,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     find = Finder(stored, failures, spec)
     records = {
         kind: find.records(getattr(annotations, kind), kind, missing)
-        for kind in ("val", "train", "whole")  # a missing video is told by the first it is in
+        for kind in ("val", "train", "whole")  # a missing video counts for the first it is in
     }
     splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
     total = len({a.video_id for part in annotations.parts() for a in part})

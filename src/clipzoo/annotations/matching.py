@@ -58,7 +58,7 @@ class Finder:
             else:
                 reason = self._failures.get(video_id, "not among the raw videos")
                 missing.setdefault(video_id, [video_id, kind, reason])
-        raise_all(f"{len(faults)} {kind} videos are not clear", faults)
+        raise_all(f"{len(faults)} {kind} videos are ambiguous", faults)
         unique = list(dict.fromkeys(records))
         self.num_merged += len(records) - len(unique)
         return unique

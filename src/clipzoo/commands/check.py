@@ -1,4 +1,4 @@
-"""The dry run of a recipe: what is lacking, how large and how long, before any work.
+"""The dry run of a recipe: what is missing, what it needs and how long it takes.
 
 Estimates and where they come from:
 
@@ -29,11 +29,11 @@ FRAME_BYTES = 14_000
 FRAME_AREA = 340 * 256
 ASPECT = 4 / 3
 DEFAULT_FRAMES = 300
-"""Frames of a video where no published list tells: 10 s at 30 a second."""
+"""Frames of a video where no published list says it: 10 s at 30 a second."""
 CUDA_BYTES = 1.5e9
 PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
 """float32 parameter, gradient, two moments of Adam, DDP's bucket."""
-MARKS = {True: "ok", False: "LACKING", None: "note"}
+MARKS = {True: "ok", False: "MISSING", None: "note"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
     else:
         text = f"{found} videos in {manifest}" + (f", {wanted} annotated" if wanted else "")
         enough = found + params.data.allow_missing >= wanted
-        lacking = "" if enough else f"; {wanted - found} too few, or data.allow_missing"
-        yield Finding(topic=topic, text=text + lacking, ok=enough)
+        shortage = "" if enough else f"; {wanted - found} too few, see data.allow_missing"
+        yield Finding(topic=topic, text=text + shortage, ok=enough)
         text = f"videos at {root}"
         if not root.exists():
             text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
@@ -98,7 +98,7 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
     folder = ANNOTATION_DIR / dataset
     given = folder.is_dir() and any(folder.iterdir())
     text = f"annotation files in {folder}/" + (
-        "" if given else f": none; datasets/{dataset}.yaml says which"
+        "" if given else f": none; datasets/{dataset}.yaml says which are needed"
     )
     yield Finding(topic=topic, text=text, ok=given)
 
@@ -117,7 +117,7 @@ def _weights(params: Params, recipe: Recipe) -> Iterator[Finding]:
     if "/" in weights or Path(weights).suffix:
         yield Finding(topic="CLIP weights", text=weights, ok=Path(weights).is_file())
     elif weights in ("demo", "random"):
-        yield Finding(topic="CLIP weights", text=f"{weights}: made here", ok=True)
+        yield Finding(topic="CLIP weights", text=f"{weights}: made by prepare_clip", ok=True)
     else:
         text = f"{weights}: prepare_clip downloads them (or set model.weights to a file)"
         yield Finding(topic="CLIP weights", text=text, ok=None)
@@ -225,7 +225,7 @@ def _num_classes(params: Params) -> int:
 
 
 def _memory(params: Params) -> Iterator[Finding]:
-    """Estimated memory of one GPU in training, beside what this machine has."""
+    """Estimated memory of one GPU in training, and what this machine has."""
     import torch  # slow to import: the other commands do without
 
     from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
@@ -257,19 +257,19 @@ def _memory(params: Params) -> Iterator[Finding]:
 
 def _hours(recipe: Recipe) -> str:
     if not recipe.gpu_hours:
-        return "none worth naming"
+        return "none for training"
     where = "the authors' log" if recipe.authors.log else "a similar recipe's"
     return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {where}"
 
 
 def check_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo check RECIPE`: one screen; an error where something is lacking."""
+    """`python -m clipzoo check RECIPE`: one screen; an error where something is missing."""
     recipe, _ = load_recipe(arguments.recipe)
     findings = check_recipe(arguments.recipe)
     print(f"check {arguments.recipe}: {recipe.about}")
     for finding in findings:
         print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
-    lacking = [finding.topic for finding in findings if finding.ok is False]
-    if lacking:
-        raise ConfigError(f"{len(lacking)} things are lacking: {', '.join(lacking)}")
+    missing = [finding.topic for finding in findings if finding.ok is False]
+    if missing:
+        raise ConfigError(f"{len(missing)} things are missing: {', '.join(missing)}")
     print(f"next: make zoo RECIPES={arguments.recipe}")

@@ -1,4 +1,4 @@
-"""`python -m clipzoo lists ...`: convert lists between projects, tell how two sets differ."""
+"""`python -m clipzoo lists ...`: convert lists between projects, compare two lists."""
 
 import argparse
 from collections import Counter
@@ -30,12 +30,12 @@ def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     command.add_argument("target", type=Path, help="list to write")
     command.add_argument("--from", dest="source_format", choices=FORMATS, required=True)
     command.add_argument("--to", dest="target_format", choices=FORMATS, required=True)
-    command.add_argument("--dataset", help="whose manifest and index tell files and frame counts")
+    command.add_argument("--dataset", help="take file names and frame counts from this dataset")
     command.add_argument("--extension", default="", help="of video files, e.g. .mp4")
-    command.add_argument("--strip", default="", help="beginning of paths to take off")
+    command.add_argument("--strip", default="", help="prefix to remove from paths")
     command.add_argument("--drop-empty", action="store_true", help="leave out videos of 0 frames")
     command.set_defaults(run=_convert)
-    command = kinds.add_parser("diff", help="tell which videos two lists do not share")
+    command = kinds.add_parser("diff", help="show the videos that only one of two lists has")
     command.add_argument("first", type=Path, help="a list in any of the formats")
     command.add_argument("second", type=Path, help="another one")
     command.set_defaults(run=_diff)
@@ -67,7 +67,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, int]]:
-    """Video files and frame counts that a dataset's manifest and index tell, by the ids of
+    """Video files and frame counts that a dataset's manifest and index have, by the ids of
     `entries`; the id of a video may be given with or without its folder."""
     files = {video.video_id: video.path for video in read_manifest(manifest_path(dataset))}
     frames = {}
@@ -81,8 +81,8 @@ def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], di
         video_id = entry.video_id if entry.video_id in files else by_name.get(_name(entry.video_id))
         if video_id is not None:
             found[entry.video_id] = video_id
-    lacking = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in found]
-    raise_all(f"{len(lacking)} videos are not in {manifest_path(dataset)}:", lacking)
+    missing = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in found]
+    raise_all(f"{len(missing)} videos are not in {manifest_path(dataset)}:", missing)
     return (
         {own: files[video_id] for own, video_id in found.items()},
         {own: frames[video_id] for own, video_id in found.items() if video_id in frames},

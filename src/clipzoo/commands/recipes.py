@@ -68,7 +68,7 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
         (dotted key, old value, new value) of every value that changed.
 
     Raises:
-        ConfigError: an unknown or wrong recipe, or a parameter file that is no valid one.
+        ConfigError: an unknown or wrong recipe, or an invalid parameter file.
     """
     wanted = usable_params(name).settings()
     load_params(path)
@@ -98,7 +98,7 @@ def _plain(value: Any) -> Any:
 
 
 def _write_checked(path: Path, text: str, wanted: Mapping[str, Any]) -> None:
-    """Write `text` unless it says something else than `wanted`: DVC's own form has pitfalls."""
+    """Write `text` unless it is unreadable or does not hold `wanted`: DVC's form has pitfalls."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
         try:
@@ -173,14 +173,14 @@ def is_done(name: str) -> bool:
 def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False) -> list[str]:
     """Use and reproduce recipes one after the other; returns the names of those that failed.
 
-    Metrics of each lie under its own name. A recipe that `is_done` is passed over, so a killed or
-    failed run goes on where it was; that code or data changed since is not noticed.
+    Metrics of each lie under its own name. A recipe that `is_done` is skipped, so a killed or
+    failed run continues where it stopped; later changes of code or data are not noticed.
 
     Args:
         patterns: shell patterns of recipe names.
         stop: stop at the first failure. Otherwise only the children of a failed recipe are left
             out, and counted as failed.
-        again: reproduce also what is done.
+        again: run recipes that are done, too.
 
     Raises:
         ConfigError: a pattern that matches nothing, or one of the recipes is wrong; none is run.
@@ -194,11 +194,11 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
         print(f"\n[{number}/{len(names)}] {name}", flush=True)
         parent = load_recipe(name)[0].parent
         if parent in failed:
-            print(f"left out: its parent {parent} failed", flush=True)
+            print(f"skipped: its parent {parent} failed", flush=True)
             failed.append(name)
             continue
         if not again and is_done(name):
-            print("done before, with the settings of the recipe (--again repeats it)", flush=True)
+            print("done already, with the recipe's settings (--again runs it again)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
         done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
@@ -221,8 +221,8 @@ def queue(name: str) -> None:
     checkpoint = usable_params(name).model.checkpoint
     if checkpoint.startswith(f"{KEPT_DIR}/"):
         raise ConfigError(
-            f"{name} starts from {checkpoint}, which queued experiments do not see; "
-            f"run it by `make zoo RECIPES={name}`"
+            f"{name} starts from {checkpoint}, which queued experiments cannot see; "
+            f"run it with `make zoo RECIPES={name}`"
         )
     before = PARAMS_FILE.read_bytes()
     try:
@@ -239,7 +239,7 @@ def use_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo use RECIPE [--queue]`."""
     if arguments.queue:
         queue(arguments.recipe)
-        print(f"queued {arguments.recipe}; params.yaml is as before; next: dvc queue start")
+        print(f"queued {arguments.recipe}; params.yaml is unchanged; next: dvc queue start")
         return
     changes = use(arguments.recipe)
     print(describe_changes(changes), end="")
@@ -252,7 +252,7 @@ def zoo_command(arguments: argparse.Namespace) -> None:
     failed = run_zoo(arguments.recipes, stop=arguments.stop, again=arguments.again)
     if failed:
         raise ConfigError(
-            f"{len(failed)} recipes failed: {', '.join(failed)}; mend and run the same command "
-            "again: what is done is not done again"
+            f"{len(failed)} recipes failed: {', '.join(failed)}; fix the errors and run the same "
+            "command again: finished recipes are skipped"
         )
     print(f"\nzoo: all done; {PARAMS_FILE} holds the last recipe; results are in RESULTS.md")

@@ -10,9 +10,9 @@ from clipzoo.files import ListError, read_rows, write_csv
 from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
 
 FOLDER_SPEC = """\
-about: Own videos in folders of their class.
+about: Your videos, in one folder per class.
 format: folder
-val_fraction: {val_fraction} # share of each class for validation, without train/ and val/ folders
+val_fraction: {val_fraction} # share of each class for validation, unless there are train/ and val/
 """
 
 
@@ -25,7 +25,7 @@ class ScanSummary:
     class_names: list[str]
     """Of `format: folder`; empty for other formats."""
     others: list[str]
-    """Files that are no videos by name."""
+    """Files without a video's extension."""
     written: list[str]
     """Files to track with git."""
     link: str
@@ -38,7 +38,7 @@ def scan(dataset: str, root: Path) -> ScanSummary:
     """Find the videos below a folder and write data/raw/<dataset>.csv.
 
     A dataset without a datasets/<dataset>.yaml becomes one of `format: folder`. For that format,
-    data/annotations/<dataset>/classes.csv is written too; names that are there already are kept. If
+    data/annotations/<dataset>/classes.csv is written too; names that it has already are kept. If
     `root` is not where the pipeline looks (CLIPZOO_DATA/<dataset>, data/raw/<dataset>), the link
     data/raw/<dataset> is made.
 
@@ -111,13 +111,11 @@ def _link(dataset: str, root: Path) -> str:
     elsewhere = os.environ.get("CLIPZOO_DATA")
     places = [link, Path(elsewhere) / dataset] if elsewhere else [link]
     if elsewhere and places[1].exists() and places[1].resolve() != target:
-        raise ListError(f"{places[1]} (CLIPZOO_DATA) is another folder than {root}")
+        raise ListError(f"{places[1]} (CLIPZOO_DATA) is not {root}; rename the dataset or move one")
     if any(place.exists() and place.resolve() == target for place in places):
         return ""
     if link.is_symlink() or link.exists():
-        raise ListError(
-            f"{link} is there already and is not {root}; remove it, or choose another name"
-        )
+        raise ListError(f"{link} exists and is not {root}; remove it, or choose another name")
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target, target_is_directory=True)
     return str(link)

@@ -178,7 +178,7 @@ def read_labels(path: str | Path) -> list[str]:
             faults.append(f"{path}:{line}: the class name is empty")
     names = [row[2] for row in rows]
     twice = [name for name, count in Counter(names).items() if count > 1]
-    faults += [f"{path}: class name {name!r} is there more than once" for name in twice]
+    faults += [f"{path}: class name {name!r} appears more than once" for name in twice]
     if not rows:
         faults.append(f"{path}: there are no classes")
     raise_all(f"{path}: wrong class names", faults)

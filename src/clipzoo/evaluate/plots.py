@@ -1,21 +1,34 @@
-"""Plots of a test: confusion matrix and accuracy of each class, as csv for `dvc plots` and as png.
+"""Plots of a test: confusion matrix and accuracy of each class, as csv for `dvc plots` and as png,
+and a picture of some videos with their true and predicted classes.
 
 With more classes than fit in a readable picture, only the least accurate ones are drawn.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
+from clipzoo.clips.clips import ViewClips
 from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
 
 MAX_CLASSES = 40
+MAX_EXAMPLES = 6
+"""Videos in the picture of examples: half of them right and half wrong, where there are enough."""
+MAX_FRAMES = 8
+"""Frames of each, spread evenly over the clip where it has more."""
+PALETTE_SIZE = 256
+"""Colours of that picture: a third of the bytes of one in all colours."""
+FRAME_INCHES = 0.64
+TEXT_INCHES = 3.6
+GAP_PX = 2
 OTHERS = "(other classes)"
 
 
@@ -72,6 +85,98 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
     _save(figure, path)
 
 
+def draw_examples(
+    clips: ViewClips,
+    probabilities: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draw some videos with their true and predicted classes as a png.
+
+    Multi-label sets have no single true class: nothing is drawn for them.
+
+    Args:
+        clips: the N videos that were tested.
+        probabilities: [N, K] float.
+        labels: [N] int64, or targets [N, K] of 0 and 1.
+        class_names: K names.
+        path: of the png.
+
+    Raises:
+        StoreError: a frame cannot be read; names the video.
+    """
+    if labels.dim() == 1:
+        figure = examples_figure(clips, probabilities, labels, class_names)
+        _save(figure, Path(path), PALETTE_SIZE)
+
+
+def examples_figure(
+    clips: ViewClips, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
+) -> Figure:
+    """One row for each example: frames of the first clip's centre crop, then the two classes.
+
+    Green rows are right, red ones wrong. Arguments as of `draw_examples`, labels [N].
+    """
+    predicted = first_of_highest(probabilities)
+    view = clips.view_names.index("clip0-centre")
+    examples = _choose_examples(clips, predicted == labels, labels)
+    width = min(clips.num_segments, MAX_FRAMES) * FRAME_INCHES
+    size = (width + TEXT_INCHES, len(examples) * (FRAME_INCHES + 0.1))
+    figure = Figure(figsize=size)
+    rows = figure.subplots(len(examples), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.1)
+    for axes, position in zip(rows, examples, strict=True):
+        axes.imshow(_strip(clips.load(position)[view]))
+        axes.set_axis_off()
+        true, best = int(labels[position]), int(predicted[position])
+        axes.annotate(
+            f"true: {_short(class_names[true])}\n"
+            f"predicted: {_short(class_names[best])} ({float(probabilities[position, best]):.2f})",
+            (1.02, 0.5),
+            xycoords="axes fraction",
+            verticalalignment="center",
+            fontsize=9,
+            color="tab:green" if true == best else "tab:red",
+        )
+    return figure
+
+
+def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:
+    """Positions of the examples, the right ones first: of each class the first by id, then the
+    second of each, and so on.
+
+    Args:
+        clips: the N videos.
+        right: [N] bool.
+        labels: [N] int64.
+    """
+    ids = [(record.video_id, record.start_frame) for record in clips.records]
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    chosen = []
+    for outcome in (True, False):
+        seen: Counter[int] = Counter()
+        turns = []
+        for position in order:
+            label = int(labels[position])
+            if bool(right[position]) == outcome:
+                turns.append((seen[label], len(turns), position))
+                seen[label] += 1
+        chosen.append([position for _, _, position in sorted(turns)])
+    good, bad = chosen
+    num_bad = min(len(bad), max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(good)))
+    return good[: MAX_EXAMPLES - num_bad] + bad[:num_bad]
+
+
+def _strip(frames: Tensor) -> np.ndarray:
+    """Frames uint8 [T, 3, S, S] side by side, with white gaps, as uint8 [S, W, 3]."""
+    steps = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
+    images = frames[steps].permute(0, 2, 3, 1).numpy()  # [at most MAX_FRAMES, S, S, 3]
+    gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
+    parts = [part for image in images for part in (gap, image)]
+    return np.concatenate(parts[1:], axis=1)
+
+
 def first_of_highest(probabilities: Tensor) -> Tensor:
     """The most likely class [N] int64 of probabilities [N, K]; among equals the lowest id."""
     highest = probabilities.max(dim=1, keepdim=True).values
@@ -122,9 +227,20 @@ def _short(name: str) -> str:
     return short.replace("$", r"\$")  # a pair of $ would be read as a formula
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """As png without the software's version, so that equal numbers give equal bytes."""
-    with replacing(path) as part, warnings.catch_warnings():
-        # Names in a script that the font lacks are drawn as boxes; the csv has them right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
+def _save(figure: Figure, path: Path, num_colours: int = 0) -> None:
+    """As png without the software's version, so that equal numbers give equal bytes.
+
+    Args:
+        figure: to save.
+        path: of the png.
+        num_colours: of a palette made for the picture; 0 = all colours.
+    """
+    with replacing(path) as part:
+        with warnings.catch_warnings():
+            # Names in a script that the font lacks are drawn as boxes; the csv has them right.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
+        if num_colours:
+            with Image.open(part) as image:
+                reduced = image.convert("RGB").quantize(num_colours, Image.Quantize.MAXCOVERAGE)
+            reduced.save(part, format="png", optimize=True)

@@ -132,7 +132,7 @@ def extract(
     states = {job.shard: read_state(job) for job in jobs}
     todo = [job for job in own if states[job.shard] is None]
     allowed = params.data.allow_missing
-    if len(_failures(states)) > allowed:  # they may have been for a while only: try again
+    if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
         todo += [job for job in own if (state := states[job.shard]) and state.failures]
     if todo:
         with contextlib.nullcontext(executor) if executor else _pool(params) as pool:
@@ -143,8 +143,8 @@ def extract(
     write_csv(("video_id", "reason"), failures, directory / "missing.csv")
     if len(failures) > allowed:
         raise_all(
-            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Mend or "
-            f"remove them and scan again, or set data.allow_missing to {len(failures)} to go on "
+            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Fix or "
+            f"remove them and scan again, or set data.allow_missing to {len(failures)} to continue "
             f"without them. All are in {directory / 'missing.csv'}:",
             [": ".join(failure) for failure in failures],
             StoreError,

@@ -63,7 +63,7 @@ def read_manifest(path: Path) -> list[RawVideo]:
         videos.append(RawVideo(video_id, file, int(size)))
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     if not videos:
-        raise ListError(f"{path}: there are no videos in it")
+        raise ListError(f"{path}: lists no videos; run `python -m clipzoo scan {path.stem} FOLDER`")
     return videos
 
 
@@ -75,7 +75,7 @@ def write_manifest(videos: list[RawVideo], path: Path) -> None:
 def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str]]:
     """All videos below a folder, sorted by path, and the paths of files that are none by name.
 
-    Hidden files and folders are passed over; links are followed. With `reader: directory` a video
+    Hidden files and folders are skipped; links are followed. With `reader: directory` a video
     is a folder of frame files numbered without a gap.
 
     Raises:

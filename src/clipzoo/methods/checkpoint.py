@@ -100,7 +100,7 @@ def _check_arch(path: str | Path, found: str, params: Params) -> None:
     if found != wanted:
         raise WeightsError(
             f"{path} holds {found}, but model.arch is {wanted}; "
-            "run `dvc repro` to make it anew, or set model.arch to what the file holds"
+            "run `dvc repro` to make it again, or set model.arch to what the file holds"
         )
 
 

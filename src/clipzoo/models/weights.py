@@ -101,7 +101,7 @@ def _load_tag(name: str, tag: str, input_px: int) -> nn.Module:
     try:
         return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"model.weights: {tag} cannot be had ({error}); {ways}") from error
+        raise WeightsError(f"model.weights: {tag} cannot be loaded ({error}); {ways}") from error
 
 
 def _cached_file(config: dict[str, Any]) -> str | None:

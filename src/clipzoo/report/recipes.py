@@ -21,7 +21,7 @@ DEMO = "demo"
 """The recipe that all others start from."""
 SHARED_FILE = "base.yaml"
 
-# Recipes say nothing of the machine; checking them needs some values all the same.
+# Recipes do not describe the machine, but checking them needs some values.
 NO_RUNTIME = {
     "processes": 1,
     "workers": 1,
@@ -81,7 +81,7 @@ class Recipe(Section):
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
     gpu_hours: Float = Field(default=0.0, ge=0)
-    """GPU hours of training: the authors', where a log tells, else scaled from a similar log."""
+    """GPU hours of training: the authors', where there is a log, else scaled from a similar log."""
     authors: Authors = Authors()
     notes: list[str] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
@@ -182,7 +182,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("params", {}), dict):
-        raise ConfigError(f"{path}: found no mapping; allowed: keys of a recipe, `params` among it")
+        raise ConfigError(
+            f"{path}: found no mapping; allowed: the keys of a recipe, such as `params`"
+        )
     return values
 
 

@@ -1,6 +1,6 @@
 """Every result of every run, and every published number, as one list of rows.
 
-A row is one number: ours beside the published one where both exist, ours alone, or the published
+A row is one number: ours and the published one where both exist, ours alone, or the published
 one alone (`value` None: not run here).
 """
 
@@ -121,7 +121,7 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
         root: of the repository: its plots/ has the settings of the runs.
 
     Raises:
-        ReportError: a file with a result lacks what identifies it (its number of videos, ...).
+        ReportError: a file with a result has nothing to identify it (its number of videos, ...).
     """
     root = Path(root)
     rows: list[Row] = []

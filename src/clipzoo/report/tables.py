@@ -19,31 +19,32 @@ ZOO_FILE = "zoo.csv"
 
 INTRODUCTION = """# Results
 
-Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; the same rows
-in full precision are in `zoo.csv`. Values are percentages. Brackets hold the 95% interval of a
+Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; `zoo.csv` has
+the same rows in full precision. Values are percentages. Brackets hold the 95% interval of a
 bootstrap over videos; ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or
 over the splits. `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP
-is torchnet's, where a class without positives counts as 0; the mean class accuracy leaves classes
-without videos out.
+is torchnet's, where a class without positives counts as 0; the mean class accuracy leaves out
+classes without videos. What is the same in every row of a table stands above the table.
 
-A verdict is given only on a run with the settings of its recipe, on the published set of videos;
-`modified:` names the settings that differ. "{not_run}" means what it says: the published value is
-the authors', nothing was measured here.
+Only a run with the settings of its recipe, on the published set of videos, gets a verdict;
+`modified:` names the settings that differ. "{not_run}": the published value is the authors', and
+nothing was measured here.
 """
 
 PUBLISHED_INTRODUCTION = """
 ## Published rows
 
-Every row that the authors of the methods published, with ours beside it. `{not_run}`: the command
-of the row runs it (with the recipe it starts from, if any), given the dataset and the GPUs;
-`python -m clipzoo check RECIPE` tells beforehand what is lacking.
+Every row that the authors of the methods published, with ours next to it. `make zoo
+RECIPES=<recipe>` runs a row (after the recipe it starts from, if any), given the dataset and the
+GPUs; `python -m clipzoo check <recipe>` says beforehand what is missing.
 
 """
 
 
 def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str, Loaded]) -> str:
-    """The text of RESULTS.md."""
-    parts = [INTRODUCTION.format(not_run=NOT_RUN), "\n## Runs\n\n", summary_table(rows)]
+    """The text of RESULTS.md: published rows, other recipes, one line a run, then each run."""
+    parts = [INTRODUCTION.format(not_run=NOT_RUN), PUBLISHED_INTRODUCTION, published_table(rows)]
+    parts += [_other_recipes(metrics, rows, recipes), "\n## Runs\n\n", summary_table(rows)]
     for recipe, files in metrics.items():
         own = [row for row in rows if row.recipe == recipe and row.value is not None]
         parts.append(f"\n## {recipe}\n\n{results_table(own)}")
@@ -56,54 +57,62 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
             if stem in files:
                 facts = ", ".join(f"{k} {_fact(v)}" for k, v in files[stem].items())
                 parts.append(f"\n{title}: {facts}.\n")
-    parts.append(PUBLISHED_INTRODUCTION.format(not_run=NOT_RUN))
-    parts.append(published_table(rows))
-    parts.append(_other_recipes(metrics, rows, recipes))
     return "".join(parts)
 
 
 def summary_table(rows: Iterable[Row]) -> str:
-    """One line a run: its top-1, and zero-shot beside the raw CLIP's."""
-    header = ("Run", "Dataset", "Top-1", "Zero-shot top-1", "Gain over the raw CLIP")
+    """One line a run: its top-1, and zero-shot next to the raw CLIP's."""
+    header = ("Run", "Datasets", "Top-1", "Zero-shot top-1", "Gain over the raw CLIP")
     runs: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row.value is not None:
             runs.setdefault(row.recipe, {}).setdefault(row.metric, []).append(row)
     cells = []
-    for recipe, found in runs.items():
+    for recipe, results in runs.items():
         values = [
-            "; ".join(_value(row) for row in found.get(metric, []))
+            "; ".join(_value(row) for row in results.get(metric, []))
             for metric in ("top1", "full_top1", "gain")
         ]
-        datasets = [row.dataset for rows in found.values() for row in rows]
+        datasets = [row.dataset for rows in results.values() for row in rows]
         cells.append((recipe, ", ".join(dict.fromkeys(datasets)), *values))
     return _table(header, cells)
 
 
-def results_table(rows: Sequence[Row]) -> str:
-    """Measured rows as a markdown table."""
-    header = ("Dataset", "Result", "Value", "Videos", "Protocol", "Published", "Delta", "Verdict")
-    cells = [
-        (
-            row.dataset,
+def results_table(rows: Iterable[Row]) -> str:
+    """Measured rows of one run, as a markdown table for each dataset and protocol."""
+    header = ("Result", "Value", "Dataset", "Videos", "Protocol", "Published", "Delta", "Verdict")
+    groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    for row in rows:
+        cells = (
             row.result,
             _value(row),
+            row.dataset,
             _videos(row),
             row.protocol,
             _number(row.published),
             _delta(row),
             row.verdict,
         )
-        for row in rows
-    ]
-    return _table(header, cells)
+        groups.setdefault((row.dataset, row.protocol), []).append(cells)
+    return "\n".join(_table(header, cells) for cells in groups.values())
 
 
 def published_table(rows: Sequence[Row]) -> str:
     """Rows of published numbers as a markdown table, sorted by recipe."""
-    header = ("Dataset", "Model", "Result", "Views", "Published", "Ours", "Delta", "Verdict", "Run")
+    header = (
+        "Recipe",
+        "Dataset",
+        "Model",
+        "Result",
+        "Views",
+        "Published",
+        "Ours",
+        "Delta",
+        "Verdict",
+    )
     cells = [
         (
+            f"`{row.recipe}`",
             row.dataset,
             f"{row.arch}, {row.num_frames} frames",
             row.result,
@@ -112,7 +121,6 @@ def published_table(rows: Sequence[Row]) -> str:
             _value(row) if row.value is not None else "",
             _delta(row),
             row.verdict,
-            f"`make zoo RECIPES={row.recipe}`",
         )
         for row in sorted(rows, key=lambda row: row.recipe)
         if row.source
@@ -128,12 +136,13 @@ def _other_recipes(metrics: Metrics, rows: Iterable[Row], recipes: Mapping[str, 
         for name, (recipe, _) in recipes.items()
         if name not in published
     ]
-    title = "\n## Recipes without a published row\n\nEach runs by `make zoo RECIPES=<name>`.\n\n"
+    title = "\n## Recipes without a published row\n\n`make zoo RECIPES=<name>` runs one.\n\n"
     return title + "".join(lines) if lines else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table, each column as wide as its widest cell."""
+    """A markdown table, each column as wide as its widest cell, without its constant columns."""
+    constants, header, rows = _drop_constants(header, rows)
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -141,7 +150,26 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines) + "\n"
+    return constants + "\n".join(lines) + "\n"
+
+
+def _drop_constants(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[str, list[str], list[list[str]]]:
+    """Take the columns that are the same in every row out of a table of two or more rows.
+
+    The first column names the rows and stays. Empty columns go without a word.
+
+    Returns:
+        the constants as a line of markdown (`Dataset: ucf101. Verdict: ...`) and an empty line, or
+        nothing where there is none; the header and the rows without them.
+    """
+    columns = list(zip(*rows, strict=True))
+    constant = [i for i, cells in enumerate(columns) if i and len(rows) > 1 and len({*cells}) == 1]
+    facts = [f"{header[i]}: {columns[i][0]}." for i in constant if columns[i][0]]
+    kept = [i for i in range(len(header)) if i not in constant]
+    line = " ".join(facts) + "\n\n" if facts else ""
+    return line, [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _value(row: Row) -> str:
@@ -186,7 +214,7 @@ def write_report(root: str | Path = ".") -> list[Row]:
     """Read metrics/, plots/ and recipes/ under `root`, write RESULTS.md and zoo.csv there.
 
     Returns:
-        the rows, those that were not run here among them.
+        the rows, including those that were not run here.
 
     Raises:
         ReportError: as `read_metrics` and `make_rows`.

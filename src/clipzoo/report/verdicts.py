@@ -1,4 +1,4 @@
-"""A run beside what was published: which number, which videos, which settings, and the verdict.
+"""A run and what was published: which number, which videos, which settings, and the verdict.
 
 A result is compared only if it was made with the settings of its recipe, on the videos that the
 authors published, and if the recipe allows a verdict at all.
@@ -16,8 +16,8 @@ from clipzoo.report.recipes import Published, Recipe
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
-# Settings that cannot change a result, or (in data) only name what is computed beside it. That
-# videos are missing is told by their fingerprint.
+# Settings that cannot change a result, or (in data) only name what else is computed. That
+# videos are missing shows in the fingerprint.
 HARMLESS = {
     "recipe",
     "data.allow_missing",

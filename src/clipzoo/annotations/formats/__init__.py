@@ -1,7 +1,7 @@
 """How official annotation files are read: one module a format.
 
 A new format is a function `Source -> Annotations` and an entry below. Every line becomes an
-Annotation or a fault; nothing is passed over in silence.
+Annotation or a fault; nothing is skipped silently.
 """
 
 from collections.abc import Callable

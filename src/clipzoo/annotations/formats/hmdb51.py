@@ -31,10 +31,10 @@ def parse_hmdb51(source: Source) -> Annotations:
     names = sorted({name for split in files.values() for name in split})
     result = Annotations(names)
     for split, paths in files.items():
-        lacking = [name for name in names if name not in paths]
-        if lacking:
-            shown = ", ".join(lacking[:10])
-            result.faults.append(f"{source.folder}: split {split} lacks classes: {shown}")
+        missing = [name for name in names if name not in paths]
+        if missing:
+            shown = ", ".join(missing[:10])
+            result.faults.append(f"{source.folder}: split {split} has no file for classes: {shown}")
         videos = _read_split(paths, names, result.faults)
         if split == source.split:
             result.train, result.val = videos[TRAIN], videos[TEST]
