@@ -25,14 +25,13 @@ from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.loader import load_batches
 from clipzoo.clips.sampling import sample_test, sample_train
 from clipzoo.clips.transforms import (
-    CLIP_MEAN,
-    CLIP_STD,
     TrainTransform,
     ViewTransform,
     random_area_crop,
 )
 from clipzoo.config import AugmentConfig
 from clipzoo.data.records import Record
+from clipzoo.models.clip import CLIP_MEAN, CLIP_STD
 
 NUM_SEGMENTS, INPUT_PX, SHORT_SIDE_PX = 8, 224, 256
 CLIPS_PER_ROUND = 40

@@ -34,7 +34,7 @@ def main() -> None:
     else:
         model = load_weights(arch, weights, side)
     save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights)
-    path = f"metrics/{params.recipe}/clip.json"
+    path = "metrics/clip.json"
     write_metrics(path, {**metrics, "num_parameters": num_parameters(model)})
     activation = "QuickGELU" if uses_quick_gelu(model) else "GELU"
     print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")

@@ -5,59 +5,59 @@ from clipzoo.runtime.launch import run_stage
 
 def main() -> None:
     # Imported here: torchrun's own process runs this file too and needs none of it.
+    from dataclasses import replace
     from functools import partial
 
-    from clipzoo.clips import encoding as inference
+    from clipzoo.clips import encoding
     from clipzoo.config import load_params, write_settings
     from clipzoo.data.records import read_list, training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.evaluate.plots import draw_examples, plot_test
-    from clipzoo.evaluate.protocols import describe_views, evaluate_base_to_novel, evaluate_test
+    from clipzoo.evaluate.protocols import describe_views, evaluate_test
     from clipzoo.files import write_metrics
-    from clipzoo.methods.checkpoint import MODEL_FILE, load_classifier, load_model
-    from clipzoo.models.text import class_embeddings, load_class_text
+    from clipzoo.methods import MODEL_FILE, load_classifier, load_model
+    from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, start, world_size
     from clipzoo.tensors import file_sha256
 
     params = load_params()
     device = start(params.runtime.device)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
-    names = text.class_names
-    records = read_list(f"lists/{dataset}/val.csv", len(names))
+    records = read_list(f"lists/{dataset}/val.csv", text.num_classes)
     protocol = describe_views(views.clips, views.crops, views.dense)
     say(
-        f"test: {len(records)} videos of {dataset} ({len(names)} classes), {protocol}; "
+        f"test: {len(records)} videos of {dataset} ({text.num_classes} classes), {protocol}; "
         f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
     )
-    model, _ = load_model(params)
-    classes = training_classes(dataset, params.data.classes, len(names))
-    whole = len(classes) == len(names)
-    embeddings = load_classifier() if whole else class_embeddings(model, text).detach()
-    clips = inference.open_views(
+    model = load_model(params)
+    classes = training_classes(dataset, params.data.classes, text.num_classes)
+    if len(classes) == text.num_classes:
+        text = replace(text, class_embeddings=load_classifier())
+    else:  # the classifier has the classes trained on alone
+        text = encoding.class_text(model, text)
+    clips = encoding.open_views(
         params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
     )
-    features = inference.encode_set(
-        model, clips, "test", params=params, device=device, dim=embeddings.shape[-1]
-    )
-    labels = predictions.label_tensor(records, len(names))
-    curve = accuracy_curve(params, device, clips, labels, embeddings, "test")
+    features = encoding.encode_set(model, clips, "test", params=params, device=device, dim=text.dim)
+    labels = predictions.label_tensor(records, text.num_classes)
+    curve = accuracy_curve(params, device, clips, labels, text, "test")
     if features is None:  # rank 0 has them all
         return
     write_curve(curve, VAL_CURVE)
-    score = partial(inference.score_videos, model)
-    how = {"view_names": clips.view_names, "dense": views.dense, "seed": params.seed}
-    probabilities, values = evaluate_test(score, features, labels, embeddings, **how)
-    if not whole:
-        values |= evaluate_base_to_novel(score, features, labels, embeddings, classes)
+    score = partial(encoding.score_videos, model)
+    protocols = {"view_names": clips.view_names, "dense": views.dense, "seed": params.seed}
+    probabilities, values = evaluate_test(
+        score, features, labels, text, trained_classes=classes, **protocols
+    )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
     predictions.save("test", tensors, records, clips.view_names, {**described, **source})
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **values})
-    plot_test(plots, probabilities, labels, names)
-    draw_examples(clips, probabilities, labels, names, f"{plots}/examples.png")
+    plot_test(plots, probabilities, labels, text.class_names)
+    draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
     write_settings(params, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 

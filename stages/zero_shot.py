@@ -9,53 +9,62 @@ def main() -> None:
     from functools import partial
     from pathlib import Path
 
-    from clipzoo.clips import encoding as inference
+    from clipzoo.clips import encoding
     from clipzoo.config import load_params, write_settings
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
     from clipzoo.files import write_metrics
-    from clipzoo.methods.checkpoint import MODEL_FILE, load_model, raw_model
+    from clipzoo.methods import MODEL_FILE, load_model, raw_model
     from clipzoo.models.clip import CLIP_FILE
-    from clipzoo.models.text import class_embeddings, load_class_text
+    from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, start, world_size
     from clipzoo.tensors import file_sha256
 
     params, dataset = load_params(), sys.argv[1]
     device = start(params.runtime.device)
-    what, wanted, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
-    records, lists = predictions.read_whole_set(dataset, len(text.class_names))
+    set_name, wanted, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
+    records, lists = predictions.read_whole_set(dataset, text.num_classes)
     protocol = f"{describe_views(wanted.clips, wanted.crops)}, all videos ({' + '.join(lists)})"
     say(
-        f"zero_shot {dataset}: {len(records)} videos, {len(text.class_names)} classes "
+        f"zero_shot {dataset}: {len(records)} videos, {text.num_classes} classes "
         f"({' and '.join(wanted.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    clips = inference.open_views(params, dataset, records, clips=wanted.clips, crops=wanted.crops)
-    dim, scores, features, embeddings = text.class_embeddings.shape[-1], {}, {}, {}
-    for prefix, model in (("", load_model(params)[0]), ("raw_", raw_model(params))):
-        part = inference.encode_set(
-            model, clips, prefix + what, params=params, device=device, dim=dim
+    clips = encoding.open_views(params, dataset, records, clips=wanted.clips, crops=wanted.crops)
+    scores, features, texts = {}, {}, {}
+    for prefix, model in (("", load_model(params)), ("raw_", raw_model())):
+        part = encoding.encode_set(
+            model, clips, prefix + set_name, params=params, device=device, dim=text.dim
         )
         if part is not None:  # rank 0 has them all
-            scores[prefix], features[prefix] = partial(inference.score_videos, model), part
-            embeddings[prefix] = class_embeddings(model, text).detach()
-    labels = predictions.label_tensor(records, len(text.class_names))
-    curve = accuracy_curve(params, device, clips, labels, text.class_embeddings, what)
+            scores[prefix], features[prefix] = partial(encoding.score_videos, model), part
+            texts[prefix] = encoding.class_text(model, text)
+    labels = predictions.label_tensor(records, text.num_classes)
+    curve = accuracy_curve(params, device, clips, labels, text, set_name)
     if not features:
         return
-    how = {"protocols": wanted.protocols, "seed": params.seed}
-    how["splits"] = predictions.read_splits(dataset, records)
-    tensors, values = compare_zero_shot(scores, features, labels, embeddings, **how)
+    tensors, values = compare_zero_shot(
+        scores,
+        features,
+        labels,
+        texts,
+        protocols=wanted.protocols,
+        seed=params.seed,
+        splits=predictions.read_splits(dataset, records),
+    )
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
-    predictions.save(what, tensors | {"labels": labels}, records, clips.view_names, about)
-    path, plots = f"metrics/{params.recipe}/{what}.json", Path(f"plots/{params.recipe}/{what}")
+    predictions.save(set_name, tensors | {"labels": labels}, records, clips.view_names, about)
+    path, plots = (
+        f"metrics/{params.recipe}/{set_name}.json",
+        Path(f"plots/{params.recipe}/{set_name}"),
+    )
     values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})
     write_settings(params, plots)
-    say(f"wrote predictions/{what}.*, {path}; next: report")
+    say(f"wrote predictions/{set_name}.*, {path}; next: report")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
 from clipzoo import config
-from clipzoo.commands.recipes import check_options
 from clipzoo.config import ConfigError, build, load_params, replace
+from clipzoo.methods import read_options
 from clipzoo.methods.text4vis import Options
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +172,7 @@ def test_a_method_needs_a_section(raw):
 def test_a_method_checks_its_options(key, value, message):
     params = replace(load_params(ROOT / "params.yaml"), {f"text4vis.{key}": value})
     with pytest.raises(ConfigError, match=rf"params\.yaml: {message}"):
-        check_options(params, "params.yaml")
+        read_options(params)
 
 
 @pytest.mark.parametrize("none", [None, "None"])

@@ -10,10 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from clipzoo.clips import encoding as inference
+from clipzoo.clips import encoding
 from clipzoo.config import load_params
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
+from clipzoo.models.clip import normalise
+from clipzoo.models.text import ClassText
+from clipzoo.parity.inputs import class_text
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 CPU = torch.device("cpu")
@@ -47,25 +50,23 @@ class FakeModel(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         self.batches.append(len(frames))
-        return self.dropout(self.layer(frames.flatten(1))).tanh()
+        return self.dropout(self.layer(normalise(frames).flatten(1))).tanh()
 
 
 def encode(model: nn.Module, clips: Any, positions: list[int], **changes: Any) -> Tensor:
     options: dict[str, Any] = {"micro_batch": 4, "precision": "fp32", "workers": 1, **changes}
-    return inference.encode_videos(model, clips, positions, device=CPU, **options)
+    return encoding.encode_videos(model, clips, positions, device=CPU, **options)
 
 
 def encode_set(clips: Any, model: nn.Module | None = None) -> Tensor | None:
     model = model or FakeModel()
-    return inference.encode_set(model, clips, "test", params=PARAMS, device=CPU, dim=DIM)
+    return encoding.encode_set(model, clips, "test", params=PARAMS, device=CPU, dim=DIM)
 
 
 def by_hand(clips: FakeClips, positions: list[int]) -> Tensor:
     model = FakeModel().eval()
     with torch.no_grad():
-        return torch.stack(
-            [model.encode(inference.normalise(clips.load(p))) for p in positions]
-        )  # [n, V, D]
+        return torch.stack([model.encode(clips.load(p)) for p in positions])  # [n, V, D]
 
 
 def test_features_come_in_the_order_of_the_positions():
@@ -98,18 +99,18 @@ def test_no_positions_give_an_empty_share_of_the_right_shape():
 
 
 def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inference, "world_size", lambda: 2)
+    monkeypatch.setattr(encoding, "world_size", lambda: 2)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(inference, "rank", lambda rank=rank: rank)
-        shares.append(inference.local_positions(7, num_views=2, micro_batch=4))
+        monkeypatch.setattr(encoding, "rank", lambda rank=rank: rank)
+        shares.append(encoding.local_positions(7, num_views=2, micro_batch=4))
     assert shares == [[0, 1, 4, 5], [2, 3, 6]]
-    assert inference.local_positions(1, num_views=2, micro_batch=4) == []
+    assert encoding.local_positions(1, num_views=2, micro_batch=4) == []
 
 
 def test_large_sets_are_kept_in_float16(monkeypatch: pytest.MonkeyPatch):
     whole = encode_set(FakeClips())
-    monkeypatch.setattr(inference, "FLOAT32_LIMIT_BYTES", 4 * NUM_VIDEOS * 2 * DIM - 1)
+    monkeypatch.setattr(encoding, "FLOAT32_LIMIT_BYTES", 4 * NUM_VIDEOS * 2 * DIM - 1)
     half = encode_set(FakeClips())
     assert whole is not None
     assert half is not None
@@ -118,19 +119,19 @@ def test_large_sets_are_kept_in_float16(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_empty_set_is_refused():
-    with pytest.raises(inference.InferenceError, match="no videos"):
+    with pytest.raises(encoding.InferenceError, match="no videos"):
         encode_set(FakeClips(0))
 
 
 def test_scoring_in_parts_equals_scoring_at_once(monkeypatch: pytest.MonkeyPatch):
     class Scored(nn.Module):
-        def score(self, features: Tensor, class_embeddings: Tensor) -> Tensor:
+        def score(self, features: Tensor, text: ClassText) -> Tensor:
             assert features.dtype == torch.float32
-            return (features.mean(dim=1) @ class_embeddings[0].T).softmax(dim=1)
+            return (features.mean(dim=1) @ text.class_embeddings[0].T).softmax(dim=1)
 
-    features, text = torch.randn(10, 2, DIM).half(), torch.randn(1, 4, DIM)
-    monkeypatch.setattr(inference, "SCORED_AT_ONCE", 3)
-    parts = inference.score_videos(Scored(), features, text)
+    features, text = torch.randn(10, 2, DIM).half(), class_text(torch.randn(1, 4, DIM))
+    monkeypatch.setattr(encoding, "SCORED_AT_ONCE", 3)
+    parts = encoding.score_videos(Scored(), features, text)
     torch.testing.assert_close(parts, Scored().score(features.float(), text))
 
 
@@ -140,9 +141,9 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
     meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=120)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **meet)
     try:
-        inference.STATE_DIR = Path(folder) / "state"
+        encoding.STATE_DIR = Path(folder) / "state"
         features = encode_set(FakeClips())
-        with pytest.raises(inference.InferenceError) as caught:
+        with pytest.raises(encoding.InferenceError) as caught:
             encode_set(FakeClips(broken=(2, 9, 16)))
     finally:
         dist.destroy_process_group()
@@ -152,7 +153,7 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
 
 
 def test_two_processes_give_the_features_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inference, "STATE_DIR", inference.STATE_DIR)  # restored afterwards
+    monkeypatch.setattr(encoding, "STATE_DIR", encoding.STATE_DIR)  # restored afterwards
     threads = torch.get_num_threads()
     second = get_context("spawn").Process(target=run_rank, args=(1, str(tmp_path)))
     second.start()

@@ -10,17 +10,15 @@ import torch
 from PIL import Image
 
 from clipzoo.clips.transforms import (
-    CLIP_MEAN,
-    CLIP_STD,
     TrainTransform,
     ViewTransform,
     crop_names,
     crop_places,
     decode,
-    normalise,
     random_area_crop,
 )
 from clipzoo.config import AugmentConfig, replace
+from clipzoo.models.clip import CLIP_MEAN, CLIP_STD, normalise
 
 CASES = json.loads(Path("tests/golden/preprocess.json").read_text())
 AUGMENT = AugmentConfig(

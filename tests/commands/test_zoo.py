@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from clipzoo import config
 from clipzoo.__main__ import main
 from clipzoo.commands import recipes as zoo
 from clipzoo.config import ConfigError, load_params
@@ -103,17 +103,15 @@ def test_the_method_checks_its_options_before_anything_is_done(here, dvc, monkey
     assert "text4vis.head: found 'Trans'" in capsys.readouterr().err
 
 
-def test_a_method_whose_section_is_not_in_the_file_gets_one(here, tmp_path, monkeypatch):
-    (tmp_path / "methods").mkdir()
-    for method in ("raw", "text4vis"):
-        (tmp_path / f"methods/{method}.py").touch()
-    monkeypatch.setattr(config, "METHODS_DIR", tmp_path / "methods")
-    monkeypatch.setattr(zoo, "check_options", lambda params, where: None)
+def test_a_method_whose_section_is_not_in_the_file_gets_one(here):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(re.sub(r"raw:\n(  .*\n)+", "", text))
     before = load_params("params.yaml")
-    changes = zoo.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "mean"}}))
-    assert ("raw.fusion", None, "mean") in changes
+    assert "raw" not in before.methods
+    changes = zoo.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "softmax"}}))
+    assert ("raw.fusion", None, "softmax") in changes
     params = load_params("params.yaml")
-    assert params.options == {"fusion": "mean"}
+    assert params.options == {"fusion": "softmax"}
     assert params.methods["text4vis"] == before.options
 
 

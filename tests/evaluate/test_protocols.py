@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
+from clipzoo.models.text import ClassText
+from clipzoo.parity.inputs import class_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -16,22 +18,22 @@ def noise(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype("float32"))
 
 
-def cosine_score(features: Tensor, class_embeddings: Tensor) -> Tensor:
+def cosine_score(features: Tensor, text: ClassText) -> Tensor:
     """softmax(100 cos) of the mean over views, for one template."""
     videos = functional.normalize(features.mean(dim=1), dim=-1)
-    return (100 * videos @ class_embeddings[0].T).softmax(dim=1)
+    return (100 * videos @ text.class_embeddings[0].T).softmax(dim=1)
 
 
-def frame_score(features: Tensor, class_embeddings: Tensor) -> Tensor:
+def frame_score(features: Tensor, text: ClassText) -> Tensor:
     """BIKE's zero-shot score: softmax over classes per frame, mean over frames."""
-    return (100 * features[:, 0] @ class_embeddings[0].T).softmax(dim=-1).mean(dim=1)
+    return (100 * features[:, 0] @ text.class_embeddings[0].T).softmax(dim=-1).mean(dim=1)
 
 
 def golden(name: str, kind: str) -> dict:
     return next(c for c in json.loads((GOLDEN / name).read_text()) if c["kind"] == kind)
 
 
-def bike_case() -> tuple[dict, Tensor, Tensor, Tensor]:
+def bike_case() -> tuple[dict, Tensor, Tensor, ClassText]:
     case = golden("scores.json", "bike-zero-shot-frames")
     num, frames, dim, classes = (
         case[k] for k in ("num_videos", "num_frames", "dim", "num_classes")
@@ -40,7 +42,7 @@ def bike_case() -> tuple[dict, Tensor, Tensor, Tensor]:
     labels = np.random.RandomState(case["label_seed"]).permutation(np.arange(num) % classes)
     labels = torch.from_numpy(labels)
     features = 0.3 * noise(case["feature_seed"], num, frames, dim) + 0.25 * text[labels][:, None]
-    return case, features[:, None], labels, text[None]
+    return case, features[:, None], labels, class_text(text[None])
 
 
 def test_half_class_equals_the_golden_halves():
@@ -76,12 +78,14 @@ def test_half_class_equals_the_golden_case_of_text4vis():
     labels = torch.from_numpy(np.random.RandomState(case["label_seed"]).randint(0, classes, num))
     features = functional.normalize(noise(case["feature_seed"], num, dim), dim=-1)
     features = features + case["mix"] * text[labels]
-    halves = protocols.evaluate_halves(cosine_score, features[:, None], labels, text[None])
+    halves = protocols.evaluate_halves(
+        cosine_score, features[:, None], labels, class_text(text[None])
+    )
     assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-5)
 
 
 def test_a_half_lets_only_its_own_classes_compete():
-    text = torch.eye(4)[None]
+    text = class_text(torch.eye(4)[None])
     labels = torch.arange(4)
     features = torch.eye(4)[[1, 0, 3, 2]][:, None] + 0.5 * torch.eye(4)[:, None]  # all wrong
     _, full = protocols.evaluate_zero_shot(
@@ -99,7 +103,7 @@ def test_fewer_than_four_classes_have_no_halves():
         cosine_score,
         torch.eye(3)[:, None],
         torch.arange(3),
-        torch.eye(3)[None],
+        class_text(torch.eye(3)[None]),
         protocols=["full", "half"],
         seed=1,
     )
@@ -126,13 +130,20 @@ def test_single_view_is_clip_0_centre_crop():
 
 
 def test_test_reports_single_and_multi_view():
-    text = torch.eye(2)[None]
+    text = class_text(torch.eye(2)[None])
     # The centre of clip 0 is wrong on video 1; the mean of its views is right.
     features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])
     labels = torch.tensor([0, 1])
     names = ["clip0-centre", "clip1-centre"]
     probabilities, values = protocols.evaluate_test(
-        cosine_score, features, labels, text, view_names=names, dense=False, seed=1
+        cosine_score,
+        features,
+        labels,
+        text,
+        trained_classes=[0, 1],
+        view_names=names,
+        dense=False,
+        seed=1,
     )
     assert probabilities.argmax(dim=1).tolist() == [0, 1]
     assert (values["top1"], values["single_view_top1"]) == (100, 50)
@@ -145,7 +156,8 @@ def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense:
         cosine_score,
         torch.eye(2)[:, None].expand(2, len(names), 2),
         torch.arange(2),
-        torch.eye(2)[None],
+        class_text(torch.eye(2)[None]),
+        trained_classes=[0, 1],
         view_names=names,
         dense=dense,
         seed=1,
@@ -159,7 +171,7 @@ def test_base_and_novel_classes_compete_apart():
     seen_as = torch.eye(4)[[0, 2, 2, 1]]  # of classes 0, 1 alone: 0, a tie; of 2, 3: 2, a tie
     seen_as[1, 0], seen_as[3, 3] = 0.5, 0.5
     values = protocols.evaluate_base_to_novel(
-        cosine_score, seen_as[:, None], labels, torch.eye(4)[None], [0, 1]
+        cosine_score, seen_as[:, None], labels, class_text(torch.eye(4)[None]), [0, 1]
     )
     assert values == {
         "base_top1": 50,
@@ -168,7 +180,7 @@ def test_base_and_novel_classes_compete_apart():
     }
     with pytest.raises(metrics.MetricsError, match="no video of the novel classes"):
         protocols.evaluate_base_to_novel(
-            cosine_score, seen_as[:2, None], labels[:2], torch.eye(4)[None], [0, 1]
+            cosine_score, seen_as[:2, None], labels[:2], class_text(torch.eye(4)[None]), [0, 1]
         )
 
 
@@ -178,7 +190,7 @@ def test_splits_are_scored_one_by_one_over_all_classes():
         cosine_score,
         torch.eye(2)[[0, 0, 1, 0]][:, None],
         labels,
-        torch.eye(2)[None],
+        class_text(torch.eye(2)[None]),
         protocols=["splits"],
         seed=1,
         splits=[torch.tensor([0, 1]), torch.tensor([0, 2, 3])],
@@ -198,7 +210,7 @@ def test_comparison_with_the_raw_model_is_paired():
         {"": cosine_score, "raw_": cosine_score},
         features,
         labels,
-        {"": torch.eye(2)[None], "raw_": torch.eye(2)[None]},
+        {"": class_text(torch.eye(2)[None]), "raw_": class_text(torch.eye(2)[None])},
         protocols=["full"],
         seed=1,
     )

@@ -8,10 +8,11 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
-from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.methods.text4vis import Text4Vis, read_released
+from clipzoo.models import archives
 from clipzoo.models.clip import load_strictly
-from clipzoo.models.openai import load_released
 from clipzoo.tensors import WeightsError
+from tiny import text4vis_options
 
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16, "patch_size": None}
 VIT = {"image_size": 64, "layers": 4, "width": 128, "patch_size": 16}
@@ -25,7 +26,11 @@ def towers(vision: dict[str, Any] = VIT) -> CLIP:
 
 
 def model(vision: dict[str, Any] = VIT, **options: Any) -> Text4Vis:
-    return Text4Vis(towers(vision), **{"head": "Transf", "num_segments": 3} | options)
+    return Text4Vis(towers(vision), text4vis_options(**options), 3)
+
+
+def load_released(path: Path) -> dict[str, Tensor]:
+    return read_released(archives.read_file(path), str(path))
 
 
 def save(tensors: dict[str, Tensor], path: Path, form: str = "full") -> Path:
@@ -53,7 +58,7 @@ def test_files_of_every_form_load(form: str, tmp_path: Path):
         {"head": "None"},
         {"temporal_module": "tsm"},
         {"temporal_module": "tokent1d"},
-        {"joint": True, "num_segments": 3},
+        {"joint": True},
         {"vision": RESNET},
         {"vision": RESNET, "temporal_module": "tsm"},
     ],

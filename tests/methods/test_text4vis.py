@@ -8,20 +8,25 @@ from open_clip.model import CLIP, CustomTextCLIP
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipzoo.methods.parts.method import Batch
+from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import build_clip
+from clipzoo.models.clip import build_clip, normalise
+from clipzoo.parity.inputs import class_text
+from tiny import text4vis_options
 
 T = 3
 
 
-def model(**options: Any) -> Text4Vis:
+def model(num_segments: int = T, **options: Any) -> Text4Vis:
     torch.manual_seed(0)
-    options = {"head": "Transf", "num_segments": T} | options
-    return Text4Vis(build_clip("ViT-demo-16", 32), **options)
+    return Text4Vis(build_clip("ViT-demo-16", 32), text4vis_options(**options), num_segments)
 
 
 def frames(batch: int = 2, size: int = 32) -> Tensor:
-    return torch.randn(batch, T, 3, size, size, generator=torch.Generator().manual_seed(1))
+    """uint8 [batch, T, 3, size, size]."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (batch, T, 3, size, size), generator=generator, dtype=torch.uint8)
 
 
 def meta_clip(arch: str) -> nn.Module:
@@ -45,8 +50,8 @@ def meta_clip(arch: str) -> nn.Module:
 )
 def test_any_tower_of_open_clip_gives_video_embeddings(arch: str, size: int, dim: int, heads: int):
     with torch.device("meta"):
-        video = Text4Vis(meta_clip(arch), head="Transf", num_segments=T).eval()
-        features = video.encode(torch.zeros(2, T, 3, size, size))
+        video = Text4Vis(meta_clip(arch), text4vis_options(), T).eval()
+        features = video.encode(torch.zeros(2, T, 3, size, size, dtype=torch.uint8))
     assert features.shape == (2, dim)
     block = video.fusion_model.transformer.resblocks[0]
     assert block.attn.num_heads == heads  # pyright: ignore[reportAttributeAccessIssue]
@@ -75,7 +80,9 @@ def test_a_clip_of_another_length_is_refused():
 def test_one_embedding_a_clip_passes_no_head(options: dict[str, Any]):
     video = model(**options).eval()
     clip = frames()[:, : video.num_segments]
-    torch.testing.assert_close(video.encode(clip), video.encode_frames(clip)[:, 0])
+    torch.testing.assert_close(
+        video.encode(clip), frame_embeddings(video.visual, normalise(clip))[:, 0]
+    )
     assert not any(p.requires_grad for p in video.fusion_model.parameters())
 
 
@@ -85,7 +92,8 @@ def test_loss_is_the_cross_entropy_of_learned_scale_times_cosine():
     features, text = torch.randn(2, 128), torch.randn(1, 4, 128)
     cosine = functional.cosine_similarity(features[:, None], text, dim=-1)
     expected = functional.cross_entropy(cosine * torch.tensor(2.0).exp(), torch.tensor([3, 1]))
-    found = video.loss(features, torch.tensor([3, 1]), text)
+    labels = torch.tensor([3, 1])
+    found = video.loss(features, Batch(labels=labels, texts=labels), class_text(text))
     torch.testing.assert_close(found, expected)
 
 
@@ -102,7 +110,7 @@ def test_scores_average_views_before_normalisation_and_normalised_templates():
     features = torch.tensor([[[10.0, 0.0], [0.0, 1.0]]])  # the long first view decides
     text = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[5.0, 0.0], [0.0, 0.2]]])
     expected = (100 * functional.normalize(torch.tensor([[5.0, 0.5]]))).softmax(dim=-1)
-    torch.testing.assert_close(video.score(features, text), expected)
+    torch.testing.assert_close(video.score(features, class_text(text)), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"temporal_module": "tsm"}, {"joint": True}])

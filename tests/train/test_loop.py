@@ -1,28 +1,33 @@
 """The training loop on a tiny model and clips of noise, in one process."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
-from clipzoo.config import flatten, load_params, replace
+from clipzoo import methods
+from clipzoo.clips.clips import TrainClips
+from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
-from clipzoo.methods import checkpoint
-from clipzoo.models.clip import build_clip, save_clip
-from clipzoo.models.text import ClassText, class_embeddings, tokenize
-from clipzoo.train.loop import Trainer, TrainingError
+from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
+from clipzoo.models.text import ClassText, tokenize
+from clipzoo.train import loop
+from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
+from clipzoo.train.setup import Run, TrainingError
+from clipzoo.train.state import STATE_DIR, fingerprint
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-NUM_CLASSES, NUM_VIDEOS, STEPS = 3, 10, 6
+NUM_CLASSES, NUM_VIDEOS = 3, 10
+CLIP = Path(CLIP_FILE)
 
 
 class NoiseClips:
     """Clips that are a function of (record, epoch), as the real loader's are."""
 
     view_names = ("clip0-centre",)
+    record = TrainClips.record
 
     def __init__(self, views: bool) -> None:
         labels = [i % NUM_CLASSES for i in range(NUM_VIDEOS)]
@@ -37,242 +42,271 @@ class NoiseClips:
         return clip[None] if self.views else clip
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def workspace(tmp_path, monkeypatch):
     """A folder with models/clip.safetensors of a tiny CLIP."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    save_clip(
-        build_clip("ViT-demo-16", 16),
-        checkpoint.CLIP_FILE,
-        arch="ViT-demo-16",
-        input_px=16,
-        source="test",
-    )
+    clip = build_clip("ViT-demo-16", 16)
+    save_clip(clip, CLIP_FILE, arch="ViT-demo-16", input_px=16, source="test")
     return tmp_path
 
 
-def tiny_params(options=None, **train):
-    values = {
-        "model.num_segments": 2,
-        "model.input_px": 16,
-        "text4vis.head_layers": 1,
+def tiny_params(**changes: Any) -> Params:
+    """Two epochs of three steps; `changes` by key, with `__` for the dot or of `train`."""
+    values: dict[str, Any] = {
         "train.epochs": 2,
         "train.warmup_epochs": 1,
         "train.batch_size": 4,
         "train.val_every": 1,
         "train.checkpoint_every": 2,
+        "model.num_segments": 2,
+        "model.input_px": 16,
+        "text4vis.head_layers": 1,
         "runtime.micro_batch": 2,
         "runtime.workers": 2,
     }
-    return replace(PARAMS, values | flatten({"text4vis": options or {}, "train": train}))
+    for key, value in changes.items():
+        values[key.replace("__", ".") if "__" in key else f"train.{key}"] = value
+    return replace(PARAMS, values)
 
 
-def make_trainer(params, live=None) -> Trainer:
-    model, metadata = checkpoint.new_model(params)
+def make_run(params: Params) -> Run:
+    method, metadata = methods.new_model(params)
     torch.manual_seed(1)
     rows = torch.nn.functional.normalize(torch.randn(1, NUM_CLASSES, 128), dim=-1)
     token_ids = tokenize("ViT-demo-16", ["a dog", "a cat", "two red fish"], 12)[None]
-    return Trainer(
+    return Run(
         params=params,
         device=torch.device("cpu"),
-        model=model,
+        method=method,
         metadata=metadata,
         clips=cast(Any, NoiseClips(views=False)),
         val_clips=cast(Any, NoiseClips(views=True)),
         text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
-        state_dir=checkpoint.STATE_DIR
-        / checkpoint.fingerprint(params, [Path(checkpoint.CLIP_FILE)]),
-        live=live,
+        state_dir=STATE_DIR / fingerprint(params, [CLIP]),
+        log_dir=Path("plots/train"),
     )
 
 
-def model_file():
-    return checkpoint.load_model(tiny_params())[0].state_dict()
+def curve(name: str) -> list[float]:
+    lines = Path(f"plots/train/plots/metrics/{name}.tsv").read_text().splitlines()
+    assert lines[0] == f"step\t{name}"
+    return [float(line.split("\t")[1]) for line in lines[1:]]
 
 
-def test_training_lowers_the_loss_and_writes_the_model(workspace):
-    trainer = make_trainer(tiny_params(epochs=8, lr=1e-3))
-    metrics = trainer.run()
-    losses = [row["loss"] for row in trainer.history]
+def model_file() -> dict[str, torch.Tensor]:
+    return methods.load_model(tiny_params()).state_dict()
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, step: int, params: Params) -> None:
+    """Start a run that dies before it takes this step."""
+    original = loop.set_learning_rate
+
+    def die(optimizer, run, number):
+        if number == step:
+            raise KeyboardInterrupt
+        return original(optimizer, run, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "set_learning_rate", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_run(params))
+
+
+def test_training_lowers_the_loss_and_writes_the_model():
+    run = make_run(tiny_params(epochs=8, lr=1e-3))
+    metrics = train(run)
+    losses = curve("loss")
     assert len(losses) == metrics["steps"] == 8 * 3
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
-    assert metrics["val_top1_last"] > 60
-    assert not trainer.state_dir.exists()
-    own = trainer.model.state_dict()
-    assert all(torch.equal(v, own[k]) for k, v in model_file().items())
+    assert metrics["loss_last_epoch"] == pytest.approx(sum(losses[-3:]) / 3)
+    assert metrics["val_top1_last"] == curve("val_top1")[-1] > 60
+    assert not run.state_dir.exists()
+    assert_same(model_file(), run.method.state_dict())
+
+
+def test_the_rate_follows_the_schedule():
+    train(make_run(tiny_params(lr=1e-3, update_every=1, schedule="cosine")))
+    assert curve("lr") == pytest.approx([0, 1e-3 / 3, 2e-3 / 3, 1e-3, 7.5e-4, 2.5e-4])
+
+
+def test_weight_decay_shrinks_what_has_no_gradient():
+    """AdamW decays every parameter, those that the loss does not reach too."""
+    ends = {}
+    for decay in (0.0, 0.5):
+        run = make_run(tiny_params(lr=1e-2, weight_decay=decay))
+        unused = run.method.get_parameter("fusion_model.frame_position_embeddings.weight")
+        start = unused.detach().clone()
+        train(run)
+        ends[decay] = unused.detach()[5] / start[5]  # position 5 of clips of 2 frames
+    assert float(ends[0.0].mean()) == pytest.approx(1.0, abs=1e-6)
+    rates = curve("lr")
+    expected = torch.tensor([1 - 0.5 * rate for rate in rates]).prod()
+    torch.testing.assert_close(ends[0.5], expected.expand(128))
+
+
+def test_clipping_bounds_the_gradient(monkeypatch):
+    norms = []
+    original = torch.nn.utils.clip_grad_norm_
+
+    def record(parameters, limit):
+        parameters = list(parameters)
+        original(parameters, limit)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record)
+    train(make_run(tiny_params(grad_clip=0.01)))
+    assert norms == pytest.approx([0.01] * 6, rel=1e-3)
 
 
 @pytest.mark.parametrize("killed_after", [2, 3, 5])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
-    workspace, monkeypatch, killed_after
-):
-    whole = make_trainer(tiny_params())
-    whole.run()
-    expected = model_file()
-    killed = make_trainer(tiny_params())
-    step_of = killed._step
-
-    def step_or_die(step, *args):
-        if step == killed_after:
-            raise KeyboardInterrupt
-        return step_of(step, *args)
-
-    monkeypatch.setattr(killed, "_step", step_or_die)
-    with pytest.raises(KeyboardInterrupt):
-        killed.run()
-    seen = []
-    live = SimpleNamespace(log_metric=lambda k, v, **_: seen.append((k, v)), next_step=lambda: None)
-    resumed = make_trainer(tiny_params(), live)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(monkeypatch, killed_after):
+    train(make_run(tiny_params()))
+    expected, losses, rates = model_file(), curve("loss"), curve("lr")
+    tops = curve("val_top1")
+    summary = Path("plots/train/metrics.json").read_bytes()
+    kill_at(monkeypatch, killed_after, tiny_params())
     taken = []
+    original = loop.set_learning_rate
     monkeypatch.setattr(
-        resumed, "_step", lambda s, *a, f=resumed._step: taken.append(s) or f(s, *a)
+        loop, "set_learning_rate", lambda o, r, n: taken.append(n) or original(o, r, n)
     )
-    resumed.run()
-    assert taken[0] == killed_after // 2 * 2, "it goes on from the last resume point"
-    assert resumed.history == whole.history
-    assert [v for k, v in seen if k == "loss"] == [row["loss"] for row in whole.history]
-    assert all(torch.equal(v, expected[k]) for k, v in model_file().items())
+    train(make_run(tiny_params()))
+    assert taken == list(range(killed_after // 2 * 2, 6)), "from the last resume point on"
+    assert (curve("loss"), curve("lr"), curve("val_top1")) == (losses, rates, tops)
+    assert Path("plots/train/metrics.json").read_bytes() == summary
+    assert_same(model_file(), expected)
 
 
-def test_a_run_with_other_parameters_never_resumes(workspace):
-    trainer = make_trainer(tiny_params())
-    trainer._save_state(2)
-    assert make_trainer(tiny_params())._resume() == 2
-    assert make_trainer(tiny_params(lr=1e-3))._resume() == 0
-    with open(checkpoint.CLIP_FILE, "ab") as file:
+def test_a_run_with_other_parameters_never_resumes(monkeypatch):
+    kill_at(monkeypatch, 3, tiny_params())
+    (state,) = STATE_DIR.iterdir()
+    assert state.name == fingerprint(tiny_params(), [CLIP])
+    other_runtime = replace(tiny_params(), {"runtime.processes": 7, "runtime.micro_batch": 1})
+    assert fingerprint(other_runtime, [CLIP]) == state.name
+    assert fingerprint(tiny_params(lr=1e-3), [CLIP]) != state.name
+    with open(CLIP_FILE, "ab") as file:
         file.write(b" ")
-    path = Path(checkpoint.CLIP_FILE)
-    assert checkpoint.fingerprint(tiny_params(), [path]) != trainer.state_dir.name
+    assert fingerprint(tiny_params(), [CLIP]) != state.name
 
 
-def test_runtime_is_no_part_of_a_runs_identity(workspace):
-    params, path = tiny_params(), Path(checkpoint.CLIP_FILE)
-    other = replace(params, {"runtime.micro_batch": 4, "runtime.workers": 1})
-    assert checkpoint.fingerprint(params, [path]) == checkpoint.fingerprint(other, [path])
-
-
-def test_the_micro_batch_changes_nothing(workspace):
-    histories = []
+@pytest.mark.parametrize("loss", ["ce", "infonce"])
+def test_the_micro_batch_changes_nothing(loss):
+    losses = []
     for micro in (1, 3, 16):
-        params = replace(tiny_params(lr=1e-3), {"runtime.micro_batch": micro})
-        trainer = make_trainer(params)
-        trainer.run()
-        histories.append([row["loss"] for row in trainer.history])
-    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
-    assert histories[0] == pytest.approx(histories[2], rel=1e-5)
+        train(make_run(tiny_params(lr=1e-3, text4vis__loss=loss, runtime__micro_batch=micro)))
+        losses.append(curve("loss"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_videos(workspace):
-    trainer = make_trainer(tiny_params())
+def test_a_loss_that_is_not_finite_names_step_and_videos():
+    run = make_run(tiny_params())
     with torch.no_grad():
-        trainer.model.get_parameter("visual.proj").fill_(float("nan"))
-    first = [f"v{p}" for p in trainer.plan.step_positions(0)[0]]
+        run.method.get_parameter("visual.proj").fill_(float("nan"))
+    first = [f"v{p}" for p in run.plan.step_positions(0)[0]]
     with pytest.raises(TrainingError, match=r"step 0 \(epoch 0\) is nan.*" + ", ".join(first)):
-        trainer.run()
+        train(run)
 
 
-def test_select_best_keeps_the_best_validations_weights(workspace, monkeypatch):
-    trainer = make_trainer(tiny_params(epochs=3, select="best", lr=1e-3))
+def test_select_best_keeps_the_best_validations_weights(monkeypatch):
+    run = make_run(tiny_params(epochs=3, select="best", lr=1e-3))
     scores, kept = iter([50.0, 90.0, 60.0]), []
 
-    def count_correct(value):
-        kept.append({k: v.clone() for k, v in trainer.model.state_dict().items()})
-        return [next(scores) * NUM_VIDEOS / 100]
+    def scripted_top1(run):
+        kept.append({k: v.clone() for k, v in run.method.state_dict().items()})
+        return next(scores)
 
-    monkeypatch.setattr("clipzoo.train.loop.gather_objects", count_correct)
-    metrics = trainer.run()
+    monkeypatch.setattr(loop, "single_view_top1", scripted_top1)
+    metrics = train(run)
     assert (metrics["val_top1_best"], metrics["epoch_best"]) == (90.0, 2.0)
     assert metrics["val_top1_last"] == 60.0
-    assert all(torch.equal(v, kept[1][k]) for k, v in model_file().items())
+    assert_same(model_file(), kept[1])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_trains(workspace, precision):
-    trainer = make_trainer(
-        tiny_params(precision=precision, grad_clip=1.0, activation_checkpointing=True)
-    )
-    trainer.run()
-    exact = make_trainer(tiny_params(grad_clip=1.0))
-    exact.run()
-    first = [t.history[0]["loss"] for t in (trainer, exact)]
-    assert first[0] == pytest.approx(first[1], rel=0.05)
+def test_reduced_precision_trains(precision):
+    changes = {"grad_clip": 1.0, "activation_checkpointing": True}
+    train(make_run(tiny_params(precision=precision, **changes)))
+    reduced = curve("loss")
+    train(make_run(tiny_params(grad_clip=1.0)))
+    exact = curve("loss")
+    steps = slice(1) if precision == "fp16" else slice(None)  # the scaler skips steps at first
+    assert reduced[steps] == pytest.approx(exact[steps], rel=0.05)
+    assert abs(reduced[0] - exact[0]) > 1e-7 * exact[0], "autocast rounds"
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(workspace):
-    make_trainer(tiny_params()).run()
-    other = replace(tiny_params(), {"model.arch": "ViT-B/32"})
-    with pytest.raises(
-        ValueError, match=r"model\.safetensors holds ViT-demo-16, but model.arch is ViT-B-32"
-    ):
-        checkpoint.load_model(other)
-    with pytest.raises(
-        ValueError, match=r"clip\.safetensors holds ViT-demo-16, but model.arch is ViT-B-32"
-    ):
-        checkpoint.new_model(other)
+def test_a_checkpoint_of_another_architecture_is_refused():
+    train(make_run(tiny_params()))
+    other = tiny_params(model__arch="ViT-B/32")
+    for load, file in ((methods.load_model, "model"), (methods.new_model, "clip")):
+        with pytest.raises(
+            ValueError, match=rf"{file}\.safetensors holds ViT-demo-16, but model.arch is ViT-B-32"
+        ):
+            load(other)
 
 
-def test_a_model_file_is_a_checkpoint_to_go_on_from(workspace):
-    make_trainer(tiny_params()).run()
+def test_a_model_file_is_a_checkpoint_to_go_on_from():
+    train(make_run(tiny_params()))
     expected = model_file()
-    params = replace(tiny_params(epochs=0), {"model.checkpoint": "models/parent.safetensors"})
+    params = tiny_params(epochs=0, model__checkpoint="models/parent.safetensors")
     with pytest.raises(
         ValueError, match=r"model\.checkpoint: models/parent\.safetensors is no file"
     ):
-        checkpoint.new_model(params)
+        methods.new_model(params)
     Path("models/model.safetensors").rename("models/parent.safetensors")
-    metrics = make_trainer(params).run()
-    assert metrics["steps"] == 0
-    assert all(torch.equal(v, expected[k]) for k, v in model_file().items())
+    assert train(make_run(params)) == {"steps": 0, "epochs": 0}
+    assert_same(model_file(), expected)
 
 
 @pytest.mark.parametrize("text_tower", ["frozen", "trained"])
-def test_infonce_trains_and_its_text_tower_only_if_asked(workspace, text_tower):
-    options = {"loss": "infonce", "text_tower": text_tower}
-    trainer = make_trainer(tiny_params(options, epochs=4, lr=1e-3))
-    given = trainer.text.class_embeddings.clone()
-    start = class_embeddings(trainer.model, trainer.text).detach()
-    trainer.run()
-    losses = [row["loss"] for row in trainer.history]
-    assert sum(losses[-3:]) < sum(losses[:3])
-    kept = checkpoint.load_classifier()
-    assert torch.equal(kept, given) is (text_tower == "frozen")
-    if text_tower == "trained":
-        assert not torch.allclose(kept, start, atol=1e-4)
-
-
-def test_the_mean_of_the_last_epochs_weights_is_kept(workspace, monkeypatch):
-    trainer = make_trainer(tiny_params(epochs=3, lr=1e-3, average_epochs=2))
-    after = {}
-    monkeypatch.setattr(
-        trainer,
-        "_average",
-        lambda step, f=trainer._average: (
-            after.update({step: {k: v.clone() for k, v in trainer.model.state_dict().items()}}),
-            f(step),
-        ),
+def test_infonce_trains_and_its_text_tower_only_if_asked(text_tower):
+    run = make_run(
+        tiny_params(epochs=4, lr=1e-3, text4vis__loss="infonce", text4vis__text_tower=text_tower)
     )
-    metrics = trainer.run()
+    start = run.method.class_text(run.text).class_embeddings.detach().clone()
+    train(run)
+    losses = curve("loss")
+    assert sum(losses[-3:]) < sum(losses[:3])
+    kept = methods.load_classifier()
+    assert torch.equal(kept, run.text.class_embeddings) is (text_tower == "frozen")
+    assert torch.allclose(kept, start, atol=1e-4) is (text_tower == "frozen")
+
+
+def states_after(monkeypatch: pytest.MonkeyPatch, run: Run) -> dict[int, dict]:
+    """The weights after each step of a run that is about to start."""
+    after = {}
+    original = loop.average_weights
+
+    def record(progress, run):
+        after[progress.step] = {k: v.clone() for k, v in run.method.state_dict().items()}
+        original(progress, run)
+
+    monkeypatch.setattr(loop, "average_weights", record)
+    return after
+
+
+def test_the_mean_of_the_last_epochs_weights_is_kept(monkeypatch):
+    run = make_run(tiny_params(epochs=3, lr=1e-3, average_epochs=2))
+    after = states_after(monkeypatch, run)
+    metrics = train(run)
     for name, value in model_file().items():
         torch.testing.assert_close(value, (after[6][name] + after[9][name]) / 2)
-    assert 0 <= metrics["val_top1_average"] <= 100
+    assert metrics["val_top1_average"] == loop.single_view_top1(run)
 
 
-def test_averaging_survives_a_kill(workspace, monkeypatch):
+def test_averaging_survives_a_kill(monkeypatch):
     params = tiny_params(epochs=3, average_epochs=3)
-    make_trainer(params).run()
+    train(make_run(params))
     expected = model_file()
-    killed = make_trainer(params)
-    step_of = killed._step
-
-    def step_or_die(step, *args):
-        if step == 5:
-            raise KeyboardInterrupt
-        return step_of(step, *args)
-
-    monkeypatch.setattr(killed, "_step", step_or_die)
-    with pytest.raises(KeyboardInterrupt):
-        killed.run()
-    make_trainer(params).run()
-    assert all(torch.equal(v, expected[k]) for k, v in model_file().items())
+    kill_at(monkeypatch, 5, params)
+    train(make_run(params))
+    assert_same(model_file(), expected)

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-import pytest
-
 from clipzoo.config import load_params, replace
-from clipzoo.train import plan as plan_module
-from clipzoo.train.plan import Plan, make_plan, micro_batches
+from clipzoo.train.plan import Plan, make_plan
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -42,23 +39,6 @@ def test_stand_in_weights_of_another_architecture_stop_early():
     assert other.total_steps == PARAMS.demo.other_train_steps
     own = make_plan(PARAMS, num_records=480, num_all=480)
     assert own.total_steps == own.steps_per_epoch * PARAMS.train.epochs
-
-
-@pytest.mark.parametrize("size", [1, 3, 4, 10])
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("micro", [1, 2, 16])
-def test_each_clip_counts_once_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
-    batch = list(range(100, 100 + size))
-    monkeypatch.setattr(plan_module, "world_size", lambda: world)
-    seen, lengths = [], set()
-    for rank in range(world):
-        monkeypatch.setattr(plan_module, "rank", lambda r=rank: r)
-        parts = micro_batches(batch, micro)
-        lengths.add(len(parts))
-        assert all(0 < len(positions) <= micro for positions, _ in parts)
-        seen += [p for positions, counted in parts if counted for p in positions]
-    assert sorted(seen) == batch
-    assert len(lengths) == 1, "every process takes part in every exchange"
 
 
 def test_validation_follows_every_n_epochs_and_the_end():

@@ -55,10 +55,10 @@ def test_two_processes(tmp_path):
 
 @pytest.mark.parametrize("case", [case for case in tracing.CASES if case.endswith("fp32")])
 def test_a_plain_loop_gives_the_same_numbers(case):
-    trainer = tracing.make_trainer(case, micro_batch=4)
-    before = tracing.trained_parameters(trainer.model)
-    losses = plain_loop(trainer.model, trainer.clips, trainer.text, infonce="infonce" in case)
-    found = {"losses": losses, **tracing.sums(before, tracing.trained_parameters(trainer.model))}
+    run = tracing.make_run(case, micro_batch=4)
+    before = tracing.trained_parameters(run.method)
+    losses = plain_loop(run.method, run.clips, run.text, infonce="infonce" in case)
+    found = {"losses": losses, **tracing.sums(before, tracing.trained_parameters(run.method))}
     assert_equals_golden(case, found)
 
 
@@ -74,7 +74,7 @@ def plain_loop(model, clips, text, *, infonce: bool) -> list[float]:
         order = np.random.default_rng([1024, epoch]).permutation(10)
         frames = torch.stack([clips.load(int(p), epoch) for p in order[4 * i : 4 * i + 4]])
         labels = torch.tensor([p % 5 % 3 for p in order[4 * i : 4 * i + 4]])
-        features = functional.normalize(model.encode(pixels(frames)), dim=-1)
+        features = functional.normalize(model.video_embeddings(pixels(frames)), dim=-1)
         classes = model.text(text.token_ids[0]) if infonce else text.class_embeddings[0]
         texts = classes[labels] if infonce else classes
         logits = model.logit_scale.exp() * features @ texts.T

@@ -20,36 +20,30 @@ from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
-from clipzoo.methods import checkpoint
-from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.methods import new_model
+from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.parity.inputs import fill, noise
 from clipzoo.runtime.distributed import barrier, rank, start
-from clipzoo.train.loop import Trainer
+from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
+from clipzoo.train.setup import Run
+from clipzoo.train.state import STATE_DIR
 
 ROOT = Path(__file__).parent.parent.parent
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
 CLASS_NAMES = ["a dog", "a cat", "two red fish"]
 NUM_PICKED, NUM_ALL = 5, 12  # few-shot: 5 clips, shown twice an epoch
 NUM_STEPS = 5
-TINY = {
-    "data.shots": 2,
-    "model.num_segments": NUM_SEGMENTS,
-    "model.input_px": INPUT_PX,
-    "text4vis.head_layers": 1,
-    "augment.short_side_px": 36,
-    "augment.grayscale": 0.2,
-    "train.epochs": 2,
-    "train.warmup_epochs": 1,
-    "train.batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
-    "train.lr": 3e-3,
-    "train.weight_decay": 0.2,
-    "train.update_every": 2,
-    "train.grad_clip": 0.5,
-    "train.val_every": 2,
-    "test.short_side_px": 36,
-    "runtime.workers": 1,
+TRAIN = {
+    "epochs": 2,
+    "warmup_epochs": 1,
+    "batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
+    "lr": 3e-3,
+    "weight_decay": 0.2,
+    "update_every": 2,
+    "grad_clip": 0.5,
+    "val_every": 2,
 }
 CASES = {
     f"{loss}-{precision}": {
@@ -76,28 +70,33 @@ class NoiseStore:
 
 
 def case_params(case: str, micro_batch: int) -> Params:
-    params = load_params(ROOT / "params.yaml")
-    return replace(params, {**TINY, **CASES[case], "runtime.micro_batch": micro_batch})
+    values: dict[str, Any] = {f"train.{key}": value for key, value in TRAIN.items()}
+    values |= CASES[case]
+    values |= {"data.shots": 2, "augment.short_side_px": 36, "augment.grayscale": 0.2}
+    values |= {"model.num_segments": NUM_SEGMENTS, "model.input_px": INPUT_PX}
+    values |= {"text4vis.head_layers": 1, "test.short_side_px": 36}
+    values |= {"runtime.micro_batch": micro_batch, "runtime.workers": 1}
+    return replace(load_params(ROOT / "params.yaml"), values)
 
 
-def make_trainer(case: str, micro_batch: int) -> Trainer:
+def make_run(case: str, micro_batch: int) -> Run:
     """The run of a case, in the current folder."""
     params = case_params(case, micro_batch)
     clip = build_clip(ARCH, INPUT_PX)
     fill(clip)
     if rank() == 0:
-        save_clip(clip, checkpoint.CLIP_FILE, arch=ARCH, input_px=INPUT_PX, source="test")
+        save_clip(clip, CLIP_FILE, arch=ARCH, input_px=INPUT_PX, source="test")
     barrier()
-    model, metadata = checkpoint.new_model(params)
-    fill(model)
-    torch.nn.init.constant_(model.logit_scale, math.log(10))
+    method, metadata = new_model(params)
+    fill(method)
+    torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     records = [Record(f"v{i}", NUM_FRAMES, i % len(CLASS_NAMES)) for i in range(NUM_PICKED)]
     store, px, short = NoiseStore(), INPUT_PX, params.test.short_side_px
     plan = make_plan(params, NUM_PICKED, NUM_ALL)
-    return Trainer(
+    return Run(
         params=params,
         device=torch.device("cpu"),
-        model=model,
+        method=method,
         metadata=metadata,
         clips=TrainClips(store, records, TrainTransform(px, params.augment), NUM_SEGMENTS, 7),
         val_clips=ViewClips(
@@ -105,8 +104,8 @@ def make_trainer(case: str, micro_batch: int) -> Trainer:
         ),
         text=class_text(),
         plan=dataclasses.replace(plan, max_steps=NUM_STEPS),
-        state_dir=checkpoint.STATE_DIR / case,
-        live=None,
+        state_dir=STATE_DIR / case,
+        log_dir=Path("plots") / case,
     )
 
 
@@ -130,11 +129,14 @@ def sums(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> dic
 
 def trace(case: str, micro_batch: int) -> dict[str, Any]:
     """The losses of the five steps, and sums of the weights after them."""
-    trainer = make_trainer(case, micro_batch)
-    before = trained_parameters(trainer.model)
-    trainer.run()
-    losses = [row["loss"] for row in trainer.history]
-    return {"losses": losses, **sums(before, trained_parameters(trainer.model))}
+    run = make_run(case, micro_batch)
+    before = trained_parameters(run.method)
+    train(run)
+    if rank() != 0:
+        return {}
+    curve = run.log_dir / "plots/metrics/loss.tsv"
+    losses = [float(line.split()[1]) for line in curve.read_text().splitlines()[1:]]
+    return {"losses": losses, **sums(before, trained_parameters(run.method))}
 
 
 def main() -> None:

@@ -43,6 +43,10 @@ class TrainClips:
         self.num_segments = num_segments
         self.seed = seed
 
+    def record(self, position: int) -> Record:
+        """The video that a clip shows: positions from len(records) on start over."""
+        return self.records[position % len(self.records)]
+
     def load(self, position: int, epoch: int) -> Tensor:
         """One clip; all its random choices come from (seed, epoch, position) alone.
 
@@ -57,7 +61,7 @@ class TrainClips:
         Raises:
             StoreError: a frame cannot be read; names the video.
         """
-        record = self.records[position % len(self.records)]
+        record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
         indices = sample_train(record.num_frames, self.num_segments, rng)
         return _transformed(self.store, record, indices, lambda f: self.transform(f, rng))

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.loader import load_batches
-from clipzoo.clips.transforms import ViewTransform, normalise
+from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError, open_store
 from clipzoo.files import raise_all
 from clipzoo.models.clip import input_size
+from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, world_size
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import read_safetensors, write_safetensors
@@ -86,7 +87,7 @@ def encode_videos(
     batches of micro_batch clips.
 
     Args:
-        model: a method with `encode(frames float32 [B, T, 3, H, W]) -> [B, ...]`, on `device`.
+        model: a method with `encode(frames uint8 [B, T, 3, S, S]) -> [B, ...]`, on `device`.
         clips: `load(position)` gives uint8 [V, T, 3, H, W].
         positions: of the videos to encode, any order.
         device: of the model.
@@ -129,9 +130,9 @@ def _encode_views(
         frames = frames.pin_memory()
     parts = []
     for chunk in frames.flatten(0, 1).split(micro_batch):  # [<= micro_batch, T, 3, H, W]
-        pixels = normalise(chunk.to(device, non_blocking=True))
+        chunk = chunk.to(device, non_blocking=True)
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            parts.append(model.encode(pixels).float())  # pyright: ignore[reportCallIssue]
+            parts.append(model.encode(chunk).float())  # pyright: ignore[reportCallIssue]
     return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()
 
 
@@ -236,13 +237,19 @@ def _collect(
 
 
 @torch.no_grad()
-def score_videos(model: nn.Module, features: Tensor, class_embeddings: Tensor) -> Tensor:
+def class_text(model: nn.Module, text: ClassText) -> ClassText:
+    """The class text that a method classifies by, without gradients."""
+    return model.class_text(text)  # pyright: ignore[reportCallIssue]
+
+
+@torch.no_grad()
+def score_videos(model: nn.Module, features: Tensor, text: ClassText) -> Tensor:
     """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
 
     Args:
-        model: a method with `score(features [N, V, ...], class_embeddings [P, K, D])`.
+        model: a method with `score(features [N, V, ...], text)`.
         features: [N, V, ...] float32 or float16.
-        class_embeddings: [P, K, D] float32.
+        text: of K classes.
     """
-    parts = [model.score(part.float(), class_embeddings) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
+    parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
     return torch.cat(parts)

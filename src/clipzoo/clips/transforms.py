@@ -17,18 +17,9 @@ from torch import Tensor
 
 from clipzoo.config import CROPS, AugmentConfig
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CROP_TRIES = 10
 
 Frames = Sequence[bytes] | np.ndarray
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W] in 0 .. 255 -> float32, CLIP's mean and std, on the frames' device."""
-    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)
-    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)
-    return torch.addcmul(-mean / std, frames.float(), 1 / (255 * std))
 
 
 _buffers = threading.local()

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE, check_options
+from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
-from clipzoo.report.recipes import Recipe, load_recipe
+from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
 
 FRAME_BYTES = 14_000
@@ -55,9 +55,11 @@ def check_recipe(name: str) -> list[Finding]:
     Raises:
         ConfigError: an unknown or wrong recipe.
     """
+    from clipzoo.methods import read_options  # slow: it imports torch
+
     runtime = load_params(PARAMS_FILE).runtime.model_dump()
     recipe, params = load_recipe(name, runtime=runtime)
-    check_options(params, f"recipes/{name}.yaml: params")
+    read_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
     return [
         *(finding for dataset in params.data.datasets for finding in _dataset(params, dataset)),
         *_weights(params, recipe),

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from clipzoo.config import Params
-from clipzoo.methods.checkpoint import model_options
-from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.methods import build
+from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip, input_size, num_parameters
 
 __all__ = ["activation_bytes", "meta_model", "num_parameters"]
@@ -14,7 +14,7 @@ HALF = 0.5
 """Under autocast nearly all that autograd keeps is in 16 bits instead of 32."""
 
 
-def meta_model(params: Params) -> Text4Vis:
+def meta_model(params: Params) -> Method:
     """The model of a run without weights, on the meta device.
 
     Raises:
@@ -22,13 +22,13 @@ def meta_model(params: Params) -> Text4Vis:
     """
     with torch.device("meta"):
         clip = build_clip(params.model.arch, params.model.input_px, device="meta")
-        model = Text4Vis(clip, **model_options(params))
+        model = build(params, clip)
     if params.train.activation_checkpointing:
         model.set_grad_checkpointing()
     return model.train()
 
 
-def activation_bytes(model: Text4Vis, params: Params) -> float:
+def activation_bytes(model: Method, params: Params) -> float:
     """Bytes that autograd keeps for the backward pass of one clip.
 
     A ViT's attention weights are left out: the fused kernels of a GPU do not keep them.
@@ -49,6 +49,7 @@ def activation_bytes(model: Text4Vis, params: Params) -> float:
 
     alive: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        frames = torch.empty(1, params.model.num_segments, 3, side, side, device="meta")
+        shape = (1, params.model.num_segments, 3, side, side)
+        frames = torch.empty(shape, dtype=torch.uint8, device="meta")
         model.encode(frames)
     return sum(kept.values()) * (1.0 if params.train.precision == "fp32" else HALF)

@@ -2,7 +2,6 @@
 
 import argparse
 import fnmatch
-import importlib
 import io
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
-from clipzoo.config import ConfigError, Params, build, load_params
+from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.files import replacing
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import (
@@ -32,25 +31,16 @@ KEPT_DIR = Path("models/zoo")
 """Models of recipes that are parents of others; not tracked, since a rerun makes them again."""
 
 
-def check_options(params: Params, where: str | Path) -> None:
-    """Let the method check the section of its options, whose contents `Params` does not know.
-
-    Raises:
-        ConfigError: a key or value in it is wrong; the message starts with `where`.
-    """
-    name = params.model.method
-    method = importlib.import_module(f"clipzoo.methods.{name}")  # slow: it imports torch
-    build(method.Options, params.options, where, name)
-
-
 def usable_params(name: str) -> Params:
     """The parameters of a recipe, the method's options checked too.
 
     Raises:
         ConfigError: an unknown or wrong recipe.
     """
+    from clipzoo.methods import read_options  # slow: it imports torch
+
     _, params = load_recipe(name)
-    check_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
+    read_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
     return params
 
 

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.clips.transforms import normalise
 from clipzoo.config import DemoConfig
 from clipzoo.demo.world import ALL_CLASSES, render, sample_still
-from clipzoo.models.clip import build_clip, encode_images, num_parameters, open_clip_name
+from clipzoo.models.clip import build_clip, encode_images, normalise, num_parameters, open_clip_name
 from clipzoo.models.text import tokenize
 from clipzoo.runtime.progress import progress_bar
 

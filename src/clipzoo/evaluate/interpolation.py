@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipzoo.clips import encoding as inference
+from clipzoo.clips import encoding
 from clipzoo.clips.clips import ViewClips
 from clipzoo.config import Params
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import plot_interpolation
 from clipzoo.files import read_rows, write_csv
-from clipzoo.methods.checkpoint import load_model, raw_model
-from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.methods import load_model, raw_model
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.text import ClassText
 
 VAL_CURVE = Path("predictions/interpolation.csv")
 """The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
@@ -26,7 +27,7 @@ COLUMNS = ("alpha", "top1", "ci95_low", "ci95_high")
 
 
 @torch.no_grad()
-def interpolate(raw: nn.Module, tuned: Text4Vis, alpha: float) -> Text4Vis:
+def interpolate(raw: nn.Module, tuned: Method, alpha: float) -> Method:
     """A copy of `tuned` whose vision tower is (1 - alpha) raw + alpha fine-tuned, by parameter.
 
     Args:
@@ -47,7 +48,7 @@ def accuracy_curve(
     device: torch.device,
     clips: ViewClips,
     labels: Tensor,
-    class_embeddings: Tensor,
+    text: ClassText,
     what: str,
 ) -> list[tuple[float, float, float, float]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
@@ -57,27 +58,28 @@ def accuracy_curve(
         device: of this process; all processes call this.
         clips: the videos.
         labels: [N] int64.
-        class_embeddings: [P, K, D].
+        text: of all classes.
         what: name of the set, for the progress bar.
 
     Returns:
         (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
     """
-    tuned, _ = load_model(params)
-    raw = raw_model(params).visual
+    if not params.zero_shot.interpolation:
+        return []
+    tuned, raw = load_model(params), raw_model().visual
     rows = []
     for alpha in params.zero_shot.interpolation:
         model = interpolate(raw, tuned, alpha)
-        features = inference.encode_set(
+        features = encoding.encode_set(
             model,
             clips,
             f"{what} alpha {alpha:g}",
             params=params,
             device=device,
-            dim=class_embeddings.shape[-1],
+            dim=text.class_embeddings.shape[-1],
         )
         if features is not None:  # rank 0 has them all
-            probabilities = inference.score_videos(model, features, class_embeddings)
+            probabilities = encoding.score_videos(model, features, text)
             values = metrics.evaluate(probabilities, labels, params.seed)
             rows.append((alpha, *(values[key] for key in COLUMNS[1:])))
     return rows

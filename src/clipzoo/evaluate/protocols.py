@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from clipzoo.evaluate import metrics
+from clipzoo.models.text import ClassText
 
-Score = Callable[[Tensor, Tensor], Tensor]
-"""features [N, V, ...] and class embeddings [P, K, D] -> probabilities [N, K]."""
+Score = Callable[[Tensor, ClassText], Tensor]
+"""features [N, V, ...] and the text of K classes -> probabilities [N, K]."""
 
 NUM_HALVES = 10
 MIN_HALF_CLASSES = 4
@@ -39,8 +40,9 @@ def evaluate_test(
     score: Score,
     features: Tensor,
     labels: Tensor,
-    class_embeddings: Tensor,
+    text: ClassText,
     *,
+    trained_classes: Sequence[int],
     view_names: Sequence[str],
     dense: bool,
     seed: int,
@@ -54,7 +56,9 @@ def evaluate_test(
         score: of the method.
         features: [N, V, ...].
         labels: [N] int64, or targets [N, K].
-        class_embeddings: [P, K, D].
+        text: of all K classes.
+        trained_classes: ids of the classes trained on; where these are not all of them, the
+            metrics of `evaluate_base_to_novel` are added.
         view_names: V names.
         dense: whether clips are dense windows.
         seed: of the bootstrap.
@@ -62,11 +66,13 @@ def evaluate_test(
     Returns:
         probabilities [N, K] from all views, and the metrics.
     """
-    probabilities = score(features, class_embeddings)
+    probabilities = score(features, text)
     result = metrics.evaluate(probabilities, labels, seed)
     if len(view_names) > 1 and not dense:
-        single = score(single_view(features, view_names), class_embeddings)
+        single = score(single_view(features, view_names), text)
         result |= with_prefix("single_view_", metrics.evaluate(single, labels, seed))
+    if len(trained_classes) < text.num_classes:
+        result |= evaluate_base_to_novel(score, features, labels, text, trained_classes)
     return probabilities, result
 
 
@@ -90,7 +96,7 @@ def evaluate_halves(
     score: Score,
     features: Tensor,
     labels: Tensor,
-    class_embeddings: Tensor,
+    text: ClassText,
     *,
     present_only: bool = False,
 ) -> dict[str, list[float]]:
@@ -100,7 +106,7 @@ def evaluate_halves(
         score: the method's, so that its own normalisation over classes sees the half alone.
         features: [N, V, ...] of all videos.
         labels: [N] int64 in [0, K).
-        class_embeddings: [P, K, D].
+        text: of all K classes.
         present_only: leave a half's classes without videos out, as the authors' code does; False
             lets them compete.
 
@@ -109,29 +115,29 @@ def evaluate_halves(
     """
     result: dict[str, list[float]] = {"top1": [], "top5": []}
     for split in range(NUM_HALVES):
-        classes = half_classes(class_embeddings.shape[1], split)
+        classes = half_classes(text.num_classes, split)
         if present_only:
             classes = classes[torch.isin(classes, labels)]
-        for key, value in _among(score, features, labels, class_embeddings, classes).items():
+        for key, value in _among(score, features, labels, text, classes).items():
             result[key].append(value)
     return result
 
 
 def _among(
-    score: Score, features: Tensor, labels: Tensor, class_embeddings: Tensor, classes: Tensor
+    score: Score, features: Tensor, labels: Tensor, text: ClassText, classes: Tensor
 ) -> dict[str, float]:
     """top1 and top5 on the videos of some classes, of which alone they compete; empty without one.
 
     Args:
         classes: int64 [M] distinct ids; the others as in `evaluate_halves`.
     """
-    position = torch.full((class_embeddings.shape[1],), -1)
+    position = torch.full((text.num_classes,), -1)
     position[classes] = torch.arange(len(classes))
     chosen = position[labels] >= 0
     if not chosen.any():
         return {}
     own = position[labels[chosen]]
-    probabilities = score(features[chosen], class_embeddings[:, classes])
+    probabilities = score(features[chosen], text.of_classes(classes.tolist()))
     metrics.check(probabilities, own)
     return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, own, k)) for k in (1, 5)}
 
@@ -140,7 +146,7 @@ def evaluate_base_to_novel(
     score: Score,
     features: Tensor,
     labels: Tensor,
-    class_embeddings: Tensor,
+    text: ClassText,
     base: Sequence[int],
 ) -> dict[str, float]:
     """Accuracy among the classes of the training and among those it never saw.
@@ -148,7 +154,7 @@ def evaluate_base_to_novel(
     Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
 
     Args:
-        score, features, labels, class_embeddings: as in `evaluate_halves`, of all K classes.
+        score, features, labels, text: as in `evaluate_halves`, of all K classes.
         base: ids of the classes trained on.
 
     Returns:
@@ -159,11 +165,11 @@ def evaluate_base_to_novel(
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("data.classes: base needs one label a video; found several")
-    is_base = torch.zeros(class_embeddings.shape[1], dtype=torch.bool)
+    is_base = torch.zeros(text.num_classes, dtype=torch.bool)
     is_base[list(base)] = True
     values = []
     for name, members in (("base", is_base), ("novel", ~is_base)):
-        found = _among(score, features, labels, class_embeddings, members.nonzero()[:, 0])
+        found = _among(score, features, labels, text, members.nonzero()[:, 0])
         if not found:
             raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
         values.append(found["top1"])
@@ -175,7 +181,7 @@ def evaluate_zero_shot(
     score: Score,
     features: Tensor,
     labels: Tensor,
-    class_embeddings: Tensor,
+    text: ClassText,
     *,
     protocols: Sequence[str],
     seed: int,
@@ -187,7 +193,7 @@ def evaluate_zero_shot(
         score: as in `evaluate_halves`.
         features: [N, V, ...].
         labels: [N] int64.
-        class_embeddings: [P, K, D].
+        text: of all K classes.
         protocols: of `full`, `half` and `splits`; a half needs two classes, so `half` is left out
             of sets with fewer than 4.
         seed: of the bootstrap.
@@ -204,15 +210,15 @@ def evaluate_zero_shot(
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
-    probabilities = score(features, class_embeddings)
+    probabilities = score(features, text)
     values = metrics.evaluate(probabilities, labels, seed)
     result = {}
     if "full" in protocols:
         result["full_top1"] = values["top1"]
         result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
         result["full_top5"] = values["top5"]
-    if "half" in protocols and class_embeddings.shape[1] >= MIN_HALF_CLASSES:
-        halves = evaluate_halves(score, features, labels, class_embeddings)["top1"]
+    if "half" in protocols and text.num_classes >= MIN_HALF_CLASSES:
+        halves = evaluate_halves(score, features, labels, text)["top1"]
         result |= _mean_and_std("half_top1", halves)
     if "splits" in protocols and splits:
         for k in (1, 5):
@@ -231,7 +237,7 @@ def compare_zero_shot(
     scores: Mapping[str, Score],
     features: Mapping[str, Tensor],
     labels: Tensor,
-    class_embeddings: Mapping[str, Tensor],
+    texts: Mapping[str, ClassText],
     *,
     protocols: Sequence[str],
     seed: int,
@@ -244,7 +250,7 @@ def compare_zero_shot(
             the prefixes of the results.
         features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
-        class_embeddings: [P, K, D] of each: a model that trained its text tower has its own.
+        texts: of each: a model that trained its text tower has its own.
         protocols, splits: as in `evaluate_zero_shot`.
         seed: of the bootstraps.
 
@@ -258,7 +264,7 @@ def compare_zero_shot(
             score,
             features[prefix],
             labels,
-            class_embeddings[prefix],
+            texts[prefix],
             protocols=protocols,
             seed=seed,
             splits=splits,

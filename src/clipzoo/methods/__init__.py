@@ -1,0 +1,164 @@
+"""The methods: which there are, how one is built, saved and loaded.
+
+A method is one module here, and its options are a section of params.yaml with the same name. The
+module has
+
+    Options                             the section, a pydantic model
+    build(clip, options, num_segments)  the nn.Module (parts/method.py says what is known of it)
+    read_released(content, where)       where its authors released checkpoints: what such a file
+                                        holds -> the state dict of the nn.Module
+
+A model file is safetensors: the module's parameters and, as metadata, what builds it again.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipzoo import config
+from clipzoo.config import ConfigError, Params, Section
+from clipzoo.methods import raw, text4vis
+from clipzoo.methods.parts.method import Method
+from clipzoo.methods.parts.raw import FrameMean
+from clipzoo.models import archives
+from clipzoo.models.clip import (
+    CLIP_FILE,
+    build_clip,
+    load_clip,
+    load_strictly,
+    open_clip_name,
+)
+from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+
+METHODS: dict[str, Any] = {"raw": raw, "text4vis": text4vis}
+
+MODEL_FILE = "models/model.safetensors"
+CLASSIFIER_FILE = "models/classifier.safetensors"
+
+
+def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
+    """The checked options of `model.method`, whose section `Params` does not know.
+
+    Raises:
+        ConfigError: an unknown, missing, mistyped or wrong option; starts with the file `where` and
+            names its key.
+    """
+    name = params.model.method
+    return config.build(METHODS[name].Options, params.options, where, name)
+
+
+def build(params: Params, clip: torch.nn.Module) -> Method:
+    """The method of a run around any open_clip model, which becomes part of it."""
+    module = METHODS[params.model.method]
+    return module.build(clip, read_options(params), params.model.num_segments)
+
+
+def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
+    """The model that training starts from: the raw CLIP's vision tower under a fresh head, or
+    `model.checkpoint`.
+
+    Returns:
+        the model (float32, CPU) and the metadata of its future model file.
+
+    Raises:
+        WeightsError: models/clip.safetensors or the checkpoint is absent, or of another
+            architecture.
+        ConfigError: as `read_options`, or an option that the tower cannot have.
+    """
+    clip, meta = load_clip()
+    _check_arch(CLIP_FILE, meta["arch"], params)
+    if params.model.checkpoint and not meta["quick_gelu"] and _is_released(params):
+        meta = {**meta, "quick_gelu": True}  # the authors' models are all of OpenAI's family
+        clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
+    torch.manual_seed(params.seed)  # the head's initialisation
+    model = build(params, clip)
+    if params.model.checkpoint:
+        _load_checkpoint(model, params)
+    return model, {
+        "clip": meta,
+        "method": params.model.method,
+        "num_segments": params.model.num_segments,
+        "options": params.options,
+    }
+
+
+def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
+    """Build the model of a file written by `save_model` (float32, CPU, evaluation mode).
+
+    Raises:
+        WeightsError: the file is absent, does not fit, or holds another architecture than
+            `model.arch`.
+    """
+    tensors, metadata = read_safetensors(path)
+    if "model" not in metadata:
+        raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
+    meta = json.loads(metadata["model"])
+    clip = meta["clip"]
+    _check_arch(path, clip["arch"], params)
+    towers = build_clip(clip["arch"], clip["input_px"], quick_gelu=clip["quick_gelu"])
+    module = METHODS[meta["method"]]
+    options = config.build(module.Options, meta["options"], path, "options")
+    model = module.build(towers, options, meta["num_segments"])
+    load_strictly(model, tensors, str(path))
+    return model.eval()
+
+
+def raw_model() -> FrameMean:
+    """The raw CLIP as a video model: its own vision tower, frames averaged, nothing trained."""
+    clip, _ = load_clip()
+    return FrameMean(clip).eval()
+
+
+def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> None:
+    """Write a model file: a new file, renamed into place."""
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    write_safetensors(tensors, path, {"model": json.dumps(metadata, sort_keys=True)})
+
+
+def save_classifier(class_embeddings: Tensor) -> None:
+    """Write the class embeddings [P, K, D] that the model was trained against (or that its own
+    text tower gives): the classifier that `test` uses."""
+    write_safetensors(
+        {"class_embeddings": class_embeddings.cpu().contiguous()}, CLASSIFIER_FILE, {}
+    )
+
+
+def load_classifier() -> Tensor:
+    """Class embeddings [P, K, D] of the trained model."""
+    return read_safetensors(CLASSIFIER_FILE)[0]["class_embeddings"]
+
+
+def _check_arch(path: str | Path, found: str, params: Params) -> None:
+    wanted = open_clip_name(params.model.arch)
+    if found != wanted:
+        raise WeightsError(
+            f"{path} holds {found}, but model.arch is {wanted}; "
+            "run `dvc repro` to make it again, or set model.arch to what the file holds"
+        )
+
+
+def _is_released(params: Params) -> bool:
+    return Path(params.model.checkpoint).suffix != ".safetensors"
+
+
+def _load_checkpoint(model: Method, params: Params) -> None:
+    """Load `model.checkpoint`: a model file of this project or one that the authors released."""
+    path = Path(params.model.checkpoint)
+    if not path.is_file():
+        raise WeightsError(f"model.checkpoint: {path} is no file; give its path or '' for none")
+    if not _is_released(params):
+        tensors, metadata = read_safetensors(path)
+        if "model" in metadata:
+            _check_arch(path, json.loads(metadata["model"])["clip"]["arch"], params)
+    elif hasattr(METHODS[params.model.method], "read_released"):
+        content = archives.read_file(path)
+        tensors = METHODS[params.model.method].read_released(content, str(path))
+    else:
+        raise ConfigError(
+            f"model.checkpoint: {path} is no model file of this project (.safetensors), and no "
+            f"other kind is known of model.method {params.model.method}"
+        )
+    load_strictly(model, tensors, f"model.checkpoint {path}")

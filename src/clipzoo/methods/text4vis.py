@@ -18,25 +18,29 @@ it could not work (joint space-time together with another option, or in a tower 
 where the authors' code ignores it or fails later.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.config import ConfigError, NoneWord, Section, require
-from clipzoo.methods.parts import temporal
+from clipzoo.config import NoneWord, Section, require
+from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
+from clipzoo.methods.parts.losses import nce_loss
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
+from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower
-
-POSITIONS = 77
-"""Frame positions where the text tower has no context length: those of the released heads."""
+from clipzoo.models import archives
+from clipzoo.models.clip import normalise
+from clipzoo.models.text import ClassText
+from clipzoo.tensors import WeightsError
 
 
 class Options(Section):
-    """`text4vis:` of params.yaml."""
+    """The section `text4vis` of params.yaml."""
 
     head: Annotated[Literal["Transf", "None"], NoneWord]
     """Frames to video: temporal Transformer, or mean."""
@@ -47,181 +51,129 @@ class Options(Section):
     joint: bool
     """Joint space-time attention inside the vision tower."""
     loss: Literal["ce", "infonce"]
-    """ce: against all classes; infonce: videos against the texts of their batch."""
+    """ce: against all classes; infonce: videos against the texts of their step."""
     text_tower: Literal["frozen", "trained"]
     """Whether infonce trains the text tower too, at lr * clip_ratio."""
 
     @model_validator(mode="after")
-    def _infonce_trains_text(self) -> "Options":
-        ok = self.text_tower == "frozen" or self.loss == "infonce"
-        allowed = "frozen, where text4vis.loss is not infonce"
-        require((ok, "text_tower", self.text_tower, allowed))
+    def _check_text_tower(self) -> "Options":
+        fits = self.text_tower == "frozen" or self.loss == "infonce"
+        require((fits, "text_tower", self.text_tower, "frozen, where loss is ce"))
         return self
 
 
-class Text4Vis(nn.Module):
-    """The model that is trained, tested and saved; the frozen text tower stays outside.
+def build(clip: nn.Module, options: Options, num_segments: int) -> "Text4Vis":
+    """The method around any open_clip model, which becomes part of it.
+
+    Raises:
+        ConfigError: an option that this tower cannot have.
+    """
+    return Text4Vis(clip, options, num_segments)
+
+
+def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """State dict of a checkpoint that the authors released, not yet compared with any model.
+
+    Args:
+        content: {epoch, model_state_dict: visual.*, fusion_model.*, logit_scale}, or the bare
+            tensors; names with or without `module.`, float16 or float32.
+        where: the file, for messages.
+
+    Raises:
+        WeightsError: another kind of file: a whole CLIP, or a checkpoint of BIKE or ActionCLIP.
+    """
+    if "fusion_model_state_dict" in content:
+        raise WeightsError(
+            f"{where}: holds a head and a whole CLIP apart (fusion_model_state_dict), as BIKE and "
+            "ActionCLIP save them; allowed: Text4Vis's visual.*, fusion_model.* and logit_scale"
+        )
+    tensors = archives.named_tensors(content, where)
+    if "text_projection" in tensors:
+        raise WeightsError(
+            f"{where}: holds a whole CLIP (unexpected text_projection, token_embedding.weight, "
+            "...); give it as model.weights, not as model.checkpoint"
+        )
+    return tensors
+
+
+class Text4Vis(Method):
+    """The model that is trained, tested and saved; a frozen text tower stays outside.
 
     Args:
         clip_model: any open_clip model. Its vision tower and logit_scale become part of this module
-            (and are changed in place by `temporal_module` and `joint`); the rest is only asked for
-            its sizes.
-        head: `Transf` or `None`.
+            (and are changed in place by `temporal_module` and `joint`), and so does its text tower
+            where that is trained; else it is only asked for its sizes.
+        options: see there.
         num_segments: T, frames a clip.
-        head_layers: blocks of the temporal Transformer, 6 in the paper.
-        temporal_module: `none`, `tsm`, `tokenshift` or `tokent1d`: exchange between frames inside
-            the vision tower.
-        joint: joint space-time attention inside the vision tower.
-        text_tower: `frozen` (outside of this module) or `trained` (part of it, as `text`).
 
     Raises:
-        ConfigError: an unknown option, or one that this tower cannot have.
+        ConfigError: an option that this tower cannot have.
     """
 
-    def __init__(
-        self,
-        clip_model: nn.Module,
-        *,
-        head: str,
-        num_segments: int,
-        head_layers: int = 6,
-        temporal_module: str = "none",
-        joint: bool = False,
-        text_tower: str = "frozen",
-    ) -> None:
+    def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
-        sizes = _text_sizes(clip_model)
+        sizes = text_sizes(clip_model)
         tower = clip_model.get_submodule("visual")
-        self.visual = with_temporal_module(tower, temporal_module, joint, num_segments)
-        self.fusion_model = temporal.TemporalHead(
-            head,
+        self.visual = with_temporal_module(
+            tower, options.temporal_module, options.joint, num_segments
+        )
+        self.fusion_model = TemporalHead(
+            options.head,
             width=sizes["embed_dim"],
-            heads=sizes["width"] // temporal.HEAD_WIDTH,
-            layers=head_layers,
+            heads=sizes["width"] // HEAD_WIDTH,
+            layers=options.head_layers,
             positions=max(sizes["context_length"], num_segments),
         )
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
-        self.text = TextTower(clip_model) if text_tower == "trained" else None
+        self.text = TextTower(clip_model) if options.text_tower == "trained" else None
         self.num_segments = num_segments
+        self.compares_videos = options.loss == "infonce"
         # As in the reference, one embedding a clip needs no head. Without gradients its parameters
         # stay out of DDP's exchange, which would otherwise wait for them.
-        self.uses_head = not joint and num_segments > 1
+        self.uses_head = not options.joint and num_segments > 1
         self.fusion_model.requires_grad_(self.uses_head)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Video embeddings [B, D], before normalisation, of normalised frames [B, T, 3, H, W]."""
-        batch, num_frames = frames.shape[:2]
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
+        return self.video_embeddings(normalise(inputs))
+
+    def video_embeddings(self, pixels: Tensor) -> Tensor:
+        """Video embeddings [b, D] of frames [b, T, 3, S, S] with CLIP's mean and deviation."""
+        batch, num_frames = pixels.shape[:2]
         if num_frames != self.num_segments:
             raise ValueError(
                 f"frames: found {num_frames} a clip; allowed: num_segments = {self.num_segments}"
             )
-        features = self.encode_frames(frames)
+        features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
         if not self.uses_head:
-            return features.reshape(batch, -1)
+            return features.reshape(batch, -1)  # [b, 1, D] -> [b, D]
         return self.fusion_model(features)
 
-    def encode_text(self, token_ids: Tensor) -> Tensor:
-        """Class embeddings [P, K, D] of token ids [P, K, L], by the trained text tower."""
-        assert self.text is not None, "only a model with text_tower 'trained' encodes text"
-        return self.text(token_ids)
+    def class_text(self, text: ClassText) -> ClassText:
+        """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
+        return (
+            text if self.text is None else replace(text, class_embeddings=self.text(text.token_ids))
+        )
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frame embeddings [B, T, D] of frames [B, T, 3, H, W]; [B, 1, D] under joint attention."""
-        features = self.visual(frames.flatten(0, 1))  # [BT, 3, H, W] -> [BT, D]
-        if isinstance(features, tuple):
-            features = features[0]  # CoCa's tower gives (pooled, tokens)
-        return features.reshape(len(frames), -1, features.shape[-1])
-
-    def score(self, features: Tensor, class_embeddings: Tensor) -> Tensor:
-        """Probabilities [N, K] of features [N, V, D] of `encode`, class embeddings [P, K, D]."""
-        return text4vis_probabilities(features, class_embeddings)
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        """Probabilities [N, K] of video embeddings [N, V, D]."""
+        return text4vis_probabilities(features, text.class_embeddings)
 
     def logits(self, features: Tensor, class_embeddings: Tensor) -> Tensor:
-        """exp(logit_scale) * cos, [B, K] float32; class embeddings [P, K, D] or [K, D]."""
+        """exp(logit_scale) * cos, [b, K] float32; class embeddings [P, K, D] or [K, D]."""
         return scaled_cosines(features, class_embeddings, self.logit_scale.float().exp())
 
-    def loss(self, features: Tensor, labels: Tensor, class_embeddings: Tensor) -> Tensor:
-        """Mean cross entropy (a scalar) of features [B, D] and labels [B] int64."""
-        return functional.cross_entropy(self.logits(features, class_embeddings), labels)
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        """Mean cross entropy over the classes of `text`, or InfoNCE over the clips of the batch.
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the vision tower's activations in the backward pass (ResNets keep theirs)."""
-        visual: Any = self.visual
-        visual.set_grad_checkpointing(enable)
-
-
-def with_temporal_module(
-    visual: nn.Module, temporal_module: str, joint: bool, num_segments: int
-) -> nn.Module:
-    """The vision tower with an in-network temporal option; changed in place.
-
-    TSM shifts before every block of a ViT, and before the first convolution of every block of a
-    ResNet (of every other block where stage 3 has 23 blocks or more).
-
-    Raises:
-        ConfigError: an unknown option, or one that this tower cannot have.
-    """
-    if temporal_module not in temporal.TEMPORAL_MODULES:
-        raise ConfigError(
-            f"temporal_module: found {temporal_module!r}; "
-            f"allowed: {', '.join(temporal.TEMPORAL_MODULES)}"
-        )
-    if joint and temporal_module != "none":
-        raise ConfigError(
-            f"joint: found true with temporal_module {temporal_module}; allowed: none"
-        )
-    if temporal_module == "none" and not joint:
-        return visual
-    if isinstance(visual, ModifiedResNet) and not joint:
-        # The reference has one option for ResNets, whatever its name.
-        _shift_resnet(visual, num_segments)
-        return visual
-    if not isinstance(visual, VisionTransformer):
-        raise ConfigError(
-            f"{'joint' if joint else temporal_module}: the vision tower is a "
-            f"{type(visual).__name__}; allowed: open_clip's ViT (and, for tsm, its ResNet)"
-        )
-    if joint:
-        return temporal.JointTower(visual, num_segments)
-    blocks = visual.transformer.resblocks
-    for i, block in enumerate(blocks):
-        blocks[i] = _timed_block(block, temporal_module, num_segments)
-    return visual
-
-
-def _timed_block(block: nn.Module, temporal_module: str, num_segments: int) -> nn.Module:
-    if temporal_module == "tsm":
-        return temporal.ShiftedBlock(block, num_segments)
-    if not isinstance(block, ResidualAttentionBlock):
-        raise ConfigError(
-            f"{temporal_module}: the tower has blocks of type {type(block).__name__}; "
-            "allowed: open_clip's plain blocks"
-        )
-    if temporal_module == "tokenshift":
-        return temporal.ControlledBlock(block, temporal.TokenShift(num_segments))
-    width = block.ln_1.normalized_shape[0]
-    return temporal.ControlledBlock(block, temporal.TokenT1D(width, num_segments))
-
-
-def _shift_resnet(visual: ModifiedResNet, num_segments: int) -> None:
-    every = 2 if len(visual.layer3) >= 23 else 1
-    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
-        blocks: list[Any] = list(stage)
-        for block in blocks[::every]:
-            block.conv1 = temporal.ShiftedConv(block.conv1, num_segments)
-
-
-def _text_sizes(clip_model: Any) -> dict[str, int]:
-    """Embedding size, text width and context length of any open_clip model."""
-    text: Any = getattr(clip_model, "text", clip_model)  # CustomTextCLIP, CoCa: a tower of its own
-    projection = getattr(text, "text_projection", None)
-    if isinstance(projection, nn.Linear):
-        embed_dim = projection.out_features
-    elif projection is not None:
-        embed_dim = projection.shape[1]
-    else:
-        embed_dim = getattr(text, "output_dim", None) or clip_model.visual.output_dim
-    norm = getattr(text, "ln_final", None)
-    width = norm.normalized_shape[0] if norm is not None else embed_dim
-    context_length = getattr(clip_model, "context_length", None) or POSITIONS
-    return {"embed_dim": int(embed_dim), "width": int(width), "context_length": int(context_length)}
+        Args:
+            features: video embeddings [b, D].
+            batch: the clips.
+            text: class embeddings [P, K, D].
+        """
+        if not self.compares_videos:
+            return functional.cross_entropy(
+                self.logits(features, text.class_embeddings), batch.texts
+            )
+        own_texts = text.ensemble()[batch.texts]  # [U, D] -> [b, D]
+        return nce_loss(self.logits(features, own_texts), batch.labels)

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
 from clipzoo.files import near, raise_all
-from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
 CLIP_FILE = "models/clip.safetensors"
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def open_clip_name(arch: str) -> str:
@@ -103,6 +106,21 @@ def save_clip(model: nn.Module, path: str | Path, *, arch: str, input_px: int, s
     write_safetensors(tensors, path, {"clip": json.dumps(clip, sort_keys=True)})
 
 
+def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
+    """{arch, input_px, quick_gelu, source} of a file written by `save_clip`; builds nothing.
+
+    Raises:
+        WeightsError: the file is absent or not written by `save_clip`.
+    """
+    return _clip_metadata(read_metadata(path), path)
+
+
+def _clip_metadata(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
+    if "clip" not in metadata:
+        raise WeightsError(f"{path}: not written by prepare_clip (no 'clip' in its metadata)")
+    return json.loads(metadata["clip"])
+
+
 def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     """Build the CLIP of a file written by `save_clip` and load its parameters.
 
@@ -113,9 +131,7 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
         WeightsError: the file is absent, or does not fit the architecture it names.
     """
     tensors, metadata = read_safetensors(path)
-    if "clip" not in metadata:
-        raise WeightsError(f"{path}: not written by prepare_clip (no 'clip' in its metadata)")
-    clip = json.loads(metadata["clip"])
+    clip = _clip_metadata(metadata, path)
     model = build_clip(clip["arch"], clip["input_px"], quick_gelu=clip["quick_gelu"])
     load_strictly(model, tensors, str(path))
     return model, clip
@@ -142,6 +158,13 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> No
         WeightsError,
     )
     model.load_state_dict(tensors)
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 [..., 3, H, W] in 0 .. 255 -> float32, CLIP's mean and std, on the frames' device."""
+    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)
+    return torch.addcmul(-mean / std, frames.float(), 1 / (255 * std))
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ text tower's embedding of class k's prompt, L2-normalised and never trained.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import open_clip
@@ -30,12 +31,36 @@ class ClassText:
     class_names: list[str]
     """K names, in label order."""
 
-    def of_classes(self, classes: list[int]) -> "ClassText":
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.class_embeddings.shape[-1]
+
+    def ensemble(self) -> Tensor:
+        """One embedding a class, [K, D] L2-normalised: the mean over the templates' embeddings."""
+        return functional.normalize(self.class_embeddings.float().mean(dim=0), dim=-1)
+
+    def to(self, device: torch.device | str) -> "ClassText":
+        """The same on another device."""
+        return replace(
+            self,
+            token_ids=self.token_ids.to(device),
+            class_embeddings=self.class_embeddings.to(device),
+        )
+
+    def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """That of some classes, in the order given."""
-        return ClassText(
-            token_ids=self.token_ids[:, classes],
-            class_embeddings=self.class_embeddings[:, classes],
-            class_names=[self.class_names[label] for label in classes],
+        columns = list(classes)
+        return replace(
+            self,
+            token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, len(classes), L]
+            class_embeddings=self.class_embeddings[:, columns],  # [P, K, D] -> [P, len(classes), D]
+            class_names=[self.class_names[label] for label in columns],
         )
 
 
@@ -107,10 +132,3 @@ def load_class_text(dataset: str) -> ClassText:
     if "class_names" not in metadata:
         raise WeightsError(f"{path}: not written by embed_labels (no class_names in its metadata)")
     return ClassText(class_names=json.loads(metadata["class_names"]), **tensors)
-
-
-def class_embeddings(model: nn.Module, text: ClassText) -> Tensor:
-    """The classifier [P, K, D] of a model: by its own text tower if it has one, else as given."""
-    if getattr(model, "text", None) is None:
-        return text.class_embeddings
-    return model.encode_text(text.token_ids)  # pyright: ignore[reportCallIssue]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clipzoo.clips.transforms import CLIP_STD
+from clipzoo.models.clip import CLIP_STD
 from clipzoo.parity import data, measures, model
 from clipzoo.parity.inputs import Case
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from clipzoo.clips import sampling, transforms
+from clipzoo.models.clip import normalise
 from clipzoo.parity.inputs import Case
 from clipzoo.train.optim import schedule_factor
 
@@ -80,7 +81,7 @@ def preprocess(
     """
     frames = np.stack([_waves(frame_seed + i, width, height) for i in range(num_frames)])
     views = transforms.ViewTransform(size, scale, num_crops)(frames)
-    views = transforms.normalise(views)  # [crops, T, 3, size, size]
+    views = normalise(views)  # [crops, T, 3, size, size]
     y, x = torch.tensor(probe_yx).T
     return {
         "shape": list(views.shape),

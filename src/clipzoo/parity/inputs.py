@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clipzoo.models.text import ClassText
+
 Case = dict[str, Any]
 """A golden case, or the outputs computed for one."""
 
@@ -41,3 +43,13 @@ def fill(module: nn.Module, prefix: str = "") -> None:
 def draw_labels(seed: int, num_videos: int, num_classes: int) -> Tensor:
     """Class ids [N] int64, uniform."""
     return torch.from_numpy(np.random.RandomState(seed).randint(0, num_classes, num_videos))
+
+
+def class_text(embeddings: Tensor) -> ClassText:
+    """The class text of embeddings [P, K, D], without names or tokens of a meaning."""
+    templates, classes, _ = embeddings.shape
+    return ClassText(
+        token_ids=torch.zeros(templates, classes, 1, dtype=torch.int64),
+        class_embeddings=embeddings,
+        class_names=[str(label) for label in range(classes)],
+    )

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
-from clipzoo.methods.parts import similarity as scores
-from clipzoo.parity.inputs import Case, draw_labels, noise
+from clipzoo.methods.parts import similarity
+from clipzoo.parity.inputs import Case, class_text, draw_labels, noise
 
 
 def half_class(
@@ -33,7 +33,7 @@ def half_class(
     if unit_parts:
         text, parts = functional.normalize(text, dim=-1), functional.normalize(parts, dim=-1)
     features = (parts + mix * text[labels])[:, None]  # [N, V = 1, D]; normalised by the score
-    return _zero_shot(scores.text4vis_probabilities, features, labels, text)
+    return _zero_shot(similarity.text4vis_probabilities, features, labels, text)
 
 
 def mean_average_precision(
@@ -71,14 +71,14 @@ def text4vis_view_fusion(
     """Probabilities of Text4Vis from several views of each video."""
     features = noise(seed, num_videos, num_views, dim)
     text = noise(seed + 1, num_classes, dim)
-    return {"probabilities": scores.text4vis_probabilities(features, text)}
+    return {"probabilities": similarity.text4vis_probabilities(features, text)}
 
 
 def bike_view_fusion(*, seed: int, num_videos: int, num_views: int, num_classes: int) -> Case:
     """Probabilities of BIKE from the similarities of several views of each video."""
     similarities = noise(seed, num_videos * num_views, num_classes).tanh()
     similarities = similarities.unflatten(0, (num_videos, num_views))
-    return {"probabilities": scores.bike_probabilities(similarities)}
+    return {"probabilities": similarity.bike_probabilities(similarities)}
 
 
 def bike_zero_shot_frames(
@@ -96,7 +96,7 @@ def bike_zero_shot_frames(
     labels = torch.from_numpy(np.random.RandomState(label_seed).permutation(balanced))
     text = functional.normalize(noise(text_seed, num_classes, dim), dim=-1)
     features = 0.3 * noise(feature_seed, num_videos, num_frames, dim) + 0.25 * text[labels][:, None]
-    return _zero_shot(scores.bike_frame_probabilities, features, labels, text)
+    return _zero_shot(similarity.bike_frame_probabilities, features, labels, text)
 
 
 def actionclip_template_fusion(
@@ -111,7 +111,7 @@ def actionclip_template_fusion(
     """Probabilities of ActionCLIP from several templates."""
     text = noise(text_seed, num_templates * num_classes, dim).unflatten(0, (num_templates, -1))
     video = noise(video_seed, num_videos, dim)
-    return {"probabilities": scores.actionclip_probabilities(video, text)}
+    return {"probabilities": similarity.actionclip_probabilities(video, text)}
 
 
 def bike_attribute_fusion(
@@ -120,7 +120,7 @@ def bike_attribute_fusion(
     """Accuracies of BIKE's two branches together."""
     video = noise(video_seed, num_videos, num_classes).softmax(dim=-1)
     attributes = noise(attribute_seed, num_videos, num_classes).softmax(dim=-1)
-    fused = scores.fuse_attributes(video, attributes)
+    fused = similarity.fuse_attributes(video, attributes)
     labels = draw_labels(label_seed, num_videos, num_classes)
     return {f"top{k}": metrics.percent(metrics.in_top_k(fused, labels, k)) for k in (1, 5)}
 
@@ -132,7 +132,11 @@ def _zero_shot(
     result: Case = {}
     full = score(features, text)
     halves = protocols.evaluate_halves(
-        lambda f, c: score(f, c[0]), features, labels, text[None], present_only=True
+        lambda f, t: score(f, t.class_embeddings[0]),
+        features,
+        labels,
+        class_text(text[None]),
+        present_only=True,
     )
     for k in (1, 5):
         result[f"full_top{k}"] = metrics.percent(metrics.in_top_k(full, labels, k))

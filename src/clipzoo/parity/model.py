@@ -5,8 +5,10 @@ from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
-from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.parity.inputs import Case, fill, noise, parameter
+from clipzoo.methods.parts.method import Batch
+from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.text4vis import Options, Text4Vis
+from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
 
 
 def build_towers(clip: Case, quick_gelu: bool = True) -> CLIP:
@@ -61,13 +63,15 @@ def text4vis(
         quick_gelu: the activation; False to see the numbers fail.
     """
     towers = build_towers(clip, quick_gelu)
-    model = Text4Vis(
-        towers,
-        head=head,
-        num_segments=num_segments,
-        temporal_module=temporal_module or "none",
-        joint=joint,
-    )
+    options = {
+        "head": head,
+        "head_layers": 6,
+        "temporal_module": temporal_module or "none",
+        "joint": joint,
+        "loss": "ce",
+        "text_tower": "frozen",
+    }
+    model = Text4Vis(towers, Options(**options), num_segments)
     towers.add_module("visual", model.visual)  # joint space-time is a tower of its own
     fill(towers)
     fill(model.fusion_model, "fusion_model.")
@@ -79,26 +83,32 @@ def text4vis(
     tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)
     with torch.no_grad():
         text = towers.encode_text(tokens)
-        frame_embeddings = model.encode_frames(frames).flatten(0, 1)
-        video = model.encode(frames)
+        by_frame = frame_embeddings(model.visual, frames).flatten(0, 1)  # [B, T, D] -> [B T, D]
+        video = model.video_embeddings(frames)
         logits = model.logits(video, text)
-        loss = model.loss(video, torch.tensor(labels), text)
+        loss = cross_entropy(model, video, labels, text)
     return {
         "tokens": tokens,
         "text_embeddings": text,
-        "frame_embeddings": frame_embeddings,
+        "frame_embeddings": by_frame,
         "video_embeddings": video,
         "logits": logits,
         "loss": loss,
-        **gradient_norms(model, frames, torch.tensor(labels), text),
+        **gradient_norms(model, frames, labels, text),
         "checkpoint_shapes": {k: list(v.shape) for k, v in model.state_dict().items()},
         "clip_shapes": {k: list(v.shape) for k, v in towers.state_dict().items()},
     }
 
 
-def gradient_norms(model: Text4Vis, frames: Tensor, labels: Tensor, text: Tensor) -> Case:
+def cross_entropy(model: Text4Vis, video: Tensor, labels: list[int], text: Tensor) -> Tensor:
+    """The training loss of video embeddings [B, D] against text embeddings [K, D]."""
+    own = torch.tensor(labels)
+    return model.loss(video, Batch(labels=own, texts=own), class_text(text[None]))
+
+
+def gradient_norms(model: Text4Vis, frames: Tensor, labels: list[int], text: Tensor) -> Case:
     """L2 norms of the loss's gradients in training mode: of each parameter and of all."""
     model.train()
-    model.loss(model.encode(frames), labels, text).backward()
+    cross_entropy(model, model.video_embeddings(frames), labels, text).backward()
     norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
     return {"grad_norms": norms, "grad_norm_total": torch.stack(list(norms.values())).norm()}

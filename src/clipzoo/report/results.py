@@ -15,6 +15,8 @@ from clipzoo.report import verdicts
 from clipzoo.report.recipes import Loaded, Published
 
 NOT_RUN = "not run here"
+NO_RECIPE = ""
+"""Key of the metrics that belong to no recipe: those of the CLIP weights."""
 
 # result's name: (key of the value, of its standard deviation, of its interval's two ends)
 TEST_RESULTS = {
@@ -93,6 +95,8 @@ Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, Any]]]:
     """Every metrics file: {recipe: {stem of the file: its values}}, both sorted by name.
 
+    What lies in `root` itself is under NO_RECIPE.
+
     Raises:
         ReportError: there is none, or one is not a JSON mapping.
     """
@@ -105,7 +109,7 @@ def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, 
             raise ReportError(f"{path}: not a JSON file ({error}); `dvc repro` makes it") from error
         if not isinstance(values, dict):
             raise ReportError(f"{path}: found a {type(values).__name__}; allowed: a flat mapping")
-        recipe = path.parent.relative_to(root).as_posix()
+        recipe = path.parent.relative_to(root).as_posix().removeprefix(".")
         found.setdefault(recipe, {})[path.stem] = values
     if not found:
         raise ReportError(f"{root}/: no metrics file in it; `dvc repro` makes them")

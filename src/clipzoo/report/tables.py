@@ -7,12 +7,13 @@ same bytes.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from clipzoo.files import replacing
 from clipzoo.report.recipes import Loaded, load_recipes
-from clipzoo.report.results import NOT_RUN, Metrics, Row, make_rows, read_metrics
+from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
 
 RESULTS_FILE = "RESULTS.md"
 ZOO_FILE = "zoo.csv"
@@ -45,7 +46,10 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
     """The text of RESULTS.md: published rows, other recipes, one line a run, then each run."""
     parts = [INTRODUCTION.format(not_run=NOT_RUN), PUBLISHED_INTRODUCTION, published_table(rows)]
     parts += [_other_recipes(metrics, rows, recipes), "\n## Runs\n\n", summary_table(rows)]
-    for recipe, files in metrics.items():
+    runs = {recipe: files for recipe, files in metrics.items() if recipe}
+    if "clip" in metrics.get(NO_RECIPE, {}):
+        parts.append(f"\nCLIP weights of the last run: {_facts(metrics[NO_RECIPE]['clip'])}.\n")
+    for recipe, files in runs.items():
         own = [row for row in rows if row.recipe == recipe and row.value is not None]
         parts.append(f"\n## {recipe}\n\n{results_table(own)}")
         sets = dict.fromkeys((row.dataset, row.videos) for row in own if row.videos)
@@ -53,10 +57,8 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
         for settings in dict.fromkeys(row.modified for row in own if row.modified):
             listed = "`, `".join(settings.split())
             parts.append(f"\nSettings that differ from the recipe's: `{listed}`.\n")
-        for stem, title in (("clip", "CLIP weights"), ("train", "Training")):
-            if stem in files:
-                facts = ", ".join(f"{k} {_fact(v)}" for k, v in files[stem].items())
-                parts.append(f"\n{title}: {facts}.\n")
+        if "train" in files:
+            parts.append(f"\nTraining: {_facts(files['train'])}.\n")
     return "".join(parts)
 
 
@@ -194,6 +196,10 @@ def _number(value: float | None) -> str:
 
 def _delta(row: Row) -> str:
     return "" if row.delta is None else f"{row.delta:+.1f}"
+
+
+def _facts(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_fact(value)}" for key, value in values.items())
 
 
 def _fact(value: object) -> str:

@@ -5,10 +5,12 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 
 def start(device: str) -> torch.device:
@@ -62,6 +64,22 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """The rows [n, ...] of all processes, in rank order, on every rank; no gradients.
+
+    Args:
+        rows: this rank's, as many as `counts` says.
+        counts: rows of each rank, known to all.
+    """
+    if not dist.is_initialized():
+        return rows
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    shares = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(shares, padded)
+    return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
 
 
 def say(text: str) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from clipzoo.config import Params
 from clipzoo.models.clip import open_clip_name
-from clipzoo.runtime.distributed import rank, world_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +68,3 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
         seed=params.seed,
         max_steps=params.demo.other_train_steps if stand_in and not default else None,
     )
-
-
-def micro_batches(batch: list[int], micro_batch: int) -> list[tuple[list[int], bool]]:
-    """This process's share of a step as (clips, counted) pairs.
-
-    All processes have equally many, since every process takes part in every exchange. One that has
-    no clip of its own left computes one that is not counted.
-
-    Example: a batch of 5 and micro_batch 2 on 2 processes: clips 0, 2, 4 make [0, 2], [4] on the
-    first, and clips 1, 3 make [1, 3] and one uncounted clip on the second.
-    """
-    mine = batch[rank() :: world_size()]
-    largest_share = math.ceil(len(batch) / world_size())
-    parts = [mine[i : i + micro_batch] for i in range(0, largest_share, micro_batch)]
-    return [(part, True) if part else (batch[:1], False) for part in parts]

@@ -3,12 +3,8 @@
 The cross entropy against all classes is `Text4Vis.loss`.
 """
 
-import torch
-import torch.distributed.nn.functional as distributed
 from torch import Tensor
 from torch.nn import functional
-
-from clipzoo.runtime.distributed import gather_objects, world_size
 
 SAME_CLASS = 10.0
 """Logit of a text of the video's own class in the softened targets."""
@@ -35,16 +31,3 @@ def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
         for rows in (logits, logits.T)
     ]
     return len(labels) * (directions[0] + directions[1]) / 2
-
-
-def gather_batch(rows: Tensor) -> Tensor:
-    """The rows [b, D] of all processes, in rank order, with gradients; b may differ by process.
-
-    The gradient that reaches a process is the sum over the losses of all processes.
-    """
-    if world_size() == 1:
-        return rows
-    sizes = gather_objects(len(rows))
-    padded = functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))
-    shares = distributed.all_gather(padded.contiguous())
-    return torch.cat([share[:size] for share, size in zip(shares, sizes, strict=True)])

@@ -1,100 +1,79 @@
-"""Time in the network: heads that turn frame embeddings into a video embedding, and modules that
-exchange information between frames inside the vision tower.
+"""Modules that exchange information between frames inside the vision tower.
 
 Facts of the Text4Vis implementation (arXiv 2207.01297), with its parameter names, so that its
-checkpoints load as they are. Deviations: a text width that gives no divisor of the embedding is
-rounded down to one that does, and there are never fewer frame positions than frames.
+checkpoints load as they are.
 """
 
-from collections import OrderedDict
+from typing import Any
 
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
 
-HEAD_WIDTH = 64
-"""Width of one attention head in every OpenAI tower and in the temporal Transformer."""
-TEMPORAL_MODULES = ("none", "tsm", "tokenshift", "tokent1d")
 
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation of the OpenAI models."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
-class _Block(nn.Module):
-    """Pre-norm Transformer block on [B, T, D]; eps 1e-12 is the reference's."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1 = nn.LayerNorm(width, eps=1e-12)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
-        self.ln_2 = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.ln_1(x)
-        x = x + self.attn(h, h, h, need_weights=False)[0]
-        return x + self.mlp(self.ln_2(x))
-
-
-class _Transformer(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int) -> None:
-        super().__init__()
-        self.resblocks = nn.Sequential(*[_Block(width, heads) for _ in range(layers)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resblocks(x)
-
-
-class TemporalHead(nn.Module):
-    """Frame embeddings [B, T, D] -> video embedding [B, D].
-
-    `Transf`: a Transformer over the frames with learned frame positions, added to the frame
-    embeddings, then the mean over frames. `None`: the mean, without parameters.
+def with_temporal_module(
+    visual: nn.Module, temporal_module: str, joint: bool, num_segments: int
+) -> nn.Module:
+    """The vision tower with an in-network temporal option; changed in place.
 
     Args:
-        head: `Transf` or `None`.
-        width: D.
-        heads: attention heads; rounded down to a divisor of D.
-        layers: Transformer blocks.
-        positions: largest number of frames.
+        visual: of open_clip.
+        temporal_module: `none`, `tsm`, `tokenshift` or `tokent1d`.
+        joint: joint space-time attention.
+        num_segments: T.
+
+    TSM shifts before every block of a ViT, and before the first convolution of every block of a
+    ResNet (of every other block where stage 3 has 23 blocks or more).
+
+    Raises:
+        ConfigError: an option that this tower cannot have.
     """
+    if joint and temporal_module != "none":
+        raise ConfigError(
+            f"joint: found true with temporal_module {temporal_module}; allowed: none"
+        )
+    if temporal_module == "none" and not joint:
+        return visual
+    if isinstance(visual, ModifiedResNet) and not joint:
+        # The reference has one option for ResNets, whatever its name.
+        _shift_resnet(visual, num_segments)
+        return visual
+    if not isinstance(visual, VisionTransformer):
+        raise ConfigError(
+            f"{'joint' if joint else temporal_module}: the vision tower is a "
+            f"{type(visual).__name__}; allowed: open_clip's ViT (and, for tsm, its ResNet)"
+        )
+    if joint:
+        return JointTower(visual, num_segments)
+    blocks = visual.transformer.resblocks
+    for i, block in enumerate(blocks):
+        blocks[i] = _timed_block(block, temporal_module, num_segments)
+    return visual
 
-    def __init__(self, head: str, *, width: int, heads: int, layers: int, positions: int) -> None:
-        super().__init__()
-        if head not in ("Transf", "None"):
-            raise ConfigError(f"head: found {head!r}; allowed: Transf, None")
-        self.head = head
-        if head == "Transf":
-            heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
-            self.frame_position_embeddings = nn.Embedding(positions, width)
-            self.transformer = _Transformer(width, layers, heads)
-            self.apply(_initialise)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        if self.head == "None":
-            return frames.mean(dim=1)
-        x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # [B, T, D]
-        return (self.transformer(x).type(frames.dtype) + frames).mean(dim=1)
+def _timed_block(block: nn.Module, temporal_module: str, num_segments: int) -> nn.Module:
+    if temporal_module == "tsm":
+        return ShiftedBlock(block, num_segments)
+    if not isinstance(block, ResidualAttentionBlock):
+        raise ConfigError(
+            f"{temporal_module}: the tower has blocks of type {type(block).__name__}; "
+            "allowed: open_clip's plain blocks"
+        )
+    if temporal_module == "tokenshift":
+        return ControlledBlock(block, TokenShift(num_segments))
+    width = block.ln_1.normalized_shape[0]
+    return ControlledBlock(block, TokenT1D(width, num_segments))
 
 
-def _initialise(module: nn.Module) -> None:
-    """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's own (Xavier)."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+def _shift_resnet(visual: ModifiedResNet, num_segments: int) -> None:
+    every = 2 if len(visual.layer3) >= 23 else 1
+    for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        blocks: list[Any] = list(stage)
+        for block in blocks[::every]:
+            block.conv1 = ShiftedConv(block.conv1, num_segments)
 
 
 def shift_channels(x: Tensor, share: int) -> Tensor:

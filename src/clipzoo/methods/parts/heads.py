@@ -1,0 +1,109 @@
+"""Heads: frame embeddings -> video embedding.
+
+Facts of the Text4Vis implementation (arXiv 2207.01297), with its parameter names, so that its
+checkpoints load as they are. Deviations: a text width that gives no divisor of the embedding is
+rounded down to one that does, and there are never fewer frame positions than frames.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HEAD_WIDTH = 64
+"""Width of one attention head in every OpenAI tower and in the temporal Transformer."""
+POSITIONS = 77
+"""Frame positions where the text tower has no context length: those of the released heads."""
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the activation of the OpenAI models."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class _Block(nn.Module):
+    """Pre-norm Transformer block on [B, T, D]; eps 1e-12 is the reference's."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_1 = nn.LayerNorm(width, eps=1e-12)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(4 * width, width),
+            )
+        )
+        self.ln_2 = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.ln_1(x)
+        x = x + self.attn(h, h, h, need_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.resblocks = nn.Sequential(*[_Block(width, heads) for _ in range(layers)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resblocks(x)
+
+
+class TemporalHead(nn.Module):
+    """Frame embeddings [B, T, D] -> video embedding [B, D].
+
+    `Transf`: a Transformer over the frames with learned frame positions, added to the frame
+    embeddings, then the mean over frames. `None`: the mean, without parameters.
+
+    Args:
+        head: `Transf` or `None`.
+        width: D.
+        heads: attention heads; rounded down to a divisor of D.
+        layers: Transformer blocks.
+        positions: largest number of frames.
+    """
+
+    def __init__(self, head: str, *, width: int, heads: int, layers: int, positions: int) -> None:
+        super().__init__()
+        self.head = head
+        if head == "Transf":
+            heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
+            self.frame_position_embeddings = nn.Embedding(positions, width)
+            self.transformer = _Transformer(width, layers, heads)
+            self.apply(_initialise)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if self.head == "None":
+            return frames.mean(dim=1)
+        x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # [B, T, D]
+        return (self.transformer(x).type(frames.dtype) + frames).mean(dim=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's own (Xavier)."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def text_sizes(clip_model: Any) -> dict[str, int]:
+    """Embedding size, text width and context length of any open_clip model."""
+    text: Any = getattr(clip_model, "text", clip_model)  # CustomTextCLIP, CoCa: a tower of its own
+    projection = getattr(text, "text_projection", None)
+    if isinstance(projection, nn.Linear):
+        embed_dim = projection.out_features
+    elif projection is not None:
+        embed_dim = projection.shape[1]
+    else:
+        embed_dim = getattr(text, "output_dim", None) or clip_model.visual.output_dim
+    norm = getattr(text, "ln_final", None)
+    width = norm.normalized_shape[0] if norm is not None else embed_dim
+    context_length = getattr(clip_model, "context_length", None) or POSITIONS
+    return {"embed_dim": int(embed_dim), "width": int(width), "context_length": int(context_length)}

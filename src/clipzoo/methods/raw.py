@@ -1,0 +1,48 @@
+"""The untrained CLIP as a method of its own: what it scores before any training.
+
+Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
+2021, arXiv 2103.00020 (zero-shot classification, here of several frames).
+
+With frame embeddings x_t = visual(frame_t), of all views, and class embeddings w_k:
+
+    fusion mean:     softmax over k of 100 * cos(mean_t(x_t), w_k)
+    fusion softmax:  mean over t of the softmax over k of 100 * x_t . w_k
+
+The first is the `raw_` baseline of the zero_shot stage. The second is the path by which BIKE's
+authors measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalised.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from clipzoo.config import Section
+from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
+from clipzoo.methods.parts.similarity import bike_frame_probabilities
+from clipzoo.models.clip import normalise
+from clipzoo.models.text import ClassText
+
+
+class Options(Section):
+    """The section `raw` of params.yaml."""
+
+    fusion: Literal["mean", "softmax"]
+    """mean: of the frame embeddings; softmax: mean of the frames' probabilities."""
+
+
+def build(clip: nn.Module, options: Options, num_segments: int) -> FrameMean:
+    """The method of any open_clip model; `num_segments` changes nothing in it."""
+    return FrameMean(clip) if options.fusion == "mean" else FrameSoftmax(clip)
+
+
+class FrameSoftmax(FrameMean):
+    """CLIP's own vision tower; the frames' probabilities are averaged."""
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Frame embeddings [b, T, D] of uint8 frames [b, T, 3, S, S]."""
+        return frame_embeddings(self.visual, normalise(inputs))
+
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        """Probabilities [N, K] of frame embeddings [N, V, T, D]; templates are averaged first."""
+        classes = text.ensemble()  # [K, D]
+        return bike_frame_probabilities(features.flatten(1, 2), classes)

@@ -1,0 +1,228 @@
+"""Gradients of one optimizer step, whatever the number of processes and micro-batches.
+
+The only module of training that knows of either. Place i of a step (0 .. B - 1) belongs to process
+i % world size, which encodes its places in micro-batches:
+
+    step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
+
+A loss over single clips adds up over them. A loss that compares the videos of a step is computed
+once, over the features of the whole step:
+
+    1. features and texts of every micro-batch without a graph, gathered from all processes
+    2. the loss of the whole step, and its gradient with respect to features and texts
+    3. every micro-batch again, with a graph, which carries its rows of these gradients back
+
+(GradCache, Gao et al., arXiv 2101.06983.) So memory does not grow with the number of micro-batches.
+Of one micro-batch the graph of 1. is kept, and 3. encodes nothing again.
+
+Batch normalisation (ResNet towers) sees micro-batches, so there alone they matter.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.models.text import ClassText
+from clipzoo.runtime.distributed import gather_rows, rank, world_size
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Clips that one process encodes at once."""
+
+    places: list[int]
+    """Of the clips in the step."""
+    counted: bool
+    """False for the filler of a process that has no clip left: all take part in every exchange."""
+
+
+def micro_batches(step_size: int, micro_batch: int) -> list[MicroBatch]:
+    """This process's share of a step; all processes have equally many micro-batches.
+
+    Example: a step of 5 and micro_batch 2 on 2 processes: places 0, 2, 4 make [0, 2], [4] on the
+    first, and places 1, 3 make [1, 3] and a filler on the second.
+    """
+    own = range(step_size)[rank() :: world_size()]
+    largest_share = math.ceil(step_size / world_size())
+    parts = [list(own[i : i + micro_batch]) for i in range(0, largest_share, micro_batch)]
+    return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
+
+
+class _Forward(nn.Module):
+    """The forward pass that DistributedDataParallel wraps."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, inputs: Tensor, text: ClassText) -> tuple[Tensor, ClassText]:
+        return self.method.encode(inputs), self.method.class_text(text)
+
+
+class StepGradients:
+    """Adds the gradients of a step's mean loss to a method's parameters.
+
+    Args:
+        method: in training, on `device`; averaged over processes by DistributedDataParallel.
+        text: of all classes, on `device`.
+        device: of this process.
+        precision: fp32, or fp16 or bf16 by autocast (features and texts; the loss is float32).
+        scaler: scales the loss, for fp16.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        text: ClassText,
+        *,
+        device: torch.device,
+        precision: str,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self.method, self.text, self.device = method, text, device
+        self.precision, self.scaler = precision, scaler
+        self._forward: nn.Module = _Forward(method)
+        if dist.is_initialized():
+            ids = [device] if device.type == "cuda" else None
+            self._forward = DistributedDataParallel(
+                self._forward, device_ids=ids, gradient_as_bucket_view=True
+            )
+
+    def add(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> float:
+        """Compute the mean loss of a step and add its gradients, which must be None before.
+
+        Args:
+            labels: of the whole step, [B] int64, the same on every process.
+            parts: of `micro_batches(B, ...)`.
+            inputs: of the clips of each part: uint8 frames [b, T, 3, S, S], or tokens [b, L].
+
+        Returns:
+            the loss, equal on all processes.
+        """
+        labels = labels.to(self.device)
+        if self.method.compares_videos:
+            return self._whole_step(labels, parts, list(inputs))
+        total = torch.zeros((), device=self.device)
+        for i, (part, clips) in enumerate(zip(parts, inputs, strict=True)):
+            with self._exchange(last=i == len(parts) - 1):
+                features, text = self._encode(self._forward, clips, self.text)
+                own = labels[part.places]
+                loss = self.method.loss(features, Batch(labels=own, texts=own), text)
+                # The exchange averages over processes, so that each share counts their number.
+                loss = loss * len(own) * part.counted * world_size() / len(labels)
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        return float(total) / world_size()
+
+    def _whole_step(
+        self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Sequence[Tensor]
+    ) -> float:
+        """Loss over the features of the whole step (steps 1 to 3 of this module's docstring)."""
+        distinct, texts = labels.unique(return_inverse=True)  # [U], [B]
+        step_text = self.text.of_classes(distinct.tolist())
+        columns = _deal_columns(len(distinct), len(parts))
+        one_pass = len(parts) == 1
+        first = []
+        with self._repeatable(one_pass):
+            for clips, own in zip(inputs, columns, strict=True):
+                forward = self._forward if one_pass else _Forward(self.method)
+                first.append(self._encode(forward, clips, step_text.of_classes(own.places)))
+        features = _gather([f for f, _ in first], parts, len(labels)).requires_grad_()
+        embeddings = _gather(
+            [t.class_embeddings.transpose(0, 1) for _, t in first],  # [P, u, D] -> [u, P, D]
+            columns,
+            len(distinct),
+        ).requires_grad_()
+        loss = self.method.loss(
+            features,
+            Batch(labels=labels, texts=texts),
+            replace(step_text, class_embeddings=embeddings.transpose(0, 1)),
+        )
+        trained = [p for p in self.method.parameters() if p.requires_grad]
+        by_features, by_texts, *by_parameters = torch.autograd.grad(
+            self.scaler.scale(loss), [features, embeddings, *trained], allow_unused=True
+        )
+        for i, (part, own) in enumerate(zip(parts, columns, strict=True)):
+            last = i == len(parts) - 1
+            with self._exchange(last=last):
+                encoded, text = (
+                    first[0]
+                    if one_pass
+                    else self._encode(self._forward, inputs[i], step_text.of_classes(own.places))
+                )
+                carried = _carry(encoded, by_features, part)
+                carried += _carry(text.class_embeddings.transpose(0, 1), by_texts, own)
+                if last:  # every parameter's hook must fire now: logit_scale is in the loss alone
+                    for parameter, gradient in zip(trained, by_parameters, strict=True):
+                        if gradient is not None:
+                            carried = carried + (parameter * gradient).sum()
+                carried.backward()
+        return float(loss.detach())
+
+    def _encode(
+        self, forward: nn.Module, inputs: Tensor, text: ClassText
+    ) -> tuple[Tensor, ClassText]:
+        inputs = inputs.to(self.device, non_blocking=True)
+        dtype = DTYPES[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
+            return forward(inputs, text)
+
+    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Gradients are exchanged between processes with the last micro-batch of a step."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self._forward.no_sync()
+
+    @contextlib.contextmanager
+    def _repeatable(self, one_pass: bool) -> Iterator[None]:
+        """A first pass that leaves no trace: no graph, no random numbers drawn, no statistics."""
+        if one_pass:
+            yield
+            return
+        norms = [m for m in self.method.modules() if isinstance(m, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _deal_columns(num_texts: int, num_parts: int) -> list[MicroBatch]:
+    """This process's share of a step's texts, one part for each micro-batch of clips."""
+    own = range(num_texts)[rank() :: world_size()]
+    parts = [list(own[i::num_parts]) for i in range(num_parts)]
+    return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
+
+
+def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> Tensor:
+    """Rows of all parts and processes in the order of the step, float32 [total, ...], no graph."""
+    counted = [r.detach().float() for r, part in zip(rows, parts, strict=True) if part.counted]
+    places = [place for part in parts if part.counted for place in part.places]
+    own = torch.cat(counted) if counted else rows[0].detach().float()[:0]
+    numbers = torch.tensor(places, dtype=torch.int64, device=own.device)
+    counts = [len(range(total)[r :: world_size()]) for r in range(world_size())]
+    return gather_rows(own, counts)[gather_rows(numbers, counts).argsort()]
+
+
+def _carry(rows: Tensor, gradients: Tensor, part: MicroBatch) -> Tensor:
+    """A scalar whose backward pass puts the part's rows of `gradients` into `rows`.
+
+    Times the number of processes, over which the exchange averages.
+    """
+    own = gradients[part.places] * (world_size() * part.counted)
+    return (rows.float() * own).sum()

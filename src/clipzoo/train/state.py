@@ -1,0 +1,88 @@
+"""The state that a killed training run resumes from.
+
+It is no output of DVC: it lives in .state/train/<fingerprint>/, where the fingerprint covers every
+parameter and every input that training reads, so that only an identical run resumes it.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clipzoo.config import Params
+from clipzoo.files import replacing
+from clipzoo.tensors import file_sha256
+
+STATE_DIR = Path(".state/train")
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    """Optimizer steps taken."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row per optimizer step, with the validation score where one was taken."""
+    best: dict[str, float] = field(default_factory=dict)
+    """Epoch and score of the best validation so far; empty before the first."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Mean weights of the epochs to average so far; empty before the first."""
+
+
+def fingerprint(params: Params, inputs: list[Path]) -> str:
+    """Identity of a training run, 16 hex digits: its parameters (all but `runtime`, which cannot
+    change a result) and the bytes of its input files."""
+    digest = hashlib.sha256(json.dumps(params.settings(), sort_keys=True).encode())
+    for path in inputs:
+        digest.update(f"{path}={file_sha256(path)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def save_state(
+    directory: Path,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Write the state to a new file and rename it: a kill leaves the previous one whole."""
+    content = {
+        "progress": vars(progress),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    with replacing(directory / "state.pt") as part:
+        torch.save(content, part)
+
+
+def load_state(
+    directory: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+) -> Progress:
+    """Load the state of an interrupted identical run into its parts; a start without one."""
+    path = directory / "state.pt"
+    if not path.is_file():
+        return Progress()
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    scaler.load_state_dict(content["scaler"])
+    progress = Progress(**content["progress"])
+    progress.average = {name: mean.to(device) for name, mean in progress.average.items()}
+    return progress
+
+
+def remove_state(directory: Path) -> None:
+    """Delete the state of a run that ended well."""
+    shutil.rmtree(directory, ignore_errors=True)

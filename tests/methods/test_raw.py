@@ -1,0 +1,66 @@
+"""The untrained CLIP as a method, against its formulas."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from clipzoo.config import ConfigError
+from clipzoo.methods import raw
+from clipzoo.methods.parts.method import Batch
+from clipzoo.models.clip import build_clip, normalise
+from clipzoo.parity.inputs import class_text
+
+T, PX = 3, 32
+
+
+def method(fusion: str):
+    torch.manual_seed(0)
+    clip = build_clip("ViT-demo-16", PX)
+    return raw.build(clip, raw.Options.model_validate({"fusion": fusion}), T), clip
+
+
+def frames() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (2, T, 3, PX, PX), generator=generator, dtype=torch.uint8)
+
+
+def by_frame_of(clip) -> torch.Tensor:
+    """Frame embeddings [2, T, D], one frame after the other."""
+    pixels = normalise(frames().flatten(0, 1))  # [2 T, 3, PX, PX]
+    return torch.cat([clip.visual(frame[None]) for frame in pixels]).unflatten(0, (2, T))
+
+
+@torch.no_grad()
+def test_mean_averages_frames_and_views_and_then_normalises():
+    model, clip = method("mean")
+    by_frame = clip.get_submodule("visual")(normalise(frames().flatten(0, 1))).unflatten(
+        0, (2, T)
+    )  # [2, T, D]
+    features = model.encode(frames())
+    torch.testing.assert_close(features, by_frame.mean(dim=1))
+    text = functional.normalize(torch.randn(1, 4, 128), dim=-1)
+    views = torch.stack([features, 2 * features.flip(0)], dim=1)  # [2, V = 2, D]
+    cosines = functional.normalize(views.mean(dim=1), dim=-1) @ text[0].T
+    expected = (100 * cosines).softmax(dim=-1)
+    torch.testing.assert_close(model.score(views, class_text(text)), expected)
+
+
+@torch.no_grad()
+def test_softmax_averages_the_probabilities_of_frames_as_they_are():
+    model, clip = method("softmax")
+    by_frame = by_frame_of(clip)
+    features = model.encode(frames())
+    torch.testing.assert_close(features, by_frame)
+    text = functional.normalize(torch.randn(1, 4, 128), dim=-1)
+    views = torch.stack([features, features.flip(0)], dim=1)  # [2, V = 2, T, D]
+    every = torch.cat([features, features.flip(0)], dim=1)  # [2, V T, D]
+    expected = (100 * every @ text[0].T).softmax(dim=-1).mean(dim=1)  # not normalised
+    torch.testing.assert_close(model.score(views, class_text(text)), expected)
+
+
+def test_it_cannot_be_trained():
+    model, _ = method("mean")
+    labels = torch.tensor([0, 1])
+    batch, text = Batch(labels=labels, texts=labels), class_text(torch.eye(2)[None])
+    with pytest.raises(ConfigError, match=r"train\.epochs: the method raw .*; allowed: 0"):
+        model.loss(torch.zeros(2, 128), batch, text)

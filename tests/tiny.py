@@ -1,0 +1,12 @@
+"""Small models for tests."""
+
+from typing import Any
+
+from clipzoo.methods.text4vis import Options
+
+
+def text4vis_options(**changes: Any) -> Options:
+    """Options of Text4Vis, as in params.yaml but for `changes`."""
+    values = {"head": "Transf", "head_layers": 6, "temporal_module": "none", "joint": False}
+    values |= {"loss": "ce", "text_tower": "frozen"}
+    return Options.model_validate({**values, **changes})

@@ -1,0 +1,86 @@
+"""Gradients of single steps of a tiny model; as a script (under torchrun), those of every rank."""
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional
+
+from clipzoo.methods.parts.method import Method
+from clipzoo.methods.text4vis import Options, build
+from clipzoo.models.clip import build_clip
+from clipzoo.models.text import ClassText, tokenize
+from clipzoo.parity.inputs import fill, noise
+from clipzoo.runtime.distributed import gather_objects, rank, start
+from clipzoo.train.gradients import StepGradients, micro_batches
+
+ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
+CLASS_NAMES = ["a dog", "a cat", "two red fish", "an owl"]
+LABELS = [2, 0, 0, 1, 2, 2, 1, 0]
+CASES = {
+    "ce": ("ce", "frozen"),
+    "infonce": ("infonce", "frozen"),
+    "infonce-trained": ("infonce", "trained"),
+}
+STEPS = [(8, 2), (3, 2), (3, 1)]
+"""(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
+
+
+def make_method(case: str) -> Method:
+    loss, text_tower = CASES[case]
+    options = {"head": "Transf", "head_layers": 1, "temporal_module": "none", "joint": False}
+    options |= {"loss": loss, "text_tower": text_tower}
+    method = build(build_clip(ARCH, PX), Options.model_validate(options), NUM_SEGMENTS)
+    fill(method)
+    torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
+    return method.train()
+
+
+def clips(size: int) -> Tensor:
+    """uint8 [size, T, 3, PX, PX]."""
+    rng = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
+
+
+def class_text() -> ClassText:
+    return ClassText(
+        token_ids=tokenize(ARCH, CLASS_NAMES, 12)[None],
+        class_embeddings=functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1),
+        class_names=CLASS_NAMES,
+    )
+
+
+def step_gradients(
+    case: str, size: int, micro_batch: int, *, method: Method | None = None
+) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of a step of `size` clips in micro-batches."""
+    method = method or make_method(case)
+    cpu = torch.device("cpu")
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    step = StepGradients(method, class_text(), device=cpu, precision="fp32", scaler=scaler)
+    parts, inputs = micro_batches(size, micro_batch), clips(size)
+    loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
+    return loss, {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+
+
+def main(path: Path) -> None:
+    start("cpu")
+    torch.set_num_threads(1)
+    found = {}
+    for case in CASES:
+        for size, micro_batch in STEPS:
+            loss, gradients = step_gradients(case, size, micro_batch)
+            sums = {name: float(g.double().abs().sum()) for name, g in gradients.items()}
+            found[case, size, micro_batch] = gather_objects((loss, sums))
+            if rank() == 0:
+                found[case, size, micro_batch].append(gradients)
+    if rank() == 0:
+        torch.save(found, path / "gradients.pt")
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

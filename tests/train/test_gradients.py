@@ -1,0 +1,142 @@
+"""The gradients of a step do not depend on the number of processes and micro-batches."""
+
+import subprocess
+import sys
+
+import gradient_sums
+import pytest
+import torch
+from gradient_sums import CASES, STEPS, make_method, step_gradients
+from torch import nn
+
+from clipzoo.methods.parts.raw import FrameMean
+from clipzoo.models.clip import build_clip
+from clipzoo.train.gradients import MicroBatch, micro_batches
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+LABELS = gradient_sums.LABELS
+
+
+def assert_close(gradients: dict, expected: dict) -> None:
+    """Every gradient within 1e-5 of its largest value."""
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        limit = 1e-5 * float(expected[name].abs().max())
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=limit, msg=name)
+
+
+@pytest.mark.parametrize("size", [8, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_micro_batches_change_nothing(case, size):
+    whole_loss, whole = step_gradients(case, size, micro_batch=size)
+    assert all(float(gradient.abs().sum()) > 0 for gradient in whole.values())
+    assert "logit_scale" in whole
+    assert any(name.startswith("text.") for name in whole) is (case == "infonce-trained")
+    for micro_batch in (1, 2):  # 8 or 3 micro-batches, and 4 or 2
+        loss, gradients = step_gradients(case, size, micro_batch)
+        assert loss == pytest.approx(whole_loss, rel=1e-5)
+        assert_close(gradients, whole)
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_change_nothing(processes, tmp_path):
+    """Whole and uneven steps, some of which leave processes without a clip, in one torchrun."""
+    subprocess.run(
+        [*TORCHRUN, f"--nproc-per-node={processes}", gradient_sums.__file__, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    found = torch.load(tmp_path / "gradients.pt")
+    for case in CASES:
+        for size, micro_batch in STEPS:
+            loss, expected = step_gradients(case, size, micro_batch=size)
+            *ranks, gradients = found[case, size, micro_batch]
+            assert len(ranks) == processes
+            assert [rank_loss for rank_loss, _ in ranks] == pytest.approx(
+                [loss] * processes, rel=1e-5
+            )
+            assert all(sums == ranks[0][1] for _, sums in ranks), "the same on every rank"
+            assert_close(gradients, expected)
+
+
+def test_infonce_is_the_loss_of_the_whole_step():
+    """It is not the mean over its parts, so that the tests above can fail."""
+    whole, _ = step_gradients("infonce", 8, micro_batch=2)
+    first_half, _ = step_gradients("infonce", 4, micro_batch=4)
+    ce_whole, _ = step_gradients("ce", 8, micro_batch=2)
+    assert whole == pytest.approx(plain_infonce(8), rel=1e-5)
+    assert first_half == pytest.approx(plain_infonce(4), rel=1e-5)
+    assert abs(whole - first_half) > 0.05
+    assert abs(whole - ce_whole) > 0.05
+
+
+def plain_infonce(size: int) -> float:
+    """The loss by its formula: KL both ways, mean over all entries, times the batch."""
+    method, text = make_method("infonce"), gradient_sums.class_text()
+    labels = torch.tensor(LABELS[:size])
+    with torch.no_grad():
+        videos = nn.functional.normalize(method.encode(gradient_sums.clips(size)), dim=-1)
+        logits = 10 * videos @ text.class_embeddings[0, labels].T
+    targets = (10.0 * (labels[:, None] == labels)).softmax(dim=1)
+    both = [(targets * (targets.log() - x.log_softmax(dim=1))).mean() for x in (logits, logits.T)]
+    return size * float(sum(both)) / 2
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("micro", [1, 2, 16])
+def test_each_clip_counts_once_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
+    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: world)
+    seen, lengths = [], set()
+    for rank in range(world):
+        monkeypatch.setattr("clipzoo.train.gradients.rank", lambda r=rank: r)
+        parts = micro_batches(size, micro)
+        lengths.add(len(parts))
+        assert all(0 < len(part.places) <= micro for part in parts)
+        seen += [place for part in parts if part.counted for place in part.places]
+    assert sorted(seen) == list(range(size))
+    assert len(lengths) == 1, "every process takes part in every exchange"
+
+
+def test_a_process_without_clips_computes_a_filler(monkeypatch):
+    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: 2)
+    monkeypatch.setattr("clipzoo.train.gradients.rank", lambda: 1)
+    assert micro_batches(5, 2) == [MicroBatch([1, 3], True), MicroBatch([0], False)]
+
+
+class _WithBatchNorm(FrameMean):
+    """A comparing method with batch normalisation and dropout in its tower."""
+
+    compares_videos = True
+
+    def __init__(self) -> None:
+        super().__init__(build_clip("ViT-demo-16", gradient_sums.PX))
+        self.visual = nn.Sequential(
+            nn.Conv2d(3, 8, 32), nn.BatchNorm2d(8), nn.Flatten(), nn.Dropout(), nn.Linear(8, 128)
+        )
+
+    def loss(self, features, batch, text):
+        texts = text.ensemble()[batch.texts]
+        return ((features @ features.T - features @ texts.T) ** 2).mean()
+
+
+def test_a_first_pass_leaves_no_trace():
+    """Running means are updated once a micro-batch, and both passes drop the same units."""
+    torch.manual_seed(0)
+    method = _WithBatchNorm().train()
+    expected = _WithBatchNorm().train()
+    expected.load_state_dict(method.state_dict())
+    torch.manual_seed(5)
+    _, gradients = step_gradients("", 8, 4, method=method)
+    torch.manual_seed(5)
+    parts = gradient_sums.clips(8).split(4)
+    features = torch.cat([expected.encode(part) for part in parts])
+    labels = torch.tensor(LABELS)
+    texts = gradient_sums.class_text().ensemble()[labels]
+    ((features @ features.T - features @ texts.T) ** 2).mean().backward()
+    for name, value in expected.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(method.get_buffer(name), value)
+    assert method.get_submodule("visual.1").momentum == 0.1
+    assert_close(gradients, {n: p.grad for n, p in expected.named_parameters()})

@@ -1,0 +1,48 @@
+"""What training logs, and what is left of it after a kill."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clipzoo.train import log as log_module
+from clipzoo.train.log import TrainingLog
+
+ROWS = [{"step": i, "loss": 1 / (i + 1), "lr": i / 10} for i in range(7)]
+ROWS[3]["val_top1"], ROWS[6]["val_top1"] = 50.0, 75.0
+
+
+def run(folder: Path, history: list, rows: list) -> dict[str, str]:
+    log = TrainingLog(folder, history, len(ROWS))
+    for row in rows:
+        log.add(row, num_clips=4)
+    log.close()
+    return {path.name: path.read_text() for path in sorted(folder.rglob("*.*"))}
+
+
+def test_every_step_is_logged(tmp_path):
+    files = run(tmp_path, [], ROWS)
+    assert sorted(files) == ["loss.tsv", "lr.tsv", "metrics.json", "val_top1.tsv"]
+    assert files["val_top1.tsv"] == "step\tval_top1\n3\t50.0\n6\t75.0\n"
+    losses = [line.split("\t") for line in files["loss.tsv"].splitlines()]
+    assert losses == [["step", "loss"], *([str(r["step"]), str(r["loss"])] for r in ROWS)]
+    summary = {"loss": 1 / 7, "lr": 0.6, "val_top1": 75.0, "step": 6}
+    assert json.loads(files["metrics.json"]) == summary
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 6])
+def test_a_resumed_run_leaves_the_files_of_a_whole_one(tmp_path, killed_after):
+    whole = run(tmp_path / "whole", [], ROWS)
+    killed = TrainingLog(tmp_path / "killed", [], len(ROWS))
+    for row in ROWS[:5]:  # some of them after the last resume point
+        killed.add(row, num_clips=4)
+    assert run(tmp_path / "killed", ROWS[:killed_after], ROWS[killed_after:]) == whole
+
+
+def test_dvclive_reads_its_history_rarely(tmp_path, monkeypatch):
+    syncs = []
+    monkeypatch.setattr(log_module.Live, "sync", lambda self: syncs.append(self.step))
+    log = TrainingLog(tmp_path, [], 2000)
+    for step in range(1100):
+        log.add({"step": step, "loss": 1.0, "lr": 0.1}, num_clips=1)
+    assert syncs == [499, 999]
