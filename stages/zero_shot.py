@@ -7,7 +7,6 @@ def main() -> None:
     # Imported here: torchrun's own process runs this file too and needs none of it.
     import sys
     from functools import partial
-    from pathlib import Path
 
     from clipzoo.clips import encoding
     from clipzoo.config import load_params, write_settings
@@ -57,10 +56,8 @@ def main() -> None:
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
     predictions.save(set_name, tensors | {"labels": labels}, records, clips.view_names, about)
-    path, plots = (
-        f"metrics/{params.recipe}/{set_name}.json",
-        Path(f"plots/{params.recipe}/{set_name}"),
-    )
+    path = f"metrics/{params.recipe}/{set_name}.json"
+    plots = f"plots/{params.recipe}/{set_name}"
     values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})
     write_settings(params, plots)

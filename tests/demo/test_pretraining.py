@@ -1,56 +1,152 @@
 """The stand-in CLIP: it learns, the same way every time, from captions that are the labels."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip import get_tokenizer
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from clipzoo.config import load_params, replace
 from clipzoo.demo import pretraining, world
 from clipzoo.demo.pretraining import Budget, contrastive_loss, draw_stills, pretrain_budget
+from clipzoo.models.clip import build_clip, normalise
 
-PX = 32
+ARCH, PX = "ViT-demo-16", 32
 TINY = Budget(steps=80, batch=32, lr=1e-3)
-TINIER = Budget(steps=4, batch=8, lr=1e-3)
+TINIER = Budget(steps=10, batch=8, lr=1e-3)
+NUM_CLASSES = len(world.ALL_CLASSES)
+CHANCE = 100 / NUM_CLASSES
 
 
-@pytest.fixture(scope="module")
-def trained() -> tuple[dict[str, torch.Tensor], dict[str, float | int]]:
-    return stand_in(seed=1, budget=TINY)
+def fresh_clip(seed: int) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(seed)
+    model = build_clip(ARCH, PX)
+    return model, pretraining.caption_tokens(model, ARCH, ["{}"])
 
 
-def stand_in(
-    seed: int, budget: Budget = TINIER
-) -> tuple[dict[str, torch.Tensor], dict[str, float | int]]:
-    model, metrics = pretraining.stand_in_clip("ViT-demo-16", PX, ["{}"], budget, seed)
+def stand_in(seed: int) -> tuple[dict[str, Tensor], dict[str, float | int]]:
+    model, metrics = pretraining.stand_in_clip(ARCH, PX, ["{}"], TINIER, seed)
     assert not model.training
     return model.state_dict(), metrics
 
 
-def test_pretraining_lowers_the_loss(trained: tuple):
-    _, metrics = trained
-    untrained = math.log(TINY.batch)
-    assert metrics["steps"] == TINY.steps
-    assert metrics["loss"] < 0.7 * untrained
+def test_pretraining_learns_what_the_captions_say():
+    model, token_ids = fresh_clip(seed=1)
+    before = pretraining.retrieval(model.eval(), token_ids, PX, seed=1)
+    losses = pretraining.pretrain(model, token_ids, PX, TINY, seed=1)
+    after = pretraining.retrieval(model, token_ids, PX, seed=1)
+    assert len(losses) == TINY.steps
+    assert np.mean(losses[-8:]) < 0.5 * losses[0]
+    assert np.mean(losses[:8]) > np.mean(losses[36:44]) > np.mean(losses[-8:])
+    for metric in ("image_to_text_top1", "text_to_image_top1"):
+        assert before[metric] < 3 * CHANCE, metric
+        assert after[metric] > 10 * CHANCE, metric
 
 
-def test_pretraining_learns_more_than_chance(trained: tuple):
-    _, metrics = trained
-    chance = 100 / len(world.ALL_CLASSES)
-    assert metrics["num_stills"] == 4 * len(world.ALL_CLASSES)
-    assert metrics["image_to_text_top1"] > 5 * chance
-    assert metrics["text_to_image_top1"] <= 100
-
-
-def test_pretraining_is_deterministic_under_its_seed():
+def test_a_seed_fixes_weights_and_metrics():
     weights, metrics = stand_in(seed=1)
-    again, same_metrics = stand_in(seed=1)
-    assert metrics == same_metrics
-    assert all(torch.equal(again[name], value) for name, value in weights.items())
-    other, _ = stand_in(seed=2)
+    model, token_ids = fresh_clip(seed=1)
+    losses = pretraining.pretrain(model, token_ids, PX, TINIER, seed=1)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
+    found = pretraining.retrieval(model, token_ids, PX, seed=1)
+    assert metrics == {"steps": 10, "loss": losses[-1], **found}, "the last tenth of 10 is 1"
+    assert metrics["num_stills"] == 4 * NUM_CLASSES
+    other, other_metrics = stand_in(seed=2)
+    assert other_metrics["loss"] != metrics["loss"]
     assert not torch.equal(other["text_projection"], weights["text_projection"])
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():
+    rates: list[float] = []
+
+    def record(optimizer: Optimizer, args: object, options: object) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(record)
+    model, token_ids = fresh_clip(seed=1)
+    pretraining.pretrain(model, token_ids, PX, Budget(steps=20, batch=2, lr=1e-4), 1)
+    hook.remove()
+    falling = [0.5 * (1 + math.cos(math.pi * i / 18)) for i in range(18)]
+    assert rates == pytest.approx([1e-4 * share for share in [0.5, 1.0, *falling]])
+    assert rates[-1] < 0.01 * max(rates)
+
+
+def test_batches_mirror_stills_at_random_and_put_captions_into_templates(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(pretraining, "MAX_STILLS", 40)
+    templates, classes = torch.arange(3), torch.arange(NUM_CLASSES)
+    token_ids = torch.cartesian_prod(templates, classes).view(3, NUM_CLASSES, 2)
+    stills, labels = draw_stills(40, PX, (5, 2))
+    drawn: list[tuple[int, bool]] = []  # still, and whether mirrored
+    used: Counter[int] = Counter()
+    budget = Budget(steps=10, batch=16, lr=1.0)
+    for shown, captions, positions in pretraining._batches(token_ids, PX, budget, seed=5):
+        assert len(captions) == len(captions.unique(dim=0)), "each caption is encoded once"
+        used.update(captions[:, 0].tolist())
+        for still, position in zip(shown, positions.tolist(), strict=True):
+            plain, mirrored = (
+                (stills == image).flatten(1).all(1) for image in (still, still.flip(-1))
+            )
+            (which,) = (plain | mirrored).nonzero().flatten().tolist()
+            assert captions[position, 1] == labels[which], "its own caption"
+            drawn.append((which, not plain[which]))
+    rounds = [sorted(which for which, _ in drawn[i : i + 40]) for i in range(0, 160, 40)]
+    assert rounds == [list(range(40))] * 4, "all stills are seen once before any is seen again"
+    assert [which for which, _ in drawn[:40]] != [which for which, _ in drawn[40:80]]
+    assert 60 < sum(flipped for _, flipped in drawn) < 100
+    assert set(used) == {0, 1, 2}
+    assert min(used.values()) > sum(used.values()) / 5
+
+
+class KnownClip(nn.Module):
+    """A CLIP that gives embeddings made by hand: of images in turn, of texts by their token."""
+
+    def __init__(self, images: Tensor, texts: Tensor) -> None:
+        super().__init__()
+        self.images, self.texts = images, texts
+        self.seen = torch.empty(0, 3, PX, PX)
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        start = len(self.seen)
+        self.seen = torch.cat([self.seen, pixels])
+        return self.images[start : len(self.seen)]
+
+    def encode_text(self, token_ids: Tensor) -> Tensor:
+        return self.texts[token_ids[:, 0]]
+
+
+def test_retrieval_counts_what_finds_its_own():
+    """Every still lies near its own caption, but for three: two lie on caption 7, one on caption 9.
+
+    So three stills find a wrong caption, and two captions a wrong still.
+    """
+    num_stills = 4 * NUM_CLASSES
+    texts = torch.eye(NUM_CLASSES + 1)[:NUM_CLASSES]
+    labels = torch.arange(num_stills) % NUM_CLASSES
+    images = 0.9 * texts[labels]
+    images[:, -1] = math.sqrt(1 - 0.9**2)
+    images[[0, NUM_CLASSES + 3]] = texts[7]
+    images[NUM_CLASSES - 1] = texts[9]
+    lengths = torch.linspace(1, 50, num_stills)[:, None]  # which must not matter
+    clip = KnownClip(lengths.flip(0) * images, lengths[:NUM_CLASSES] * texts)
+    right = torch.arange(NUM_CLASSES).view(1, -1, 1)
+    token_ids = torch.cat([right, right.flip(1)])  # the second template would be all wrong
+    found = pretraining.retrieval(clip, token_ids, PX, seed=3)
+    assert found == {
+        "image_to_text_top1": pytest.approx(100 * (num_stills - 3) / num_stills),
+        "text_to_image_top1": pytest.approx(100 * (NUM_CLASSES - 2) / NUM_CLASSES),
+        "num_stills": num_stills,
+    }
+    assert clip.seen.shape == (num_stills, 3, PX, PX)
+    trained_on = {still.numpy().tobytes() for still in normalise(draw_stills(600, PX, (3, 2))[0])}
+    held_out = {still.numpy().tobytes() for still in clip.seen}
+    assert len(held_out - trained_on) == num_stills, "none is a training still"
 
 
 def test_stills_are_fixed_by_their_seed_and_go_through_the_classes():

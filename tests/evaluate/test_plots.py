@@ -1,3 +1,5 @@
+"""What a test's plots show: the csv files, and the figures before they become pixels."""
+
 import csv
 from pathlib import Path
 
@@ -5,7 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
 
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
@@ -23,7 +28,33 @@ def scores(predicted: list[int], num_classes: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(predicted), num_classes).float()
 
 
-def test_small_sets_are_shown_whole(tmp_path: Path):
+def axes_titled(figures: list[Figure], start: str) -> Axes:
+    (axes,) = [a for figure in figures for a in figure.axes if a.get_title().startswith(start)]
+    return axes
+
+
+def bars(axes: Axes) -> dict[str, float]:
+    """Label -> width of horizontal bars, from the top of the picture to its bottom."""
+    (container,) = [c for c in axes.containers if isinstance(c, BarContainer)]
+    at = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in container}
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    shown = {label.get_text(): at[tick] for tick, label in sorted(ticks, key=lambda t: t[0])}
+    low, high = axes.get_ylim()
+    return shown if low > high else dict(reversed(shown.items()))
+
+
+def matrix(axes: Axes) -> tuple[list[str], list[str], list[list[float]]]:
+    """Labels of rows and of columns, and the values between them."""
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    (image,) = axes.get_images()
+    array = image.get_array()
+    assert array is not None
+    assert (len(rows), len(columns)) == array.shape
+    return rows, columns, array.tolist()
+
+
+def test_small_sets_are_shown_whole(tmp_path: Path, figures: list[Figure]):
     labels = torch.tensor([0, 0, 2, 2])  # class 1 has no videos, yet is predicted
     names = ["up, fast", "down $1 $2", "轉"]
     plots.plot_test(tmp_path, scores([0, 1, 2, 2], 3), labels, names)
@@ -45,9 +76,25 @@ def test_small_sets_are_shown_whole(tmp_path: Path):
         "per_class.csv",
         "per_class.png",
     ]
+    accuracies = axes_titled(figures, "Accuracy of each class")
+    assert bars(accuracies) == {"up, fast (2)": 50, "轉 (2)": 100}
+    assert list(bars(accuracies)) == ["up, fast (2)", "轉 (2)"], "the least accurate is on top"
+    assert accuracies.get_title() == "Accuracy of each class"
+    confusion = axes_titled(figures, "Confusion matrix")
+    columns = ["up, fast", "轉", plots.OTHERS]
+    assert matrix(confusion) == (["up, fast", "轉"], columns, [[50, 0, 50], [0, 100, 0]])
+    assert (confusion.get_ylabel(), confusion.get_xlabel()) == ("actual", "predicted")
+    assert confusion.get_images()[0].get_clim() == (0, 100)
 
 
-def test_large_sets_show_their_least_accurate_classes(tmp_path: Path):
+def test_confusions_lie_in_the_row_of_the_actual_class(tmp_path: Path, figures: list[Figure]):
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    plots.plot_test(tmp_path, scores([0, 1, 1, 1, 1, 1], 2), labels, ["x", "y $z$"])
+    shown = matrix(axes_titled(figures, "Confusion matrix"))
+    assert shown == (["x", r"y \$z\$"], ["x", r"y \$z\$"], [[25, 75], [0, 100]])
+
+
+def test_large_sets_show_their_least_accurate_classes(tmp_path: Path, figures: list[Figure]):
     labels = torch.arange(400).repeat(2)
     wrong = labels.clone()
     wrong[5], wrong[300], wrong[700] = 7, 5, 5  # class 300 is wrong in both of its videos
@@ -59,11 +106,24 @@ def test_large_sets_show_their_least_accurate_classes(tmp_path: Path):
     confusions = read(tmp_path / "confusion.csv")[1:]
     assert len({row[0] for row in confusions}) == plots.MAX_CLASSES
     assert confusions.count(["class 300", "class 5"]) == 2
-    for name in ("confusion.png", "per_class.png"):
-        image = cv2.imread(str(tmp_path / name))
-        assert image is not None
-        assert max(image.shape) < 2000
-        assert len(np.unique(image)) > 10  # something is drawn
+    accuracy = axes_titled(figures, "Accuracy of each class")
+    assert list(bars(accuracy).items())[:3] == [
+        ("class 300 (2)", 0),
+        ("class 5 (2)", 50),
+        ("class 0 (2)", 100),
+    ]
+    assert len(bars(accuracy)) == plots.MAX_CLASSES
+    confusion = axes_titled(figures, "Confusion matrix")
+    rows, columns, shares = matrix(confusion)
+    assert len(rows) == plots.MAX_CLASSES
+    assert columns == rows, "5 and 7, for which others are taken, are among those shown"
+    assert shares[rows.index("class 5")][columns.index("class 7")] == 50
+    assert shares[rows.index("class 300")][columns.index("class 5")] == 100
+    assert [sum(row) for row in shares] == [100] * plots.MAX_CLASSES
+    for axes in (accuracy, confusion):
+        assert axes.get_title().endswith(f": the {plots.MAX_CLASSES} least accurate of 400")
+        assert axes.figure.get_figwidth() < 20  # pyright: ignore[reportAttributeAccessIssue]
+        assert axes.figure.get_figheight() < 20  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_plots_are_the_same_every_time(tmp_path: Path):

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from open_clip import get_model_config
-from open_clip.factory import _MODEL_CONFIGS
+from open_clip import factory, get_model_config
+from open_clip.pretrained import _PRETRAINED
+from safetensors.torch import save_file
 from torch import nn
+from torch.nn import functional
 
 from clipzoo.models import weights
 from clipzoo.models.clip import build_clip, encode_images, save_clip, uses_quick_gelu
@@ -27,9 +29,9 @@ def other_archs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose configuration says GELU, as ViT-B-32's does, and one with a block more."""
     config = copy.deepcopy(get_model_config(ARCH))
     assert config is not None
-    monkeypatch.setitem(_MODEL_CONFIGS, GELU, {**config, "quick_gelu": False})
+    monkeypatch.setitem(factory._MODEL_CONFIGS, GELU, {**config, "quick_gelu": False})
     vision = {**config["vision_cfg"], "layers": 5}
-    monkeypatch.setitem(_MODEL_CONFIGS, DEEP, {**config, "vision_cfg": vision})
+    monkeypatch.setitem(factory._MODEL_CONFIGS, DEEP, {**config, "vision_cfg": vision})
 
 
 @pytest.fixture
@@ -128,6 +130,13 @@ def test_position_embeddings_are_resized(clip: nn.Module, tmp_path: Path):
     torch.save(clip.state_dict(), path)
     loaded = load_weights(ARCH, str(path), 2 * PX)
     assert embed(loaded, 2 * PX).shape == (2, 128)
+    name = "visual.positional_embedding"  # [1 + side^2, D]: the class token, which is at no place
+    small, large = (m.state_dict()[name] for m in (clip, loaded))
+    torch.testing.assert_close(large[0], small[0])
+    before = small[1:].T.unflatten(1, (2, 2))[None]  # [1, D, 2, 2]
+    after = large[1:].T.unflatten(1, (4, 4))[None]
+    expected = functional.interpolate(before, (4, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(after, expected)
 
 
 def test_weights_of_another_architecture_name_the_tensors(clip: nn.Module, tmp_path: Path):
@@ -159,13 +168,73 @@ def test_unknown_tag_lists_the_known():
         load_weights("ViT-B/32", "opanai", 224)
 
 
-def test_unreachable_hub_is_an_error_within_seconds(monkeypatch: pytest.MonkeyPatch):
-    """Port 9 of this machine stands for a hub that refuses connections."""
+REPOSITORY, TAG = "someone/demo-clip", "web"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """A model hub that refuses connections (port 9 of this machine), and its cache on this disk."""
+
+    def __init__(self, cache: Path) -> None:
+        self.snapshot = cache / f"models--{REPOSITORY.replace('/', '--')}/snapshots/{COMMIT}"
+        self.refs = self.snapshot.parents[1] / "refs"
+
+    def fill(self, model: nn.Module, filename: str) -> None:
+        """The files that a download leaves: the snapshot of a commit, and main, which names it."""
+        for folder in (self.snapshot, self.refs):
+            folder.mkdir(parents=True, exist_ok=True)
+        (self.refs / "main").write_text(COMMIT)
+        path, state = self.snapshot / filename, model.state_dict()
+        save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub of a tag of `GELU`; the cache is where HF_HOME would put it, and empty."""
+    cache = tmp_path / "hf-home/hub"
+    monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(weights.huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(weights, "_cached_file", lambda config: None)
+    monkeypatch.setitem(_PRETRAINED, GELU, {TAG: {"hf_hub": f"{REPOSITORY}/"}})
+    return Hub(cache)
+
+
+@pytest.mark.parametrize("filename", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_a_tag_in_the_cache_needs_no_network(clip: nn.Module, hub: Hub, filename: str):
+    hub.fill(clip, filename)
+    loaded = load_weights(GELU, TAG, PX)
+    assert not uses_quick_gelu(loaded), "the architecture's own activation"
+    for name, value in clip.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value)
+
+
+def test_a_cached_tag_of_openai_builds_quick_gelu(
+    clip: nn.Module, hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(_PRETRAINED[GELU], TAG, {"hf_hub": f"{REPOSITORY}/", "quick_gelu": True})
+    hub.fill(clip, "open_clip_model.safetensors")
+    loaded = load_weights(GELU, TAG, PX)
+    assert uses_quick_gelu(loaded)
+    torch.testing.assert_close(embed(loaded), embed(clip))
+
+
+def test_a_tag_may_name_its_file(clip: nn.Module, hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(_PRETRAINED[GELU], TAG, {"hf_hub": f"{REPOSITORY}/epoch_3.pt"})
+    torch.manual_seed(5)
+    hub.fill(build_clip(ARCH, PX), "open_clip_pytorch_model.bin")  # not the one that it names
+    hub.fill(clip, "epoch_3.pt")
+    loaded = load_weights(GELU, TAG, PX)
+    torch.testing.assert_close(loaded.state_dict(), dict(clip.state_dict()))
+
+
+@pytest.mark.parametrize("cache", ["empty", "another commit", "another file"])
+def test_unreachable_hub_is_an_error_within_seconds(cache: str, clip: nn.Module, hub: Hub):
+    if cache != "empty":
+        hub.fill(clip, "README.md" if cache == "another file" else "open_clip_pytorch_model.bin")
+    if cache == "another commit":
+        (hub.refs / "main").write_text(COMMIT[::-1])
     start = time.monotonic()
     with pytest.raises(WeightsError, match=r"127\.0\.0\.1:9, which cannot be reached.*HF_ENDPOINT"):
-        load_weights("ViT-B-32", "openai", 224)
+        load_weights(GELU, TAG, PX)
     assert time.monotonic() - start < weights.PROBE_SECONDS + 2
 
 

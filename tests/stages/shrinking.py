@@ -26,7 +26,6 @@ SMALL = {
     "model.checkpoint": "",
     "model.input_px": 32,
     "text4vis.head_layers": 1,
-    "text.templates": ["{}"],  # the stand-in's text tower has room for 12 tokens
     "augment.short_side_px": 36,
     "train.batch_size": 12,
     "train.warmup_epochs": 1,
@@ -42,13 +41,15 @@ MOST_EPOCHS = 2
 def shrunken(recipe: str) -> dict[str, Any]:
     """Values, by dotted key, that make a recipe's twin: tiny widths and the demo's videos.
 
-    What makes the recipe what it is stays: head, classifier, loss, text tower, number of views,
-    schedule, choice of checkpoint, few-shot picks, zero-shot protocols, epochs 0.
+    What makes the recipe what it is stays: head, classifier, loss, text tower, whether and how
+    class names stand in templates, number of views, schedule, choice of checkpoint, few-shot picks,
+    zero-shot protocols, epochs 0.
     """
     full = recipe_settings(recipe, ROOT)
-    small = {key: value for key, value in SMALL.items() if full[key] != value}
+    small = {key: value for key, value in SMALL.items() if key in full and full[key] != value}
     small["recipe"] = f"twin/{recipe}"
     small["data.zero_shot"] = ["demo_unseen"] if full["data.zero_shot"] else []
+    small["text.templates"] = [short_template(t) for t in full["text.templates"]]
     small["data.shots"] = min(full["data.shots"], 2)
     small["model.num_segments"] = min(full["model.num_segments"], MOST_FRAMES)
     small["train.epochs"] = min(full["train.epochs"], MOST_EPOCHS)
@@ -56,7 +57,14 @@ def shrunken(recipe: str) -> dict[str, Any]:
     small["train.average_epochs"] = min(full["train.average_epochs"], MOST_EPOCHS)
     small["train.milestones"] = [m for m in full["train.milestones"] if m < MOST_EPOCHS]
     small["zero_shot.interpolation"] = full["zero_shot.interpolation"][:2]
-    return {key: value for key, value in small.items() if full[key] != value}
+    return {key: value for key, value in small.items() if key in full and full[key] != value}
+
+
+def short_template(template: str) -> str:
+    """The last word before the class name, and what follows: the stand-in's text tower has room
+    for 12 tokens."""
+    before, _, after = template.partition("{}")
+    return " ".join([*before.split()[-1:], "{}" + after])
 
 
 def different_twins() -> list[str]:

@@ -2,9 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from shrinking import ROOT, different_twins, shrunken
 
 from clipzoo.config import load_params
@@ -32,6 +36,80 @@ def without_training_videos_but_with_splits(lists: Path) -> None:
     write_csv(SPLIT_COLUMNS, rows, lists / "demo_unseen/splits.csv")
 
 
+NUM_VAL, NUM_UNSEEN, NUM_CLASSES, DIM = 24, 12, 12, 128
+NUM_TRAIN = {("all", 0): 36, ("all", 2): 24, ("base", 0): 18, ("base", 2): 12}
+"""By data.classes and data.shots; all are whole steps of 12."""
+DESCRIBED = {"dataset", "protocol", "num_videos", "num_expected", "videos_sha256"}
+TEST_KEYS = {"top1", "ci95_low", "ci95_high", "top5", "mean_class_accuracy", "map"}
+BASE_TO_NOVEL_KEYS = {"base_top1", "novel_top1", "base_to_novel_hmean"}
+PROTOCOL_KEYS = {
+    "full": {"full_top1", "full_top5", "ci95_low", "ci95_high"},
+    "half": {"half_top1_mean", "half_top1_std"},
+    "splits": {f"splits_top{k}_{part}" for k in (1, 5) for part in ("mean", "std")},
+}
+INTERPOLATED_KEYS = {f"interpolated_{key}" for key in ("alpha", "top1", "ci95_low", "ci95_high")}
+
+
+def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    videos = NUM_TRAIN[values["data.classes"], values["data.shots"]]
+    if not values["train.epochs"]:
+        videos = 0
+    assert found["num_videos"] == videos
+    assert found["steps"] == values["train.epochs"] * videos // 12
+    names = load_file("models/model.safetensors").keys()
+    assert any(n.startswith("fusion_model.") for n in names) == (values["model.head"] == "Transf")
+    trained = values["train.text_tower"] == "trained"
+    assert any(name.startswith("text.") for name in names) == trained
+
+
+def check_classifier(values: Mapping[str, Any], class_names: torch.Tensor) -> None:
+    """Against the embeddings [K, D] of the class names alone, by the raw CLIP."""
+    rows = load_file("models/classifier.safetensors")["class_embeddings"]
+    num_classes = NUM_CLASSES // 2 if values["data.classes"] == "base" else NUM_CLASSES
+    assert rows.shape == (1, num_classes, DIM)
+    own, kind = rows[0], values["text.classifier"]
+    orthogonal = torch.allclose(own @ own.T, torch.eye(num_classes), atol=1e-5)
+    assert orthogonal == (kind == "orthogonal")
+    plain = values["text.templates"] == ["{}"]
+    distance, class_id = torch.cdist(own, class_names).min(dim=1)
+    is_names = bool((distance < 1e-4).all()) and class_id.tolist() == sorted(set(class_id.tolist()))
+    assert is_names == (kind == "text" and plain and values["train.text_tower"] == "frozen")
+
+
+def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    num_views = values["test.clips"] * values["test.crops"]
+    expected = DESCRIBED | TEST_KEYS
+    if num_views > 1 and not values["test.dense"]:
+        expected |= {f"single_view_{key}" for key in TEST_KEYS}
+    if values["data.classes"] == "base":
+        expected |= BASE_TO_NOVEL_KEYS
+    assert found.keys() == expected
+    assert (found["dataset"], found["num_videos"]) == ("demo_shapes", NUM_VAL)
+    how = "dense" if values["test.dense"] else "uniform"
+    assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
+    tensors = load_file("predictions/test.safetensors")
+    assert tensors["features"].shape == (NUM_VAL, num_views, DIM)
+    right = (tensors["probabilities"].argmax(1) == tensors["labels"]).sum().item()
+    assert found["top1"] == 100 * right / NUM_VAL
+
+
+def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    protocols = values["zero_shot.protocols"]
+    own = set().union(*(PROTOCOL_KEYS[name] for name in protocols))
+    expected = DESCRIBED | own | {f"raw_{key}" for key in own}
+    if "full" in protocols:
+        expected |= {"gain", "gain_ci95_low", "gain_ci95_high"}
+    if values["zero_shot.interpolation"]:
+        expected |= INTERPOLATED_KEYS
+        assert found["interpolated_alpha"] in values["zero_shot.interpolation"]
+    assert found.keys() == expected
+    assert (found["dataset"], found["num_videos"]) == ("demo_unseen", NUM_UNSEEN)
+    num_views = values["zero_shot.clips"] * values["zero_shot.crops"]
+    tensors = load_file("predictions/zero_shot_demo_unseen.safetensors")
+    for prefix in ("", "raw_"):
+        assert tensors[f"{prefix}features"].shape == (NUM_UNSEEN, num_views, DIM)
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -44,6 +122,7 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
     copy_of_demo.set(**{key.replace(".", "__"): value for key, value in values.items()})
     monkeypatch.chdir(copy_of_demo.path)
     params = load_params()
+    class_names = load_file("data/text/demo_shapes.safetensors")["class_embeddings"][0]
     if not params.train.epochs:
         without_training_videos_but_with_splits(copy_of_demo.path / "lists")
     for dataset in params.data.datasets:
@@ -56,9 +135,11 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
     written = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     expected = {"train", "test", *(f"zero_shot_{name}" for name in params.data.zero_shot)}
     assert set(written) == expected
-    assert 0 <= written["test"]["top1"] <= 100
-    if not params.train.epochs and params.data.zero_shot:
-        found = written["zero_shot_demo_unseen"].keys()
-        assert ("splits_top1_mean" in found) == ("splits" in params.zero_shot.protocols)
-    assert ("novel_top1" in written["test"]) == (params.data.classes == "base")
-    assert written["train"]["steps"] > 0 or params.train.epochs == 0
+    check_training(values, written["train"])
+    check_classifier(values, class_names)
+    check_test(values, written["test"])
+    if params.data.zero_shot:
+        check_zero_shot(values, written["zero_shot_demo_unseen"])
+    for stem in expected - {"train"}:  # what the report compares with the recipe
+        settings = copy_of_demo.path / "plots" / params.recipe / stem / "settings.json"
+        assert json.loads(settings.read_text()) == values

@@ -96,7 +96,9 @@ def chosen_alpha(path: Path = VAL_CURVE) -> float:
     return max(rows)[1]
 
 
-def describe_choice(rows: list[tuple[float, float, float, float]], plots: Path) -> dict[str, float]:
+def describe_choice(
+    rows: list[tuple[float, float, float, float]], plots: str | Path
+) -> dict[str, float]:
     """Plot the curves of both sets of videos and give the metrics of the chosen alpha.
 
     Args:
@@ -110,6 +112,7 @@ def describe_choice(rows: list[tuple[float, float, float, float]], plots: Path) 
     if not rows:
         return {}
     val_rows = [tuple(map(float, values)) for _, *values in read_rows(VAL_CURVE, COLUMNS)]
+    plots = Path(plots)
     write_curve(rows, plots / "interpolation.csv")
     plot_interpolation(
         plots / "interpolation.png", {"validation, seen classes": val_rows, "unseen dataset": rows}

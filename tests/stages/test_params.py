@@ -1,0 +1,81 @@
+"""dvc.yaml's `params` against what each stage reads, both ways."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clipzoo import config
+from clipzoo.config import Params, Section
+
+STAGES = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
+
+# Values that a stage reads and that cannot change what it writes: paths and messages.
+HARMLESS = {("extract_frames", "data.demo"), ("report", "recipe")}
+# Values that a stage reads for other settings than those of the demo.
+ELSEWHERE = {
+    ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch
+    ("prepare_clip", "demo.other_pretrain_steps"),
+    ("train", "demo.other_train_steps"),
+    ("embed_labels", "seed"),  # text.classifier random or orthogonal
+}
+
+
+class Recorder:
+    """A section, or all parameters, that notes which values are read."""
+
+    def __init__(self, section: Section, prefix: str, reads: set[str]) -> None:
+        self._section, self._prefix, self._reads = section, prefix, reads
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._section, name)
+        if isinstance(value, Section):
+            return Recorder(value, f"{self._prefix}{name}.", self._reads)
+        if name == "options":  # of the active method
+            self._reads.add(self._section.model_dump()["model"]["method"])
+        elif name in type(self._section).model_fields:
+            self._reads.add(f"{self._prefix}{name}")
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the section itself, and may read all of it."""
+        self._reads.update(f"{self._prefix}{name}" for name in type(self._section).model_fields)
+        return (type(self._section).model_validate, (self._section.model_dump(),))
+
+
+def expand(keys: list[str], params: Params) -> Iterator[tuple[str, set[str]]]:
+    """Each key of dvc.yaml with the values that it stands for."""
+    for key in keys:
+        if key == "${model.method}":
+            yield key, {params.model.method}
+        elif key in Params.model_fields and isinstance(getattr(params, key), Section):
+            yield key, {f"{key}.{name}" for name in type(getattr(params, key)).model_fields}
+        else:
+            yield key, {key}
+
+
+def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeypatch):
+    load = config.load_params
+    params = load(fresh_workspace.path / "params.yaml")
+    faults = []
+    for name, stage in STAGES.items():
+        reads: set[str] = set()
+        monkeypatch.setattr(config, "load_params", lambda *_, r=reads: Recorder(load(), "", r))
+        for item in ["demo_shapes", "demo_unseen"] if "do" in stage else [None]:
+            if (name, item) != ("zero_shot", "demo_shapes"):
+                fresh_workspace.run_here(name, *filter(None, [item]))
+        declared = dict(expand(stage.get("do", stage).get("params", []), params))
+        covered = set().union(*declared.values())
+        reads = {key for key in reads if not key.startswith("runtime.")}
+        faults += [
+            f"{name} reads {key}, which dvc.yaml does not list"
+            for key in reads - covered
+            if (name, key) not in HARMLESS
+        ]
+        faults += [
+            f"{name} depends on {key} and does not read it"
+            for key, values in declared.items()
+            if not values & reads and (name, key) not in ELSEWHERE
+        ]
+    assert not faults, "\n".join(sorted(faults))
