@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from clipzoo import config
 from clipzoo.config import ConfigError, build, load_params, replace
-from clipzoo.methods import read_options
+from clipzoo.methods import METHODS, read_options
 from clipzoo.methods.text4vis import Options
 
 ROOT = Path(__file__).parent.parent
@@ -126,37 +126,34 @@ def test_values_are_replaced_by_dotted_key_and_checked():
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The values of params.yaml where there is one more method, `raw`."""
-    for name in ("__init__", "text4vis", "raw"):
-        (tmp_path / f"{name}.py").touch()
-    (tmp_path / "parts").mkdir()
-    monkeypatch.setattr(config, "METHODS_DIR", tmp_path)
+def values() -> dict[str, Any]:
+    """Those of params.yaml."""
     return yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def test_a_method_is_a_module_and_a_section(raw):
-    assert config.method_names() == ["raw", "text4vis"]
-    text4vis = build(config.Params, {**raw, "raw": {"fusion": "mean"}}, "p")
+def test_a_method_is_a_module_and_a_section(values):
+    assert config.method_names() == ["raw", "text4vis"] == sorted(METHODS)
+    text4vis = build(config.Params, {**values, "raw": {"fusion": "softmax"}}, "p")
     assert "raw.fusion" not in text4vis.settings()
     assert text4vis.settings()["text4vis.loss"] == "ce"
     params = replace(text4vis, {"model.method": "raw"})
     assert params.methods.keys() == {"raw", "text4vis"}
-    assert params.options == {"fusion": "mean"}
+    assert params.options == {"fusion": "softmax"}
     settings = params.settings()
-    assert settings["raw.fusion"] == "mean"
+    assert settings["raw.fusion"] == "softmax"
     assert not any(key.startswith(("text4vis", "runtime")) for key in settings)
 
 
-def test_a_method_needs_a_section(raw):
-    raw["model"]["method"] = "raw"
+def test_a_method_needs_a_section(values):
+    del values["raw"]
+    values["model"]["method"] = "raw"
     with pytest.raises(ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis;"):
-        build(config.Params, raw, "p")
-    raw["model"]["method"] = "ra"
+        build(config.Params, values, "p")
+    values["model"]["method"] = "ra"
     with pytest.raises(
         ConfigError, match=r"model\.method: found 'ra'; allowed: raw, text4vis .*raw"
     ):
-        build(config.Params, raw, "p")
+        build(config.Params, values, "p")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Extraction: true counts, the same bytes however it is run, resuming, failures, full disks."""
 
 import builtins
-import dataclasses
 import errno
 import hashlib
 import io
@@ -222,9 +221,7 @@ def test_counts_of_raw_videos_depend_on_ffmpeg_and_frame_folders_do_not(
     extract(params, "mine", executor=pool)
     assert sorted(described) == [1, 1, 2, 2, 2, 2]
     spec = load_spec("mine")
-    assert (
-        packing.describe_ffmpeg(dataclasses.replace(spec, reader="directory"), params.frames) == {}
-    )
+    assert packing.describe_ffmpeg(replace(spec, {"reader": "directory"}), params.frames) == {}
 
 
 def test_a_worker_with_another_ffmpeg_is_refused(videos, params_for, monkeypatch, project):

@@ -105,7 +105,7 @@ def empty(tmp_path: Path) -> Path:
 def root(empty: Path) -> Path:
     put(empty, "demo/test.json", TEST)
     put(empty, "demo/zero_shot_hmdb51.json", ZERO_SHOT)
-    put(empty, "demo/clip.json", {"retrieval_top1": 91.25, "weights": "demo"})
+    put(empty, "clip.json", {"retrieval_top1": 91.25, "weights": "demo"})
     put(empty, "bike/vit-l/test.json", {**TEST, "top1": 88.0})
     record(empty, "demo/test")
     record(empty, "demo/zero_shot_hmdb51", train__lr=1.0)
@@ -144,7 +144,7 @@ def test_results_are_readable(root: Path):
     assert f"\nDataset: hmdb51. Videos: 240 of 250 (ab12cd34). {protocol} Verdict: " in demo
     assert line(demo, "zero-shot top-1, half of the classes")[1] == "88.0 ± 2.5"
     assert line(demo, "gain in zero-shot top-1 over the raw CLIP")[1] == "40.0 (33.0 to 46.5)"
-    assert "CLIP weights: retrieval_top1 91.25, weights demo." in text
+    assert "CLIP weights of the last run: retrieval_top1 91.25, weights demo." in text
     assert "Verdict: modified: train.lr." in text
     assert "Settings that differ from the recipe's: `train.lr`." in text
     assert len([row for row in rows if row.value is not None]) == 4 + 4 + 3

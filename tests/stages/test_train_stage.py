@@ -94,5 +94,5 @@ def test_a_mistyped_architecture_is_told(copy_of_demo):
 
 def test_too_few_frames_in_every_video_is_told(copy_of_demo):
     copy_of_demo.set(data__min_frames=100000)
-    with pytest.raises(ValueError, match=r"none of 36 training videos has data\.min_frames"):
+    with pytest.raises(ValueError, match=r"data\.min_frames: none of 36 training videos"):
         copy_of_demo.run_here("train")

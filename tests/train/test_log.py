@@ -12,6 +12,12 @@ ROWS = [{"step": i, "loss": 1 / (i + 1), "lr": i / 10} for i in range(7)]
 ROWS[3]["val_top1"], ROWS[6]["val_top1"] = 50.0, 75.0
 
 
+@pytest.fixture(autouse=True)
+def no_repository(tmp_path, monkeypatch):
+    """dvclive looks for a git repository, and leaves it open."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(folder: Path, history: list, rows: list) -> dict[str, str]:
     log = TrainingLog(folder, history, len(ROWS))
     for row in rows:

@@ -58,7 +58,7 @@ class Options(Section):
     @model_validator(mode="after")
     def _check_text_tower(self) -> "Options":
         fits = self.text_tower == "frozen" or self.loss == "infonce"
-        require((fits, "text_tower", self.text_tower, "frozen, where loss is ce"))
+        require((fits, "text_tower", self.text_tower, "frozen, or loss infonce"))
         return self
 
 
