@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -22,6 +23,17 @@ NAMES = list(ALL)
 TEXT4VIS = [name for name in NAMES if name.startswith("text4vis/")]
 # Videos of the authors' training lists that are trained on (README of the reference data).
 TRAIN_VIDEOS = {"kinetics400": 240_600, "activitynet": 12_770, "ucf101": 9_537, "hmdb51": 3_570}
+# Folder of each dataset's lists in video_sets.csv, and what the name of its validation list says.
+LISTS_OF = {
+    "kinetics400": ("k400", "val"),
+    "activitynet": ("anet", "val"),
+    "ucf101": ("ucf101", "val_rgb_split_{}"),
+    "hmdb51": ("hmdb51", "val_rgb_split_{}"),
+    **{f"kinetics600_split{i}": ("k600", f"test_split{i}") for i in (1, 2, 3)},
+}
+# Keys that every config of the authors has, and those of every one that trains.
+ALWAYS = {"seed", "data.num_segments", "data.input_size", "network.arch", "network.sim_header"}
+TRAINING = {f"solver.{key}" for key in ("type", "epochs", "lr", "lr_warmup_step", "weight_decay")}
 # The log's first start, given up before its first iteration, had 4; the one that ran had 1.
 LOGGED_BATCH = {"exps/ucf101/ViT-L/14-336px/f16/log.txt": 1}
 # Its last line has the time of one slow iteration; the recipe's hours are of the log's mean.
@@ -60,11 +72,28 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_loads(name):
-    assert settings(name)["recipe"] == name
+def test_the_checkpoint_is_the_one_that_training_selects(name):
     assert recipe(name).checkpoint == settings(name)["train.select"]
-    for published in recipe(name).video_sets.values():
-        assert named_set(published).num_videos > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_video_sets_are_those_of_the_dataset(name):
+    """Of the very split, and as large as the dataset's own file says where it does."""
+    values, published = settings(name), recipe(name).video_sets
+    stems = {"test", *(f"zero_shot_{dataset}" for dataset in values["data.zero_shot"])}
+    assert published.keys() == (stems if name in TEXT4VIS else set())
+    for stem, list_name in published.items():
+        dataset = values["data.dataset"] if stem == "test" else stem.removeprefix("zero_shot_")
+        folder, file = LISTS_OF[dataset]
+        spec = yaml.safe_load((ROOT / "datasets" / f"{dataset}.yaml").read_text())
+        split = values["data.split"]
+        whole = "full" in list_name
+        assert whole <= (stem != "test")
+        assert list_name.startswith(f"{folder}/")
+        assert whole or file.format(split) in list_name
+        sizes = [spec.get("num_whole")] if whole else spec.get("num_val", [None] * 3)
+        expected = sizes[0 if whole else split - 1]
+        assert expected in (None, named_set(list_name).num_videos)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +109,8 @@ def test_every_recipe_opens_with_what_to_expect(name):
         assert any("arXiv 2207.01297" in line for line in head)
         text = " ".join(head)
         for row in recipe(name).published:
-            assert row.value is None or f"{row.metric} {row.value:g}" in text.replace(".0 (", " (")
+            told = re.findall(rf"\b{row.metric} ([\d.]+\d)\b", text)
+            assert row.value is None or row.value in map(float, told)
 
 
 def test_every_published_row_is_in_exactly_one_recipe():
@@ -134,6 +164,14 @@ def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
         assert (row.clips, row.crops) in (views, (1, 1), (None, None))
 
 
+def test_most_recipes_have_a_config_and_many_a_log():
+    """Else the tests below would compare nothing."""
+    authors = [recipe(name).authors for name in TEXT4VIS]
+    assert sum(bool(a.config) for a in authors) >= 20
+    assert sum(bool(a.log) for a in authors) >= 10
+    assert sum(bool(recipe(name).parent) for name in TEXT4VIS) >= 4
+
+
 @pytest.mark.parametrize("name", [n for n in TEXT4VIS if recipe(n).authors.config])
 def test_values_are_those_of_the_authors_config(name):
     config, values, authors = configs()[recipe(name).authors.config], settings(name), recipe(name)
@@ -151,10 +189,13 @@ def test_values_are_those_of_the_authors_config(name):
         "solver.weight_decay": "train.weight_decay",
         "solver.clip_ratio": "train.clip_ratio",
     }
+    trains = "solver.epochs" in config
+    assert config.keys() >= (ALWAYS | TRAINING if trains else ALWAYS)
+    assert ("data.shot" in config) == (values["data.shots"] > 0)
     for theirs, ours in pairs.items():
         if theirs in config:
             assert type(values[ours])(config[theirs]) == values[ours], ours
-    if "solver.epochs" not in config:
+    if not trains:
         assert values["train.epochs"] == 0
         return
     assert config["solver.loss_type"].lower() == values["text4vis.loss"]

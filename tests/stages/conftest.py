@@ -76,7 +76,7 @@ class Workspace:
             *sections, last = key.split("__")
             section = params
             for name in sections:
-                section = section[name]
+                section = section.setdefault(name, {})  # a method's may be missing
             section[last] = value
         yaml.dump(params, self.path / "params.yaml")
 

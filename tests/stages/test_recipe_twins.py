@@ -20,9 +20,10 @@ QUICK = {
     "ablation-lda-classifier",
     "ablation-infonce-trained",
     "base-to-novel",
-    "zero-shot-ucf101-vitl14-f8",
+    "zero-shot-hmdb51-vitl14-f8",
 }
 """Run by default: what no other test trains."""
+TWINS = different_twins()
 
 
 def without_training_videos_but_with_splits(lists: Path) -> None:
@@ -57,8 +58,8 @@ def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     assert found["num_videos"] == videos
     assert found["steps"] == values["train.epochs"] * videos // 12
     names = load_file("models/model.safetensors").keys()
-    has_head = values.get("text4vis.head") == "Transf"
-    assert any(name.startswith("fusion_model.") for name in names) == has_head
+    head = values.get("text4vis.head") == "Transf"
+    assert any(name.startswith("fusion_model.") for name in names) == head
     trained = values.get("text4vis.text_tower") == "trained"
     assert any(name.startswith("text.") for name in names) == trained
 
@@ -111,11 +112,15 @@ def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None
         assert tensors[f"{prefix}features"].shape == (NUM_UNSEEN, num_views, DIM)
 
 
+def test_the_quick_ones_are_among_the_twins():
+    assert {name.split("/")[-1] for name in TWINS} >= QUICK
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
         pytest.param(name, marks=() if name.split("/")[-1] in QUICK else pytest.mark.slow)
-        for name in different_twins()
+        for name in TWINS
     ],
 )
 def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatch):
