@@ -18,6 +18,7 @@ import simplejpeg
 from pyarrow import parquet
 
 from clipzoo.commands.scan import scan
+from clipzoo.config import replace
 from clipzoo.data.index import StoreError, index_path, read_failures, read_index
 from clipzoo.data.spec import load_spec
 from clipzoo.frames import extraction, packing
