@@ -11,8 +11,8 @@ from clipzoo.runtime.distributed import rank
 from clipzoo.runtime.progress import progress_bar
 
 CURVES = ("loss", "lr", "val_top1")
-SYNC_EVERY = 500
-"""Steps between two summaries: each makes dvclive read the whole history again."""
+SUMMARY_EVERY = 500
+"""Steps between two summaries of the latest values (metrics.json)."""
 
 
 class TrainingLog:
@@ -60,14 +60,14 @@ class TrainingLog:
         for key in CURVES:
             if key in row:
                 self._live.log_metric(key, row[key], timestamp=False)
-        if (self._live.step + 1) % SYNC_EVERY == 0:
-            self._live.sync()
+        if (self._live.step + 1) % SUMMARY_EVERY == 0:
+            self._live.make_summary()  # not `next_step`, which reads the whole history again
 
     def close(self) -> None:
         """Write what is left."""
         self._bar.close()
         if self._live is not None:
-            self._live.make_summary()  # or `end` would go back to the last sync's step
+            self._live.make_summary()  # or `end` would go back to the last summary's step
             self._live.end()
 
 
