@@ -36,7 +36,7 @@ test: setup  ## run the test suite (CPU, offline)
 	OMP_NUM_THREADS=1 python -m pytest
 
 test-slow: setup  ## run the tests that take minutes
-	python -m pytest -m slow
+	OMP_NUM_THREADS=1 python -m pytest -m slow
 
 lint: setup  ## check style (ruff) and types (pyright)
 	ruff check .

@@ -59,6 +59,23 @@ def test_moving_to_another_machine_reruns_nothing(repository):
     assert "Running stage" not in repository.dvc("repro")
 
 
+def running(repository) -> set[str]:
+    """Stages that `dvc repro` would run."""
+    out = repository.dvc("repro", "--dry")
+    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+def test_what_an_edit_reruns(repository):
+    """A method's file: the rows of that method alone. The recipe's name: not the CLIP weights."""
+    rows = {"train", "test", "zero_shot@demo_unseen", "report"}
+    for name, expected in (("raw", set()), ("text4vis", rows)):
+        with open(repository.path / f"src/clipzoo/methods/{name}.py", "a") as file:
+            file.write("# edited\n")
+        assert running(repository) == expected
+    repository.set(recipe="another", data__zero_shot=[])
+    assert running(repository) == {"train", "test", "report"}
+
+
 @pytest.mark.slow
 def test_queued_experiments_run(repository):
     repository.dvc("exp", "run", "--queue", "-S", "train.epochs=1", "--name", "short")
