@@ -97,7 +97,7 @@ def test_a_wrong_value_is_named(tmp_path, key, value, parts):
         assert part in str(error.value)
 
 
-def test_all_faults_are_told_at_once(tmp_path):
+def test_all_faults_are_reported_at_once(tmp_path):
     path = changed(tmp_path, "train.lr", "fast")
     for key, value in (("train.epoch", 1), ("data.demo", ["a"]), ("data.zero_shot", ["b"])):
         values = YAML().load(path)
@@ -127,7 +127,7 @@ def test_values_are_replaced_by_dotted_key_and_checked():
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    """Those of params.yaml."""
+    """The values of params.yaml."""
     return yaml.safe_load((ROOT / "params.yaml").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; csv, JSON, and errors that help."""
+"""Atomic writes, csv and JSON, and errors that list every fault."""
 
 import json
 import os

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "clipzoo"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 STAGES = sorted((ROOT / "stages").glob("*.py"))
 
-# A folder (or a module at the top of the package) may import those of the layers before its own.
+# A folder (or a module at the top of the package) may import those of earlier layers.
 LAYERS = (
     ("files",),
     ("config", "tensors"),
@@ -60,8 +60,8 @@ def test_imports_are_found_in_every_form():
         "import torch, clipzoo.report.tables as tables\n"
         "def main():\n    from clipzoo.train import loop\n"
     )
-    found = [(1, "data"), (2, "files"), (3, "models"), (4, "report"), (6, "train")]
-    assert sorted(imports(text)) == found
+    expected = [(1, "data"), (2, "files"), (3, "models"), (4, "report"), (6, "train")]
+    assert sorted(imports(text)) == expected
 
 
 def test_every_folder_has_a_layer():
@@ -71,11 +71,11 @@ def test_every_folder_has_a_layer():
 
 @pytest.mark.parametrize("path", [*MODULES, *STAGES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path):
-    own = folder_of(path)
+    importer = folder_of(path)
     wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {own} imports {folder}"
+        f"{path.relative_to(ROOT)}:{line}: {importer} imports {folder}"
         for line, folder in imports(path.read_text(encoding="utf-8"))
-        if folder != own and LAYER[folder] >= LAYER[own]
+        if folder != importer and LAYER[folder] >= LAYER[importer]
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -84,8 +84,8 @@ def test_two_stages_alone_import_the_demo():
     users = set()
     for path in (*MODULES, *STAGES):
         if "demo" in {folder for _, folder in imports(path.read_text(encoding="utf-8"))}:
-            own = folder_of(path)
-            users.add(f"stages/{path.name}" if own == "stages" else own)
+            importer = folder_of(path)
+            users.add(f"stages/{path.name}" if importer == "stages" else importer)
     assert users == USERS_OF_DEMO
 
 

@@ -91,8 +91,8 @@ def test_a_methods_file_reruns_only_rows_of_that_method():
         for method in METHODS:
             of_methods = {d for d in code_deps(name, method) if "/methods" in d}
             shared = {"src/clipzoo/methods/__init__.py", "src/clipzoo/methods/parts"}
-            own = {f"src/clipzoo/methods/{method}.py"}
-            assert of_methods in (set(), shared | own), name
+            of_method = {f"src/clipzoo/methods/{method}.py"}
+            assert of_methods in (set(), shared | of_method), name
 
 
 def test_code_deps_are_few():

@@ -18,12 +18,12 @@ METADATA = {"z": "größer", "a": "{}", "m": "3"}
 def test_what_is_written_is_read(tmp_path: Path):
     path = tmp_path / "x" / "model.safetensors"
     write_safetensors(TENSORS, path, METADATA)
-    found, metadata = read_safetensors(path)
+    tensors_read, metadata = read_safetensors(path)
     assert metadata == METADATA
-    assert found.keys() == TENSORS.keys()
+    assert tensors_read.keys() == TENSORS.keys()
     for name, value in TENSORS.items():
-        assert found[name].dtype == value.dtype
-        assert torch.equal(found[name], value)
+        assert tensors_read[name].dtype == value.dtype
+        assert torch.equal(tensors_read[name], value)
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -39,9 +39,9 @@ def test_equal_content_is_equal_bytes(tmp_path: Path):
 
 def test_a_file_without_metadata(tmp_path: Path):
     write_safetensors(TENSORS, tmp_path / "x.safetensors", {})
-    found, metadata = read_safetensors(tmp_path / "x.safetensors")
+    tensors_read, metadata = read_safetensors(tmp_path / "x.safetensors")
     assert metadata == {}
-    assert torch.equal(found["a"], TENSORS["a"])
+    assert torch.equal(tensors_read["a"], TENSORS["a"])
 
 
 def test_a_read_only_link_is_replaced_and_its_target_stays(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_permissions_are_those_of_the_umask(tmp_path: Path):
     assert stat.S_IMODE((tmp_path / "x.safetensors").stat().st_mode) == 0o640
 
 
-def test_absent_and_damaged_files_are_told(tmp_path: Path):
+def test_missing_and_damaged_files_are_named(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"x\.safetensors: no such file"):
         read_safetensors(tmp_path / "x.safetensors")
     write_safetensors(TENSORS, tmp_path / "x.safetensors", METADATA)

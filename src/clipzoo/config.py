@@ -1,10 +1,10 @@
 """The parameters of a run: frozen pydantic models and the only reader of params.yaml.
 
-There are no defaults: what stands in params.yaml is all there is. Unknown, missing and mistyped
-keys are errors that name the key and what is allowed; all of a file's are told at once.
+There are no defaults: params.yaml holds every value. Unknown, missing and mistyped keys are errors
+that name the key and the allowed values; all errors of a file are reported at once.
 
-The options of a method are a top-level section that bears its name (`text4vis:`). Nothing here
-knows what is in one: a method is a module of `clipzoo.methods`, and checks its section itself.
+The options of a method are a top-level section with its name (`text4vis:`). This module does not
+know their keys: a method is a module of `clipzoo.methods` and checks its section itself.
 """
 
 import re
@@ -37,10 +37,10 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """A mapping of a YAML file: frozen, with the keys and types that are declared and no others.
+    """A mapping in a YAML file: frozen, with exactly the declared keys and types.
 
-    A check of one value raises ValueError with the words for what is allowed; a check of several
-    values calls `require`. `build` makes the message.
+    A validator of one value raises ValueError with the text for what is allowed; a validator of
+    several values calls `require`. `build` composes the message.
     """
 
     model_config = ConfigDict(
@@ -56,27 +56,27 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 
 def require(*checks: tuple[bool, str, object, str]) -> None:
-    """For a model validator: each check is (ok, key in this section, value found, what is allowed).
+    """For a model validator: each check is (ok, key in this section, its value, what is allowed).
 
     Raises:
-        ConfigError: one line for each check that is not ok.
+        ConfigError: one line for each check that failed.
     """
-    lines = [_fault(key, found, allowed) for ok, key, found, allowed in checks if not ok]
+    lines = [_fault(key, value, allowed) for ok, key, value, allowed in checks if not ok]
     if lines:
         raise ConfigError("\n".join(lines))
 
 
 def method_names() -> list[str]:
-    """The modules of `clipzoo.methods`, sorted; none is imported."""
+    """Names of the modules in `clipzoo.methods`, sorted; imports none of them."""
     return sorted(path.stem for path in METHODS_DIR.glob("[!_]*.py"))
 
 
-def _fault(key: str, found: object, allowed: str) -> str:
-    return f"{key}: found {found!r}; allowed: {allowed}"
+def _fault(key: str, value: object, allowed: str) -> str:
+    return f"{key}: found {value!r}; allowed: {allowed}"
 
 
 def _read_number(value: object) -> object:
-    """5e-5 is text to PyYAML, which wants 5.0e-5."""
+    """Read 5e-5 as a float: PyYAML takes it for text and expects 5.0e-5."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -131,7 +131,7 @@ def _method_section(name: str) -> str:
 Float = Annotated[float, BeforeValidator(_read_number)]
 """A finite float; also an int, or text such as 5e-5."""
 NoneWord = BeforeValidator(_read_none)
-"""For a choice of words among which is `None`: YAML's null means that word."""
+"""For a choice of words that includes `None`: YAML's null means that word."""
 
 
 class DataConfig(Section):
@@ -146,15 +146,15 @@ class DataConfig(Section):
     class_names: str
     """Name of a committed label file for `dataset`; '' = the one its dataset file names."""
     split: int = Field(ge=1)
-    """Official split, from 1, where a dataset has several."""
+    """Official split, counted from 1, of a dataset that has several."""
     shots: Annotated[int, _one_of(0, *SHOTS)]
-    """Training videos a class; 0 = all."""
+    """Training videos per class; 0 = all."""
     classes: Literal["all", "base"]
     """base: train on the more frequent half of the classes; test measures the others too."""
     min_frames: int = Field(ge=0)
     """Training videos with fewer frames are dropped."""
     allow_missing: int = Field(ge=0)
-    """Exact number of broken or absent videos tolerated."""
+    """Exact number of broken or missing videos tolerated."""
 
     @model_validator(mode="after")
     def _datasets_are_listed(self) -> "DataConfig":
@@ -184,21 +184,21 @@ class DemoConfig(Section):
     arch: str
     """The architecture that the demo's step budgets are made for."""
     train_videos: int = Field(ge=1)
-    """Training videos a class of the first dataset."""
+    """Training videos per class of the first dataset."""
     val_videos: int = Field(ge=1)
-    """Validation videos a class of the first dataset."""
+    """Validation videos per class of the first dataset."""
     unseen_videos: int = Field(ge=1)
-    """Videos a class of the second dataset."""
+    """Videos per class of the second dataset."""
     pretrain_steps: int = Field(ge=1)
     """Contrastive pre-training steps of the stand-in CLIP."""
     pretrain_batch: int = Field(ge=1)
-    """Still-caption pairs a pre-training step."""
+    """Still-caption pairs per pre-training step."""
     pretrain_lr: Float = Field(gt=0)
     """Peak learning rate of pre-training."""
     other_pretrain_steps: int = Field(ge=1)
     """Pre-training steps of an architecture other than `arch`."""
     other_pretrain_batch: int = Field(ge=1)
-    """Pairs a step of an architecture other than `arch`."""
+    """Pairs per step of an architecture other than `arch`."""
     other_train_steps: int = Field(ge=1)
     """Optimizer steps of training for an architecture other than `arch` on demo weights."""
 
@@ -211,9 +211,9 @@ class ModelConfig(Section):
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
-    """A module of `clipzoo.methods`; the section of this name holds its options."""
+    """A module of `clipzoo.methods`; the section with its name holds its options."""
     num_segments: int = Field(ge=1)
-    """T: frames a clip, one from each equal temporal slice."""
+    """T: frames per clip, one from each equal temporal slice."""
     input_px: int = Field(ge=1)
     """Input size (px), rounded up to a multiple of the tower's patch."""
 
@@ -240,7 +240,7 @@ class AugmentConfig(Section):
     flip: Float = Field(ge=0, le=1)
     """Probability of a horizontal flip of the whole clip."""
     grayscale: Float = Field(ge=0, le=1)
-    """Probability of a clip in gray."""
+    """Probability of turning the whole clip gray."""
 
     @model_validator(mode="after")
     def _smallest_before_largest(self) -> "AugmentConfig":
@@ -265,15 +265,15 @@ class TrainConfig(Section):
     clip_ratio: Float = Field(ge=0)
     """The vision tower and logit_scale learn at lr * clip_ratio."""
     weight_decay: Float = Field(ge=0)
-    """AdamW's, on every parameter."""
+    """AdamW's weight decay, applied to every parameter."""
     beta1: Float = Field(ge=0, lt=1)
     """AdamW's decay of the mean gradient."""
     beta2: Float = Field(ge=0, lt=1)
     """AdamW's decay of the mean squared gradient."""
     eps: Float = Field(gt=0)
-    """AdamW's, added to the root of the mean squared gradient."""
+    """AdamW's epsilon, added to the root of the mean squared gradient."""
     schedule: Literal["cosine", "multistep", "constant"]
-    """Course of the learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     milestones: list[Float]
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
     gamma: Float = Field(gt=0)
@@ -281,9 +281,9 @@ class TrainConfig(Section):
     update_every: int = Field(ge=1)
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
     precision: Literal["fp32", "fp16", "bf16"]
-    """Of the forward pass, under autocast; the weights are float32."""
+    """Precision of the forward pass, under autocast; the weights are float32."""
     average_epochs: int = Field(ge=0)
-    """The weights kept are the mean of those after each of the last N epochs; 0 = off."""
+    """Save the mean of the weights after each of the last N epochs; 0 = off."""
     grad_clip: Float = Field(ge=0)
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
@@ -291,41 +291,41 @@ class TrainConfig(Section):
     val_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always validates."""
     select: Literal["last", "best"]
-    """Which epoch's weights are kept."""
+    """Which epoch's weights are saved."""
     checkpoint_every: int = Field(ge=1)
     """Optimizer steps between two resume points."""
 
     @model_validator(mode="after")
     def _averages_are_of_the_last(self) -> "TrainConfig":
         ok = not self.average_epochs or self.select == "last"
-        require((ok, "select", self.select, "last, where train.average_epochs is not 0"))
+        require((ok, "select", self.select, "last, because train.average_epochs is not 0"))
         return self
 
 
 class TestConfig(Section):
     clips: int = Field(ge=1)
-    """Temporal clips a video."""
+    """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
-    """Spatial crops a clip."""
+    """Spatial crops per clip."""
     dense: bool
     """Clips are dense 128-frame windows instead of one frame from each segment."""
     short_side_px: int = Field(ge=1)
     """Frames are resized to this short side before the crops."""
     precision: Literal["fp32", "fp16", "bf16"]
-    """Of the forward pass, under autocast."""
+    """Precision of the forward pass, under autocast."""
 
 
 class ZeroShotConfig(Section):
     protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
-    """full: all classes; half: 10 seeded halves of the classes; splits: the official splits' test
-    videos, each by itself."""
+    """full: all classes; half: 10 seeded halves of the classes; splits: the test videos of each
+    official split."""
     interpolation: list[Float]
-    """Shares alpha of the fine-tuned vision tower, (1 - alpha) raw + alpha fine-tuned, to evaluate
-    besides; [] = off."""
+    """Also evaluate vision towers with the weights (1 - alpha) raw + alpha fine-tuned, for each of
+    these alpha; [] = off."""
     clips: int = Field(ge=1)
-    """Temporal clips a video."""
+    """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
-    """Spatial crops a clip."""
+    """Spatial crops per clip."""
 
 
 class RuntimeConfig(Section):
@@ -336,13 +336,13 @@ class RuntimeConfig(Section):
     micro_batch: int = Field(ge=1)
     """Clips that a process encodes at once."""
     device: Literal["auto", "cpu", "cuda"]
-    """auto: a GPU where there is one."""
+    """auto: a GPU if one is available."""
     extract_workers: int = Field(ge=0)
     """Extraction processes; 0 = one for each core."""
 
 
 class Params(Section):
-    """One run. The sections are those of params.yaml, among them one for each of some methods."""
+    """One run: the sections of params.yaml, which include those of one or more methods."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -352,7 +352,7 @@ class Params(Section):
     recipe: Annotated[str, AfterValidator(_recipe_name)]
     """Name of the run: metrics/<recipe>/ and plots/<recipe>/."""
     seed: int = Field(ge=0)
-    """Of every random choice, together with epoch, video or class."""
+    """Seed of every random choice, combined with the epoch, video or class."""
     data: DataConfig
     frames: FramesConfig
     demo: DemoConfig
@@ -374,30 +374,30 @@ class Params(Section):
                 method in self.methods,
                 "model.method",
                 method,
-                f"a method whose section is in the file: {sections}; or add {method}:",
+                f"a method with a section in the file: {sections}; or add the section {method}:",
             ),
             (
                 named,
                 "text.classifier",
                 classifier,
-                "text, since data.classes is base and novel classes have nothing but their names",
+                "text, because data.classes is base and novel classes have only their names",
             ),
         )
         return self
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """The sections of all methods that the file has, as they stand there."""
+        """The sections of all methods in the file, unchecked."""
         return self.__pydantic_extra__
 
     @property
     def options(self) -> dict[str, Any]:
-        """The section of `model.method`, as it stands in the file: the method checks it."""
+        """The section of `model.method`, unchecked: the method checks it."""
         return self.methods[self.model.method]
 
     def settings(self) -> dict[str, Any]:
-        """Every value that can change a number, by dotted key: all but `runtime` and the sections
-        of other methods."""
+        """Every value that can change a number, by dotted key: all except `runtime` and the
+        sections of other methods."""
         others = self.methods.keys() - {self.model.method}
         return flatten(self.model_dump(exclude={"runtime", *others}))
 
@@ -406,14 +406,14 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
 
     Raises:
-        ConfigError: the file is absent or not YAML, or keys are unknown, missing, mistyped or out
-            of range; the message names the file and every such key.
+        ConfigError: the file is missing or not YAML, or keys are unknown, missing, mistyped or out
+            of range; the message names the file and every wrong key.
     """
     return load(Params, path)
 
 
 def load(cls: type[SectionType], path: str | Path) -> SectionType:
-    """Read a YAML file into the section `cls`; see `load_params` for the errors."""
+    """Read a YAML file into the section `cls`; raises as `load_params`."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -424,16 +424,16 @@ def load(cls: type[SectionType], path: str | Path) -> SectionType:
 
 
 def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
-    """The section `cls` of a mapping.
+    """Validate a mapping as the section `cls`.
 
     Args:
         cls: the model.
-        values: what YAML gave.
+        values: the mapping, as parsed from YAML.
         where: the file, for messages.
         key: of the mapping in that file, dotted; '' = the mapping is the whole file.
 
     Raises:
-        ConfigError: `where` and every fault, each with its key, what was found and what is allowed.
+        ConfigError: names `where` and every fault: its key, the value and what is allowed.
     """
     try:
         return cls.model_validate(values)
@@ -444,7 +444,7 @@ def build(cls: type[SectionType], values: object, where: str | Path, key: str = 
 
 
 def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
-    """A copy with other values, by dotted key, checked as a file is.
+    """A copy with some values changed, by dotted key, checked like a file.
 
     Example: `replace(params, {"train.lr": 1e-3, "runtime.micro_batch": 2})`.
 
@@ -496,36 +496,36 @@ _TYPES = {
     "less_than": "below {lt:g}",
     "less_than_equal": "{le:g} or less",
 }
-"""pydantic's type of error -> what is allowed, with the limits of its context."""
+"""pydantic's type of error -> what is allowed; `{}` stands for limits from its context."""
 
 Location = tuple[int | str, ...]
 
 
 def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -> list[str]:
-    """The faults of a mapping, a line each, in the order of the declared keys."""
+    """The faults of a mapping, one line each, in the order of the declared keys."""
     unknown = {error["loc"] for error in errors if error["type"] == "extra_forbidden"}
     lines = []
     for error in errors:
         kind, location, context = error["type"], error["loc"], error.get("ctx", {})
-        key, found = _dotted(start + location), error["input"]
+        key, value = _dotted(start + location), error["input"]
         if kind == "extra_forbidden":
             lines.append(_unknown_key(cls, location, key))
         elif location in unknown:
-            pass  # what an unknown key holds does not matter
+            pass  # the content of an unknown key does not matter
         elif kind == "missing":
             lines.append(f"missing key {key} ({_type_name(_annotation(cls, location))})")
         elif kind == "literal_error":
             choices = _choices(_annotation(cls, location))
-            allowed = ", ".join(map(str, choices)) + near(found, choices)
-            lines.append(_fault(key, found, allowed))
-        elif isinstance(context.get("error"), ConfigError):  # of `require`
+            allowed = ", ".join(map(str, choices)) + near(value, choices)
+            lines.append(_fault(key, value, allowed))
+        elif isinstance(context.get("error"), ConfigError):  # raised by `require`
             prefix = f"{key}." if start + location else ""
             lines += [prefix + line for line in str(context["error"]).splitlines()]
         elif kind == "value_error":
-            lines.append(_fault(key, found, str(context["error"])))
+            lines.append(_fault(key, value, str(context["error"])))
         else:
             allowed = _TYPES[kind].format(**context) if kind in _TYPES else error["msg"]
-            lines.append(_fault(key, found, allowed))
+            lines.append(_fault(key, value, allowed))
     return lines
 
 

@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, csv and JSON; and errors that help to correct them.
+"""Atomic writes, csv and JSON; and errors that list every fault of a file.
 
-Imports nothing of clipzoo.
+Imports nothing from clipzoo.
 """
 
 import csv
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SHOWN = 20
-"""Faults that one error lists in full."""
+"""Largest number of faults that one error lists."""
 
 
 class ListError(ValueError):
-    """A list, annotation or manifest file is wrong; the message names every bad line."""
+    """A list, annotation or manifest file is invalid; the message names every bad line."""
 
 
 class NumberError(ValueError):
@@ -25,16 +25,17 @@ class NumberError(ValueError):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to; the file there is renamed to `path` when the block ends without error.
+    """Yield a path to write to; rename that file to `path` when the block ends without an error.
 
-    So `path` is at all times the old file or the whole new one. On any error (disk full, interrupt)
-    nothing of the new one is left. What DVC links from its cache is read-only, but may be replaced.
+    So `path` is always either the old file or the complete new one. On any error (disk full,
+    interrupt) the partial file is removed. Files that DVC links from its cache are read-only, but
+    can be replaced.
 
     Args:
-        path: of the file; its folder is made where it is absent.
+        path: the file; its folder is created if missing.
 
     Yields:
-        a path in the same folder, which no other process uses.
+        a path in the same folder that no other process uses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(values: Mapping[str, object], path: str | Path) -> None:
-    """Write a mapping as indented JSON with its keys in their order.
+    """Write a mapping as indented JSON, keeping the order of its keys.
 
     Raises:
         NumberError: a number is not finite.
@@ -62,7 +63,7 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:
-    """Write a metrics file: flat JSON with the keys in their order.
+    """Write a metrics file: flat JSON, keeping the order of the keys.
 
     Raises:
         NumberError: a value is neither a finite number nor a string.
@@ -74,7 +75,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) ->
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:
-    """Write a csv file with a header, in UTF-8 with unix line ends."""
+    """Write a csv file with a header, in UTF-8 with Unix line endings."""
     with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -84,11 +85,11 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: st
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
     """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
 
-    An absent optional column gives empty values. Empty lines are skipped.
+    Missing optional columns give empty values. Empty lines are skipped.
 
     Raises:
-        ListError: the file is absent or not UTF-8, the header lacks a column or has an unknown one,
-            or lines have a wrong number of fields.
+        ListError: the file is missing or not UTF-8, a column is missing or unknown, or lines have a
+            wrong number of fields.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -100,9 +101,10 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     header = next(reader, [])
     allowed = (*columns, *optional)
     if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
-        may = f" and optionally {','.join(optional)}" if optional else ""
-        found, wanted = ",".join(header), ",".join(columns)
-        raise ListError(f"{path}:1: found header {found!r}; allowed: {wanted}{may}")
+        allowed_text = ",".join(columns)
+        if optional:
+            allowed_text += f" and optionally {','.join(optional)}"
+        raise ListError(f"{path}:1: found header {','.join(header)!r}; allowed: {allowed_text}")
     rows, faults = [], []
     for fields in reader:
         if not fields:
@@ -120,13 +122,13 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 
 def near(value: object, allowed: Iterable[object]) -> str:
-    """Hint for an error message: " (did you mean x or y?)", or "" if nothing is near `value`."""
+    """Hint for an error message: " (did you mean x or y?)", or "" if nothing is close."""
     close = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=2)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
-    """Raise one error that lists all faults (the first 20 in full); nothing if there are none."""
+    """Raise one error that lists the faults (the first 20); do nothing if there are none."""
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise error("\n  ".join([title, *faults[:SHOWN], *more]))

@@ -1,4 +1,4 @@
-"""Safetensors files of the same bytes for the same content, and hashes of files."""
+"""Safetensors files with equal bytes for equal content, and file hashes."""
 
 import hashlib
 import json
@@ -20,18 +20,27 @@ class WeightsError(ValueError):
 def write_safetensors(
     tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
 ) -> None:
-    """Write contiguous tensors, no two of which share memory, and text beside them."""
+    """Write tensors and text metadata to a safetensors file.
+
+    Args:
+        tensors: by name; no two may share memory.
+        path: the file.
+        metadata: by key.
+
+    Raises:
+        ValueError: a tensor is not contiguous.
+    """
     with replacing(path) as part:
         part.touch()
-        mode = part.stat().st_mode  # by the umask; the library makes files for their owner alone
+        mode = part.stat().st_mode  # from the umask; the library creates files for their owner only
         save_file(tensors, part, metadata=metadata)
         part.chmod(mode)
         _sort_metadata(part)
 
 
 def _sort_metadata(path: Path) -> None:
-    """Order the metadata's keys: the library writes them in a new order every time, but equal
-    content must be equal bytes, or DVC reruns every later stage."""
+    """Sort the metadata's keys: the library writes them in a different order every time, but equal
+    content must give equal bytes, or DVC reruns every later stage."""
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -48,14 +57,14 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
     """All tensors of a file (CPU) and its metadata.
 
     Raises:
-        WeightsError: the file is absent or not a safetensors file.
+        WeightsError: the file is missing or not a safetensors file.
     """
     with _opened(path) as file:
         return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a file alone; raises as `read_safetensors`."""
+    """The metadata of a file, without its tensors; raises as `read_safetensors`."""
     with _opened(path) as file:
         return file.metadata() or {}
 

@@ -54,7 +54,7 @@ def test_train_clips_are_reproducible_and_vary():
     assert (first[:, 1] == 10).all()
 
 
-def test_repeated_positions_are_drawn_anew():
+def test_repeated_positions_make_other_random_choices():
     clips = train_clips()
     assert (clips.load(4, 0)[:, 1] == 10).all()
     assert not torch.equal(clips.load(4, 0), clips.load(1, 0))
@@ -81,7 +81,7 @@ def test_records_that_do_not_fit_the_store_are_listed():
     records = [Record("v0", 41, 0), Record("gone", 3, 0), Record("v1", 60, 0)]
     with pytest.raises(ListError, match="2 records do not fit") as caught:
         TrainClips(MemoryStore([40, 60]), records, TrainTransform(16, AUGMENT), 8, 0)
-    assert "v0: frames up to 41 asked, 40 stored" in str(caught.value)
+    assert "v0: frames up to 41 requested, 40 stored" in str(caught.value)
     assert "gone: not in the frame store" in str(caught.value)
 
 

@@ -24,7 +24,7 @@ NUM_VIDEOS, DIM = 23, 5
 
 
 class FakeClips:
-    """Videos whose pixels tell position and view; `broken` ones cannot be read."""
+    """Videos with pixels that depend on position and view; `broken` ones cannot be read."""
 
     def __init__(self, num_videos: int = NUM_VIDEOS, broken: tuple[int, ...] = ()) -> None:
         self.records = [Record(f"v{i}", 9, i % 3) for i in range(num_videos)]
@@ -108,7 +108,7 @@ def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
     assert encoding.local_positions(1, num_views=2, micro_batch=4) == []
 
 
-def test_large_sets_are_kept_in_float16(monkeypatch: pytest.MonkeyPatch):
+def test_large_sets_are_in_float16(monkeypatch: pytest.MonkeyPatch):
     whole = encode_set(FakeClips())
     monkeypatch.setattr(encoding, "FLOAT32_LIMIT_BYTES", 4 * NUM_VIDEOS * 2 * DIM - 1)
     half = encode_set(FakeClips())

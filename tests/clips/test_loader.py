@@ -33,7 +33,7 @@ def test_the_next_batch_is_loaded_while_the_consumer_holds_one(batch_size, worke
 
     for i, _ in enumerate(load_batches(load, batches, workers)):
         for position in batches[i + 1] if i + 1 < len(batches) else []:
-            # Only a loader that does not load ahead waits here until the time is over.
+            # Only a loader that does not load ahead waits here until the timeout.
             assert loaded[position].wait(timeout=20), f"batch {i} is held, {position} not loaded"
 
 
@@ -65,7 +65,7 @@ def test_all_broken_videos_in_the_queue_are_listed():
     assert all(f"v{i}: broken" in str(caught.value) for i in (1, 3, 5))
 
 
-def test_an_own_bug_is_not_taken_for_a_broken_video():
+def test_a_bug_is_not_taken_for_a_broken_video():
     def load(position: int) -> torch.Tensor:
         raise KeyError(position)
 

@@ -19,9 +19,9 @@ CASES = [
 def test_golden_indices(case):
     dense = case["kind"] == "test-dense"
     counts = (case["num_frames"], case["num_segments"], case.get("num_clips", 1))
-    found = sample_test(*counts, dense).flatten()
-    assert (found + 1).tolist() == case["indices"]
-    assert found.dtype == np.int64
+    indices = sample_test(*counts, dense).flatten()  # [V, T] -> [V T]
+    assert (indices + 1).tolist() == case["indices"]
+    assert indices.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_dense_clips(num_frames, num_clips, starts, num_segments):
 def test_train_takes_one_frame_of_each_segment_and_every_frame_in_turn():
     rng = np.random.default_rng(0)
     draws = np.stack([sample_train(10, 4, rng) for _ in range(200)])
-    found = [set(column.tolist()) for column in draws.T]
-    assert found == [{0, 1}, {2, 3, 4}, {5, 6}, {7, 8, 9}]
+    frames = [set(column.tolist()) for column in draws.T]
+    assert frames == [{0, 1}, {2, 3, 4}, {5, 6}, {7, 8, 9}]
 
 
 @pytest.mark.parametrize("num_frames", [1, 3, 7, 8])

@@ -50,12 +50,12 @@ def test_golden_views(case):
     frames = np.stack([golden_frame(*size, case["frame_seed"] + i) for i in range(2)])
     views = ViewTransform(case["size"], case["scale"], case["num_crops"])(frames)
     assert list(views.shape) == case["shape"]
-    found = normalise(views)
+    pixels = normalise(views)
     rows, columns = torch.tensor(case["probe_yx"]).T
-    probes = found[..., rows, columns].transpose(-1, -2)  # [crops, T, probes, 3]
+    probes = pixels[..., rows, columns].transpose(-1, -2)  # [crops, T, probes, 3]
     tolerance = 2 / 255 / torch.tensor(CLIP_STD)
     assert ((probes - torch.tensor(case["probe"])).abs() < tolerance).all()
-    assert (found.mean((2, 3, 4)) - torch.tensor(case["mean"])).abs().max() < 2e-3
+    assert (pixels.mean((2, 3, 4)) - torch.tensor(case["mean"])).abs().max() < 2e-3
 
 
 def pil_train(image: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
@@ -72,8 +72,9 @@ def test_train_crop_is_that_of_pil(seed):
     assert clip.shape == (2, 3, 224, 224)
     assert clip.dtype == torch.uint8
     box = random_area_crop(340, 256, augment, np.random.default_rng(seed))
-    for frame, found in zip(frames, clip.permute(0, 2, 3, 1).numpy(), strict=True):
-        difference = np.abs(found.astype(int) - pil_train(frame, box, 224))
+    crops = clip.permute(0, 2, 3, 1).numpy()  # [T, 3, S, S] -> [T, S, S, 3]
+    for frame, crop in zip(frames, crops, strict=True):
+        difference = np.abs(crop.astype(int) - pil_train(frame, box, 224))
         assert difference.max() <= 1
         assert difference.mean() < 0.05
 

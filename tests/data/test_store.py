@@ -72,9 +72,9 @@ def test_three_readers_give_the_same_frames(project, params_for):
         assert info.num_frames == video.videos[video_id].num_frames == 24
         expected = frames_of(shards, video_id, order)
         assert (frames_of(directory, video_id, order) == expected).all()
-        found = frames_of(video, video_id, order)
-        assert found.shape == expected.shape
-        assert np.abs(found - expected).mean((1, 2, 3)).max() < JPEG_ERROR, video_id
+        decoded = frames_of(video, video_id, order)
+        assert decoded.shape == expected.shape
+        assert np.abs(decoded - expected).mean((1, 2, 3)).max() < JPEG_ERROR, video_id
         shifted = frames_of(video, video_id, [22, 1, 8, 8, 16, 10])
         assert np.abs(shifted - expected).mean((1, 2, 3)).min() > JPEG_ERROR, video_id
     assert (shards.videos["c/turned"].width, shards.videos["c/turned"].height) == (48, 60)
@@ -117,7 +117,7 @@ def test_resampled_keeps_what_ffmpeg_keeps(num_frames, rate, fps, expected):
     assert ((np.frombuffer(output, np.uint8)[::256] - 1) // 5).tolist() == expected
 
 
-def test_seeks_that_are_off_are_found(project, params_for):
+def test_inexact_seeks_are_detected(project, params_for):
     """An edit list that cuts the start: decord seeks to other frames than it plays."""
     root = project / "raw"
     whole = project / "whole.mp4"
@@ -140,8 +140,8 @@ def test_threads_read_what_one_reads(project, params_for):
         store = open_reader(params_for, "mine", project / "raw", extra)
         alone = [frames_of(store, "c/x", [i, 23 - i]) for i in range(12)]
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda i: frames_of(store, "c/x", [i, 23 - i]), range(12)))  # noqa: B023
-        assert all((a == b).all() for a, b in zip(alone, found, strict=True))
+            together = list(pool.map(lambda i: frames_of(store, "c/x", [i, 23 - i]), range(12)))  # noqa: B023
+        assert all((a == b).all() for a, b in zip(alone, together, strict=True))
 
 
 def test_what_cannot_be_read_is_refused(project, params_for):
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_refused(project, params_for):
     store = open_reader(params_for, "mine", project / "raw")
     with pytest.raises(StoreError, match="nobody: not in the frame store"):
         store.read("nobody", [0])
-    with pytest.raises(StoreError, match="c/x: frames 0 to 5 asked; the video has 0 to 4"):
+    with pytest.raises(StoreError, match="c/x: frames 0 to 5 requested; the video has 0 to 4"):
         store.read("c/x", [0, 5])
     shard = Path("data/frames/mine/shard-00000.tar")
     shard.write_bytes(shard.read_bytes()[:2000])

@@ -20,8 +20,8 @@ def test_nce_meets_the_reference(case):
 def test_texts_of_the_same_class_are_positives():
     labels = torch.tensor([0, 0, 1])
     right = torch.tensor([[9.0, 9.0, 0.0], [9.0, 9.0, 0.0], [0.0, 0.0, 9.0]])
-    only_own = 9 * torch.eye(3)
-    assert nce_loss(right, labels) < 0.05 * nce_loss(only_own, labels)
+    only_same_video = 9 * torch.eye(3)
+    assert nce_loss(right, labels) < 0.05 * nce_loss(only_same_video, labels)
 
 
 def test_nce_is_symmetric_in_its_directions():

@@ -44,10 +44,10 @@ def save(tensors: dict[str, Tensor], path: Path, form: str = "full") -> Path:
 
 @pytest.mark.parametrize("form", ["full", "bare", "module", "fp16"])
 def test_files_of_every_form_load(form: str, tmp_path: Path):
-    own = model().state_dict()
-    tensors = load_released(save(own, tmp_path / "model.pt", form))
-    assert tensors.keys() == own.keys()
-    for name, value in own.items():
+    state = model().state_dict()
+    tensors = load_released(save(state, tmp_path / "model.pt", form))
+    assert tensors.keys() == state.keys()
+    for name, value in state.items():
         expected = value.half().float() if form == "fp16" else value
         torch.testing.assert_close(tensors[name], expected, rtol=0, atol=0)
 
@@ -78,16 +78,16 @@ def refuse(tensors: dict[str, Tensor], path: Path, *messages: str) -> None:
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path):
-    path, own = tmp_path / "model.pt", model().state_dict()
-    incomplete = {k: v for k, v in own.items() if k != "visual.proj"}
+    path, state = tmp_path / "model.pt", model().state_dict()
+    incomplete = {k: v for k, v in state.items() if k != "visual.proj"}
     refuse(
-        incomplete | {"extra": own["logit_scale"]},
+        incomplete | {"extra": state["logit_scale"]},
         path,
         "1 tensors are missing, 1 unexpected, 0 of another shape",
         "missing visual.proj",
         "unexpected extra",
     )
-    misshapen = own | {"visual.ln_post.bias": torch.zeros(5)}
+    misshapen = state | {"visual.ln_post.bias": torch.zeros(5)}
     refuse(misshapen, path, "visual.ln_post.bias has shape [5], the model [128]")
 
 
@@ -99,7 +99,7 @@ def test_a_file_without_a_last_block_is_incomplete(last: str, tmp_path: Path):
     refuse(incomplete, tmp_path / "model.pt", f"missing {last}attn.in_proj_weight")
 
 
-def test_files_of_other_kinds_are_told_apart(tmp_path: Path):
+def test_files_of_other_kinds_are_refused(tmp_path: Path):
     refuse(towers().state_dict(), tmp_path / "clip.pt", "holds a whole CLIP", "model.weights")
     torch.save({"model_state_dict": {}, "fusion_model_state_dict": {}}, tmp_path / "bike.pt")
     with pytest.raises(WeightsError, match="as BIKE and ActionCLIP save them"):

@@ -81,8 +81,8 @@ def test_tokent1d_starts_as_tokenshift_and_then_is_a_convolution():
     point = temporal.TokenT1D(WIDTH, T)
     nn.init.normal_(point.conv.weight)
     tokens = torch.randn(B * T, 5, WIDTH)
-    found = point(tokens)
-    torch.testing.assert_close(found[:, 1:], tokens[:, 1:])
+    shifted_tokens = point(tokens)
+    torch.testing.assert_close(shifted_tokens[:, 1:], tokens[:, 1:])
     weight = point.conv.weight[:, 0]  # [C, 3]
     for here in range(B * T):
         expected = weight[:, 1] * tokens[here, 0]
@@ -90,7 +90,7 @@ def test_tokent1d_starts_as_tokenshift_and_then_is_a_convolution():
             expected = expected + weight[:, 0] * tokens[here - 1, 0]
         if here % T < T - 1:
             expected = expected + weight[:, 2] * tokens[here + 1, 0]
-        torch.testing.assert_close(found[here, 0], expected)
+        torch.testing.assert_close(shifted_tokens[here, 0], expected)
 
 
 @torch.no_grad()
@@ -98,8 +98,8 @@ def test_joint_attends_to_the_patches_of_all_frames():
     plain, tower = vit(), with_temporal_module(vit(), "none", True, T)
     time = tower.get_parameter("time_embedding")
     assert time.shape == (T, WIDTH)
-    found = tower(frames())
-    assert found.shape == (B, 32)
+    features = tower(frames())
+    assert features.shape == (B, 32)
     patches = plain.conv1(frames()).flatten(2).transpose(1, 2) + plain.positional_embedding[1:]
     token = plain.class_embedding + plain.positional_embedding[0]
     for video in range(B):
@@ -107,7 +107,7 @@ def test_joint_attends_to_the_patches_of_all_frames():
             patches[video * T + t, n] + time[t] for t in range(T) for n in range(patches.shape[1])
         ]
         x = plain.transformer(plain.ln_pre(torch.stack(rows)[None]))
-        torch.testing.assert_close(found[video : video + 1], pool(plain, x))
+        torch.testing.assert_close(features[video : video + 1], pool(plain, x))
 
 
 @torch.no_grad()

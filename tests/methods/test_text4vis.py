@@ -44,7 +44,7 @@ def meta_clip(arch: str) -> nn.Module:
         ("ViT-L-14-336", 336, 768, 12),
         ("RN50", 224, 1024, 8),  # text width 512
         ("coca_ViT-B-32", 224, 512, 8),  # a tower that gives a tuple
-        ("ViT-B-16-SigLIP", 224, 768, 12),  # timm tower, text tower of its own
+        ("ViT-B-16-SigLIP", 224, 768, 12),  # timm tower, separate text module
         ("convnext_base", 224, 512, 8),  # timm tower that is not a ViT
     ],
 )
@@ -71,7 +71,7 @@ def test_videos_are_encoded_independently_of_their_batch():
 
 
 def test_a_clip_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="found 2 a clip; allowed: num_segments = 3"):
+    with pytest.raises(ValueError, match="found 2 per clip; allowed: num_segments = 3"):
         model().encode(frames()[:, :2])
 
 
@@ -93,8 +93,8 @@ def test_loss_is_the_cross_entropy_of_learned_scale_times_cosine():
     cosine = functional.cosine_similarity(features[:, None], text, dim=-1)
     expected = functional.cross_entropy(cosine * torch.tensor(2.0).exp(), torch.tensor([3, 1]))
     labels = torch.tensor([3, 1])
-    found = video.loss(features, Batch(labels=labels, texts=labels), class_text(text))
-    torch.testing.assert_close(found, expected)
+    loss = video.loss(features, Batch(labels=labels, texts=labels), class_text(text))
+    torch.testing.assert_close(loss, expected)
 
 
 def test_logits_keep_float32_under_autocast():

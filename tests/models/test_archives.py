@@ -34,9 +34,9 @@ class Tower(nn.Module):
 
 
 def save_torchscript(module: nn.Module, path: Path) -> dict[str, torch.Tensor]:
-    """Write an archive as OpenAI did, and return what torch itself reads from it."""
+    """Write an archive as OpenAI did, and return the tensors that torch reads from it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates its own archives
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
         torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3, 4, 4)), path)
         return dict(torch.jit.load(path).state_dict())
 
@@ -44,12 +44,12 @@ def save_torchscript(module: nn.Module, path: Path) -> dict[str, torch.Tensor]:
 def test_torchscript_archives_are_read_as_torch_reads_them(tmp_path: Path):
     outer = nn.Sequential(Tower())
     expected = save_torchscript(outer, tmp_path / "clip.pt")
-    found = read_file(tmp_path / "clip.pt")
-    assert found.keys() == expected.keys()
-    assert "0.conv1.weight" in found
+    tensors = read_file(tmp_path / "clip.pt")
+    assert tensors.keys() == expected.keys()
+    assert "0.conv1.weight" in tensors
     for name, value in expected.items():
-        assert found[name].dtype == value.dtype
-        torch.testing.assert_close(found[name], value)
+        assert tensors[name].dtype == value.dtype
+        torch.testing.assert_close(tensors[name], value)
 
 
 def replace_pickle(path: Path, pickled: bytes) -> None:
@@ -62,7 +62,7 @@ def replace_pickle(path: Path, pickled: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch", "legacy", "torchscript"])
-def test_a_file_that_wants_to_run_code_is_refused(form: str, tmp_path: Path):
+def test_a_file_that_would_run_code_is_refused(form: str, tmp_path: Path):
     path, marker = tmp_path / "weights.pt", tmp_path / "it-ran"
     content = {"model_state_dict": {"visual.proj": Payload(marker)}}
     if form == "pickle":
@@ -72,7 +72,7 @@ def test_a_file_that_wants_to_run_code_is_refused(form: str, tmp_path: Path):
         replace_pickle(path, pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(WeightsError, match="refused, because it is damaged or wants to run code"):
+    with pytest.raises(WeightsError, match="refused, because it is damaged or would run code"):
         read_file(path)
     assert not marker.exists()
 
@@ -96,7 +96,7 @@ def test_names_and_numbers_are_made_plain():
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("text.pt", b"not a weights file", "damaged or wants to run code"),
+        ("text.pt", b"not a weights file", "damaged or would run code"),
         ("empty.pt", b"", "not a PyTorch file"),
         ("text.safetensors", b"not a weights file", "not a safetensors file"),
     ],

@@ -1,4 +1,4 @@
-"""Classifiers that know nothing of the class names."""
+"""Classifiers that do not use the class names."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Which weights files are OpenAI's own, and so have QuickGELU towers."""
+"""Which weights files are OpenAI's, with QuickGELU towers."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def saved(content: object, path: Path) -> bool:
     return is_openai(path)
 
 
-def test_sizes_among_the_parameters_or_mixed_precision_tell(
+def test_sizes_among_the_parameters_or_mixed_precision_mark_openai(
     state: dict[str, Tensor], tmp_path: Path
 ):
     path = tmp_path / "clip.pt"

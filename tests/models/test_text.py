@@ -1,4 +1,4 @@
-"""Prompts, tokens, class embeddings and the classifiers that know nothing of the names."""
+"""Prompts, tokens and class embeddings."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""CLIP weights from tags and files: the right activation, and errors that name the ways out."""
+"""CLIP weights from tags and files: the right activation, and errors that name alternatives."""
 
 import copy
 import socket
@@ -26,7 +26,7 @@ DEEP = "ViT-demo-deep"
 
 @pytest.fixture(autouse=True)
 def other_archs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One whose configuration says GELU, as ViT-B-32's does, and one with a block more."""
+    """One configured for GELU, as ViT-B-32 is, and one with one more block."""
     config = copy.deepcopy(get_model_config(ARCH))
     assert config is not None
     monkeypatch.setitem(factory._MODEL_CONFIGS, GELU, {**config, "quick_gelu": False})
@@ -47,7 +47,7 @@ def embed(model: nn.Module, side_px: int = PX) -> torch.Tensor:
 
 
 def as_openai(model: nn.Module) -> dict[str, torch.Tensor]:
-    """A state dict as OpenAI's archives give it: float16 weights and the sizes beside them."""
+    """A state dict as OpenAI's archives give it: float16 weights, and the sizes among them."""
     tensors = {k: v.half() for k, v in model.state_dict().items()}
     tensors["logit_scale"] = model.state_dict()["logit_scale"]
     return {**tensors, "input_resolution": torch.tensor(PX), "context_length": torch.tensor(12)}
@@ -90,7 +90,7 @@ def test_torchscript_archive_builds_quick_gelu(tmp_path: Path):
             return x
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch deprecates its own archives
+        warnings.simplefilter("ignore")  # torch deprecates TorchScript
         torch.jit.save(torch.jit.trace(Archive(), torch.zeros(1)), path)
     loaded = load_weights(GELU, str(path), PX)
     assert uses_quick_gelu(loaded)
@@ -117,7 +117,7 @@ def test_open_clip_checkpoint(wrapped: bool, clip: nn.Module, tmp_path: Path):
     torch.testing.assert_close(embed(load_weights(ARCH, str(path), PX)), embed(clip))
 
 
-def test_own_file_keeps_its_activation(clip: nn.Module, tmp_path: Path):
+def test_a_saved_clip_keeps_its_activation(clip: nn.Module, tmp_path: Path):
     path = tmp_path / "clip.safetensors"
     save_clip(clip, path, arch=ARCH, input_px=PX, source="random")
     loaded = load_weights(GELU, str(path), PX)
@@ -130,7 +130,7 @@ def test_position_embeddings_are_resized(clip: nn.Module, tmp_path: Path):
     torch.save(clip.state_dict(), path)
     loaded = load_weights(ARCH, str(path), 2 * PX)
     assert embed(loaded, 2 * PX).shape == (2, 128)
-    name = "visual.positional_embedding"  # [1 + side^2, D]: the class token, which is at no place
+    name = "visual.positional_embedding"  # [1 + side^2, D]: the class token, which has no place
     small, large = (m.state_dict()[name] for m in (clip, loaded))
     torch.testing.assert_close(large[0], small[0])
     before = small[1:].T.unflatten(1, (2, 2))[None]  # [1, D, 2, 2]
@@ -202,7 +202,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 def test_a_tag_in_the_cache_needs_no_network(clip: nn.Module, hub: Hub, filename: str):
     hub.fill(clip, filename)
     loaded = load_weights(GELU, TAG, PX)
-    assert not uses_quick_gelu(loaded), "the architecture's own activation"
+    assert not uses_quick_gelu(loaded), "the architecture's activation"
     for name, value in clip.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value)
 

@@ -1,4 +1,4 @@
-"""Processes started, ended and told of, with a script that does nothing else."""
+"""Starting and ending processes, and reporting their errors, with a minimal stage script."""
 
 import os
 import signal
@@ -43,9 +43,9 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "stage.py"
 
 
-def start(script: Path, what: str, **environment: str) -> subprocess.Popen:
+def start(script: Path, action: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, script.name, what],
+        [sys.executable, script.name, action],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -77,7 +77,7 @@ def test_several_machines_need_all_three_variables(script, monkeypatch, capsys):
     assert "RDZV_ENDPOINT is not" in capsys.readouterr().err
 
 
-def test_an_error_of_every_process_is_told_once_and_without_a_traceback(script):
+def test_an_error_of_every_process_is_reported_once_and_without_a_traceback(script):
     process = start(script, "fail")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1

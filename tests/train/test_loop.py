@@ -259,7 +259,7 @@ def test_a_model_file_is_a_checkpoint_to_go_on_from():
     expected = model_file()
     params = tiny_params(epochs=0, model__checkpoint="models/parent.safetensors")
     with pytest.raises(
-        ValueError, match=r"model\.checkpoint: models/parent\.safetensors is no file"
+        ValueError, match=r"model\.checkpoint: models/parent\.safetensors is not a file"
     ):
         methods.new_model(params)
     Path("models/model.safetensors").rename("models/parent.safetensors")

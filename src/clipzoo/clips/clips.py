@@ -1,4 +1,4 @@
-"""Clips as tensors: records + store + sampling + transform."""
+"""Records -> clips as tensors: which frames to read, reading and transforming them."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ from clipzoo.files import raise_all
 
 
 def check_records(store: Store, records: Sequence[Record]) -> None:
-    """Raise ListError naming every record that the store lacks or that is longer than its video."""
+    """Raise ListError naming every record missing from the store or longer than its video."""
     faults = []
     for record in records:
         video = store.videos.get(record.video_id)
@@ -21,7 +21,9 @@ def check_records(store: Store, records: Sequence[Record]) -> None:
         if video is None:
             faults.append(f"{record.video_id}: not in the frame store")
         elif end > video.num_frames:
-            faults.append(f"{record.video_id}: frames up to {end} asked, {video.num_frames} stored")
+            faults.append(
+                f"{record.video_id}: frames up to {end} requested, {video.num_frames} stored"
+            )
     raise_all(f"{len(faults)} records do not fit the frame store; rerun build_lists", faults)
 
 
@@ -44,26 +46,26 @@ class TrainClips:
         self.seed = seed
 
     def record(self, position: int) -> Record:
-        """The video that a clip shows: positions from len(records) on start over."""
+        """The record at a position; positions from len(records) on start over."""
         return self.records[position % len(self.records)]
 
     def load(self, position: int, epoch: int) -> Tensor:
         """One clip; all its random choices come from (seed, epoch, position) alone.
 
         Args:
-            position: of the record; positions from len(records) on start over with the same records
-                and other random choices (few-shot epochs repeat the records).
+            position: of the record; positions from len(records) on repeat the records with other
+                random choices (few-shot epochs are longer than their list).
             epoch: from 0.
 
         Returns:
             uint8 [T, 3, S, S].
 
         Raises:
-            StoreError: a frame cannot be read; names the video.
+            StoreError: a frame cannot be read; the message names the video.
         """
         record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
-        indices = sample_train(record.num_frames, self.num_segments, rng)
+        indices = sample_train(record.num_frames, self.num_segments, rng)  # [T]
         return _transformed(self.store, record, indices, lambda f: self.transform(f, rng))
 
 
@@ -100,16 +102,18 @@ class ViewClips:
             uint8 [V, T, 3, S, S].
 
         Raises:
-            StoreError: a frame cannot be read; names the video.
+            StoreError: a frame cannot be read; the message names the video.
         """
         record = self.records[position]
         indices = sample_test(record.num_frames, self.num_segments, self.clips, self.dense)
 
-        def views(frames: Sequence[bytes] | np.ndarray) -> Tensor:
-            crops = self.transform(frames)  # [crops, clips * T, 3, S, S]
-            return crops.unflatten(1, (self.clips, self.num_segments)).transpose(0, 1).flatten(0, 1)
+        def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
+            crops = self.transform(frames)  # [crops, clips T, 3, S, S]
+            crops = crops.unflatten(1, (self.clips, self.num_segments))  # [crops, clips, T, ...]
+            return crops.transpose(0, 1).flatten(0, 1)  # [clips, crops, T, ...] -> [V, T, ...]
 
-        return _transformed(self.store, record, indices.flatten(), views)
+        # [clips, T] -> [clips T]: one read for all clips of the video
+        return _transformed(self.store, record, indices.flatten(), clip_major)
 
 
 def _transformed(
@@ -118,7 +122,7 @@ def _transformed(
     indices: np.ndarray,
     transform: Callable[[Sequence[bytes] | np.ndarray], Tensor],
 ) -> Tensor:
-    """Read frames of a record and transform them; damaged frames are a StoreError."""
+    """Read and transform frames of a record; raise StoreError if a frame is damaged."""
     frames = store.read(record.video_id, indices + record.start_frame)
     try:
         return transform(frames)

@@ -2,7 +2,7 @@
 
 Process r of w encodes batches r, r + w, ... of the set; nothing is padded or repeated, and the
 features are put back by position. A batch holds the same videos whatever the number of processes,
-so that its arithmetic, in reduced precision too, is the same.
+so that its arithmetic is the same, even in reduced precision.
 """
 
 import shutil
@@ -33,7 +33,7 @@ STATE_DIR = Path(".state/predictions")
 
 
 class InferenceError(ValueError):
-    """Some videos of the set cannot be encoded; the message lists them."""
+    """Some videos of a set cannot be encoded; the message lists them."""
 
 
 def open_views(
@@ -47,7 +47,12 @@ def open_views(
 ) -> ViewClips:
     """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
 
-    Sizes are those of `model.input_px` and `test.short_side_px`.
+    Sizes come from `model.input_px` and `test.short_side_px`.
+
+    Raises:
+        StoreError: the frames' index is missing.
+        ListError: records do not fit the frame store.
+        ValueError: the short side is smaller than the input.
     """
     size = input_size(params.model.arch, params.model.input_px)
     transform = ViewTransform(size, params.test.short_side_px, crops)
@@ -60,12 +65,12 @@ def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[i
 
     Example: 7 videos of 2 views, micro_batch 4, 2 processes: [0, 1, 4, 5] and [2, 3, 6].
     """
-    step = _videos_at_once(num_views, micro_batch)
+    step = _videos_per_batch(num_views, micro_batch)
     starts = range(0, num_videos, step)[rank() :: world_size()]
     return [p for start in starts for p in range(start, min(start + step, num_videos))]
 
 
-def _videos_at_once(num_views: int, micro_batch: int) -> int:
+def _videos_per_batch(num_views: int, micro_batch: int) -> int:
     return max(1, micro_batch // num_views)
 
 
@@ -83,39 +88,40 @@ def encode_videos(
 ) -> Tensor:
     """Features of some videos under all their views, on this process alone.
 
-    The model is put in evaluation mode for the while. Memory: the result, and a bounded number of
-    batches of micro_batch clips.
+    The model is in evaluation mode meanwhile. Memory: the result, and a bounded number of batches
+    of micro_batch clips.
 
     Args:
-        model: a method with `encode(frames uint8 [B, T, 3, S, S]) -> [B, ...]`, on `device`.
-        clips: `load(position)` gives uint8 [V, T, 3, H, W].
-        positions: of the videos to encode, any order.
+        model: a method with `encode(frames uint8 [b, T, 3, S, S]) -> [b, ...]`, on `device`.
+        clips: `load(position)` gives uint8 [V, T, 3, S, S].
+        positions: of the videos to encode, in any order.
         device: of the model.
         micro_batch: clips encoded at once.
-        precision: fp32, or fp16 or bf16 by autocast.
+        precision: `fp32`, or `fp16` or `bf16` by autocast.
         workers: loader threads.
         dtype: of the result.
         desc: title of a progress bar on rank 0; None = no bar.
 
     Returns:
-        features [n, V, ...] on the CPU, in the order of `positions`.
+        features [n, V, ...] of `dtype` on the CPU, in the order of `positions`.
 
     Raises:
-        StoreError: frames cannot be read; the message lists the broken videos met by then.
+        StoreError: frames cannot be read; the message lists the broken videos found so far.
     """
-    wanted = list(positions) or [0]  # one for its shape, where processes outnumber batches
-    step = _videos_at_once(len(clips.view_names), micro_batch)
-    batches = [wanted[i : i + step] for i in range(0, len(wanted), step)]
-    features, done, training = torch.empty(0), 0, model.training
+    videos = list(positions) or [0]  # one, for the features' shape, if processes outnumber batches
+    step = _videos_per_batch(len(clips.view_names), micro_batch)
+    batches = [videos[i : i + step] for i in range(0, len(videos), step)]
+    features, start = torch.empty(0), 0
+    training = model.training
     model.eval()
     hidden = desc is None or rank() != 0
     with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
         for batch, frames in load_batches(clips.load, batches, workers):
             part = _encode_views(model, frames, device, micro_batch, precision)  # [b, V, ...]
-            if done == 0:
-                features = torch.empty(len(wanted), *part.shape[1:], dtype=dtype)
-            features[done : done + len(batch)] = part
-            done += len(batch)
+            if start == 0:
+                features = torch.empty(len(videos), *part.shape[1:], dtype=dtype)  # [n, V, ...]
+            features[start : start + len(batch)] = part
+            start += len(batch)
             bar.update(min(len(batch) * world_size(), bar.total - bar.n))
     model.train(training)
     return features[: len(positions)]
@@ -125,21 +131,22 @@ def encode_videos(
 def _encode_views(
     model: nn.Module, frames: Tensor, device: torch.device, micro_batch: int, precision: str
 ) -> Tensor:
-    """uint8 [b, V, T, 3, H, W] -> features float32 [b, V, ...] on the CPU."""
+    """uint8 [b, V, T, 3, S, S] -> features float32 [b, V, ...] on the CPU."""
     if device.type == "cuda":
         frames = frames.pin_memory()
     parts = []
-    for chunk in frames.flatten(0, 1).split(micro_batch):  # [<= micro_batch, T, 3, H, W]
+    # [b, V, T, 3, S, S] -> [b V, T, 3, S, S] -> chunks [<= micro_batch, T, 3, S, S]
+    for chunk in frames.flatten(0, 1).split(micro_batch):
         chunk = chunk.to(device, non_blocking=True)
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
             parts.append(model.encode(chunk).float())  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()
+    return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()  # [b V, ...] -> [b, V, ...]
 
 
 def encode_set(
     model: nn.Module,
     clips: ViewClips,
-    what: str,
+    set_name: str,
     *,
     params: Params,
     device: torch.device,
@@ -152,21 +159,22 @@ def encode_set(
     Args:
         model: a method; moved to `device`.
         clips: the set.
-        what: name of the set, for the progress bar and the scratch files.
+        set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
         device: of this process.
-        dim: D, to foresee the size.
+        dim: D, to estimate the size.
 
     Returns:
-        features [N, V, D] float32 in the order of the records, float16 where float32 would take
+        features [N, V, D] float32 in the order of the records, float16 if float32 would take
         over 2 GB; None on the other ranks.
 
     Raises:
-        InferenceError: some videos cannot be read; the message lists those of all processes.
+        InferenceError: the set is empty, or some videos cannot be read; the message lists those of
+            all processes.
     """
     num_videos, num_views = len(clips.records), len(clips.view_names)
     if not num_videos:
-        raise InferenceError(f"{what}: there are no videos to encode; look at lists/")
+        raise InferenceError(f"{set_name}: no videos to encode; check the files in lists/")
     runtime = params.runtime
     positions = local_positions(num_videos, num_views, runtime.micro_batch)
     large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
@@ -181,18 +189,18 @@ def encode_set(
             precision=params.test.precision,
             workers=runtime.workers,
             dtype=torch.float16 if large else torch.float32,
-            desc=what,
+            desc=set_name,
         )
     except StoreError:
         faults = _find_faults(clips, positions, runtime.workers)
-    model.cpu()  # a second model may need its place
+    model.cpu()  # makes room for a second model
     _raise_together(faults)
-    return _collect(features, positions, num_videos, STATE_DIR / what)
+    return _collect(features, positions, num_videos, STATE_DIR / set_name)
 
 
 def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> list[str]:
-    """What is wrong with each unreadable video: a broken set is told in full, not one by one."""
-    print("some videos cannot be read; looking through all of them", flush=True)
+    """Messages for all unreadable videos, so that a broken set is reported at once."""
+    print("some videos cannot be read; checking all of them", flush=True)
 
     def fault(position: int) -> str:
         try:
@@ -206,7 +214,7 @@ def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> li
 
 
 def _raise_together(faults: list[str]) -> None:
-    """Raise on all ranks if any has faults: one message with those of all."""
+    """Raise on all ranks if any has faults; the message lists the faults of all."""
     faults = sorted({text for part in gather_objects(faults) for text in part})
     raise_all(f"{len(faults)} videos cannot be read", faults, InferenceError)
 
@@ -214,14 +222,14 @@ def _raise_together(faults: list[str]) -> None:
 def _collect(
     features: Tensor, positions: Sequence[int], num_videos: int, scratch: Path
 ) -> Tensor | None:
-    """Put the shares of all processes together on rank 0, through files under `scratch`.
+    """Combine the shares of all processes on rank 0, through files under `scratch`.
 
-    Files keep the memory of every process at its share, and of rank 0 at the whole.
+    With files, each process holds only its share in memory, and rank 0 the whole set.
     """
     if world_size() == 1:
         return features
-    own = {"features": features, "positions": torch.tensor(positions, dtype=torch.int64)}
-    write_safetensors(own, scratch / f"{rank()}.safetensors", {})
+    local = {"features": features, "positions": torch.tensor(positions, dtype=torch.int64)}
+    write_safetensors(local, scratch / f"{rank()}.safetensors", {})
     barrier()
     if rank() != 0:
         return None
@@ -229,7 +237,7 @@ def _collect(
     seen = torch.zeros(num_videos, dtype=torch.int64)
     for process in range(world_size()):
         share, _ = read_safetensors(scratch / f"{process}.safetensors")
-        whole[share["positions"]] = share["features"]
+        whole[share["positions"]] = share["features"]  # [n, V, ...] into [N, V, ...]
         seen[share["positions"]] += 1
     shutil.rmtree(scratch)
     assert bool((seen == 1).all()), "every video is encoded exactly once"
@@ -238,7 +246,7 @@ def _collect(
 
 @torch.no_grad()
 def class_text(model: nn.Module, text: ClassText) -> ClassText:
-    """The class text that a method classifies by, without gradients."""
+    """The class text that a method classifies with, computed without gradients."""
     return model.class_text(text)  # pyright: ignore[reportCallIssue]
 
 
@@ -249,7 +257,7 @@ def score_videos(model: nn.Module, features: Tensor, text: ClassText) -> Tensor:
     Args:
         model: a method with `score(features [N, V, ...], text)`.
         features: [N, V, ...] float32 or float16.
-        text: of K classes.
+        text: of K classes, from `class_text`.
     """
     parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts)
+    return torch.cat(parts)  # [<= SCORED_AT_ONCE, K] each -> [N, K]

@@ -1,4 +1,4 @@
-"""Threads that load batches ahead."""
+"""Load batches ahead in threads."""
 
 import concurrent.futures
 from collections import deque
@@ -16,8 +16,8 @@ def load_batches(
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Load batches in threads, a bounded number ahead.
 
-    Threads suffice because decoding, resizing and reading release the interpreter's lock. Two
-    batches are held, or as many as 2 * workers clips need, whatever the consumer's speed.
+    Threads suffice because decoding, resizing and reading release the interpreter's lock. The queue
+    holds two batches, or more until they have 2 * workers clips, however slow the consumer is.
 
     Args:
         load: position -> tensor; called from several threads.
@@ -28,16 +28,24 @@ def load_batches(
         (positions, tensor [B, ...]) in the order of `batches`.
 
     Raises:
-        StoreError: frames cannot be read or do not fit; raised after all clips that were queued by
-            then have been tried, and lists the broken ones among them.
+        StoreError: frames cannot be read or do not fit; raised after all clips in the queue have
+            been tried, and lists the broken ones.
     """
-    waiting = iter(batches)
+    # 2 workers, batches of 3 clips. While the consumer holds the first batch:
+    #
+    #   remaining   [6 7 8] [9 10 11] ...   not yet drawn from `batches`
+    #   queue       [3 4 5]                 futures: the threads load 3 and 4, then 5
+    #   consumer    [0 1 2]                 stacked to [3, ...]
+    #
+    # When it asks for the next batch, [6 7 8] joins the queue first, so that the threads have work
+    # while the consumer waits for the last clips of [3 4 5].
+    remaining = iter(batches)
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="loader")
     queue: deque[tuple[Sequence[int], list[concurrent.futures.Future[Tensor]]]] = deque()
     try:
         while True:
             while len(queue) < 2 or sum(len(batch) for batch, _ in queue) < 2 * workers:
-                batch = next(waiting, None)
+                batch = next(remaining, None)
                 if batch is None:
                     break
                 queue.append((batch, [pool.submit(load, position) for position in batch]))
@@ -47,13 +55,14 @@ def load_batches(
             if any(future.exception() for future in futures):
                 rest = [future for _, more in queue for future in more]
                 _raise_faults([e for f in (*futures, *rest) if (e := f.exception()) is not None])
-            yield batch, torch.stack([future.result() for future in futures])
+            clips = [future.result() for future in futures]
+            yield batch, torch.stack(clips)  # B x [...] -> [B, ...]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _raise_faults(errors: list[BaseException]) -> None:
-    """One StoreError for broken videos; an own bug (any other error) goes on as it is."""
+    """Raise one StoreError for all broken videos, or any other error (a bug) unchanged."""
     for error in errors:
         if not isinstance(error, (StoreError, ListError)):
             raise error

@@ -1,11 +1,11 @@
 """Which frames of a video make a clip: pure functions of counts and a generator, 0-based.
 
-Each sampler checks its counts, then gives indices; the store reads the frames at these and the
-transforms decode and shape them. Videos with fewer frames than segments are sampled too: some
-frames come more than once.
+Each sampler checks its counts and returns indices; the store reads the frames at these indices, and
+the transforms decode and crop them. If a video has fewer frames than segments, some frames appear
+more than once.
 
-Sources: Text4Vis, datasets/datasets.py (whwu95/Text4Vis), whose samplers ActionCLIP (training) and
-BIKE (tests) share. The authors count frames from 1 (`index_bias`).
+Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
+use the same samplers. The authors count frames from 1 (`index_bias`).
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -
     Args:
         num_frames: frames of the video, 1 or more.
         num_segments: T, 1 or more.
-        rng: draws one number a segment.
+        rng: draws one number per segment.
 
     Returns:
         indices int64 [T], ascending, in 0 .. num_frames - 1.
@@ -50,7 +50,7 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
 
     Args:
         num_frames: n, frames of the video, 1 or more.
-        num_segments: T, 1 or more; at most 128 where `dense`.
+        num_segments: T, 1 or more; at most 128 if `dense`.
         num_clips: V, 1 or more.
         dense: windows of 128 frames instead of one frame from each part of the video.
 
@@ -86,7 +86,7 @@ def _uniform_clips(num_frames: int, num_segments: int, num_clips: int) -> np.nda
     # For tick < 1 the starts are negative (rounded down by linspace) and wrap around, as they do in
     # the authors' code.
     starts = np.linspace(0, tick - 1, num_clips, dtype=int)  # [V]
-    # Each sum is cut on its own: start and tick * i together may reach the next frame.
+    # The sum is rounded down, not its terms: start and tick * i together may reach the next frame.
     clips = [[int(s + tick * i) % num_frames for i in range(num_segments)] for s in starts]
     return np.array(clips)  # [V, T]
 

@@ -1,6 +1,6 @@
 """Frames of one clip -> network input: crops, flip and resizing on uint8, normalisation later.
 
-The path is chosen for speed on a CPU core: libjpeg-turbo decodes into channels-last uint8, torch
+The steps are chosen for speed on a CPU core: libjpeg-turbo decodes into channels-last uint8, torch
 resizes the uncopied crop (antialiased, as PIL does, within one grey level), OpenCV splits the
 channels into the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
 """
@@ -30,9 +30,9 @@ _RESIZE = {
 
 
 def _buffer(name: str, *shape: int) -> np.ndarray:
-    """uint8 memory of the calling thread that the next call of this name gives out again.
+    """uint8 memory of the calling thread, which the next call with this name returns again.
 
-    Fresh memory for every frame would double the time of decoding it.
+    Allocating memory for every frame would double the decoding time.
     """
     size = math.prod(shape)
     memory = getattr(_buffers, name, None)
@@ -43,7 +43,7 @@ def _buffer(name: str, *shape: int) -> np.ndarray:
 
 
 def decode(frame: bytes | np.ndarray) -> np.ndarray:
-    """One frame as uint8 [H, W, 3], from JPEG bytes (ValueError where they are damaged)."""
+    """Decode one frame to uint8 [H, W, 3]; ValueError if its JPEG bytes are damaged."""
     return frame if isinstance(frame, np.ndarray) else simplejpeg.decode_jpeg(frame, "RGB")
 
 
@@ -56,23 +56,24 @@ def _decode(frame: bytes | np.ndarray) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
-    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, as PIL does it (+-1).
+    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, within 1 of PIL.
 
-    The result lies in a buffer that the next resize of this thread and mode overwrites.
+    The result is in a buffer that the next resize of this thread and mode overwrites.
     """
     if image.shape[:2] == (height, width):
         return image
-    source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [1, 3, H, W], channels last
+    source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
     result = _buffer(mode, height, width, 3)
-    # `out` keeps the channels last; without it torch reorders them, at the price of the resize.
-    target = torch.from_numpy(result).permute(2, 0, 1)[None]
+    # `out` keeps the memory channels-last; without it torch reorders it, which takes as long as the
+    # resize.
+    target = torch.from_numpy(result).permute(2, 0, 1)[None]  # [h, w, 3] -> [1, 3, h, w]
     _RESIZE[mode](source, [height, width], False, None, None, out=target)
     return result
 
 
 def _split(image: np.ndarray, planes: np.ndarray) -> None:
     """uint8 [H, W, 3] -> planes [3, H, W]."""
-    if not image.flags.c_contiguous:  # a crop: OpenCV splits those ten times slower than a copy
+    if not image.flags.c_contiguous:  # a crop, which OpenCV splits ten times slower than a copy
         crop = _buffer("crop", *image.shape)
         np.copyto(crop, image)
         image = crop
@@ -86,15 +87,15 @@ def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
     if short == short_side_px:
         return image
     width, height = width * short_side_px // short, height * short_side_px // short
-    return _resize(image, width, height, "bicubic")
+    return _resize(image, width, height, "bicubic")  # [H, W, 3] -> [height, width, 3]
 
 
 class TrainTransform:
     """The training augmentation of Text4Vis; one draw for all frames of a clip.
 
-    Resize the short side (bicubic; nothing to do where the stored frames have it), crop a random
-    area (min_area .. max_area of the frame, aspect ratio min .. max, swapped half of the time) and
-    resize it to the input (bilinear), flip, and turn gray.
+    Resize the short side (bicubic; skipped if the stored frames already have that size), crop a
+    random area (min_area .. max_area of the frame, aspect ratio min .. max, swapped half of the
+    time), resize it to the input size (bilinear), flip, and turn gray.
 
     On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255.
     """
@@ -108,10 +109,13 @@ class TrainTransform:
 
         Args:
             frames: T JPEGs, or uint8 [T, H, W, 3].
-            rng: all random choices.
+            rng: makes all random choices.
 
         Returns:
             uint8 [T, 3, input_px, input_px].
+
+        Raises:
+            ValueError: a frame is damaged, or the frames differ in size.
         """
         size = self.input_px
         image = resize_short_side(_decode(frames[0]), self.augment.short_side_px)
@@ -125,12 +129,12 @@ class TrainTransform:
                 image = resize_short_side(_decode(frames[t]), self.augment.short_side_px)
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
-            crop = _resize(image[y : y + h, x : x + w], size, size, "bilinear")
+            crop = _resize(image[y : y + h, x : x + w], size, size, "bilinear")  # [size, size, 3]
             if flip:
                 crop = cv2.flip(crop, 1)
             if gray:
-                crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)
-            _split(crop, clip[t])
+                crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)  # 3 x [size, size]
+            _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(clip)
 
 
@@ -139,9 +143,16 @@ def random_area_crop(
 ) -> tuple[int, int, int, int]:
     """A random window (x, y, width, height) px of an image.
 
-    Draws an area and an aspect ratio until the window fits, at most 10 times; then takes the
-    largest square at a random place.
+    Draws an area and an aspect ratio until the window fits; after 10 tries takes the largest square
+    at a random place.
     """
+    #   +------- width -------+
+    #   |                     |
+    #   |  (x, y)             |     w * h = area, a share of width * height
+    #   |     +--- w ---+     |     w / h = aspect, or its inverse half of the time
+    #   |     |         h   height
+    #   |     +---------+     |
+    #   +---------------------+
     for _ in range(CROP_TRIES):
         area = width * height * rng.uniform(augment.min_area, augment.max_area)
         aspect = rng.uniform(augment.min_aspect, augment.max_aspect)
@@ -183,6 +194,9 @@ class ViewTransform:
 
         Returns:
             uint8 [crops, T, 3, input_px, input_px], in the order of `crop_names`.
+
+        Raises:
+            ValueError: a frame is damaged.
         """
         size = self.input_px
         views = np.empty((self.crops, len(frames), 3, size, size), np.uint8)
@@ -192,7 +206,7 @@ class ViewTransform:
             for v, (x, y, flip) in enumerate(crop_places(width, height, size, self.crops)):
                 crop = image[y : y + size, x : x + size]
                 crop = cv2.flip(crop, 1) if flip else crop
-                _split(crop, views[v, t])
+                _split(crop, views[v, t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(views)
 
 
@@ -205,15 +219,24 @@ def crop_names(crops: int) -> list[str]:
 
 
 def crop_places(width: int, height: int, size: int, crops: int) -> list[tuple[int, int, bool]]:
-    """Left upper corner (px) and horizontal flip of each crop.
+    """Upper left corner (px) and horizontal flip of each crop.
 
-    As the authors do: quarter steps are rounded down (in 341x256 the right one of three crops of
-    224 starts at 4 * (117 // 4) = 116), each of ten crops is followed by its mirror image, one crop
-    alone is centred to the pixel, and the three crops are left, right and centre of upright videos
-    too.
+    As in the authors' code: quarter steps are rounded down (in 341x256 the right one of three crops
+    of 224 starts at 4 * (117 // 4) = 116), a single crop is centred to the pixel, three crops are
+    left, right and centre even of upright videos, and ten crops are the five, each followed by its
+    mirror image.
 
     Example: 340x256, size 224, 3 crops: [(0, 16), (116, 16), (58, 16)], none flipped.
     """
+    # 3 crops of 224 in 340x256: y from 16 to 240, and
+    #
+    #   x       0         58       116               224       282       340
+    #   frame   |---------------------------------------------------------|
+    #   left    [------------------------------------]
+    #   right                      [--------------------------------------]
+    #   centre            [----------------------------------]
+    #
+    # 5 crops: the corners and the centre; the corners lie at 0 or 4 quarter steps, the centre at 2.
     x, y = (width - size) // 4, (height - size) // 4
     if crops == 1:
         return [(round((width - size) / 2), round((height - size) / 2), False)]

@@ -1,7 +1,8 @@
-"""data/frames/<dataset>/index.parquet: where each stored video's frames are; and its parts.
+"""The index of a dataset's frames, data/frames/<dataset>/index.parquet, and its parts.
 
-Extraction writes it, the store reads it. Its metadata say which ffmpeg made the frames by which
-command (`ffmpeg_version`, `ffmpeg_command`), and of each shard which videos could not be read:
+Extraction writes it and the store reads it. Its metadata hold the ffmpeg version and command that
+made the frames (`ffmpeg_version`, `ffmpeg_command`) and, for each shard, the videos that could not
+be read:
 
     python -c "from pyarrow import parquet as p; print(p.read_schema('index.parquet').metadata)"
 """
@@ -33,7 +34,7 @@ INDEX_COLUMNS = {
 
 
 METADATA_KEY = b"clipzoo"
-"""Of the index's metadata: what extraction knows of each shard, as JSON."""
+"""Metadata key of the states of all shards (`ShardState`), as JSON."""
 
 
 class StoreError(OSError):
@@ -42,20 +43,20 @@ class StoreError(OSError):
 
 @dataclass(frozen=True)
 class ShardState:
-    """What is known of a finished shard; kept in the metadata of its part and of the index."""
+    """A finished shard, as recorded in the metadata of its part and of the index."""
 
     fingerprint: str
     tar_bytes: int
-    """Of the tar; 0 where there is none."""
+    """Size of the tar; 0 if there is none."""
     num_frames: int
     failures: list[list[str]] = field(default_factory=list)
-    """[video_id, reason] of videos that are not in it."""
+    """[video_id, reason] of videos that are not in the shard."""
     damaged: list[list[str]] = field(default_factory=list)
-    """[video_id, reason] of damaged videos that are (`keep_damaged`)."""
+    """[video_id, reason] of damaged videos in the shard (`keep_damaged`)."""
 
 
 def index_path(dataset: str) -> Path:
-    """Where the index of a dataset's frames is."""
+    """Path of the index of a dataset's frames."""
     return FRAMES_DIR / dataset / "index.parquet"
 
 
@@ -63,19 +64,19 @@ def read_index(path: Path) -> pa.Table:
     """Read an index; columns are INDEX_COLUMNS.
 
     Raises:
-        StoreError: the file is absent or no such index.
+        StoreError: the file is missing or is not an index of this version.
     """
     try:
         table = parquet.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise StoreError(f"{path}: cannot be read ({error}); run extract_frames") from error
     if table.schema.names != list(INDEX_COLUMNS):
-        raise StoreError(f"{path}: is an index of another version; run extract_frames again")
+        raise StoreError(f"{path}: index of another version; run extract_frames again")
     return table
 
 
 def read_failures(path: Path) -> dict[str, str]:
-    """Videos of the manifest that an index lacks, and why: {video_id: reason}."""
+    """Videos of the manifest that are missing from an index: {video_id: reason}."""
     states = read_states(path).values()
     return {video_id: reason for state in states for video_id, reason in state.failures}
 
@@ -86,14 +87,14 @@ def shard_name(shard: int) -> str:
 
 
 def check_size(path: Path, size: int) -> None:
-    """Raise StoreError if a file is absent or its size (bytes) is not the one of the manifest."""
+    """Raise StoreError if a file is missing or its size (bytes) differs from the manifest's."""
     try:
-        found = path.stat().st_size
+        num_bytes = path.stat().st_size
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
-    if found != size:
+    if num_bytes != size:
         raise StoreError(
-            f"{path}: has {found} bytes, its manifest says {size}: it changed since "
+            f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
 
@@ -104,16 +105,16 @@ def write_index(
     path: Path,
     ffmpeg: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an index, or a part of it, which gets its name when it is whole.
+    """Write an index, or a part of one, atomically.
 
     Args:
         table: with the columns INDEX_COLUMNS.
-        states: of the shards in it.
-        path: of the file.
-        ffmpeg: how its frames were made, for people to read; kept in the metadata as it is.
+        states: of the shards in `table`.
+        path: the file.
+        ffmpeg: how the frames were made, for people to read; goes into the metadata unchanged.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it.
+        OSError: the file cannot be written; no partial file is left.
     """
     shards = {str(shard): asdict(state) for shard, state in states.items()}
     metadata = {METADATA_KEY: json.dumps(shards), **(ffmpeg or {})}
@@ -123,7 +124,7 @@ def write_index(
 
 
 def read_states(path: Path) -> dict[int, ShardState]:
-    """States in the metadata of a part or an index; none if the file is absent or another's."""
+    """States in the metadata of a part or an index; empty if the file is missing or neither."""
     try:
         metadata = parquet.read_schema(path).metadata or {}
         states = json.loads(metadata.get(METADATA_KEY, b"{}"))

@@ -1,8 +1,8 @@
-"""List files: which videos, how long, which label; and who is in a set.
+"""List files: the videos of a set, their lengths and labels; and subsets of them.
 
-`lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and may have
+`lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and optionally
 start_frame (several segments of one video) and labels (`;`-separated, for multi-label datasets;
-then label is the first of them, or -1 where there is none). `labels.csv` has id, name.
+label is then the first of them, or -1 if there is none). `labels.csv` has id, name.
 """
 
 import csv
@@ -19,9 +19,9 @@ from clipzoo.files import ListError, raise_all, read_rows, write_csv
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
 SPLIT_COLUMNS = ("video_id", "split")
-"""Of splits.csv: the test videos of each official split."""
+"""Columns of splits.csv, the test videos of each official split."""
 MISSING_COLUMNS = ("video_id", "set", "reason")
-"""Of missing.csv: what is annotated and not stored."""
+"""Columns of missing.csv, the videos that are annotated but not stored."""
 MAX_FRAMES = 10_000_000
 """Over four days at 25 frames a second: anything larger is a broken line."""
 
@@ -32,7 +32,7 @@ class Record:
 
     video_id: str
     num_frames: int
-    """Frames of the video or segment; for a segment counted from `start_frame`."""
+    """Frames of the video, or of the segment that begins at `start_frame`."""
     label: int
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
@@ -42,12 +42,12 @@ class Record:
 def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:
     """Ids, ascending, of the more frequent half of the classes; the others are the novel ones.
 
-    Of an odd number of classes the half is rounded up; of equally frequent ones the lower id comes
-    first. Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
+    Half of an odd number of classes is rounded up; among equally frequent classes the lower id
+    comes first. Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
 
     Args:
-        records: of the whole training list.
-        num_classes: of the dataset, K.
+        records: the whole training list.
+        num_classes: K, of the dataset.
     """
     counts = Counter(record.label for record in records)
     by_frequency = sorted(range(num_classes), key=lambda label: (-counts[label], label))
@@ -58,7 +58,7 @@ def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
     """Ids, ascending, of the classes to train on.
 
     Args:
-        dataset: whose training list tells the base classes.
+        dataset: its training list determines the base classes.
         classes: `data.classes`, all or base.
         num_classes: of the dataset.
     """
@@ -68,7 +68,7 @@ def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
 
 
 def check_video_id(video_id: str) -> str | None:
-    """What is wrong with an id as a path below a dataset's root; None if nothing is."""
+    """Say why an id is not a valid path below a dataset's root; None if it is valid."""
     parts = video_id.replace("\\", "/").split("/")
     if video_id.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":"):
         return f"absolute path {video_id!r}; allowed: paths relative to the dataset's root"
@@ -88,8 +88,8 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
 
     Raises:
         ListError: names every line with a wrong field count, a label out of range, a frame count
-            that is no number from 1 to MAX_FRAMES, a path that is absolute or leaves the root, or a
-            video (segment) that was there before.
+            that is not a whole number from 1 to MAX_FRAMES, a path that is absolute or leaves the
+            root, or a repeated video (segment).
     """
     path = Path(path)
     header = _header(path)
@@ -116,7 +116,7 @@ def _header(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file), [])
     except (OSError, UnicodeDecodeError):
-        return []  # read_rows says what is wrong
+        return []  # read_rows reports the error
 
 
 def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
@@ -135,18 +135,18 @@ def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
     )
 
 
-def _int(text: str, what: str, low: int, high: int) -> int:
+def _int(text: str, column: str, low: int, high: int) -> int:
     try:
         value = int(text)
     except ValueError:
         value = low - 1
     if not low <= value <= high:
-        raise ValueError(f"{what}: found {text!r}; allowed: a whole number from {low} to {high}")
+        raise ValueError(f"{column}: found {text!r}; allowed: a whole number from {low} to {high}")
     return value
 
 
 def write_list(records: Iterable[Record], path: str | Path) -> None:
-    """Write a list file that `read_list` gives back; optional columns only where they are used."""
+    """Write a list file for `read_list`; it has only those optional columns that are used."""
     records = list(records)
     columns = [*COLUMNS]
     if any(r.start_frame for r in records):
@@ -166,7 +166,7 @@ def read_labels(path: str | Path) -> list[str]:
     """Class names in the order of their ids.
 
     Raises:
-        ListError: the ids are not 0, 1, 2, ... in order, or a name is empty or there twice.
+        ListError: the ids are not 0, 1, 2, ... in order, or a name is empty or appears twice.
     """
     path = Path(path)
     rows = read_rows(path, ("id", "name"))
@@ -193,8 +193,8 @@ def write_labels(names: Sequence[str], path: str | Path) -> None:
 def videos_sha256(ids: Iterable[str]) -> str:
     """Fingerprint of a set of videos: sha256 of the sorted ids joined by a newline, UTF-8.
 
-    Of each id only the part after the last `/` counts, so that the folders of a machine do not
-    matter, and published sets are recognised (reference/video_sets.csv).
+    Only the part of each id after the last `/` counts, so that the folders on a machine do not
+    matter and published sets are recognised (reference/video_sets.csv).
     """
     names = sorted(video_id.rsplit("/", 1)[-1] for video_id in ids)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -203,8 +203,8 @@ def videos_sha256(ids: Iterable[str]) -> str:
 def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
     """`shots` random records of every class, in the order of the list.
 
-    Each class has its own generator seeded by (seed, label), so that the pick of a class depends on
-    its own records alone.
+    Each class has a generator seeded by (seed, label), so that its picks depend only on its own
+    records.
 
     Raises:
         ListError: a class has fewer records than shots.
@@ -212,11 +212,11 @@ def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]
     positions: dict[int, list[int]] = {}
     for position, record in enumerate(records):
         positions.setdefault(record.label, []).append(position)
-    few = [label for label, found in positions.items() if len(found) < shots]
+    few = [label for label, members in positions.items() if len(members) < shots]
     if few:
         raise ListError(f"{shots} shots: classes {sorted(few)} have fewer training videos")
     picked = []
-    for label, found in positions.items():
+    for label, members in positions.items():
         rng = np.random.default_rng([seed, label])
-        picked += [found[i] for i in rng.choice(len(found), shots, replace=False)]
+        picked += [members[i] for i in rng.choice(len(members), shots, replace=False)]
     return [records[position] for position in sorted(picked)]

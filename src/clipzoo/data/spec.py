@@ -1,4 +1,4 @@
-"""What a dataset is: datasets/<name>.yaml, and where its raw videos are."""
+"""Dataset descriptions, datasets/<name>.yaml, and the locations of raw videos."""
 
 import os
 import re
@@ -36,28 +36,28 @@ def _numbered_name(template: str) -> str:
 
 
 class DatasetSpec(Section):
-    """One dataset: datasets/<name>.yaml."""
+    """One dataset, as described by datasets/<name>.yaml."""
 
     about: str
-    """What it is and where users get it."""
+    """What the dataset is and where to get it."""
     format: Literal["activitynet", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"]
-    """Of its annotation files: a key of `clipzoo.annotations.formats.PARSERS`."""
+    """Format of its annotation files, a key of `clipzoo.annotations.formats.PARSERS`."""
     class_names: str = ""
     """Committed label file (src/clipzoo/reference/labels/<name>.csv) that names and numbers the
-    classes; '' = as in the annotation files. A labels.csv beside them goes first."""
+    classes; '' = as in the annotation files. A labels.csv next to them takes precedence."""
     only_listed_classes: bool = False
-    """Leave out the videos of classes that the label file does not have, instead of refusing."""
+    """Leave out videos whose classes are not in the label file, instead of refusing them."""
     evaluate_on: Literal["val", "test"] = "val"
-    """Official set that val.csv is made of, for `format: kinetics`."""
+    """Official set that val.csv is made from, for `format: kinetics`."""
     evaluation_only: bool = False
-    """There is nothing to train on."""
+    """The dataset has no training set."""
     id_pattern: Annotated[str, AfterValidator(_pattern_with_group)] = ""
-    """Regular expression for file names (without folder and extension); what its first group
-    matches is the video's id. '' = the whole name. Other names stay as they are."""
+    """Regular expression for file names (without folder and extension); its first group is the
+    video's id. '' = the whole name. Names that do not match are used unchanged."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     fps: Float | None = Field(default=None, gt=0)
-    """Frames a second to keep; None = every frame."""
+    """Frames per second to keep; None = every frame."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
@@ -76,10 +76,10 @@ class DatasetSpec(Section):
     num_whole: int | None = None
     """Expected number of videos in whole.csv; None = not checked."""
     approx_videos: int | None = None
-    """About how many videos there are, where no exact number is known; for estimates alone."""
+    """Approximate number of videos if the exact number is not known; only for estimates."""
 
     def video_id(self, path: str) -> str:
-        """Id of a file: its path without extension, the name cut to what `id_pattern` takes.
+        """Id of a file: its path without extension, the name reduced by `id_pattern`.
 
         Example: with `id_pattern: (?:v_)?(.{11})`, `val/v_-02DygXbn6w` gives `val/-02DygXbn6w`.
         """
@@ -91,7 +91,7 @@ class DatasetSpec(Section):
         """Expected number of `train` or `val` videos of an official split; None = unknown.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: the dataset has no such split.
         """
         numbers = {"train": self.num_train, "val": self.num_val}[kind]
         if numbers is None:
@@ -101,11 +101,11 @@ class DatasetSpec(Section):
         return numbers[split - 1]
 
     def total(self, split: int) -> int:
-        """Videos that annotations name, as far as known: for estimates."""
+        """Number of annotated videos, 0 if unknown; for estimates."""
         if self.approx_videos or self.num_whole:
             return self.approx_videos or self.num_whole or 0
         if split > min(len(self.num_train or [split]), len(self.num_val or [split])):
-            return 0  # a wrong data.split is told elsewhere
+            return 0  # a wrong data.split is reported by `expected`
         return (self.expected("train", split) or 0) + (self.expected("val", split) or 0)
 
 
@@ -113,8 +113,8 @@ def load_spec(name: str) -> DatasetSpec:
     """Read datasets/<name>.yaml.
 
     Raises:
-        ConfigError: there is no such dataset (the message lists those there are), or the file is
-            wrong.
+        ConfigError: the dataset is unknown (the message lists the known ones), or its file is
+            invalid.
     """
     path = SPEC_DIR / f"{name}.yaml"
     known = sorted(p.stem for p in SPEC_DIR.glob("*.yaml"))
@@ -128,9 +128,9 @@ def load_spec(name: str) -> DatasetSpec:
 
 
 def raw_root(params: Params, name: str) -> Path:
-    """Folder that the paths of a dataset's manifest start from.
+    """Folder that the paths in a dataset's manifest are relative to.
 
-    $CLIPZOO_DATA/<name> where that is set and exists; else, and for demo datasets, data/raw/<name>.
+    $CLIPZOO_DATA/<name> if set and existing; otherwise, and for demo datasets, data/raw/<name>.
     """
     if name not in params.data.demo and os.environ.get("CLIPZOO_DATA"):
         elsewhere = Path(os.environ["CLIPZOO_DATA"]) / name

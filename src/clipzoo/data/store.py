@@ -1,8 +1,8 @@
 """Reading stored frames: tar shards, directories of image files, or raw videos.
 
 All three are described by `data/frames/<dataset>/index.parquet` and read by
-`store.read(video_id, indices)`; index i is frame i of the video from 0. Which one a dataset uses is
-`reader` in datasets/<dataset>.yaml.
+`store.read(video_id, indices)`; indices count the video's frames from 0. `reader` in
+datasets/<dataset>.yaml selects one of the three.
 """
 
 import os
@@ -29,16 +29,17 @@ from clipzoo.data.video import read_video
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a stored video."""
+    """A stored video."""
 
     num_frames: int
     width: int
-    """Of the stored frames (px)."""
+    """Width of the stored frames (px)."""
     height: int
+    """Height of the stored frames (px)."""
     fps: float
-    """Frames a second as stored; 0 = unknown."""
+    """Frames per second as stored; 0 = unknown."""
     row: int
-    """Line of the index."""
+    """Row of the index."""
 
 
 class Store(Protocol):
@@ -57,13 +58,18 @@ class Store(Protocol):
             T JPEG files, or uint8 [T, H, W, 3] in RGB.
 
         Raises:
-            StoreError: the video is unknown, or its file is absent, changed or broken.
+            StoreError: the video is unknown, or its file is missing, changed or broken.
         """
         ...
 
 
 def open_store(params: Params, dataset: str) -> Store:
-    """Open the frames of a dataset with the reader that its datasets/<name>.yaml names."""
+    """Open the frames of a dataset with the reader that its datasets/<name>.yaml names.
+
+    Raises:
+        StoreError: the index is missing or of another version.
+        ConfigError: as `load_spec`.
+    """
     spec = load_spec(dataset)
     table = read_index(index_path(dataset))
     if spec.reader == "shards":
@@ -91,20 +97,20 @@ def _look_up(
     frames = [int(i) for i in indices]
     if frames and not 0 <= min(frames) <= max(frames) < info.num_frames:
         raise StoreError(
-            f"{video_id}: frames {min(frames)} to {max(frames)} asked; the video has "
+            f"{video_id}: frames {min(frames)} to {max(frames)} requested; the video has "
             f"0 to {info.num_frames - 1}"
         )
     return info, frames
 
 
 class ShardStore:
-    """JPEGs in tar shards, read at their offsets (no seeking handle, so threads do not meet)."""
+    """JPEGs in tar shards, read at their offsets with pread, so that threads share no position."""
 
     def __init__(self, table: pa.Table, directory: Path) -> None:
         self.videos = _videos(table)
         self._directory = directory
         self._shards = table.column("shard").to_numpy()
-        # One flat array a column: tens of millions of Python integers would take gigabytes.
+        # One flat array per column: tens of millions of Python integers would take gigabytes.
         self._starts, self._offsets = _flat(table.column("offsets"))
         _, self._sizes = _flat(table.column("sizes"))
 
@@ -128,7 +134,7 @@ class ShardStore:
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """List column -> first position of each row, and all values."""
+    """List column -> where each row starts, and the values of all rows in one array."""
     lists = column.combine_chunks()
     if isinstance(lists, pa.ChunkedArray):
         lists = lists.chunk(0) if lists.num_chunks else pa.array([], column.type)
@@ -136,7 +142,7 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class DirectoryStore:
-    """One directory of JPEG files a video, as other projects extract them."""
+    """One directory of JPEG files per video, as other projects extract them."""
 
     def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:
         self.videos = _videos(table)
@@ -156,9 +162,9 @@ class DirectoryStore:
 
 
 class VideoStore:
-    """Raw videos, decoded by decord on the fly and resized as the index says.
+    """Raw videos, decoded by decord on the fly and resized to the size in the index.
 
-    About 20 times slower than shards. Every call opens its own decoder, so threads share none.
+    About 20 times slower than shards. Every call opens a new decoder, so threads share none.
     """
 
     def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:

@@ -1,8 +1,8 @@
-"""Frames of a raw video by decord, kept from what it gets wrong.
+"""Read frames of raw videos with decord, working around its bugs.
 
-It seeks to other frames than it plays where B-frames are packed (avi) or an edit list cuts the
-start (`seeks_exactly`), repeats the last frame where a header claims more than there are, and
-cannot hand over frames of some widths (`WRONG_WIDTHS`).
+decord seeks to other frames than it plays if B-frames are packed (avi) or an edit list cuts the
+start (`seeks_exactly`), repeats the last frame if a header claims more frames than there are, and
+cannot return frames of some widths (`WRONG_WIDTHS`).
 """
 
 import re
@@ -16,7 +16,7 @@ import numpy as np
 from clipzoo.data.index import StoreError
 
 WRONG_WIDTHS = (24, 48, 72)
-"""Widths (px) whose lines decord pads to 4 bytes a pixel and then takes for four channels."""
+"""Widths (px) at which decord pads lines to 4 bytes per pixel and reads them as 4 channels."""
 THUMBNAIL_PX = 32
 SEEK_PROBES = 8
 
@@ -29,14 +29,14 @@ def read_video(
     fps: float | None = None,
     seekable: bool = True,
 ) -> np.ndarray:
-    """Some frames of a video, in any order.
+    """Read some frames of a video, in any order.
 
     Args:
-        path: of the video.
-        frames: indices [T]; of the frames that `fps` keeps, where given.
+        path: the video.
+        frames: indices [T], among the frames that `fps` keeps if it is given.
         size: width and height of the result (px).
-        fps: frames a second to choose from; None = every frame.
-        seekable: what `seeks_exactly` said; False = decode from the start.
+        fps: frames per second to keep; None = every frame.
+        seekable: result of `seeks_exactly`; False = decode from the start.
 
     Returns:
         uint8 [T, H, W, 3], RGB, turned upright.
@@ -56,15 +56,15 @@ def read_video(
 
 
 def count_kept(path: Path, fps: float | None) -> int:
-    """Number of frames that decord has, or those of them that `fps` keeps; StoreError if broken."""
+    """Number of frames that decord finds, or that `fps` keeps of them; StoreError if broken."""
     reader = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
     return len(kept_frames(reader, fps)) if fps else len(reader)
 
 
 def seeks_exactly(path: Path) -> bool:
-    """Whether decord finds the frames of a video when it seeks, as it does when it plays.
+    """Whether decord gives the same frames of a video when it seeks as when it plays.
 
-    Decodes the video once and seeks to the neighbourhood of its key frames.
+    Decodes the video once and seeks to frames around its key frames.
 
     Raises:
         StoreError: decord cannot decode the video.
@@ -72,9 +72,10 @@ def seeks_exactly(path: Path) -> bool:
     reader = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
     num_frames = len(reader)
     played = _decode(reader, range(num_frames), path, seekable=False)
-    near = {key + step for key in reader.get_key_indices() for step in (-1, 0, 1)}
-    near = sorted(i for i in near | {num_frames // 2, num_frames - 1} if 0 <= i < num_frames)
-    for probes in (near, *([i] for i in near[:: max(1, len(near) // SEEK_PROBES)])):
+    places = {key + step for key in reader.get_key_indices() for step in (-1, 0, 1)}
+    places = sorted(i for i in places | {num_frames // 2, num_frames - 1} if 0 <= i < num_frames)
+    # all of them in one batch, then some of them alone
+    for probes in (places, *([i] for i in places[:: max(1, len(places) // SEEK_PROBES)])):
         fresh = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
         if not np.array_equal(_decode(fresh, probes, path, seekable=True), played[probes]):
             return False
@@ -82,7 +83,7 @@ def seeks_exactly(path: Path) -> bool:
 
 
 def _open(path: Path, width: int, height: int) -> Any:
-    import decord  # loads an ffmpeg of its own: only where raw videos are read
+    import decord  # here, because it loads a second ffmpeg: only for raw videos
 
     decord.logging.set_level(decord.logging.FATAL)
     try:
@@ -92,45 +93,45 @@ def _open(path: Path, width: int, height: int) -> Any:
 
 
 def _decode(reader: Any, frames: Sequence[int], path: Path, seekable: bool) -> np.ndarray:
-    """Frames [T, H, W, 3] of a reader that has just been opened."""
+    """Frames uint8 [T, H, W, 3] of a reader that has just been opened."""
     import decord
 
-    wanted = sorted(set(frames))
+    unique = sorted(set(frames))
     try:
         if seekable:
-            images = reader.get_batch(wanted).asnumpy()
+            images = reader.get_batch(unique).asnumpy()
         else:
-            played = (reader.next() for _ in range(wanted[-1] + 1))
-            images = np.stack([f.asnumpy() for i, f in enumerate(played) if i in set(wanted)])
+            played = (reader.next() for _ in range(unique[-1] + 1))
+            images = np.stack([f.asnumpy() for i, f in enumerate(played) if i in set(unique)])
     except (decord.DECORDError, IndexError, StopIteration, RuntimeError) as error:
         raise StoreError(f"{path}: decord cannot decode it ({_reason(error)})") from error
-    return images[np.searchsorted(wanted, frames)]
+    return images[np.searchsorted(unique, frames)]  # [unique, H, W, 3] -> [T, H, W, 3]
 
 
 def _reason(error: Exception) -> str:
-    """decord's own words, without its places in the source and its stack."""
+    """decord's message, without source locations and stack."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"\S*\[\d+:\d+:\d+\] |/\S+:\d+: ", "", line)[:200]
 
 
 def kept_frames(reader: Any, fps: float) -> np.ndarray:
-    """Frames int64 [m] of a decord reader that a dataset with `fps` has."""
+    """Indices int64 [m] of the frames that `fps` keeps of a decord reader."""
     return resampled(np.asarray(reader.get_frame_timestamp(range(len(reader)))), fps)
 
 
 def resampled(times: np.ndarray, fps: float) -> np.ndarray:
-    """Frames that ffmpeg's `fps` filter keeps: for output k the last frame due by then.
+    """Indices of the frames that ffmpeg's `fps` filter keeps: for output k, the last one due by k.
 
     Args:
         times: [n, 2] start and end of each decoded frame (seconds).
-        fps: frames a second of the output.
+        fps: frames per second of the output.
 
     Returns:
-        indices int64 [m] into the n frames, ascending; a frame may come several times.
+        int64 [m], indices of the n frames, ascending; a frame may appear several times.
 
-    Example: 4 frames of a quarter of a second, fps 2: they are due at 0, 1, 1, 2 and the video ends
-    at 2, so output 0 is frame 0 and output 1 is frame 2. A video of less than half an output frame
-    gives none.
+    Example: 4 frames of 0.25 s, fps 2: they are due at outputs 0, 1, 1, 2 and the video ends at 2,
+    so output 0 is frame 0 and output 1 is frame 2. A video shorter than half an output frame gives
+    none.
     """
     due = np.floor(times[:, 0] * fps + 0.5).astype(int)
     end = int(np.floor(times[-1, 1] * fps + 0.5))

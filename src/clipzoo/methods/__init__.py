@@ -1,14 +1,14 @@
-"""The methods: which there are, how one is built, saved and loaded.
+"""The list of methods, and building, saving and loading one.
 
 A method is one module here, and its options are a section of params.yaml with the same name. The
 module has
 
     Options                             the section, a pydantic model
-    build(clip, options, num_segments)  the nn.Module (parts/method.py says what is known of it)
-    read_released(content, where)       where its authors released checkpoints: what such a file
-                                        holds -> the state dict of the nn.Module
+    build(clip, options, num_segments)  the nn.Module (parts/method.py describes its interface)
+    read_released(content, where)       only if the authors released checkpoints: the content of
+                                        such a file -> the state dict of the nn.Module
 
-A model file is safetensors: the module's parameters and, as metadata, what builds it again.
+A model file is safetensors: the module's parameters and, as metadata, what is needed to rebuild it.
 """
 
 import json
@@ -40,38 +40,42 @@ CLASSIFIER_FILE = "models/classifier.safetensors"
 
 
 def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
-    """The checked options of `model.method`, whose section `Params` does not know.
+    """The validated options of `model.method`; `Params` does not validate that section.
 
     Raises:
-        ConfigError: an unknown, missing, mistyped or wrong option; starts with the file `where` and
-            names its key.
+        ConfigError: an option is unknown, missing, mistyped or not allowed; the message names the
+            file `where` and the key.
     """
     name = params.model.method
     return config.build(METHODS[name].Options, params.options, where, name)
 
 
 def build(params: Params, clip: torch.nn.Module) -> Method:
-    """The method of a run around any open_clip model, which becomes part of it."""
+    """Build the method of a run around an open_clip model, which becomes part of it.
+
+    Raises:
+        ConfigError: as `read_options`, or the tower does not support an option.
+    """
     module = METHODS[params.model.method]
     return module.build(clip, read_options(params), params.model.num_segments)
 
 
 def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
-    """The model that training starts from: the raw CLIP's vision tower under a fresh head, or
+    """The model that training starts from: the raw CLIP with a newly initialised head, or
     `model.checkpoint`.
 
     Returns:
-        the model (float32, CPU) and the metadata of its future model file.
+        the model (float32, CPU), and the metadata for its model file.
 
     Raises:
-        WeightsError: models/clip.safetensors or the checkpoint is absent, or of another
+        WeightsError: models/clip.safetensors or the checkpoint is missing, or of another
             architecture.
-        ConfigError: as `read_options`, or an option that the tower cannot have.
+        ConfigError: as `build`, or the method cannot read such a checkpoint.
     """
     clip, meta = load_clip()
     _check_arch(CLIP_FILE, meta["arch"], params)
     if params.model.checkpoint and not meta["quick_gelu"] and _is_released(params):
-        meta = {**meta, "quick_gelu": True}  # the authors' models are all of OpenAI's family
+        meta = {**meta, "quick_gelu": True}  # all released models are of OpenAI's family
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
     model = build(params, clip)
@@ -89,7 +93,7 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     """Build the model of a file written by `save_model` (float32, CPU, evaluation mode).
 
     Raises:
-        WeightsError: the file is absent, does not fit, or holds another architecture than
+        WeightsError: the file is missing, does not fit, or holds another architecture than
             `model.arch`.
     """
     tensors, metadata = read_safetensors(path)
@@ -107,36 +111,36 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
 
 
 def raw_model() -> FrameMean:
-    """The raw CLIP as a video model: its own vision tower, frames averaged, nothing trained."""
+    """The raw CLIP as a video model: the mean of its frame embeddings, nothing trained."""
     clip, _ = load_clip()
     return FrameMean(clip).eval()
 
 
 def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> None:
-    """Write a model file: a new file, renamed into place."""
+    """Write a model file, atomically."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     write_safetensors(tensors, path, {"model": json.dumps(metadata, sort_keys=True)})
 
 
 def save_classifier(class_embeddings: Tensor) -> None:
-    """Write the class embeddings [P, K, D] that the model was trained against (or that its own
-    text tower gives): the classifier that `test` uses."""
+    """Write the classifier that `test` uses: the class embeddings [P, K, D] that the model was
+    trained against, or those of its trained text tower."""
     write_safetensors(
         {"class_embeddings": class_embeddings.cpu().contiguous()}, CLASSIFIER_FILE, {}
     )
 
 
 def load_classifier() -> Tensor:
-    """Class embeddings [P, K, D] of the trained model."""
+    """Read the class embeddings [P, K, D] of the trained model; WeightsError if missing."""
     return read_safetensors(CLASSIFIER_FILE)[0]["class_embeddings"]
 
 
-def _check_arch(path: str | Path, found: str, params: Params) -> None:
-    wanted = open_clip_name(params.model.arch)
-    if found != wanted:
+def _check_arch(path: str | Path, arch: str, params: Params) -> None:
+    expected = open_clip_name(params.model.arch)
+    if arch != expected:
         raise WeightsError(
-            f"{path} holds {found}, but model.arch is {wanted}; "
-            "run `dvc repro` to make it again, or set model.arch to what the file holds"
+            f"{path} holds {arch}, but model.arch is {expected}; "
+            f"run `dvc repro` to rebuild the file, or set model.arch to {arch}"
         )
 
 
@@ -145,10 +149,10 @@ def _is_released(params: Params) -> bool:
 
 
 def _load_checkpoint(model: Method, params: Params) -> None:
-    """Load `model.checkpoint`: a model file of this project or one that the authors released."""
+    """Load `model.checkpoint`: a model file of this project, or one that the authors released."""
     path = Path(params.model.checkpoint)
     if not path.is_file():
-        raise WeightsError(f"model.checkpoint: {path} is no file; give its path or '' for none")
+        raise WeightsError(f"model.checkpoint: {path} is not a file; give its path, or '' for none")
     if not _is_released(params):
         tensors, metadata = read_safetensors(path)
         if "model" in metadata:
@@ -158,7 +162,7 @@ def _load_checkpoint(model: Method, params: Params) -> None:
         tensors = METHODS[params.model.method].read_released(content, str(path))
     else:
         raise ConfigError(
-            f"model.checkpoint: {path} is no model file of this project (.safetensors), and no "
-            f"other kind is known of model.method {params.model.method}"
+            f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
+            f"model.method {params.model.method} reads no other kind"
         )
     load_strictly(model, tensors, f"model.checkpoint {path}")

@@ -1,4 +1,4 @@
-"""The untrained CLIP as a method of its own: what it scores before any training.
+"""The untrained CLIP as a method: its accuracy before any training.
 
 Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
 2021, arXiv 2103.00020 (zero-shot classification, here of several frames).
@@ -8,8 +8,8 @@ With frame embeddings x_t = visual(frame_t), of all views, and class embeddings 
     fusion mean:     softmax over k of 100 * cos(mean_t(x_t), w_k)
     fusion softmax:  mean over t of the softmax over k of 100 * x_t . w_k
 
-The first is the `raw_` baseline of the zero_shot stage. The second is the path by which BIKE's
-authors measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalised.
+The first is the `raw_` baseline of the zero_shot stage. The second is how BIKE's authors
+measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalised.
 """
 
 from typing import Literal
@@ -31,18 +31,19 @@ class Options(Section):
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> FrameMean:
-    """The method of any open_clip model; `num_segments` changes nothing in it."""
+    """Build the method from any open_clip model; `num_segments` has no effect."""
     return FrameMean(clip) if options.fusion == "mean" else FrameSoftmax(clip)
 
 
 class FrameSoftmax(FrameMean):
-    """CLIP's own vision tower; the frames' probabilities are averaged."""
+    """CLIP's vision tower; the probabilities of the frames are averaged."""
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Frame embeddings [b, T, D] of uint8 frames [b, T, 3, S, S]."""
+        """Frame embeddings [b, T, D], not normalised, of uint8 frames [b, T, 3, S, S]."""
         return frame_embeddings(self.visual, normalise(inputs))
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
-        """Probabilities [N, K] of frame embeddings [N, V, T, D]; templates are averaged first."""
-        classes = text.ensemble()  # [K, D]
-        return bike_frame_probabilities(features.flatten(1, 2), classes)
+        """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
+        classes = text.ensemble()  # [P, K, D] -> [K, D]
+        frames = features.flatten(1, 2)  # [N, V, T, D] -> [N, V T, D]
+        return bike_frame_probabilities(frames, classes)

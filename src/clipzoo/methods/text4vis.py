@@ -13,9 +13,9 @@ With frame embeddings x_t = visual(frame_t) and class embeddings w_k (frozen):
 Parameters have the names of the released checkpoints: visual.*, fusion_model.*, logit_scale. The
 in-network options (`tsm`, `tokenshift`, `tokent1d`, joint space-time) have the authors' names too.
 
-Deviations from the authors' code: cosines are float32 under autocast; an option is refused where
-it could not work (joint space-time together with another option, or in a tower that is not a ViT),
-where the authors' code ignores it or fails later.
+Deviations from the authors' code: cosines are float32 under autocast; an option that cannot work
+(joint space-time together with another option, or in a tower that is not a ViT) is refused, whereas
+the authors' code ignores it or fails later.
 """
 
 from dataclasses import replace
@@ -51,7 +51,7 @@ class Options(Section):
     joint: bool
     """Joint space-time attention inside the vision tower."""
     loss: Literal["ce", "infonce"]
-    """ce: against all classes; infonce: videos against the texts of their step."""
+    """ce: against all classes; infonce: videos against the texts of the same step."""
     text_tower: Literal["frozen", "trained"]
     """Whether infonce trains the text tower too, at lr * clip_ratio."""
 
@@ -63,29 +63,32 @@ class Options(Section):
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> "Text4Vis":
-    """The method around any open_clip model, which becomes part of it.
+    """Build the method around any open_clip model, which becomes part of it.
 
     Raises:
-        ConfigError: an option that this tower cannot have.
+        ConfigError: the tower does not support an option.
     """
     return Text4Vis(clip, options, num_segments)
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint that the authors released, not yet compared with any model.
+    """State dict of a checkpoint that the authors released; names and shapes are not checked.
 
     Args:
         content: {epoch, model_state_dict: visual.*, fusion_model.*, logit_scale}, or the bare
             tensors; names with or without `module.`, float16 or float32.
         where: the file, for messages.
 
+    Returns:
+        tensors by name, without `module.`; those of floating point as float32.
+
     Raises:
-        WeightsError: another kind of file: a whole CLIP, or a checkpoint of BIKE or ActionCLIP.
+        WeightsError: the file holds a whole CLIP, or a checkpoint of BIKE or ActionCLIP.
     """
     if "fusion_model_state_dict" in content:
         raise WeightsError(
-            f"{where}: holds a head and a whole CLIP apart (fusion_model_state_dict), as BIKE and "
-            "ActionCLIP save them; allowed: Text4Vis's visual.*, fusion_model.* and logit_scale"
+            f"{where}: holds a whole CLIP and a separate head (fusion_model_state_dict), "
+            "as BIKE and ActionCLIP save them; allowed: visual.*, fusion_model.* and logit_scale"
         )
     tensors = archives.named_tensors(content, where)
     if "text_projection" in tensors:
@@ -97,17 +100,17 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 class Text4Vis(Method):
-    """The model that is trained, tested and saved; a frozen text tower stays outside.
+    """The model that is trained, tested and saved; a frozen text tower is not part of it.
 
     Args:
-        clip_model: any open_clip model. Its vision tower and logit_scale become part of this module
-            (and are changed in place by `temporal_module` and `joint`), and so does its text tower
-            where that is trained; else it is only asked for its sizes.
-        options: see there.
-        num_segments: T, frames a clip.
+        clip_model: any open_clip model. Its vision tower (changed in place by `temporal_module` and
+            `joint`) and logit_scale become part of this module, and so does its text tower if it is
+            trained; otherwise only its sizes are read.
+        options: the section `text4vis`.
+        num_segments: T, frames per clip.
 
     Raises:
-        ConfigError: an option that this tower cannot have.
+        ConfigError: the tower does not support an option.
     """
 
     def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
@@ -128,8 +131,8 @@ class Text4Vis(Method):
         self.text = TextTower(clip_model) if options.text_tower == "trained" else None
         self.num_segments = num_segments
         self.compares_videos = options.loss == "infonce"
-        # As in the reference, one embedding a clip needs no head. Without gradients its parameters
-        # stay out of DDP's exchange, which would otherwise wait for them.
+        # As in the reference, one embedding per clip needs no head. Its parameters then require no
+        # gradients, for which DDP would wait.
         self.uses_head = not options.joint and num_segments > 1
         self.fusion_model.requires_grad_(self.uses_head)
 
@@ -138,16 +141,20 @@ class Text4Vis(Method):
         return self.video_embeddings(normalise(inputs))
 
     def video_embeddings(self, pixels: Tensor) -> Tensor:
-        """Video embeddings [b, D] of frames [b, T, 3, S, S] with CLIP's mean and deviation."""
+        """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].
+
+        Raises:
+            ValueError: T is not `num_segments`.
+        """
         batch, num_frames = pixels.shape[:2]
         if num_frames != self.num_segments:
             raise ValueError(
-                f"frames: found {num_frames} a clip; allowed: num_segments = {self.num_segments}"
+                f"frames: found {num_frames} per clip; allowed: num_segments = {self.num_segments}"
             )
         features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
         if not self.uses_head:
             return features.reshape(batch, -1)  # [b, 1, D] -> [b, D]
-        return self.fusion_model(features)
+        return self.fusion_model(features)  # [b, T, D] -> [b, D]
 
     def class_text(self, text: ClassText) -> ClassText:
         """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
@@ -156,11 +163,11 @@ class Text4Vis(Method):
         )
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
-        """Probabilities [N, K] of video embeddings [N, V, D]."""
+        """Probabilities [N, K] float32 of video embeddings [N, V, D]."""
         return text4vis_probabilities(features, text.class_embeddings)
 
     def logits(self, features: Tensor, class_embeddings: Tensor) -> Tensor:
-        """exp(logit_scale) * cos, [b, K] float32; class embeddings [P, K, D] or [K, D]."""
+        """exp(logit_scale) * cos [b, K] float32 of features [b, D] and [P, K, D] or [K, D]."""
         return scaled_cosines(features, class_embeddings, self.logit_scale.float().exp())
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
@@ -175,5 +182,5 @@ class Text4Vis(Method):
             return functional.cross_entropy(
                 self.logits(features, text.class_embeddings), batch.texts
             )
-        own_texts = text.ensemble()[batch.texts]  # [U, D] -> [b, D]
-        return nce_loss(self.logits(features, own_texts), batch.labels)
+        texts = text.ensemble()[batch.texts]  # [P, U, D] -> [U, D] -> [b, D]
+        return nce_loss(self.logits(features, texts), batch.labels)  # logits [b, b]

@@ -1,8 +1,8 @@
-"""Tensors out of weights files of any origin, without running anything that a file contains.
+"""Read tensors from weights files of any origin, without running code from the file.
 
-PyTorch pickles are read with `weights_only=True`. TorchScript archives (OpenAI's own files) hold a
-pickle too, of classes that are compiled from the archive's source; here those classes become plain
-bags of attributes, so that nothing is compiled or called.
+PyTorch pickles are read with `weights_only=True`. TorchScript archives (as OpenAI publishes) hold a
+pickle too, with classes that are compiled from the archive's source; here their instances become
+plain bags of attributes, so nothing is compiled or called.
 """
 
 import pickle
@@ -16,18 +16,19 @@ from torch import Tensor
 from clipzoo.tensors import WeightsError, read_safetensors
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
-"""Sizes that OpenAI's archives keep among the parameters."""
+"""Sizes that OpenAI's archives store among the parameters."""
 CONTAINERS = ("model_state_dict", "state_dict")
+"""Keys under which checkpoints store the model's tensors."""
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """What a weights file holds: named tensors, or a dict of such dicts and other values.
+    """Read a weights file: named tensors, or a dict of dicts of tensors and other values.
 
     Args:
         path: a .safetensors file, a PyTorch pickle or a TorchScript archive.
 
     Raises:
-        WeightsError: the file is absent, none of these, or holds anything but data.
+        WeightsError: the file is missing, is none of these, or contains code.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,12 +39,12 @@ def read_file(path: str | Path) -> dict[str, Any]:
     if is_zip and _is_torchscript(path):
         return dict(read_torchscript(path))
     try:
-        # Mapped, because released files hold the optimizer's state too, twice the model's size.
+        # Memory-mapped: released files also hold the optimizer's state, twice the model's size.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise WeightsError(
-            f"{path}: refused, because it is damaged or wants to run code when it is read "
+            f"{path}: refused, because it is damaged or would run code when loaded "
             f"({reason}); ask for a file with tensors only"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
@@ -53,11 +54,18 @@ def read_file(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def named_tensors(content: dict[str, Any], what: str) -> dict[str, Tensor]:
-    """Named tensors (CPU; floating point as float32) in what `read_file` gave.
+def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """Named tensors of a file's content.
 
-    Taken from `model_state_dict` or `state_dict` where there is one, without the `module.` that
-    DistributedDataParallel puts into names.
+    Takes them from `model_state_dict` or `state_dict` if present, and removes the `module.` that
+    DistributedDataParallel adds to names.
+
+    Args:
+        content: from `read_file`.
+        where: the file, for messages.
+
+    Returns:
+        tensors on the CPU, those of floating point as float32.
 
     Raises:
         WeightsError: there are none.
@@ -67,19 +75,19 @@ def named_tensors(content: dict[str, Any], what: str) -> dict[str, Tensor]:
             content = content[key]
             break
     tensors = {
-        _plain(name): value.float() if value.is_floating_point() else value
+        _plain_name(name): value.float() if value.is_floating_point() else value
         for name, value in content.items()
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
     if not tensors:
         raise WeightsError(
-            f"{what}: holds no named tensors; found the keys {list(content)[:10]}, allowed: "
+            f"{where}: holds no named tensors; found the keys {list(content)[:10]}, allowed: "
             f"tensors by name, alone or under {' or '.join(CONTAINERS)}"
         )
     return tensors
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     return ".".join(part for part in str(name).split(".") if part != "module")
 
 
@@ -89,7 +97,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 class _Bag:
-    """An object of a class that exists in the archive's source only."""
+    """An object whose class exists only in the archive's source."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -132,7 +140,7 @@ HARMLESS: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds bags and tensors, and refuses every other class or function."""
+    """Builds bags and tensors; refuses every other class or function."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}data.pkl"))
@@ -147,7 +155,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return HARMLESS[module_name, global_name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module_name}.{global_name}") from None
+            raise pickle.UnpicklingError(f"it refers to {module_name}.{global_name}") from None
 
     def persistent_load(self, pid: Any) -> Tensor:
         _, dtype, key, *_ = pid
@@ -162,8 +170,8 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
     """Parameters and buffers of a TorchScript archive, by name.
 
     Raises:
-        WeightsError: the archive is damaged, or its pickle names anything but tensors and the
-            archive's own classes.
+        WeightsError: the archive is damaged, or its pickle refers to anything but tensors and
+            classes of the archive.
     """
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -174,7 +182,7 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
             root = _Unpickler(archive, folder).load()
         except (pickle.UnpicklingError, zipfile.BadZipFile, LookupError, ValueError) as error:
             raise WeightsError(
-                f"{path}: refused, because it is damaged or wants to run code when it is read "
+                f"{path}: refused, because it is damaged or would run code when loaded "
                 f"({error}); ask for a file with tensors only"
             ) from None
     tensors: dict[str, Tensor] = {}

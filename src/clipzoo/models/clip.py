@@ -1,7 +1,7 @@
-"""CLIP towers from open_clip: names, building, the one weights file that later stages read.
+"""CLIP from open_clip: names, building, and the one weights file that later stages read.
 
 `models/clip.safetensors` (written by prepare_clip) holds the parameters of the whole CLIP and, as
-metadata, what is needed to build it again: architecture, activation, input size, source.
+metadata, what is needed to rebuild it: architecture, activation, input size, source.
 """
 
 import json
@@ -29,7 +29,7 @@ def open_clip_name(arch: str) -> str:
     """Name of an architecture as open_clip writes it: `ViT-L/14-336px` -> `ViT-L-14-336`.
 
     Raises:
-        ConfigError: open_clip knows no such architecture; the message suggests near names.
+        ConfigError: open_clip has no such architecture; the message suggests similar names.
     """
     name = arch.replace("/", "-").replace("@", "-").removesuffix("px")
     known = open_clip.list_models()
@@ -59,17 +59,20 @@ def build_clip(
     """A CLIP of open_clip in float32, in evaluation mode.
 
     Args:
-        arch: an architecture; both spellings of `open_clip_name`.
+        arch: an architecture, in either spelling of `open_clip_name`.
         input_px: input side; rounded up to a multiple of the patch.
         quick_gelu: activation x * sigmoid(1.702 x) of the OpenAI models; None = as the
             architecture's configuration says.
         pretrained: a tag or a file with weights; None = random initialisation.
-        device: cpu, or meta for shapes alone (with `torch.device("meta")` as context).
+        device: cpu, or meta for shapes only (in a `torch.device("meta")` context).
+
+    Raises:
+        ConfigError: as `open_clip_name`.
     """
     name = open_clip_name(arch)
     override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
     if pretrained is None:
-        logging.disable(logging.WARNING)  # open_clip warns of a random initialisation
+        logging.disable(logging.WARNING)  # open_clip warns about random initialisation
     try:
         model = open_clip.create_model(
             name,
@@ -95,7 +98,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def save_clip(model: nn.Module, path: str | Path, *, arch: str, input_px: int, source: str) -> None:
-    """Write the CLIP's parameters and what builds it again to one safetensors file."""
+    """Write the CLIP's parameters, and the metadata to rebuild it, to one safetensors file."""
     clip = {
         "arch": open_clip_name(arch),
         "input_px": input_size(arch, input_px),
@@ -110,7 +113,7 @@ def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
     """{arch, input_px, quick_gelu, source} of a file written by `save_clip`; builds nothing.
 
     Raises:
-        WeightsError: the file is absent or not written by `save_clip`.
+        WeightsError: the file is missing or was not written by `save_clip`.
     """
     return _clip_metadata(read_metadata(path), path)
 
@@ -125,10 +128,10 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     """Build the CLIP of a file written by `save_clip` and load its parameters.
 
     Returns:
-        the model (float32, CPU, evaluation mode) and {arch, input_px, quick_gelu, source}.
+        the model (float32, CPU, evaluation mode), and {arch, input_px, quick_gelu, source}.
 
     Raises:
-        WeightsError: the file is absent, or does not fit the architecture it names.
+        WeightsError: the file is missing, or does not fit the architecture it names.
     """
     tensors, metadata = read_safetensors(path)
     clip = _clip_metadata(metadata, path)
@@ -137,22 +140,27 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     return model, clip
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
-    """Load all of `tensors` into `model`; name every missing, unexpected or misshapen one.
+def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load `tensors` into `model`, which must have the same names and shapes.
+
+    Args:
+        model: changed in place.
+        tensors: by name.
+        where: the file, for messages.
 
     Raises:
-        WeightsError: any name or shape differs.
+        WeightsError: lists every missing, unexpected or misshapen tensor.
     """
-    own = model.state_dict()
-    missing = [f"missing {name}" for name in own if name not in tensors]
-    unexpected = [f"unexpected {name}" for name in tensors if name not in own]
+    expected = model.state_dict()
+    missing = [f"missing {name}" for name in expected if name not in tensors]
+    unexpected = [f"unexpected {name}" for name in tensors if name not in expected]
     misshapen = [
-        f"{name} has shape {list(tensors[name].shape)}, the model {list(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        f"{name} has shape {list(tensors[name].shape)}, the model {list(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
     ]
     raise_all(
-        f"{what} does not fit the model: {len(missing)} tensors are missing, {len(unexpected)} "
+        f"{where} does not fit the model: {len(missing)} tensors are missing, {len(unexpected)} "
         f"unexpected, {len(misshapen)} of another shape",
         misshapen + unexpected + missing,
         WeightsError,
@@ -161,14 +169,15 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], what: str) -> No
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W] in 0 .. 255 -> float32, CLIP's mean and std, on the frames' device."""
-    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)
-    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)
+    """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with CLIP's mean and std, on the same device."""
+    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)  # [3] -> [3, 1, 1]
+    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)  # [3] -> [3, 1, 1]
+    # (frames / 255 - mean) / std in one pass
     return torch.addcmul(-mean / std, frames.float(), 1 / (255 * std))
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:
-    """Embeddings [N, D] of normalised images [N, 3, H, W], as the tower gives them."""
+    """Embeddings [N, D] of normalised images [N, 3, H, W] float32; not L2-normalised."""
     return model.encode_image(images)  # pyright: ignore[reportCallIssue]
 
 

@@ -1,4 +1,4 @@
-"""What marks OpenAI's own weights: TorchScript archives, or a state dict of the whole CLIP."""
+"""Recognise OpenAI's weights, whose towers have QuickGELU."""
 
 from pathlib import Path
 
@@ -8,11 +8,14 @@ from clipzoo.models import archives
 
 
 def is_openai(path: str | Path) -> bool:
-    """Whether a weights file is OpenAI's own: one of their archives, or a state dict of one.
+    """Whether a weights file is one of OpenAI's archives, or the state dict of one.
 
-    The archives keep the input size among the parameters, and have float16 convolutions beside a
-    float32 logit_scale. Other files in OpenAI's naming (LAION's, say) may have been trained with
-    GELU, which their tensors do not tell.
+    Their archives store the input size among the parameters, and have float16 convolutions but a
+    float32 logit_scale. Other files with OpenAI's names (LAION's, say) may have been trained with
+    GELU, which cannot be seen from the tensors.
+
+    Raises:
+        WeightsError: as `read_file`.
     """
     content = archives.read_file(path)
     mixed = {"visual.conv1.weight": torch.float16, "logit_scale": torch.float32}

@@ -22,7 +22,7 @@ BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class ClassText:
-    """The text side of one dataset's classes."""
+    """The texts of a dataset's classes, as tokens and embeddings."""
 
     token_ids: Tensor
     """[P, K, L] int64: P templates, K classes, L tokens."""
@@ -42,11 +42,11 @@ class ClassText:
         return self.class_embeddings.shape[-1]
 
     def ensemble(self) -> Tensor:
-        """One embedding a class, [K, D] L2-normalised: the mean over the templates' embeddings."""
-        return functional.normalize(self.class_embeddings.float().mean(dim=0), dim=-1)
+        """One embedding per class, [K, D] float32 L2-normalised: the mean over templates."""
+        return functional.normalize(self.class_embeddings.float().mean(dim=0), dim=-1)  # [K, D]
 
     def to(self, device: torch.device | str) -> "ClassText":
-        """The same on another device."""
+        """A copy on another device."""
         return replace(
             self,
             token_ids=self.token_ids.to(device),
@@ -54,7 +54,7 @@ class ClassText:
         )
 
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
-        """That of some classes, in the order given."""
+        """The class text of some classes, in the given order."""
         columns = list(classes)
         return replace(
             self,
@@ -65,22 +65,22 @@ class ClassText:
 
 
 def class_text_path(dataset: str) -> Path:
-    """Where embed_labels keeps the class text of a dataset."""
+    """Path of the class text that embed_labels writes for a dataset."""
     return Path("data/text") / f"{dataset}.safetensors"
 
 
 def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
-    """Token ids [N, context_length] int64, zero-padded, by the architecture's own tokenizer.
+    """Token ids [N, context_length] int64, zero-padded, by the architecture's tokenizer.
 
     Raises:
-        ConfigError: the tokenizer must be downloaded and cannot be.
+        ConfigError: the tokenizer has to be downloaded and the hub cannot be reached.
     """
     try:
         tokenizer = open_clip.get_tokenizer(arch, context_length=context_length)
     except OSError as error:
         raise ConfigError(
             f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached "
-            f"({error}); choose an architecture with CLIP's own tokenizer"
+            f"({error}); choose an architecture with CLIP's tokenizer"
         ) from error
     return tokenizer(texts)
 
@@ -93,18 +93,20 @@ def embed_class_names(
 
     Args:
         clip: an open_clip model in evaluation mode.
-        arch: its architecture, which fixes the tokenizer.
+        arch: its architecture, which determines the tokenizer.
         class_names: K names.
         templates: P templates with one {} each.
     """
     texts = [template.format(name) for template in templates for name in class_names]
     length = int(getattr(clip, "context_length", 77))
-    token_ids = tokenize(arch, texts, length)
+    token_ids = tokenize(arch, texts, length)  # [P K, L]
     encode = clip.encode_text
+    # batches [<= BATCH, L] -> [P K, D]
     embeddings = torch.cat([encode(batch) for batch in token_ids.split(BATCH)])  # pyright: ignore[reportCallIssue]
     shape = (len(templates), len(class_names), -1)
     return ClassText(
-        token_ids=token_ids.view(shape),
+        token_ids=token_ids.view(shape),  # [P K, L] -> [P, K, L]
+        # [P K, D] -> [P, K, D]
         class_embeddings=functional.normalize(embeddings.float(), dim=-1).view(shape),
         class_names=class_names,
     )
@@ -122,10 +124,10 @@ def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
 
 
 def load_class_text(dataset: str) -> ClassText:
-    """Read what embed_labels wrote for a dataset.
+    """Read the class text that embed_labels wrote for a dataset.
 
     Raises:
-        WeightsError: the file is absent or not a class text.
+        WeightsError: the file is missing or not a class text.
     """
     path = class_text_path(dataset)
     tensors, metadata = read_safetensors(path)

@@ -22,18 +22,18 @@ from clipzoo.tensors import WeightsError
 
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 PROBE_SECONDS = 8
-"""How long an unreachable model hub may keep us waiting."""
+"""Longest wait for a model hub that does not answer."""
 
 
 def load_weights(arch: str, weights: str, input_px: int) -> nn.Module:
     """A CLIP with published weights.
 
-    Position embeddings are resized where `input_px` is not the size the weights were trained at.
-    The towers have QuickGELU where the weights are OpenAI's or their tag says so, else the
-    architecture's own activation (`ViT-B-32-quickgelu` names it explicitly).
+    Position embeddings are resized if the weights were trained at another size than `input_px`. The
+    towers have QuickGELU if the weights are OpenAI's or their tag says so; otherwise the activation
+    of the architecture (`ViT-B-32-quickgelu` names it explicitly).
 
     Args:
-        arch: an open_clip architecture; both spellings of `open_clip_name`.
+        arch: an open_clip architecture, in either spelling of `open_clip_name`.
         weights: a pretrained tag, or the path of a file: a state dict of open_clip or OpenAI
             (PyTorch or safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
         input_px: input side, a multiple of the patch.
@@ -42,7 +42,8 @@ def load_weights(arch: str, weights: str, input_px: int) -> nn.Module:
         the model: float32, CPU, evaluation mode.
 
     Raises:
-        WeightsError: no such tag or file, the hub cannot be reached, or the file does not fit.
+        WeightsError: the tag or file does not exist, the hub cannot be reached, or the file does
+            not fit.
     """
     name = open_clip_name(arch)
     tags = open_clip.list_pretrained_tags_by_model(name)
@@ -62,7 +63,7 @@ def _load_file(name: str, path: Path, input_px: int) -> nn.Module:
     tensors = {
         key: value
         for key, value in named_tensors(read_file(path), str(path)).items()
-        if not key.endswith("attn_mask")  # a constant, which older files hold
+        if not key.endswith("attn_mask")  # a constant in older files
     }
     model = build_clip(name, input_px, quick_gelu=True if _is_quick_gelu(path) else None)
     try:
@@ -78,42 +79,44 @@ def _is_quick_gelu(path: Path) -> bool:
         return is_openai(path)
     try:
         with safe_open(path, framework="pt") as file:
-            own = (file.metadata() or {}).get("clip", "")  # written by save_clip
+            clip = (file.metadata() or {}).get("clip", "")  # written by save_clip
     except SafetensorError as error:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-    return '"quick_gelu": true' in own or is_openai(path)
+    return '"quick_gelu": true' in clip or is_openai(path)
 
 
 def _load_tag(name: str, tag: str, input_px: int) -> nn.Module:
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     quick_gelu = True if config.get("quick_gelu") else None
     cached, server = _cached_file(config), _server(config)
-    ways = (
-        f"ways to weights for {name}: model.weights demo (trained here, on rendered stills), "
+    alternatives = (
+        f"other weights for {name}: model.weights demo (trained here, on rendered stills), "
         "random, or the path of a file; a mirror (HF_ENDPOINT=https://...); or a cache filled on "
         "another machine (HF_HOME)"
     )
     if cached is None and (huggingface_hub.constants.HF_HUB_OFFLINE or not is_reachable(server)):
         raise WeightsError(
-            f"model.weights: {tag} is to be downloaded from {server}, which cannot be reached, "
-            f"and is in no cache; {ways}"
+            f"model.weights: {tag} has to be downloaded from {server}, which cannot be reached, "
+            f"and is not in the cache; {alternatives}"
         )
     try:
         return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)
     except (OSError, RuntimeError) as error:
-        raise WeightsError(f"model.weights: {tag} cannot be loaded ({error}); {ways}") from error
+        raise WeightsError(
+            f"model.weights: {tag} cannot be loaded ({error}); {alternatives}"
+        ) from error
 
 
 def _cached_file(config: dict[str, Any]) -> str | None:
-    """The tag's weights in the model hub's cache, which then need no network."""
+    """Path of the tag's weights in the model hub's cache, if they are there."""
     repository, filename = os.path.split(config.get("hf_hub", ""))
     if not repository:
         return None
     names = (f"{Path(filename).stem}.safetensors", filename)
     for name in names if filename else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
-        found = huggingface_hub.try_to_load_from_cache(repository, name)
-        if isinstance(found, str):
-            return found
+        path = huggingface_hub.try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            return path
     return None
 
 
@@ -127,7 +130,7 @@ def _server(config: dict[str, Any]) -> str:
 def is_reachable(server: str, seconds: float = PROBE_SECONDS) -> bool:
     """Whether a server answers at all within `seconds`.
 
-    In a thread of its own, because looking up a name may hang far longer than any socket timeout.
+    Asks in a thread, because a name lookup may hang far longer than any socket timeout.
     """
     answers: list[bool] = []
 
@@ -136,7 +139,7 @@ def is_reachable(server: str, seconds: float = PROBE_SECONDS) -> bool:
             request = urllib.request.Request(server, method="HEAD")
             urllib.request.urlopen(request, timeout=seconds).close()
         except urllib.error.HTTPError:
-            pass  # it answers, if only to refuse this very request
+            pass  # it answers, even if it refuses this request
         except OSError:
             return
         answers.append(True)

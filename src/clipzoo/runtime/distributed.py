@@ -1,4 +1,4 @@
-"""Talk between the processes of a stage. (launch.py starts them.)"""
+"""Communication between the processes of a stage, which launch.py starts."""
 
 import atexit
 import ctypes
@@ -16,26 +16,29 @@ from torch import Tensor
 def start(device: str) -> torch.device:
     """Join the process group (nccl on CUDA, gloo on CPU) and return this rank's device.
 
-    Without torchrun this is a single process and no group is made.
+    Without torchrun this is a single process and no group is created.
 
     Args:
         device: `auto`, `cpu` or `cuda` (`runtime.device`).
+
+    Raises:
+        ValueError: `cuda`, but no CUDA device is visible.
     """
     cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
     if cuda and not torch.cuda.is_available():
         raise ValueError("runtime.device: found 'cuda', but no CUDA device is visible; use 'auto'")
-    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else None
-    if local is not None:
-        torch.cuda.set_device(local)
+    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else None
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
     if "RANK" in os.environ and not dist.is_initialized():
-        _end_with_the_launcher()
+        _exit_with_launcher()
         dist.init_process_group("nccl" if cuda else "gloo")
         atexit.register(dist.destroy_process_group)
-    return local or torch.device("cpu")
+    return gpu or torch.device("cpu")
 
 
-def _end_with_the_launcher() -> None:
-    """Die when torchrun dies, else a killed run would go on and meet its own successor."""
+def _exit_with_launcher() -> None:
+    """Exit when torchrun dies; otherwise a killed run would continue next to its restart."""
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
@@ -67,18 +70,22 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """The rows [n, ...] of all processes, in rank order, on every rank; no gradients.
+    """Concatenate the rows of all processes, in rank order, on every rank; no gradients.
 
     Args:
-        rows: this rank's, as many as `counts` says.
-        counts: rows of each rank, known to all.
+        rows: those of this rank, [counts[rank], ...], any dtype.
+        counts: number of rows of each rank, the same list on all ranks.
+
+    Returns:
+        [sum(counts), ...], of the dtype of `rows`.
     """
     if not dist.is_initialized():
         return rows
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all_gather needs equal shapes
     padded[: len(rows)] = rows
     shares = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(shares, padded)
+    # one [max(counts), ...] per rank -> [sum(counts), ...]
     return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
 
 

@@ -1,6 +1,6 @@
-"""Starting a stage: one process or torchrun, and errors a person can read.
+"""Start a stage in one process or through torchrun; report errors without a traceback.
 
-Imports nothing heavy: the stages that need no torch start without it.
+Does not import torch, so that stages that do not need it start quickly.
 """
 
 import logging
@@ -18,21 +18,21 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
 
     Args:
         main: the stage.
-        distributed: start `runtime.processes` processes of this script through torchrun (a lone
-            one needs none); several machines through NNODES, NODE_RANK and RDZV_ENDPOINT in the
-            environment. The number of processes is no part of the DVC command, so that changing
-            it reruns nothing.
+        distributed: start `runtime.processes` processes of this script through torchrun, if more
+            than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
+            environment. The number of processes is not part of the DVC command, so changing it
+            reruns nothing.
     """
     try:
-        starts = distributed and "RANK" not in os.environ
-        processes = load_params().runtime.processes if starts else 1
-        if processes > 1 or (starts and "NNODES" in os.environ):
+        launching = distributed and "RANK" not in os.environ
+        processes = load_params().runtime.processes if launching else 1
+        if processes > 1 or (launching and "NNODES" in os.environ):
             _torchrun(processes)
         else:
             main()
     except (ValueError, OSError) as error:
         if os.environ.get("RANK", "0") != "0":
-            # The same error on every rank is told once: rank 0 exits first and ends the others.
+            # All ranks may fail alike: rank 0 reports it and exits first, which ends the others.
             time.sleep(10)
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -49,7 +49,7 @@ def _torchrun(processes: int) -> None:
         for name in ("NODE_RANK", "RDZV_ENDPOINT"):
             if name not in os.environ:
                 raise ValueError(
-                    f"NNODES is in the environment, {name} is not; several machines need "
+                    f"NNODES is set but {name} is not; several machines need "
                     "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the first machine)"
                 )
         options += ["--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]]
@@ -63,11 +63,11 @@ def _torchrun(processes: int) -> None:
         main([*options, *sys.argv])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:  # else the process has said why before it ended
+        if failure.exitcode < 0:  # otherwise the process has printed its error
             signal_name = signal.Signals(-failure.exitcode).name
-            hint = "; was memory short? lower runtime.micro_batch or runtime.processes"
+            hint = "; if memory ran out, lower runtime.micro_batch or runtime.processes"
             print(
-                f"error: process {rank} was ended by {signal_name}"
+                f"error: process {rank} was killed by {signal_name}"
                 f"{hint if signal_name == 'SIGKILL' else ''}",
                 file=sys.stderr,
             )

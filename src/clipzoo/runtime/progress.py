@@ -8,7 +8,7 @@ from tqdm import tqdm
 def progress_bar(
     desc: str, total: int, unit: str, *, initial: int = 0, disable: bool = False
 ) -> tqdm:
-    """A bar with rate and remaining time; where standard error is a file, a line every 10 s."""
+    """A bar with rate and remaining time; without a terminal, updated only every 10 s."""
     return tqdm(
         desc=desc,
         total=total,

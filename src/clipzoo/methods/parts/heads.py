@@ -1,7 +1,7 @@
 """Heads: frame embeddings -> video embedding.
 
-Facts of the Text4Vis implementation (arXiv 2207.01297), with its parameter names, so that its
-checkpoints load as they are. Deviations: a text width that gives no divisor of the embedding is
+Follows the authors' code of Text4Vis (arXiv 2207.01297), with its parameter names, so that released
+checkpoints load unchanged. Deviations: a number of heads that does not divide the embedding size is
 rounded down to one that does, and there are never fewer frame positions than frames.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 HEAD_WIDTH = 64
 """Width of one attention head in every OpenAI tower and in the temporal Transformer."""
 POSITIONS = 77
-"""Frame positions where the text tower has no context length: those of the released heads."""
+"""Frame positions, as in the released heads, if the text tower has no context length."""
 
 
 class QuickGELU(nn.Module):
@@ -25,7 +25,7 @@ class QuickGELU(nn.Module):
 
 
 class _Block(nn.Module):
-    """Pre-norm Transformer block on [B, T, D]; eps 1e-12 is the reference's."""
+    """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Transformer(nn.Module):
 
 
 class TemporalHead(nn.Module):
-    """Frame embeddings [B, T, D] -> video embedding [B, D].
+    """Frame embeddings [B, T, D] -> video embeddings [B, D], in the same dtype.
 
     `Transf`: a Transformer over the frames with learned frame positions, added to the frame
     embeddings, then the mean over frames. `None`: the mean, without parameters.
@@ -80,13 +80,14 @@ class TemporalHead(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         if self.head == "None":
-            return frames.mean(dim=1)
-        x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # [B, T, D]
-        return (self.transformer(x).type(frames.dtype) + frames).mean(dim=1)
+            return frames.mean(dim=1)  # [B, T, D] -> [B, D]
+        x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # + [T, D]
+        x = self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
+        return x.mean(dim=1)  # [B, T, D] -> [B, D]
 
 
 def _initialise(module: nn.Module) -> None:
-    """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's own (Xavier)."""
+    """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's Xavier init."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -95,7 +96,7 @@ def _initialise(module: nn.Module) -> None:
 
 def text_sizes(clip_model: Any) -> dict[str, int]:
     """Embedding size, text width and context length of any open_clip model."""
-    text: Any = getattr(clip_model, "text", clip_model)  # CustomTextCLIP, CoCa: a tower of its own
+    text: Any = getattr(clip_model, "text", clip_model)  # CustomTextCLIP and CoCa have a module
     projection = getattr(text, "text_projection", None)
     if isinstance(projection, nn.Linear):
         embed_dim = projection.out_features

@@ -1,4 +1,4 @@
-"""Training losses over a batch of videos and their own texts.
+"""Training losses over a batch of videos and their texts.
 
 The cross entropy against all classes is `Text4Vis.loss`.
 """
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 SAME_CLASS = 10.0
-"""Logit of a text of the video's own class in the softened targets."""
+"""Logit, in the softened targets, of a text of the same class as the video."""
 
 
 def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -18,13 +18,13 @@ def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     ActionCLIP (arXiv 2109.08472, equation 5), which Text4Vis and BIKE use.
 
     Args:
-        logits: similarity of video i and text j of the batch, [B, B], scaled by exp(logit_scale).
-        labels: int64 [B].
+        logits: cosines of video i and text j of the batch times exp(logit_scale), float [B, B].
+        labels: class ids, int64 [B].
 
     Returns:
         a float32 scalar.
     """
-    same = (labels[:, None] == labels[None, :]).float()
+    same = (labels[:, None] == labels[None, :]).float()  # [B, 1] == [1, B] -> [B, B]
     targets = (SAME_CLASS * same).softmax(dim=1)  # symmetric, so it serves both directions
     directions = [
         functional.kl_div(rows.float().log_softmax(dim=1), targets, reduction="none").mean()

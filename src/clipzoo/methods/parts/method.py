@@ -1,11 +1,11 @@
-"""What train, evaluate and serve know of a method.
+"""The interface of a method: all that train, evaluate and serve use of it.
 
     inputs -> encode -> features -> loss (training), score (testing)
                             class text -> class_text -^
 
-`encode` gives what is gathered over processes, cached and saved; `score` works on that alone, on a
-CPU, and has no parameters. So any metric, subset of classes or fusion is computed again without
-the model.
+`encode` returns the features that are gathered over processes, cached and saved; `score` needs only
+these and the class text, has no parameters and runs on a CPU. So any metric, subset of classes or
+fusion can be recomputed without the model.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from clipzoo.models.text import ClassText
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Clips that a loss is computed over."""
+    """The clips that a loss is computed over."""
 
     labels: Tensor
     """[b] int64: class ids, in 0 .. K - 1."""
     texts: Tensor
-    """[b] int64: each clip's own column of the class text that the loss is given. The labels, if
-    that holds all classes; a method that compares videos is given the step's distinct ones only."""
+    """[b] int64: column of each clip's class in the class text passed to the loss. The
+    labels, if it has all classes; a method that compares videos gets only the step's classes."""
 
 
 class Method(nn.Module):
@@ -33,7 +33,7 @@ class Method(nn.Module):
     inputs: Literal["frames", "attributes"] = "frames"
     """Which clips `encode` takes: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L]."""
     compares_videos: bool = False
-    """Whether the loss sets the videos of a step against each other, so that it cannot be summed
+    """Whether the loss compares the videos of a step with each other, so that it cannot be summed
     over parts of the step."""
     visual: nn.Module
     """The vision tower."""
@@ -43,16 +43,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def class_text(self, text: ClassText) -> ClassText:
-        """The class text that the method classifies by: as given, or by its own text tower."""
+        """The class text to classify with: unchanged, or re-encoded by the trained text tower."""
         return text
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Mean loss (a float32 scalar) over the clips of `batch`.
 
         Args:
-            features: of `encode`, [b, D] or [b, T, D].
+            features: from `encode`, [b, D] or [b, T, D].
             batch: the clips.
-            text: of `class_text`.
+            text: from `class_text`.
         """
         raise NotImplementedError
 

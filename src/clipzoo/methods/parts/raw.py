@@ -12,7 +12,7 @@ from clipzoo.models.text import ClassText
 
 
 class FrameMean(Method):
-    """CLIP's own vision tower, mean over frames; nothing to train.
+    """CLIP's vision tower and the mean over frames; nothing to train.
 
     Args:
         clip_model: any open_clip model; its vision tower becomes part of this module.
@@ -24,23 +24,24 @@ class FrameMean(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D] of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalise(inputs)).mean(dim=1)
+        return frame_embeddings(self.visual, normalise(inputs)).mean(dim=1)  # [b, T, D] -> [b, D]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Raises ConfigError: there is nothing to train."""
         raise ConfigError("train.epochs: the method raw has nothing to train; allowed: 0")
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
-        """softmax(100 cos) [N, K] of video embeddings [N, V, D]."""
+        """softmax(100 cos) [N, K] float32 of video embeddings [N, V, D]."""
         return text4vis_probabilities(features, text.class_embeddings)
 
 
 def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:
     """Frame embeddings [b, T, D] of normalised frames [b, T, 3, S, S].
 
-    [b, 1, D] where the tower sees all frames at once (joint space-time attention).
+    [b, 1, D] if the tower takes all frames at once (joint space-time attention).
     """
     features: Any = visual(pixels.flatten(0, 1))  # [bT, 3, S, S] -> [bT, D]
     if isinstance(features, tuple):
-        features = features[0]  # CoCa's tower gives (pooled, tokens)
-    return features.reshape(len(pixels), -1, features.shape[-1])  # [bT, D] -> [b, T, D]
+        features = features[0]  # CoCa's tower returns (pooled, tokens)
+    # [bT, D] -> [b, T, D], or [b, D] -> [b, 1, D]
+    return features.reshape(len(pixels), -1, features.shape[-1])

@@ -1,8 +1,8 @@
 """From features to probabilities: how each method fuses views, templates and frames.
 
-Each published accuracy depends on where its authors average and where they take a softmax, so each
-method has its own plain function here. All of them run on a CPU from saved features. Probabilities
-are float32, sum to 1 over classes (or are a fixed mixture of such), and are never rescaled.
+Published accuracies depend on where the authors average and where they take a softmax, so there is
+one plain function per method. All run on a CPU from saved features. Probabilities are float32, sum
+to 1 over classes (as does a weighted mean of them) and are never rescaled.
 """
 
 import torch
@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 TEST_SCALE = 100.0
-"""The scale of a cosine in testing; training learns its own (`logit_scale`)."""
+"""Scale of cosines in testing; in training it is learned (`logit_scale`)."""
 
 
 def scaled_cosines(
     features: Tensor, class_embeddings: Tensor, scale: Tensor | float = TEST_SCALE
 ) -> Tensor:
-    """`scale` times the cosine of every feature with every class, float32 whatever the autocast.
+    """`scale` times the cosine of every feature with every class, in float32 even under autocast.
 
-    In half precision a cosine keeps three digits, too few for a scale of 100.
+    In half precision a cosine has three digits, too few for a scale of 100.
 
     Args:
         features: [..., D], any norm.
@@ -33,10 +33,11 @@ def scaled_cosines(
     if classes.dim() == 3 and len(classes) > 1:
         classes = functional.normalize(classes.mean(dim=0), dim=-1)  # [P, K, D] -> [K, D]
     elif classes.dim() == 3:
-        classes = classes[0]
+        classes = classes[0]  # [1, K, D] -> [K, D]
     with torch.autocast(features.device.type, enabled=False):
-        # The scale goes first, as in the authors' code: probabilities then agree to the last digit.
-        return scale * functional.normalize(features.float(), dim=-1) @ classes.T
+        # The scale comes first, as in the authors' code, so that probabilities agree to the last
+        # digit.
+        return scale * functional.normalize(features.float(), dim=-1) @ classes.T  # [..., K]
 
 
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -51,13 +52,14 @@ def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor
     Returns:
         [N, K].
     """
-    return scaled_cosines(features.float().mean(dim=1), class_embeddings).softmax(dim=-1)
+    videos = features.float().mean(dim=1)  # [N, V, D] -> [N, D]
+    return scaled_cosines(videos, class_embeddings).softmax(dim=-1)  # [N, K]
 
 
 def bike_probabilities(similarities: Tensor) -> Tensor:
     """Softmax per view without a temperature, mean over views, softmax once more.
 
-    The second softmax is the authors'; it keeps the order of classes and flattens the values.
+    The authors' code has the second softmax; it keeps the order of classes and flattens the values.
     Source: BIKE, arXiv 2301.00182 (multi-view testing).
 
     Args:
@@ -66,7 +68,8 @@ def bike_probabilities(similarities: Tensor) -> Tensor:
     Returns:
         [N, K].
     """
-    return similarities.float().softmax(dim=-1).mean(dim=1).softmax(dim=-1)
+    per_view = similarities.float().softmax(dim=-1)  # [N, V, K]
+    return per_view.mean(dim=1).softmax(dim=-1)  # [N, V, K] -> [N, K]
 
 
 def bike_frame_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -81,8 +84,8 @@ def bike_frame_probabilities(features: Tensor, class_embeddings: Tensor) -> Tens
     Returns:
         [N, K].
     """
-    logits = TEST_SCALE * features.float() @ class_embeddings.float().T  # [N, T, K]
-    return logits.softmax(dim=-1).mean(dim=1)
+    logits = TEST_SCALE * features.float() @ class_embeddings.float().T  # [N, T, D] -> [N, T, K]
+    return logits.softmax(dim=-1).mean(dim=1)  # [N, T, K] -> [N, K]
 
 
 def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -97,8 +100,10 @@ def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tens
     Returns:
         [N, K].
     """
-    logits = scaled_cosines(features, class_embeddings.flatten(0, 1))  # [N, P K]
-    return logits.unflatten(1, (len(class_embeddings), -1)).softmax(dim=-1).mean(dim=1)
+    prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
+    logits = scaled_cosines(features, prompts)  # [N, P K]
+    logits = logits.unflatten(1, (len(class_embeddings), -1))  # [N, P K] -> [N, P, K]
+    return logits.softmax(dim=-1).mean(dim=1)  # [N, P, K] -> [N, K]
 
 
 def fuse_attributes(video: Tensor, attributes: Tensor, video_weight: float = 0.7) -> Tensor:

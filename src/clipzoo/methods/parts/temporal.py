@@ -1,7 +1,7 @@
 """Modules that exchange information between frames inside the vision tower.
 
-Facts of the Text4Vis implementation (arXiv 2207.01297), with its parameter names, so that its
-checkpoints load as they are.
+Follows the authors' code of Text4Vis (arXiv 2207.01297), with its parameter names, so that released
+checkpoints load unchanged.
 """
 
 from typing import Any
@@ -17,19 +17,22 @@ from clipzoo.config import ConfigError
 def with_temporal_module(
     visual: nn.Module, temporal_module: str, joint: bool, num_segments: int
 ) -> nn.Module:
-    """The vision tower with an in-network temporal option; changed in place.
+    """Add an in-network temporal option to a vision tower, in place.
 
     Args:
-        visual: of open_clip.
+        visual: a vision tower of open_clip.
         temporal_module: `none`, `tsm`, `tokenshift` or `tokent1d`.
         joint: joint space-time attention.
         num_segments: T.
 
     TSM shifts before every block of a ViT, and before the first convolution of every block of a
-    ResNet (of every other block where stage 3 has 23 blocks or more).
+    ResNet (of every second block if stage 3 has 23 blocks or more).
+
+    Returns:
+        `visual`, or a new tower with its parts for joint attention.
 
     Raises:
-        ConfigError: an option that this tower cannot have.
+        ConfigError: the tower does not support the option.
     """
     if joint and temporal_module != "none":
         raise ConfigError(
@@ -38,7 +41,7 @@ def with_temporal_module(
     if temporal_module == "none" and not joint:
         return visual
     if isinstance(visual, ModifiedResNet) and not joint:
-        # The reference has one option for ResNets, whatever its name.
+        # For ResNets the reference has only TSM, and uses it whatever the option is called.
         _shift_resnet(visual, num_segments)
         return visual
     if not isinstance(visual, VisionTransformer):
@@ -69,25 +72,29 @@ def _timed_block(block: nn.Module, temporal_module: str, num_segments: int) -> n
 
 
 def _shift_resnet(visual: ModifiedResNet, num_segments: int) -> None:
-    every = 2 if len(visual.layer3) >= 23 else 1
+    step = 2 if len(visual.layer3) >= 23 else 1
     for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
         blocks: list[Any] = list(stage)
-        for block in blocks[::every]:
+        for block in blocks[::step]:
             block.conv1 = ShiftedConv(block.conv1, num_segments)
 
 
 def shift_channels(x: Tensor, share: int) -> Tensor:
     """Move the first 1/`share` of the channels one frame back, the next 1/`share` one forward.
 
-    Example with share 2 and channels (a, b): frame t becomes (a of t+1, b of t-1), with zeros at
-    the ends.
-
     Args:
         x: [B, T, C, ...].
+        share: 4 or 8 in the reference; at least 2.
 
     Returns:
-        the same shape.
+        the same shape and dtype, with zeros where no frame follows or precedes.
     """
+    # share = 4, channels a b c d of frames 0 1 2:
+    #
+    #            before      after
+    #   frame 0  a0 b0 c0 d0    a1  0 c0 d0
+    #   frame 1  a1 b1 c1 d1    a2 b0 c1 d1
+    #   frame 2  a2 b2 c2 d2     0 b1 c2 d2
     fold = x.shape[2] // share
     out = torch.zeros_like(x)
     out[:, :-1, :fold] = x[:, 1:, :fold]
@@ -106,8 +113,11 @@ class ShiftedBlock(nn.Module):
 
     def forward(self, x: Tensor, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
         patches = x[:, 1:].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, N - 1, C]
-        patches = shift_channels(patches.transpose(2, 3), 8).transpose(2, 3)
-        return self.net(torch.cat([x[:, :1], patches.flatten(0, 1)], dim=1), *args, **kwargs)
+        patches = patches.transpose(2, 3)  # [B, T, C, N - 1], the layout of shift_channels
+        patches = shift_channels(patches, 8).transpose(2, 3)  # back to [B, T, N - 1, C]
+        patches = patches.flatten(0, 1)  # [B, T, N - 1, C] -> [BT, N - 1, C]
+        x = torch.cat([x[:, :1], patches], dim=1)  # class token [BT, 1, C] + patches -> [BT, N, C]
+        return self.net(x, *args, **kwargs)
 
 
 class ShiftedConv(nn.Module):
@@ -120,7 +130,7 @@ class ShiftedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         clips = x.unflatten(0, (-1, self.num_segments))  # [BT, C, H, W] -> [B, T, C, H, W]
-        return self.net(shift_channels(clips, 8).flatten(0, 1))
+        return self.net(shift_channels(clips, 8).flatten(0, 1))  # [B, T, C, H, W] -> [BT, C, H, W]
 
 
 class TokenShift(nn.Module):
@@ -132,11 +142,12 @@ class TokenShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x[:, 0].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, C]
-        return torch.cat([shift_channels(tokens, 4).flatten(0, 1)[:, None], x[:, 1:]], dim=1)
+        tokens = shift_channels(tokens, 4).flatten(0, 1)[:, None]  # [B, T, C] -> [BT, 1, C]
+        return torch.cat([tokens, x[:, 1:]], dim=1)  # [BT, N, C]
 
 
 class TokenT1D(nn.Module):
-    """A depthwise convolution over time on the class token, which starts as TokenShift."""
+    """A depthwise convolution over time on the class token, initialised to TokenShift."""
 
     def __init__(self, width: int, num_segments: int) -> None:
         super().__init__()
@@ -151,12 +162,13 @@ class TokenT1D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x[:, 0].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, C]
-        tokens = self.conv(tokens.transpose(1, 2)).transpose(1, 2)
-        return torch.cat([tokens.flatten(0, 1)[:, None], x[:, 1:]], dim=1)
+        tokens = self.conv(tokens.transpose(1, 2))  # [B, T, C] -> [B, C, T]
+        tokens = tokens.transpose(1, 2).flatten(0, 1)[:, None]  # -> [B, T, C] -> [BT, 1, C]
+        return torch.cat([tokens, x[:, 1:]], dim=1)  # [BT, N, C]
 
 
 class ControlledBlock(nn.Module):
-    """A ViT block whose input passes `control_point` before the attention and before the MLP."""
+    """A ViT block that applies `control_point` before its attention and before its MLP."""
 
     def __init__(self, block: ResidualAttentionBlock, control_point: nn.Module) -> None:
         super().__init__()
@@ -174,16 +186,16 @@ class ControlledBlock(nn.Module):
 
 
 class JointTower(nn.Module):
-    """Joint space-time attention: the patches of all frames and one class token, one sequence.
+    """Joint space-time attention: one sequence of the patches of all frames and one class token.
 
-    Takes the parts of a plain ViT under their own names and adds `time_embedding` [T, width].
-    Frames [BT, 3, H, W] in, video embeddings [B, D] out: the head has nothing to do.
+    Takes over the parts of a plain ViT, with their names, and adds `time_embedding` [T, width].
+    Frames [BT, 3, H, W] in, video embeddings [B, D] out, so that no head is needed.
     """
 
     def __init__(self, visual: VisionTransformer, num_segments: int) -> None:
         super().__init__()
         if visual.attn_pool is not None or visual.pool_type != "tok":
-            raise ConfigError("joint: the vision tower pools attentively; allowed: a class token")
+            raise ConfigError("joint: the vision tower pools by attention; allowed: a class token")
         self.conv1, self.ln_pre = visual.conv1, visual.ln_pre
         self.class_embedding = visual.class_embedding
         self.positional_embedding = visual.positional_embedding
@@ -196,11 +208,12 @@ class JointTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x).flatten(2).transpose(1, 2)  # [BT, 3, H, W] -> [BT, N, C]
-        x = x + self.positional_embedding[1:].to(x.dtype)
-        x = x.unflatten(0, (-1, len(self.time_embedding)))  # [B, T, N, C]
-        x = x + self.time_embedding[:, None].to(x.dtype)
-        x = x.transpose(1, 2).flatten(1, 2)  # [B, N T, C], the frames of a patch side by side
-        token = (self.class_embedding + self.positional_embedding[0]).to(x.dtype)
-        x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)
+        x = x + self.positional_embedding[1:].to(x.dtype)  # + [N, C]
+        x = x.unflatten(0, (-1, len(self.time_embedding)))  # [BT, N, C] -> [B, T, N, C]
+        x = x + self.time_embedding[:, None].to(x.dtype)  # + [T, 1, C]
+        # [B, T, N, C] -> [B, N T, C]: the frames of a patch follow each other
+        x = x.transpose(1, 2).flatten(1, 2)
+        token = (self.class_embedding + self.positional_embedding[0]).to(x.dtype)  # [C]
+        x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + N T, C]
         x = self.transformer(self.ln_pre(x))
-        return self.ln_post(x[:, 0]) @ self.proj
+        return self.ln_post(x[:, 0]) @ self.proj  # [B, 1 + N T, C] -> [B, C] -> [B, D]

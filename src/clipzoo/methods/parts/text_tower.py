@@ -10,7 +10,8 @@ class TextTower(nn.Module):
     """Token ids -> text embeddings.
 
     Args:
-        clip_model: any open_clip model; it is taken over, without its vision tower and logit_scale.
+        clip_model: any open_clip model; becomes part of this module, and loses its vision tower and
+            logit_scale.
     """
 
     def __init__(self, clip_model: nn.Module) -> None:
@@ -21,5 +22,6 @@ class TextTower(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings [..., D] float32, L2-normalised, of token ids [..., L] int64."""
         tower: Any = self.tower
-        embeddings = tower.encode_text(token_ids.flatten(0, -2))  # [N, L] -> [N, D]
-        return functional.normalize(embeddings.float(), dim=-1).unflatten(0, token_ids.shape[:-1])
+        embeddings = tower.encode_text(token_ids.flatten(0, -2))  # [..., L] -> [N, L] -> [N, D]
+        embeddings = functional.normalize(embeddings.float(), dim=-1)
+        return embeddings.unflatten(0, token_ids.shape[:-1])  # [N, D] -> [..., D]
