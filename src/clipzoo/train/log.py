@@ -12,7 +12,7 @@ from clipzoo.runtime.progress import progress_bar
 
 CURVES = ("loss", "lr", "val_top1")
 SYNC_EVERY = 500
-"""Steps between two summaries: each makes dvclive read the whole history again."""
+"""Steps between two summaries: for each, dvclive reads the whole history again."""
 
 
 class TrainingLog:
@@ -20,7 +20,7 @@ class TrainingLog:
 
     Args:
         directory: of the curves.
-        history: rows of the steps that an earlier, killed run has taken.
+        history: rows of the steps that an earlier, killed run took.
         total_steps: of the run.
     """
 
@@ -64,10 +64,10 @@ class TrainingLog:
             self._live.sync()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the steps since the last summary and close the files."""
         self._bar.close()
         if self._live is not None:
-            self._live.make_summary()  # or `end` would go back to the last sync's step
+            self._live.make_summary()  # otherwise `end` returns to the step of the last sync
             self._live.end()
 
 
