@@ -1,8 +1,8 @@
-# Every target sets up .venv first, unless that is done.
+# Every target first sets up .venv if necessary.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
-# DVC starts its stages and its experiment queue from PATH, so an unactivated venv must be put there.
+# DVC finds `python` and `dvc` for stages and its queue on PATH, so .venv/bin must be on it.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 repro: setup  ## run the pipeline (dvc repro) and print the results table
 	dvc repro
 	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
-	@echo 'RESULTS.md has every number of every run, and what was published.'
+	@echo 'RESULTS.md has all results and the published values.'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
 	python -m clipzoo use '$(RECIPE)'
@@ -31,7 +31,7 @@ use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
 
-# At the tests' sizes a second thread costs more than it saves.
+# The tests' tensors are so small that a second thread makes them slower.
 test: setup  ## run the test suite (CPU, offline)
 	OMP_NUM_THREADS=1 python -m pytest
 

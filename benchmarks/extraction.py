@@ -3,8 +3,8 @@
     python benchmarks/extraction.py [--videos FOLDER] [--rounds N]
 
 Both decode the same videos and make the same JPEGs with the same ffmpeg; the bare processes write
-loose files, one process a video, as many at once as there are cores. The two take turns; the ratio
-of each round is one measurement. Starting the worker processes is part of the time.
+loose files, with one process per video and as many at once as there are cores. The two alternate;
+the ratio of each round is one measurement. The time includes starting the worker processes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from clipzoo.frames.manifest import read_manifest
 
 SIZE = "340x256"
 COPIES = 8
-"""Each rendered video is there several times: enough for a few seconds of work."""
+"""Number of copies of each rendered video: enough for a few seconds of work."""
 
 
 def bare(root: Path, target: Path, workers: int) -> float:

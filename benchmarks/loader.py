@@ -3,10 +3,10 @@
     python benchmarks/loader.py [--videos FOLDER] [--rounds N]
 
 Both read 8 of 280 frames of 340x256 and make the same crops to 224, so that their pixels can be
-compared. The PIL loop is timed twice: to uint8, where ours ends too (the device normalises), and to
-the normalised float32 clip with which the authors' loaders end. The three take turns in short
-rounds; the ratio of each round is one measurement. Without --videos the frames are rendered (a
-zooming fractal with noise, about 18 KB a frame).
+compared. The PIL loop is timed twice: up to uint8, where ours ends too (the device normalises), and
+up to the normalised float32 clip, as in the authors' loaders. The three alternate in short rounds;
+the ratio of each round is one measurement. Without --videos the frames are rendered (a zooming
+fractal with noise, about 18 KB a frame).
 """
 
 import argparse

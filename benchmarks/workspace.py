@@ -46,7 +46,7 @@ def params_for(size: str, shard_videos: int = 8, extract_workers: int = 0) -> Pa
 
 
 def render(folder: Path, count: int = NUM_VIDEOS, size: str = "340x256") -> Path:
-    """Videos of a zooming fractal with noise, about 14 KB a frame at 340x256."""
+    """Render videos of a zooming fractal with noise, about 14 KB per frame at 340x256."""
     (folder / "zoom").mkdir(parents=True)
     for i in range(count):
         picture = f"mandelbrot=size={size}:rate=30:start_scale={2 + i}"
@@ -59,23 +59,25 @@ def render(folder: Path, count: int = NUM_VIDEOS, size: str = "340x256") -> Path
 
 
 def extracted(folder: Path, videos: Path | None, size: str) -> Store:
-    """A store of extracted frames: of `videos`, or of rendered ones."""
+    """Extract the frames of `videos`, or of rendered ones, and open their store."""
     videos = videos.resolve() if videos else render(folder / "videos")
     (folder / "datasets").mkdir()
     params = params_for(size)
     with inside(folder), contextlib.redirect_stderr(io.StringIO()):
         scan(DATASET, videos)
         with ThreadPoolExecutor(1) as pool:
-            done = extract(params, DATASET, executor=pool)
+            summary = extract(params, DATASET, executor=pool)
         store = open_store(params, DATASET)
     store._directory = folder / store._directory  # pyright: ignore
-    size_kb = done.num_bytes / done.num_frames / 1e3
-    print(f"{done.num_videos} videos, {done.num_frames} frames of {size}, {size_kb:.1f} KB each")
+    size_kb = summary.num_bytes / summary.num_frames / 1e3
+    print(
+        f"{summary.num_videos} videos, {summary.num_frames} frames of {size}, {size_kb:.1f} KB each"
+    )
     return store
 
 
 def unpacked(folder: Path) -> Path:
-    """The same frames as loose files; returns their folder."""
+    """Unpack the same frames to loose files and return their folder."""
     loose = folder / "loose"
     for shard in (folder / "data/frames" / DATASET).glob("*.tar"):
         with tarfile.open(shard) as tar:

@@ -1,4 +1,4 @@
-"""build_lists DATASET: annotation files + index of frames -> lists/DATASET/."""
+"""build_lists DATASET: annotation files + frame index -> lists/DATASET/."""
 
 import argparse
 
@@ -18,16 +18,18 @@ def main() -> None:
         f"build_lists: {ANNOTATION_DIR / dataset}, format {spec.format}, split {params.data.split}",
         flush=True,
     )
-    done = build_lists(params, dataset)
-    print(f"{done.num_classes} classes, {done.num_train} train and {done.num_val} val videos")
-    for note in done.notes:
+    summary = build_lists(params, dataset)
+    print(
+        f"{summary.num_classes} classes, {summary.num_train} train and {summary.num_val} val videos"
+    )
+    for note in summary.notes:
         print(note)
-    if done.missing:
-        print(f"{len(done.missing)} annotated videos have no frames (data.allow_missing):")
-    for video_id, kind, reason in done.missing[:SHOWN]:
+    if summary.missing:
+        print(f"{len(summary.missing)} annotated videos have no frames (data.allow_missing):")
+    for video_id, kind, reason in summary.missing[:SHOWN]:
         print(f"  {video_id} ({kind}): {reason}")
-    if len(done.missing) > SHOWN:
-        print(f"  ... and {len(done.missing) - SHOWN} more in {LISTS_DIR / dataset}/missing.csv")
+    if len(summary.missing) > SHOWN:
+        print(f"  ... and {len(summary.missing) - SHOWN} more in {LISTS_DIR / dataset}/missing.csv")
     print(f"wrote {LISTS_DIR / dataset}/; next: embed_labels {dataset}")
 
 

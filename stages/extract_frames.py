@@ -16,30 +16,33 @@ def main() -> None:
         "--shard",
         default="1/1",
         metavar="i/n",
-        help="make every n-th shard from the i-th on, to split the work over machines by hand",
+        help="make every n-th shard starting with the i-th, to share the work among machines",
     )
     arguments = parser.parse_args()
     dataset, share = arguments.dataset, read_share(arguments.shard)
     params = load_params()
     jobs, spec = plan_shards(params, dataset), load_spec(dataset)
-    how = f"size {params.frames.size}, quality {params.frames.quality}, fps {spec.fps or 'all'}"
-    how = how if spec.reader == "shards" else f"no extraction, reader: {spec.reader}; index only"
+    settings = (
+        f"size {params.frames.size}, quality {params.frames.quality}, fps {spec.fps or 'all'}"
+    )
+    if spec.reader != "shards":
+        settings = f"no extraction, reader: {spec.reader}; index only"
     print(
         f"extract_frames: {sum(len(job.videos) for job in jobs)} videos of "
-        f"{raw_root(params, dataset)} in {len(jobs)} shards ({how}), part {arguments.shard}",
+        f"{raw_root(params, dataset)} in {len(jobs)} shards ({settings}), part {arguments.shard}",
         flush=True,
     )
-    done = extract(params, dataset, share=share)
-    for video_id, reason in done.failures:
-        print(f"left out {video_id}: {reason}")
-    for video_id, reason in done.damaged:
+    summary = extract(params, dataset, share=share)
+    for video_id, reason in summary.failures:
+        print(f"skipped {video_id}: {reason}")
+    for video_id, reason in summary.damaged:
         print(f"damaged, kept {video_id}: {reason}")
     print(
-        f"{done.num_videos} videos, {done.num_frames} frames, {done.num_bytes / 1e6:.1f} MB, "
-        f"{len(done.failures)} failures"
+        f"{summary.num_videos} videos, {summary.num_frames} frames, "
+        f"{summary.num_bytes / 1e6:.1f} MB, {len(summary.failures)} failures"
     )
-    if done.num_waiting:
-        print(f"{done.num_waiting} shards of other machines are missing; next: run their parts")
+    if summary.num_waiting:
+        print(f"{summary.num_waiting} shards of other machines are missing; next: run their parts")
     else:
         print(f"wrote {FRAMES_DIR / dataset}/; next: build_lists {dataset}")
 

@@ -23,8 +23,8 @@ def main() -> None:
     )
     root = Path("data/raw") / dataset
     with ProcessPoolExecutor(processes) as executor:
-        done = write_videos(videos, root, executor)
-        for _ in tqdm(done, total=len(videos), desc="render", unit="video", mininterval=2):
+        finished = write_videos(videos, root, executor)
+        for _ in tqdm(finished, total=len(videos), desc="render", unit="video", mininterval=2):
             pass
     manifest = write_manifest(videos, root)
     annotations = Path("data/annotations") / dataset

@@ -19,16 +19,19 @@ from clipzoo.runtime.launch import run_stage
 
 def main() -> None:
     params = load_params()
-    arch, weights, asked = params.model.arch, params.model.weights, params.model.input_px
-    side = input_size(arch, asked)
-    rounded = f" (rounded up from {asked} to a multiple of the patch)" if side != asked else ""
+    arch, weights, input_px = params.model.arch, params.model.weights, params.model.input_px
+    side = input_size(arch, input_px)
+    rounded = (
+        f" (rounded up from {input_px} to a multiple of the patch)" if side != input_px else ""
+    )
     print(f"prepare_clip: {arch} at {side} px{rounded}, {_plan(params)}", flush=True)
     metrics: dict[str, float | int] = {"input_px": side}
     torch.manual_seed(params.seed)
     if weights == "demo":
         budget = pretrain_budget(arch, params.demo)
-        model, found = stand_in_clip(arch, side, params.text.templates, budget, params.seed)
-        metrics |= found
+        templates = params.text.templates
+        model, training_metrics = stand_in_clip(arch, side, templates, budget, params.seed)
+        metrics |= training_metrics
     elif weights == "random":
         model = build_clip(arch, side)
     else:
@@ -45,8 +48,8 @@ def _plan(params: Params) -> str:
         return f"weights {params.model.weights}"
     budget = pretrain_budget(params.model.arch, params.demo)
     return (
-        f"stand-in weights by {budget.steps} steps of {budget.batch} captioned stills of the demo "
-        f"world, seed {params.seed}"
+        f"stand-in weights from {budget.steps} steps of {budget.batch} captioned stills of the "
+        f"demo world, seed {params.seed}"
     )
 
 

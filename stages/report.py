@@ -1,4 +1,4 @@
-"""report: every metrics file compared with what was published -> RESULTS.md and zoo.csv."""
+"""report: metrics compared with published values -> RESULTS.md and zoo.csv."""
 
 from clipzoo.config import load_params
 from clipzoo.report.results import read_metrics

@@ -1,10 +1,10 @@
-"""test: encode every validation video under its views, keep what scores it, measure (torchrun)."""
+"""test: encode all views of every validation video, save predictions, measure (torchrun)."""
 
 from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
-    # Imported here: torchrun's own process runs this file too and needs none of it.
+    # Imported here, because the launching process runs this file too and needs none of it.
     from dataclasses import replace
     from functools import partial
 
@@ -34,7 +34,7 @@ def main() -> None:
     classes = training_classes(dataset, params.data.classes, text.num_classes)
     if len(classes) == text.num_classes:
         text = replace(text, class_embeddings=load_classifier())
-    else:  # the classifier has the classes trained on alone
+    else:  # the saved classifier has only the classes trained on
         text = encoding.class_text(model, text)
     clips = encoding.open_views(
         params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense

@@ -4,7 +4,7 @@ from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
-    # Imported here: torchrun's own process runs this file too and needs none of it.
+    # Imported here, because the launching process runs this file too and needs none of it.
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
@@ -20,14 +20,14 @@ def main() -> None:
     plan = run.plan
     say(
         f"train: {plan.total_steps} steps ({plan.total_steps / plan.steps_per_epoch:.3g} epochs of "
-        f"{plan.num_clips} clips) of {len(records.kept)} videos of {params.data.dataset} "
-        f"({len({r.label for r in records.kept})} classes; {len(records.dropped)} shorter than "
+        f"{plan.num_clips} clips) of {len(records.selected)} videos of {params.data.dataset} "
+        f"({len({r.label for r in records.selected})} classes; {len(records.dropped)} shorter than "
         f"{params.data.min_frames} frames dropped), {params.model.method} {params.model.arch}, "
         f"{params.train.precision}, {world_size()} x {device.type}"
     )
     metrics = train(run)
     if rank() == 0:
-        ids = [record.video_id for record in records.kept]
+        ids = [record.video_id for record in records.selected]
         counts = {"num_videos": len(ids), "num_dropped_short": len(records.dropped)}
         write_metrics(
             f"metrics/{params.recipe}/train.json",

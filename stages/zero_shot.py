@@ -4,7 +4,7 @@ from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
-    # Imported here: torchrun's own process runs this file too and needs none of it.
+    # Imported here, because the launching process runs this file too and needs none of it.
     import sys
     from functools import partial
 
@@ -22,15 +22,15 @@ def main() -> None:
 
     params, dataset = load_params(), sys.argv[1]
     device = start(params.runtime.device)
-    set_name, wanted, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
+    set_name, views, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
     records, lists = predictions.read_whole_set(dataset, text.num_classes)
-    protocol = f"{describe_views(wanted.clips, wanted.crops)}, all videos ({' + '.join(lists)})"
+    protocol = f"{describe_views(views.clips, views.crops)}, all videos ({' + '.join(lists)})"
     say(
         f"zero_shot {dataset}: {len(records)} videos, {text.num_classes} classes "
-        f"({' and '.join(wanted.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
+        f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    clips = encoding.open_views(params, dataset, records, clips=wanted.clips, crops=wanted.crops)
+    clips = encoding.open_views(params, dataset, records, clips=views.clips, crops=views.crops)
     scores, features, texts = {}, {}, {}
     for prefix, model in (("", load_model(params)), ("raw_", raw_model())):
         part = encoding.encode_set(
@@ -48,7 +48,7 @@ def main() -> None:
         features,
         labels,
         texts,
-        protocols=wanted.protocols,
+        protocols=views.protocols,
         seed=params.seed,
         splits=predictions.read_splits(dataset, records),
     )

@@ -11,7 +11,7 @@ from clipzoo.commands.scan import ScanSummary, scan
 
 
 def main() -> None:
-    """Run one command; an expected error is a message and exit code 1."""
+    """Run one command; print expected errors as a message and exit with code 1."""
     parser = argparse.ArgumentParser(prog="python -m clipzoo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
@@ -27,7 +27,7 @@ def main() -> None:
 
 def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("scan", help="write the manifest of a folder of videos")
-    command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or a name of your own")
+    command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or any new name")
     command.add_argument("root", type=Path, help="folder that holds its videos")
     command.set_defaults(run=_run_scan)
 
@@ -37,39 +37,42 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
     command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
     command.set_defaults(run=zoo.use_command)
-    command = commands.add_parser("check", help="say what a recipe's run needs and what is missing")
+    command = commands.add_parser(
+        "check", help="show what a recipe's run needs and what is missing"
+    )
     command.add_argument("recipe", help="name of the recipe")
     command.set_defaults(run=check_command)
     command = commands.add_parser("zoo", help="run recipes one after the other")
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
-    command.add_argument("--again", action="store_true", help="run recipes that are done, too")
+    command.add_argument("--again", action="store_true", help="also run recipes that are finished")
     command.set_defaults(run=zoo.zoo_command)
 
 
 def _run_scan(arguments: argparse.Namespace) -> None:
-    found = scan(arguments.dataset, arguments.root)
-    print(f"scan: {found.num_videos} videos ({found.num_bytes / 1e6:.1f} MB) in {arguments.root}")
-    if found.class_names:
-        shown = ", ".join(found.class_names[:10]) + (", ..." if found.class_names[10:] else "")
-        print(f"{len(found.class_names)} classes: {shown}")
-    if found.others:
-        shown = ", ".join(found.others[:10]) + (", ..." if found.others[10:] else "")
-        print(f"ignored {len(found.others)} files without a video's extension: {shown}")
-    if found.link:
-        print(f"made the link {found.link} (for this machine only: do not track it)")
-    print(f"wrote {', '.join(found.written)}")
-    print(_next_steps(arguments.dataset, found))
+    summary = scan(arguments.dataset, arguments.root)
+    size_mb = summary.num_bytes / 1e6
+    print(f"scan: {summary.num_videos} videos ({size_mb:.1f} MB) in {arguments.root}")
+    if summary.class_names:
+        shown = ", ".join(summary.class_names[:10]) + (", ..." if summary.class_names[10:] else "")
+        print(f"{len(summary.class_names)} classes: {shown}")
+    if summary.others:
+        shown = ", ".join(summary.others[:10]) + (", ..." if summary.others[10:] else "")
+        print(f"ignored {len(summary.others)} files without a video extension: {shown}")
+    if summary.link:
+        print(f"made the link {summary.link} (for this machine only: do not track it)")
+    print(f"wrote {', '.join(summary.written)}")
+    print(_next_steps(arguments.dataset, summary))
 
 
-def _next_steps(dataset: str, found: ScanSummary) -> str:
-    track = f"git add {' '.join(found.written)}"
-    if found.class_names:
-        names = f"class names are in {found.written[-2]}: edit them there\n"
+def _next_steps(dataset: str, summary: ScanSummary) -> str:
+    track = f"git add {' '.join(summary.written)}"
+    if summary.class_names:
+        names = f"class names are in {summary.written[-2]}: edit them there\n"
     else:
         names = f"put the official annotation files into data/annotations/{dataset}/\n"
-    evaluate = " -S train.epochs=0" if found.only_val else ""
-    if found.only_val:
+    evaluate = " -S train.epochs=0" if summary.only_val else ""
+    if summary.only_val:
         names += (
             "each class has only one video, so all are for validation (val_fraction: 1 in "
             f"datasets/{dataset}.yaml) and none for training: set train.epochs to 0\n"

@@ -31,7 +31,7 @@ HMDB51_VIDEOS = {
 def test_hmdb51(params_for):
     annotate("hmdb51", HMDB51, "num_train: [4, 4]\nnum_val: [2, 2]\nnum_whole: 7\n")
     store_index(HMDB51_VIDEOS)
-    done = build_lists(params_for("mine"), "mine")
+    summary = build_lists(params_for("mine"), "mine")
     assert read_labels("lists/mine/labels.csv") == ["brush_hair", "wave"]
     assert ids("train") == ["brush_hair/a(1)", "brush_hair/b", "wave/e", "wave/f"]
     assert ids("val") == ["brush_hair/c", "wave/g"]
@@ -39,7 +39,7 @@ def test_hmdb51(params_for):
     assert Path("lists/mine/splits.csv").read_text() == (
         "video_id,split\nbrush_hair/c,1\nwave/g,1\nbrush_hair/a(1),2\nwave/e,2\n"
     )
-    assert any("2 of split 1, 2 of split 2" in note for note in done.notes)
+    assert any("2 of split 1, 2 of split 2" in note for note in summary.notes)
     build_lists(params_for("mine", data={"split": 2}), "mine")
     assert ids("val") == ["brush_hair/a(1)", "wave/e"]
 
@@ -123,7 +123,7 @@ def test_kinetics_json(params_for):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "validate.json: is no JSON"),
+        ("{", "validate.json: is not JSON"),
         ("[]", "validate.json: found a list; allowed: an object of videos"),
         ('{"cc": 1}', "validate.json: 'cc': found 1; allowed: "),
         ('{"cc": {"annotations": {"label": "x"}}}', "validate.json: 'cc': found"),
@@ -148,13 +148,13 @@ def test_a_zero_shot_split_takes_its_classes_from_the_test_set(params_for):
     extra = "evaluate_on: test\nevaluation_only: true\nonly_listed_classes: true\n"
     annotate("kinetics", files, extra)
     store_index({f"{v}_000000_000010": 9 for v in ("vv", "xx", "yy", "zz")})
-    done = build_lists(params_for("mine"), "mine")
+    summary = build_lists(params_for("mine"), "mine")
     assert [(r.video_id[:2], r.label) for r in read_list("lists/mine/val.csv", 2)] == [
         ("xx", 0),
         ("yy", 1),
     ]
-    assert done.num_train == 0
-    assert "left out: 1 videos of 1 classes that labels.csv does not have" in done.notes
+    assert summary.num_train == 0
+    assert "skipped: 1 videos of 1 classes that labels.csv does not have" in summary.notes
 
 
 def instance(label: str, *segment: float) -> dict:
@@ -185,7 +185,7 @@ def annotate_activitynet(changes: dict[str, object]) -> None:
 def test_activitynet(params_for):
     annotate_activitynet({})
     store_index({name[2:]: n for name, n in ACTIVITYNET_VIDEOS.items()}, fps=1.0)
-    done = build_lists(params_for("mine", data={"min_frames": 1}), "mine")
+    summary = build_lists(params_for("mine", data={"min_frames": 1}), "mine")
     assert read_labels("lists/mine/labels.csv") == ["Archery", "Zumba"]
     train = read_list("lists/mine/train.csv", 2)
     assert [(r.video_id, r.start_frame, r.num_frames, r.label) for r in train] == [
@@ -202,8 +202,10 @@ def test_activitynet(params_for):
         ("va_1", 60),
         ("va_2", 61),
     ]
-    assert any("1 videos have instances of several classes (va_1)" in note for note in done.notes)
-    assert any("1 videos of the testing subset" in note for note in done.notes)
+    assert any(
+        "1 videos have instances of several classes (va_1)" in note for note in summary.notes
+    )
+    assert any("1 videos of the testing subset" in note for note in summary.notes)
 
 
 @pytest.mark.parametrize(
@@ -234,10 +236,10 @@ def test_equal_segments_count_once_and_missing_videos_once(params_for):
     annotate_activitynet({"tr-1": {"subset": "training", "annotations": close}})
     store_index({"tr-1": 20, "va_1": 5, "va_2": 5}, fps=1.0)
     params = params_for("mine", data={"allow_missing": 1, "min_frames": 1})
-    done = build_lists(params, "mine")
-    assert done.missing == [["tr_2", "train", "not among the raw videos"]]
+    summary = build_lists(params, "mine")
+    assert summary.missing == [["tr_2", "train", "not among the raw videos"]]
     assert [r.start_frame for r in read_list("lists/mine/train.csv", 2)] == [3, 8]
-    assert any("1 segments have the frames of another one" in note for note in done.notes)
+    assert any("1 segments have the same frames as another one" in note for note in summary.notes)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_ids_are_what_the_pattern_takes_of_file_names(project):
     ]
     (project / "raw/b/v_-02DygXbn6w.mkv").write_bytes(b"x")
     (project / "raw/a/-02DygXbn6w.mp4").write_bytes(b"x")
-    with pytest.raises(ListError, match="have one id, 'a/-02DygXbn6w'"):
+    with pytest.raises(ListError, match="have the same id, 'a/-02DygXbn6w'"):
         find_videos(project / "raw", load_spec("mine"))
     for pattern in ("v_.*", "("):
         annotate("activitynet", {}, f"id_pattern: {pattern}\n")
@@ -292,5 +294,5 @@ def test_lists_of_other_projects_in_place_of_annotations(params_for):
     with pytest.raises(ListError, match=r"val.txt:1: found label 2; .*labels.csv has 0 to 1"):
         build_lists(params_for("mine"), "mine")
     Path("data/annotations/mine/labels.csv").unlink()
-    with pytest.raises(ListError, match=r"labels.csv: no such file; lists of numbers need it"):
+    with pytest.raises(ListError, match=r"labels.csv: no such file; .* data.class_names"):
         build_lists(params_for("mine"), "mine")

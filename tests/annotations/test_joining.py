@@ -32,14 +32,19 @@ UCF101_VIDEOS = {
 def test_ucf101(params_for):
     annotate("ucf101", UCF101)
     store_index(UCF101_VIDEOS)
-    done = build_lists(params_for("mine"), "mine")
-    assert (done.num_classes, done.num_train, done.num_val, done.missing) == (2, 4, 2, [])
+    summary = build_lists(params_for("mine"), "mine")
+    assert (summary.num_classes, summary.num_train, summary.num_val, summary.missing) == (
+        2,
+        4,
+        2,
+        [],
+    )
     assert read_labels("lists/mine/labels.csv") == ["Jump", "RunFast"]
     assert ids("train") == ["Jump/v_a", "Jump/v_b", "RunFast/v_c", "RunFast/v d"]
     assert [r.label for r in read_list("lists/mine/val.csv", 2)] == [0, 1]
     assert len(ids("train_2shot")) == 4
     assert not Path("lists/mine/train_4shot.csv").exists()
-    assert any("train_4shot.csv: a class has 2" in note for note in done.notes)
+    assert any("train_4shot.csv: a class has 2" in note for note in summary.notes)
     assert not Path("lists/mine/missing.csv").exists()
 
 
@@ -118,8 +123,8 @@ def test_kinetics_with_val_alone_is_for_evaluation_only(params_for):
     with pytest.raises(ListError, match=r"has no train.csv"):
         build_lists(params_for("mine"), "mine")
     data = {"dataset": "other", "datasets": ["other", "mine"], "zero_shot": ["mine"]}
-    done = build_lists(params_for("mine", data=data), "mine")
-    assert (done.num_train, done.num_val) == (0, 2)
+    summary = build_lists(params_for("mine", data=data), "mine")
+    assert (summary.num_train, summary.num_val) == (0, 2)
     assert not Path("lists/mine/train.csv").exists()
 
 
@@ -160,10 +165,10 @@ def test_missing_videos_are_tolerated_in_their_exact_number(params_for):
     assert "Jump/v_b (train): moov atom not found" in str(caught.value)
     assert "RunFast/v_f (val): not among the raw videos" in str(caught.value)
     assert "(1 val, 1 train)" in str(caught.value)
-    told = Path(".state/build_lists/mine_missing.csv").read_text()
-    assert told.startswith("video_id,set,reason\nRunFast/v_f,val,not among")
-    done = build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
-    assert len(done.missing) == 2
+    ledger = Path(".state/build_lists/mine_missing.csv").read_text()
+    assert ledger.startswith("video_id,set,reason\nRunFast/v_f,val,not among")
+    summary = build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
+    assert len(summary.missing) == 2
     assert "v_b" not in Path("lists/mine/train.csv").read_text()
     assert "Jump/v_b,train,moov atom not found" in Path("lists/mine/missing.csv").read_text()
 
@@ -204,8 +209,8 @@ def test_folder_with_train_and_val(params_for):
     annotate("folder", CLASSES)
     parts = [("train", 3), ("val", 2)]
     store_index({f"{part}/{v}": n for part, k in parts for v, n in folder_videos(k).items()})
-    done = build_lists(params_for("mine"), "mine")
-    assert (done.num_train, done.num_val) == (6, 4)
+    summary = build_lists(params_for("mine"), "mine")
+    assert (summary.num_train, summary.num_val) == (6, 4)
     assert all(video.startswith("val/") for video in ids("val"))
 
 
@@ -219,14 +224,14 @@ def test_folder_only_evaluated_on_is_validation_as_a_whole(params_for):
 def test_folder_with_all_for_validation(params_for):
     annotate("folder", CLASSES, "val_fraction: 1.0\n")
     store_index(folder_videos(1))
-    done = build_lists(params_for("mine"), "mine")
-    assert (done.num_train, done.num_val) == (0, 2)
+    summary = build_lists(params_for("mine"), "mine")
+    assert (summary.num_train, summary.num_val) == (0, 2)
 
 
 @pytest.mark.parametrize(
     ("videos", "message"),
     [
-        ({"loose": 5, **folder_videos(2)}, "loose: lies in no class folder"),
+        ({"loose": 5, **folder_videos(2)}, "loose: is in no class folder"),
         ({"new/a": 5, **folder_videos(2)}, "new/a: 'new' is not in .*classes.csv; scan again"),
         ({"run_fast/a": 5, "run_fast/b": 5}, "class 'to sit' has no train videos"),
         (folder_videos(1), "there are no val videos; a class needs two"),

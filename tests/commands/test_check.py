@@ -26,7 +26,7 @@ DATASET = "{about: from somewhere, format: ucf101, num_classes: 2, num_train: [5
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that lacks nothing for the recipe own/one."""
+    """A repository with everything for the recipe own/one."""
     for name in ("params.yaml", "recipes/demo.yaml", "datasets/demo_shapes.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -58,14 +58,14 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_complete_set_up_lacks_nothing(here):
+def test_a_complete_set_up_has_no_missing_parts(here):
     assert lacking() == []
-    found = findings()
-    assert found["steps"].text == (
+    all_findings = findings()
+    assert all_findings["steps"].text == (
         "50 training videos, 50 clips an epoch, 3 steps x 20 epochs = 60"
     )
-    assert found["batch"].text == "24 clips a step = 2 processes x 3 micro-batches of 4"
-    assert "about 3 of training" in found["GPU hours"].text
+    assert all_findings["batch"].text == "24 clips a step = 2 processes x 3 micro-batches of 4"
+    assert "about 3 of training" in all_findings["GPU hours"].text
     assert lacking("demo") == []
 
 
@@ -132,12 +132,14 @@ def test_weights_and_checkpoints_are_looked_for(here):
     for name in ("weights/clip.pt", "other.pt"):
         (here / name).touch()
     assert lacking() == []
-    kept = zoo.kept_model("demo")
-    recipe.write_text(f"{RECIPE}  model: {{weights: openai, checkpoint: {kept}}}\nparent: demo\n")
-    found = findings()
-    assert found["parent's model"].ok is None
-    assert "`make zoo` runs its recipe demo first" in found["parent's model"].text
-    assert found["CLIP weights"].ok is None
+    parent_model = zoo.kept_model("demo")
+    recipe.write_text(
+        f"{RECIPE}  model: {{weights: openai, checkpoint: {parent_model}}}\nparent: demo\n"
+    )
+    all_findings = findings()
+    assert all_findings["parent's model"].ok is None
+    assert "`make zoo` runs its recipe demo first" in all_findings["parent's model"].text
+    assert all_findings["CLIP weights"].ok is None
 
 
 def test_batches_that_cannot_be_split_are_told(here):

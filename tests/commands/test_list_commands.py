@@ -30,17 +30,17 @@ def test_convert_there_and_back(run, tmp_path):
     write_manifest(
         [RawVideo("a/x", "a/x.avi", 1), RawVideo("b/y", "b/y.webm", 1)], manifest_path("d")
     )
-    told = run(
+    output = run(
         "convert", "val.csv", "v.txt", "--from", "clipzoo", "--to", "vificlip", "--dataset=d"
     )
     assert (tmp_path / "v.txt").read_text() == "a/x.avi 1\nb/y.webm 0\n"
-    assert "wrote 2 lines to v.txt (vificlip)\nnote: vificlip has no frame counts" in told
+    assert "wrote 2 lines to v.txt (vificlip)\nnote: vificlip has no frame counts" in output
     run("convert", "val.csv", "f.txt", "--from", "clipzoo", "--to", "actionclip-frames")
     run("convert", "f.txt", "back.csv", "--from", "text4vis-frames", "--to", "clipzoo")
     assert read_list("back.csv", 2) == records
 
 
-def test_videos_that_a_dataset_lacks_are_named(run, tmp_path, capsys):
+def test_videos_missing_from_a_dataset_are_named(run, tmp_path, capsys):
     (tmp_path / "f.txt").write_text("a/x 3 1\nz 3 1\n")
     write_manifest([RawVideo("b/x", "b/x.avi", 1)], manifest_path("d"))
     with pytest.raises(SystemExit):
@@ -61,10 +61,10 @@ def test_diff_counts_and_names(run, tmp_path, monkeypatch):
         videos_sha256=videos_sha256("abd"),
     )
     monkeypatch.setattr(list_commands, "video_sets", lambda: [known])
-    told = run("diff", "val.csv", "theirs.txt")
-    assert f"val.csv: 3 videos, {videos_sha256('abc')}\n  no published list" in told
-    assert "  k/val.txt, the set text4vis published on\n" in told
-    assert "only in val.csv: 1: c\nonly in theirs.txt: 1: d\nthe sets differ" in told
+    output = run("diff", "val.csv", "theirs.txt")
+    assert f"val.csv: 3 videos, {videos_sha256('abc')}\n  no published list" in output
+    assert "  k/val.txt, the set text4vis published on\n" in output
+    assert "only in val.csv: 1: c\nonly in theirs.txt: 1: d\nthe sets differ" in output
     assert "only in val.csv: 0\n" in run("diff", "val.csv", "val.csv")
 
 

@@ -31,7 +31,7 @@ def test_own_videos_in_one_command(project, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "3 videos" in out
     assert "2 classes: a, b c" in out
-    assert "ignored 1 files without a video's extension: a/notes.txt" in out
+    assert "ignored 1 files without a video extension: a/notes.txt" in out
     assert "git add datasets/mine.yaml data/annotations/mine/classes.csv data/raw/mine.csv" in out
     assert "-S 'data.datasets=[mine]'" in out
     assert str(project) not in Path("datasets/mine.yaml").read_text()
@@ -41,7 +41,7 @@ def test_own_videos_in_one_command(project, monkeypatch, capsys):
     assert Path("data/raw/mine").resolve() == root.resolve()
 
 
-def test_names_once_mended_are_kept(project):
+def test_edited_class_names_are_kept(project):
     root = touch(project / "v", "run_fast/a.mp4")
     scan("mine", root)
     classes = Path("data/annotations/mine/classes.csv")
@@ -81,7 +81,7 @@ def test_where_the_videos_are(project, monkeypatch):
     [
         ((), "no videos found"),
         (("a/x.txt",), "no videos found .* 1 other files"),
-        (("a/x.mp4", "a/x.avi"), "a/x.avi and a/x.mp4 have one id, 'a/x'"),
+        (("a/x.mp4", "a/x.avi"), "a/x.avi and a/x.mp4 have the same id, 'a/x'"),
         (("x.mp4", "a/y.mp4"), r"1 videos are in no class folder \(x\); use CLASS/VIDEO"),
         (("train/x.mp4", "val/a/y.mp4"), "use train/CLASS/VIDEO and val/CLASS/VIDEO"),
         (("a/x\n.mp4",), "video id"),

@@ -119,8 +119,11 @@ def test_every_recipe_can_be_used(here):
     for name in recipe_names():
         zoo.use(name)
         params = load_params("params.yaml")
-        wanted = recipe_settings(name)
-        assert (params.model.arch, params.train.lr) == (wanted["model.arch"], wanted["train.lr"])
+        expected = recipe_settings(name)
+        assert (params.model.arch, params.train.lr) == (
+            expected["model.arch"],
+            expected["train.lr"],
+        )
 
 
 def test_changes_are_printed_one_a_line(here, capsys, monkeypatch):
@@ -147,7 +150,7 @@ def test_a_form_that_the_editor_breaks_is_refused(here):
     path = here / "params.yaml"
     path.write_text(path.read_text().replace("  zero_shot:\n", "  zero_shot: # a comment\n"))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="move comments off the lines of lists"):
+    with pytest.raises(ConfigError, match="remove comments from the lines of lists"):
         zoo.use("text4vis/k400-vitb32-f8")
     assert path.read_bytes() == before
     assert not list(here.glob("*.part"))
@@ -234,7 +237,7 @@ def finish(name: str, **changes: Any) -> None:
             (Path(path) / file).write_text(json.dumps(values))
 
 
-def test_a_second_call_goes_on_where_the_first_was(here, dvc, capsys):
+def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):
     finish("demo/head-none")
     finish("demo/interpolation", **{"zero_shot.interpolation": [0.5]})
     finish("demo/infonce-frozen")
@@ -244,7 +247,7 @@ def test_a_second_call_goes_on_where_the_first_was(here, dvc, capsys):
     names += ["text4vis/k400-vitl14-f16"]
     assert zoo.run_zoo(names) == []
     assert dvc.recipes == names[1:]
-    assert "done already" in capsys.readouterr().out
+    assert "skipped: already done" in capsys.readouterr().out
     zoo.run_zoo(["text4vis/k400-vitl14-f16"])
     assert dvc.recipes == names[1:]
     zoo.run_zoo(["demo/head-none"], again=True)

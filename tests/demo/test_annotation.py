@@ -20,8 +20,8 @@ DEMO = load_params(Path(__file__).parents[2] / "params.yaml").demo
 def decode(path: Path, width: int, height: int) -> np.ndarray:
     """Frames [T, H, W, 3] by ffmpeg itself."""
     command = [ffmpeg_path(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24"]
-    done = subprocess.run([*command, "pipe:1"], capture_output=True, check=True)
-    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
+    process = subprocess.run([*command, "pipe:1"], capture_output=True, check=True)
+    return np.frombuffer(process.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -36,9 +36,9 @@ def write(videos: list[Video], root: Path) -> None:
 @pytest.fixture(scope="module")
 def few() -> list[Video]:
     """One video of each container and direction."""
-    found = {(v.path.rpartition(".")[2], v.action.reversed): v for v in plan("demo_shapes")}
-    assert len(found) == 6
-    return list(found.values())
+    examples = {(v.path.rpartition(".")[2], v.action.reversed): v for v in plan("demo_shapes")}
+    assert len(examples) == 6
+    return list(examples.values())
 
 
 def plan(dataset: str) -> list[Video]:
@@ -157,5 +157,5 @@ def test_unknown_dataset_lists_the_known():
 
 def test_missing_encoder_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(annotation.CODECS, "mp4", "-c:v libnosuch")
-    with pytest.raises(OSError, match=re.compile(r"x\.mp4.*libnosuch.*wheel's own", re.DOTALL)):
+    with pytest.raises(OSError, match=re.compile(r"x\.mp4.*libnosuch.*imageio-ffmpeg", re.DOTALL)):
         annotation.encode(np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "x.mp4", 25)

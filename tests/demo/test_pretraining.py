@@ -53,8 +53,8 @@ def test_a_seed_fixes_weights_and_metrics():
     model, token_ids = fresh_clip(seed=1)
     losses = pretraining.pretrain(model, token_ids, PX, TINIER, seed=1)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
-    found = pretraining.retrieval(model, token_ids, PX, seed=1)
-    assert metrics == {"steps": 10, "loss": losses[-1], **found}, "the last tenth of 10 is 1"
+    accuracies = pretraining.retrieval(model, token_ids, PX, seed=1)
+    assert metrics == {"steps": 10, "loss": losses[-1], **accuracies}, "the last tenth of 10 is 1"
     assert metrics["num_stills"] == 4 * NUM_CLASSES
     other, other_metrics = stand_in(seed=2)
     assert other_metrics["loss"] != metrics["loss"]
@@ -137,8 +137,8 @@ def test_retrieval_counts_what_finds_its_own():
     clip = KnownClip(lengths.flip(0) * images, lengths[:NUM_CLASSES] * texts)
     right = torch.arange(NUM_CLASSES).view(1, -1, 1)
     token_ids = torch.cat([right, right.flip(1)])  # the second template would be all wrong
-    found = pretraining.retrieval(clip, token_ids, PX, seed=3)
-    assert found == {
+    accuracies = pretraining.retrieval(clip, token_ids, PX, seed=3)
+    assert accuracies == {
         "image_to_text_top1": pytest.approx(100 * (num_stills - 3) / num_stills),
         "text_to_image_top1": pytest.approx(100 * (NUM_CLASSES - 2) / NUM_CLASSES),
         "num_stills": num_stills,

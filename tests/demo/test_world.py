@@ -66,8 +66,8 @@ def test_a_still_shows_the_end_that_its_caption_names():
         end: [world.sample_still(world.ActionClass("red", "pole", end), rng, 64) for _ in range(50)]
         for end in world.ENDS
     }
-    radius = {end: [float(s.radius[0]) for s in found] for end, found in stills.items()}
-    light = {end: [float(s.light[0]) for s in found] for end, found in stills.items()}
+    radius = {end: [float(s.radius[0]) for s in end_scenes] for end, end_scenes in stills.items()}
+    light = {end: [float(s.light[0]) for s in end_scenes] for end, end_scenes in stills.items()}
     assert max(radius["small"]) < min(radius["large"])
     assert max(light["dark"]) < min(light["bright"])
 

@@ -82,13 +82,13 @@ def test_bootstrap_interval_is_that_of_explicit_resamples():
 
 def test_paired_interval_is_that_of_explicit_pairs():
     rng = np.random.default_rng(5)
-    own, other = rng.random(300) < 0.8, rng.random(300) < 0.6
+    tuned, other = rng.random(300) < 0.8, rng.random(300) < 0.6
     picks = rng.integers(0, 300, (5000, 300))
-    draws = (own[picks].astype(int) - other[picks]).mean(axis=1)
+    draws = (tuned[picks].astype(int) - other[picks]).mean(axis=1)
     expected = 100 * np.percentile(draws, [2.5, 97.5])
-    interval = metrics.paired_interval(torch.from_numpy(own), torch.from_numpy(other), seed=1)
+    interval = metrics.paired_interval(torch.from_numpy(tuned), torch.from_numpy(other), seed=1)
     assert interval == pytest.approx(expected, abs=1)
-    assert metrics.paired_interval(torch.from_numpy(own), torch.from_numpy(own), 1) == (0, 0)
+    assert metrics.paired_interval(torch.from_numpy(tuned), torch.from_numpy(tuned), 1) == (0, 0)
 
 
 @pytest.mark.parametrize(

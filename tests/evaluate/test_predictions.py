@@ -55,8 +55,8 @@ def test_equal_predictions_are_equal_bytes():
         predictions.save("test", tensors, RECORDS, ["clip0-centre"], metadata)
         written.add(Path("predictions/test.safetensors").read_bytes())
     assert len(written) == 1
-    read, found = read_safetensors("predictions/test.safetensors")
-    assert metadata.items() <= found.items()
+    read, stored = read_safetensors("predictions/test.safetensors")
+    assert metadata.items() <= stored.items()
     assert torch.equal(read["features"], tensors["features"])
 
 
@@ -83,8 +83,8 @@ def test_splits_are_positions_in_the_whole_set():
     second = RECORDS[1].video_id
     rows = [(RECORDS[0].video_id, 1), (second, 2), (RECORDS[0].video_id, 2)]
     write_csv(SPLIT_COLUMNS, rows, "lists/ds/splits.csv")
-    found = predictions.read_splits("ds", RECORDS)
-    assert [positions.tolist() for positions in found] == [[0], [0, 1]]
+    stored = predictions.read_splits("ds", RECORDS)
+    assert [positions.tolist() for positions in stored] == [[0], [0, 1]]
     with pytest.raises(ListError, match=rf"splits\.csv:3: video_id: found '{second}'.* run build"):
         predictions.read_splits("ds", RECORDS[:1])
     write_csv(SPLIT_COLUMNS, [], "lists/ds/splits.csv")

@@ -55,11 +55,11 @@ def files(directory: Path = FRAMES) -> dict[str, str]:
 
 
 def test_index_and_tar_agree(videos, params_for, pool):
-    done = extract(params_for("mine", frames={"shard_videos": 2}), "mine", executor=pool)
+    summary = extract(params_for("mine", frames={"shard_videos": 2}), "mine", executor=pool)
     rows = {row["video_id"]: row for row in read_index(index_path("mine")).to_pylist()}
     counts = {"a/one": 12, "a/two": 9, "a/three": 15, "b/four": 1, "b/name with späces": 7}
     assert {k: row["num_frames"] for k, row in rows.items()} == counts
-    assert (done.num_videos, done.num_frames, done.failures) == (5, 44, [])
+    assert (summary.num_videos, summary.num_frames, summary.failures) == (5, 44, [])
     assert (rows["a/one"]["width"], rows["a/one"]["height"]) == (72, 48)
     assert (rows["a/three"]["width"], rows["a/three"]["height"]) == (48, 72)
     assert rows["a/one"]["fps"] == 10
@@ -262,9 +262,9 @@ def test_killed_and_restarted(videos, params_for, pool):
     process.wait()
     finished = {p.name: p.stat().st_mtime_ns for p in FRAMES.glob("shard-*.parquet")}
     assert 0 < len(finished) < 11
-    kept = {n: (FRAMES / n).with_suffix(".tar").stat().st_mtime_ns for n in finished}
+    mtimes = {n: (FRAMES / n).with_suffix(".tar").stat().st_mtime_ns for n in finished}
     extract(params, "mine", executor=pool)
-    for name, time_ns in kept.items():
+    for name, time_ns in mtimes.items():
         assert (FRAMES / name).with_suffix(".tar").stat().st_mtime_ns == time_ns
     restarted = files()
     for path in FRAMES.iterdir():
@@ -293,10 +293,10 @@ def test_broken_videos_are_all_listed_and_exactly_tolerated(videos, params_for, 
     assert "it has no video stream" in str(e.value)
     assert not index_path("mine").exists()
     made = remade(monkeypatch)
-    done = extract(params_for("mine", data={"allow_missing": 5}), "mine", executor=pool)
+    summary = extract(params_for("mine", data={"allow_missing": 5}), "mine", executor=pool)
     assert made == []  # the number alone was changed
-    assert sorted(video_id for video_id, _ in done.failures) == broken
-    assert done.num_videos == 6
+    assert sorted(video_id for video_id, _ in summary.failures) == broken
+    assert summary.num_videos == 6
     assert sorted(read_failures(index_path("mine"))) == broken
     ledger = (FRAMES / "missing.csv").read_text()
     assert ledger.startswith("video_id,reason\n")
@@ -310,9 +310,9 @@ def test_damaged_videos_can_be_kept(videos, params_for, pool):
     scan("mine", videos)
     with Path("datasets/mine.yaml").open("a") as file:
         file.write("keep_damaged: true\n")
-    done = extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
-    assert [video_id for video_id, _ in done.damaged] == ["a/truncated"]
-    assert len(done.failures) == 4
+    summary = extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
+    assert [video_id for video_id, _ in summary.damaged] == ["a/truncated"]
+    assert len(summary.failures) == 4
 
 
 def test_a_file_that_changed_since_the_scan_is_refused(videos, params_for, pool):

@@ -78,7 +78,7 @@ def test_the_gradient_or_name_that_differs_is_named():
     assert check(case).startswith("grad_norms of logit_scale differs by 0.00348, allowed 0.000349")
     case = whole_model()
     case["checkpoint_shapes"]["visual.other"] = [1]
-    assert check(case) == "checkpoint_shapes lacks visual.other"
+    assert check(case) == "checkpoint_shapes has no visual.other"
 
 
 def scale(values: Any, factor: float) -> Any:

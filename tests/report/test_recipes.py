@@ -47,10 +47,10 @@ def table(name: str) -> list[dict[str, str]]:
 
 @cache
 def configs() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for row in table("configs.csv"):
-        found.setdefault(row["config"], {})[row["key"]] = row["value"]
-    return found
+        values.setdefault(row["config"], {})[row["key"]] = row["value"]
+    return values
 
 
 def recipe(name: str) -> Recipe:
@@ -109,12 +109,12 @@ def test_every_recipe_opens_with_what_to_expect(name):
         assert any("arXiv 2207.01297" in line for line in head)
         text = " ".join(head)
         for row in recipe(name).published:
-            told = re.findall(rf"\b{row.metric} ([\d.]+\d)\b", text)
-            assert row.value is None or row.value in map(float, told)
+            numbers = re.findall(rf"\b{row.metric} ([\d.]+\d)\b", text)
+            assert row.value is None or row.value in map(float, numbers)
 
 
 def test_every_published_row_is_in_exactly_one_recipe():
-    wanted = Counter(
+    published_rows = Counter(
         (
             row["dataset"],
             row["arch"],
@@ -132,7 +132,7 @@ def test_every_published_row_is_in_exactly_one_recipe():
         )
         for row in table("published.csv")
     )
-    found = Counter(
+    recipe_rows = Counter(
         (
             row.dataset,
             settings(name)["model.arch"],
@@ -151,7 +151,7 @@ def test_every_published_row_is_in_exactly_one_recipe():
         for name in TEXT4VIS
         for row in recipe(name).published
     )
-    assert found == wanted
+    assert recipe_rows == published_rows
 
 
 @pytest.mark.parametrize("name", TEXT4VIS)

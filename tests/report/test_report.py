@@ -180,17 +180,17 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
     record(empty, "zoo/ucf/test")
     rows = report.write_report(empty)
     text = (empty / "RESULTS.md").read_text()
-    own = text.split("\n## zoo/ucf\n")[1]
+    section = text.split("\n## zoo/ucf\n")[1]
     reproduced = ["97.0", "+0.1", "reproduced (within 0.3)"]
-    assert line(own, "top-1") == ["top-1", "97.1 (94.6 to 98.9)", *reproduced]
-    assert line(own, "single view, top-1") == [
+    assert line(section, "top-1") == ["top-1", "97.1 (94.6 to 98.9)", *reproduced]
+    assert line(section, "single view, top-1") == [
         "single view, top-1",
         "95.0 (92.0 to 97.0)",
         "95.5",
         "-0.5",
         "0.5 below (tolerance 0.3)",
     ]
-    assert line(own, "mAP")[2:] == ["", "", "no published value"]
+    assert line(section, "mAP")[2:] == ["", "", "no published value"]
     assert "Videos of ucf101: the published ucf101/val_rgb_split_1.txt." in text
     left = [row for row in rows if row.recipe == "zoo/ucf" and row.value is None]
     assert [row.published for row in left] == [98.0]
@@ -237,9 +237,9 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
     for i, value in enumerate(values, 1):
         name = f"zero_shot_kinetics600_split{i}"
         sha = named_set(f"k600/test_split{i}_exist.txt").videos_sha256
-        own = {"dataset": f"kinetics600_split{i}", "videos_sha256": sha, "full_top1": value}
+        section = {"dataset": f"kinetics600_split{i}", "videos_sha256": sha, "full_top1": value}
         interval = {"ci95_low": 0.0, "ci95_high": 99.0}
-        put(empty, f"zoo/kinetics/{name}.json", {**SET, **own, **interval})
+        put(empty, f"zoo/kinetics/{name}.json", {**SET, **section, **interval})
         record(empty, f"zoo/kinetics/{name}")
         rows = report.write_report(empty)
         means = [row for row in rows if row.metric == "splits_top1_mean"]

@@ -123,7 +123,7 @@ def test_verdicts(value, row, recipe, changed, same, words):
         ({"clips": None}, "no verdict: views not published"),
     ],
 )
-def test_a_row_that_lacks_something_gets_no_verdict(changes, words):
+def test_an_incomplete_row_gets_no_verdict(changes, words):
     row = replace(ROW, changes)
     assert verdicts.verdict(98.1, row, RECIPE, [], True) == words
 

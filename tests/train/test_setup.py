@@ -41,7 +41,7 @@ def ids(records: list[Record]) -> list[str]:
 
 def test_short_videos_are_dropped():
     records = load_training_records(params())
-    assert ids(records.kept) == ["a0", "a1", "a2", "b0", "c0"]
+    assert ids(records.selected) == ["a0", "a1", "a2", "b0", "c0"]
     assert ids(records.dropped) == ["a3", "c1"]
     assert records.num_all == 5
 
@@ -49,16 +49,16 @@ def test_short_videos_are_dropped():
 def test_few_shot_picks_repeat_as_often_as_they_fit_into_the_videos_that_are_long_enough():
     """Of 7 videos 5 are long enough; of 2 picks 1: it is shown 5 times, not 7."""
     records = load_training_records(params(**{"data.shots": 2}))
-    assert ids(records.kept) == ["b0"]
+    assert ids(records.selected) == ["b0"]
     assert ids(records.dropped) == ["a3"]
     assert records.num_all == 5
-    plan = make_plan(params(**{"data.shots": 2}), len(records.kept), records.num_all)
+    plan = make_plan(params(**{"data.shots": 2}), len(records.selected), records.num_all)
     assert plan.num_clips == 5
 
 
 def test_base_classes_are_the_more_frequent_half():
     records = load_training_records(params(**{"data.classes": "base"}))
-    assert {record.label for record in records.kept} == {0, 2}
+    assert {record.label for record in records.selected} == {0, 2}
     assert records.num_all == 4
 
 
@@ -66,7 +66,7 @@ def test_without_epochs_no_list_is_read(lists):
     for path in lists.iterdir():
         path.unlink()
     records = load_training_records(params(**{"train.epochs": 0}))
-    assert (records.kept, records.dropped, records.num_all) == ([], [], 0)
+    assert (records.selected, records.dropped, records.num_all) == ([], [], 0)
 
 
 def test_too_short_videos_alone_are_refused():

@@ -1,4 +1,4 @@
-"""What official annotation files say, whatever their format (`clipzoo.annotations.formats`)."""
+"""The content of official annotation files, independent of `clipzoo.annotations.formats`."""
 
 import json
 import re
@@ -18,7 +18,7 @@ class Annotation:
     where: str
     """`file:line`, `file: key`, or the dataset's folder."""
     video_id: str
-    """As the annotation has it, without extension; perhaps without its folder."""
+    """As in the annotation, without extension; it may not include the folder."""
     label: int
     """Position in `Annotations.class_names`."""
     segment: tuple[float, float] | None = None
@@ -27,21 +27,21 @@ class Annotation:
 
 @dataclass
 class Annotations:
-    """What a dataset's annotation files say."""
+    """The content of a dataset's annotation files."""
 
     class_names: list[str]
     numbered: bool = False
-    """The files number the classes themselves, so that other names may be given by position."""
+    """The files number the classes themselves, so other names can be given by position."""
     train: list[Annotation] = field(default_factory=list)
     val: list[Annotation] = field(default_factory=list)
     whole: list[Annotation] = field(default_factory=list)
-    """Every video of the dataset, whole, where that is not train + val; else empty."""
+    """Every video of the dataset, untrimmed, if that is not train + val; else empty."""
     splits: dict[int, list[Annotation]] = field(default_factory=dict)
-    """Test videos of each official split; empty where there is one split."""
+    """Test videos of each official split; empty if there is only one."""
     faults: list[str] = field(default_factory=list)
-    """Every line that is wrong: `file:line: what was found; what is allowed`."""
+    """One for each invalid line: `file:line: what was found; what is allowed`."""
     notes: list[str] = field(default_factory=list)
-    """What was left out on purpose."""
+    """What was skipped on purpose."""
 
     def parts(self) -> list[list[Annotation]]:
         """All lists of annotations."""
@@ -50,7 +50,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Source:
-    """What a parser may look at."""
+    """The input of a parser."""
 
     folder: Path
     """data/annotations/<dataset>."""
@@ -59,9 +59,9 @@ class Source:
     """Official split, from 1."""
     seed: int
     video_ids: Sequence[str]
-    """Of all videos in the manifest, for formats where the folders are the annotation."""
+    """Of all videos in the manifest, for formats in which the folders are the annotation."""
     trained_on: bool
-    """Whether the run trains on the dataset (or only evaluates on it)."""
+    """Whether the run trains on the dataset; if not, it only evaluates on it."""
 
 
 def without_extension(path: str) -> str:
@@ -70,14 +70,14 @@ def without_extension(path: str) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(`file:line`, text) of the lines that are not empty; ListError if it cannot be read."""
+    """(`file:line`, text) of the lines that are not empty; ListError for an unreadable file."""
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file as a whole; ListError if it cannot be read."""
+    """The text of a UTF-8 file; ListError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -85,11 +85,11 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; ListError if the file is none."""
+    """The JSON object in a file; ListError if it holds none."""
     try:
         value = json.loads(read_text(path))
-    except ValueError as error:  # ListError is one, too
-        raise ListError(f"{path}: is no JSON ({error})") from error
+    except ValueError as error:  # also ListError
+        raise ListError(f"{path}: is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ListError(f"{path}: found a {type(value).__name__}; allowed: an object of videos")
     return value

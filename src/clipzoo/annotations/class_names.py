@@ -1,8 +1,8 @@
-"""Which names, and so which ids, the classes of a dataset have.
+"""The names, and so the ids, of a dataset's classes.
 
 The committed label files (src/clipzoo/reference/labels/) hold names and ids as the methods used
-them. Official annotation files write the same classes otherwise (`brush_hair`, `ApplyEyeMakeup`),
-so classes are matched by their letters and digits alone, whatever the case.
+them. Official annotation files spell the same classes differently (`brush_hair`,
+`ApplyEyeMakeup`), so classes are matched by their letters and digits only, ignoring case.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ def label_file(name: str) -> Path:
     """The committed label file of that name.
 
     Raises:
-        ConfigError: there is none; the message lists those there are.
+        ConfigError: there is no such file; the message lists the existing ones.
     """
     path = LABEL_DIR / f"{name}.csv"
     known = sorted(p.stem for p in LABEL_DIR.glob("*.csv"))
@@ -34,7 +34,7 @@ def label_file(name: str) -> Path:
 
 
 def class_key(name: str) -> str:
-    """What two spellings of one class share.
+    """A key that all spellings of a class share.
 
     Example: `brush_hair`, `BrushHair` and `brush hair` all give `brushhair`.
     """
@@ -44,33 +44,36 @@ def class_key(name: str) -> str:
 def name_classes(
     annotations: Annotations, params: Params, dataset: str, spec: DatasetSpec, folder: Path
 ) -> None:
-    """Give the classes the chosen names and ids, in place.
+    """Assign the chosen names and ids to the classes, in place.
 
-    The names are those of `data.class_names` (for data.dataset), else of labels.csv beside the
-    annotation files, else of the dataset's own `class_names`, else as in the annotation files.
+    The names are those of `data.class_names` (for data.dataset), else of labels.csv next to the
+    annotation files, else of `class_names` in datasets/<dataset>.yaml, else as in the annotation
+    files.
 
     Args:
-        annotations: with labels that are positions in their own `class_names`.
+        annotations: their labels are positions in their `class_names`.
         params: of the run.
-        dataset: whose they are.
-        spec: of the dataset; with `only_listed_classes`, videos of other classes are left out.
+        dataset: its name.
+        spec: of the dataset; with `only_listed_classes`, videos of other classes are skipped.
         folder: data/annotations/<dataset>.
 
     Raises:
-        ListError: lists the classes that did not match, on both sides.
-        ConfigError: no label file of the chosen name.
+        ListError: classes do not match; lists those of both sides.
+        ConfigError: there is no label file of the chosen name.
     """
-    own = folder / "labels.csv"
+    labels_path = folder / "labels.csv"
     chosen = params.data.class_names if dataset == params.data.dataset else ""
-    if not chosen and own.exists():
-        names = read_labels(own)
+    if not chosen and labels_path.exists():
+        names = read_labels(labels_path)
         if not annotations.numbered:
-            _match(annotations, names, own, spec.only_listed_classes)
+            _match(annotations, names, labels_path, spec.only_listed_classes)
         elif annotations.class_names and len(names) != len(annotations.class_names):
-            found = len(annotations.class_names)
-            raise ListError(f"{own}: has {len(names)} classes; the annotation files have {found}")
+            raise ListError(
+                f"{labels_path}: has {len(names)} classes; the annotation files have "
+                f"{len(annotations.class_names)}"
+            )
         else:
-            _number(annotations, names, own)
+            _number(annotations, names, labels_path)
     elif chosen or spec.class_names:
         path = label_file(chosen or spec.class_names)
         if annotations.numbered and not annotations.class_names:
@@ -79,13 +82,13 @@ def name_classes(
             _match(annotations, read_labels(path), path, spec.only_listed_classes)
     elif not annotations.class_names:
         raise ListError(
-            f"{own}: no such file; lists of numbers need it, or data.class_names, or class_names "
-            f"in datasets/{dataset}.yaml"
+            f"{labels_path}: no such file; lists with numbers as labels need it, or "
+            f"data.class_names, or class_names in datasets/{dataset}.yaml"
         )
 
 
 def _number(annotations: Annotations, names: list[str], path: Path) -> None:
-    """Take the names by position."""
+    """Name the classes by position."""
     faults = [
         f"{a.where}: found label {a.label}; {path} has 0 to {len(names) - 1}"
         for part in annotations.parts()
@@ -97,7 +100,7 @@ def _number(annotations: Annotations, names: list[str], path: Path) -> None:
 
 
 def _match(annotations: Annotations, names: list[str], path: Path, only_listed: bool) -> None:
-    """Number the classes as `names` does, matching by `class_key`."""
+    """Renumber the classes in the order of `names`, matched by `class_key`."""
     ids = {class_key(name): i for i, name in enumerate(names)}
     if len(ids) != len(names):
         keys = Counter(map(class_key, names))
@@ -107,8 +110,8 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
         )
     new = [ids.get(class_key(name), -1) for name in annotations.class_names]
     unlisted = [name for name, i in zip(annotations.class_names, new, strict=True) if i < 0]
-    absent = [name for i, name in enumerate(names) if i not in new]
-    faults = [f"{path} has {name!r}, which no annotation file names" for name in absent]
+    unused = [name for i, name in enumerate(names) if i not in new]
+    faults = [f"{path} has {name!r}, which no annotation file names" for name in unused]
     if not only_listed:
         faults += [
             f"the annotation files have {name!r}, which {path} does not have" for name in unlisted
@@ -117,7 +120,7 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
     if unlisted:
         count = sum(new[a.label] < 0 for part in (annotations.train, annotations.val) for a in part)
         annotations.notes.append(
-            f"left out: {count} videos of {len(unlisted)} classes that {path.name} does not have"
+            f"skipped: {count} videos of {len(unlisted)} classes that {path.name} does not have"
         )
     for part in annotations.parts():
         part[:] = [_numbered(a, new[a.label]) for a in part if new[a.label] >= 0]

@@ -1,4 +1,4 @@
-"""Annotations + index of frames -> lists/<dataset>/; every annotated video is accounted for."""
+"""Annotations + frame index -> lists/<dataset>/; no annotated video is dropped silently."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -28,29 +28,29 @@ STATE_DIR = Path(".state/build_lists")
 
 @dataclass(frozen=True)
 class ListSummary:
-    """What build_lists found."""
+    """What build_lists wrote."""
 
     num_classes: int
     num_train: int
     num_val: int
     missing: list[list[str]]
-    """[video_id, set, reason] of annotated videos that have no frames."""
+    """[video_id, set, reason] of each annotated video without frames."""
     notes: list[str]
-    """What a person should know, but is no error."""
+    """Remarks to print that are not errors."""
 
 
 def build_lists(params: Params, dataset: str) -> ListSummary:
-    """Write train.csv, val.csv, labels.csv, train_Nshot.csv and, where any, the lists below.
+    """Write train.csv, val.csv, labels.csv, train_Nshot.csv and, if needed, the lists below.
 
-    whole.csv has all videos, whole, of a dataset where that is not train + val; splits.csv the test
-    videos of several official splits; missing.csv what is annotated and not stored. There is no
-    train.csv for a dataset without a training split. Few-shot picks are made among the videos with
-    at least `data.min_frames` frames; a list is left out where a class has too few.
+    whole.csv has all untrimmed videos of a dataset, if they are not train + val; splits.csv the
+    test videos of several official splits; missing.csv the videos that are annotated but not
+    stored. A dataset without a training split has no train.csv. Few-shot picks are made among the
+    videos with at least `data.min_frames` frames; if a class has too few, there is no list.
 
     Raises:
-        ListError: lists every bad annotation line, every duplicate and empty class, every class
-            name and number of videos that is not the expected one, or the annotated videos without
-            frames, unless there are 0 or `data.allow_missing` of them.
+        ListError: lists every invalid annotation line, every duplicate, every empty class, every
+            unexpected class name or number of videos, or the annotated videos without frames,
+            unless there are 0 or `data.allow_missing` of them.
         ConfigError, StoreError: the dataset's file or the index cannot be read.
     """
     spec = load_spec(dataset)
@@ -61,7 +61,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     find = Finder(stored, failures, spec)
     records = {
         kind: find.records(getattr(annotations, kind), kind, missing)
-        for kind in ("val", "train", "whole")  # a missing video counts for the first it is in
+        for kind in ("val", "train", "whole")  # a missing video counts for the first of them
     }
     splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
     total = len({a.video_id for part in annotations.parts() for a in part})
@@ -72,11 +72,13 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     notes = annotations.notes + _write_train(records["train"], directory, params)
     _write_others(records["whole"], splits, list(missing.values()), directory)
     if find.num_merged:
-        notes.append(f"{find.num_merged} segments have the frames of another one and count once")
+        notes.append(
+            f"{find.num_merged} segments have the same frames as another one and count once"
+        )
     notes += _describe(annotations, records["whole"], splits)
     num_train, num_val = len(records["train"]), len(records["val"])
     if spec.num_classes and (spec.num_train or spec.num_val):
-        notes.append(f"the annotation files have the numbers that datasets/{dataset}.yaml expects")
+        notes.append(f"the numbers of classes and videos are those of datasets/{dataset}.yaml")
     num_classes = len(annotations.class_names)
     return ListSummary(num_classes, num_train, num_val, list(missing.values()), notes)
 
@@ -84,7 +86,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
 def _annotations(
     params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str], trained_on: bool
 ) -> Annotations:
-    """Parsed, named and checked annotations."""
+    """Parse the annotations, name their classes and check them."""
     source = Source(
         folder=ANNOTATION_DIR / dataset,
         spec=spec,
@@ -104,7 +106,7 @@ def _annotations(
 
 
 def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The stored videos, and reasons of those that extraction left out."""
+    """The stored videos, and the reasons for those that extraction could not read."""
     path = index_path(dataset)
     rows = read_index(path).select(["video_id", "num_frames", "fps"]).to_pylist()
     stored = {row["video_id"]: Stored(row["num_frames"], row["fps"]) for row in rows}
@@ -116,7 +118,7 @@ def check(
 ) -> list[str]:
     """Faults of a dataset's annotations as a whole."""
     faults = []
-    # What is in both lists, or in one of these twice, is a fault; `whole` and `splits` repeat them.
+    # A video in both lists, or twice in one, is a fault; `whole` and `splits` repeat them.
     for lists in ((annotations.train, annotations.val), (annotations.whole,)):
         faults += _check_ids([annotation for one in lists for annotation in one])
     needs_train = trained_on and not (spec.format == "folder" and spec.val_fraction == 1)
@@ -149,7 +151,7 @@ def _check_ids(annotations: list[Annotation]) -> list[str]:
 
 
 def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> list[str]:
-    """Numbers that are not those of the dataset's file."""
+    """Faults: numbers that differ from those of the dataset's file."""
     numbers = [
         ("num_classes", len(annotations.class_names), spec.num_classes),
         ("num_train", len(annotations.train), spec.expected("train", split)),
@@ -164,15 +166,15 @@ def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> li
         if n != split
     ]
     return [
-        f"{name}: found {found}; datasets/*.yaml says {expected} ({found - expected:+d}): other "
+        f"{name}: found {count}; datasets/*.yaml says {expected} ({count - expected:+d}): other "
         "annotation files?"
-        for name, found, expected in numbers
-        if expected is not None and expected != found
+        for name, count, expected in numbers
+        if expected is not None and expected != count
     ]
 
 
 def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: int) -> None:
-    """Refuse an unexpected number of missing videos; all their ids go to a file then."""
+    """Reject an unexpected number of missing videos and write all their ids to a file."""
     if len(missing) in (0, allowed):
         return
     path = STATE_DIR / f"{dataset}_missing.csv"
@@ -189,7 +191,7 @@ def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: 
 
 
 def _write_train(records: list[Record], directory: Path, params: Params) -> list[str]:
-    """Write train.csv and the few-shot lists, if any; returns notes on those left out."""
+    """Write train.csv and the few-shot lists, if any; return notes on lists not written."""
     for path in directory.glob("train*.csv"):
         path.unlink()
     if not records:
@@ -216,7 +218,7 @@ def _write_others(
     missing: list[list[str]],
     directory: Path,
 ) -> None:
-    """Write whole.csv, splits.csv and missing.csv where they are needed."""
+    """Write whole.csv, splits.csv and missing.csv if they are needed."""
     for name in ("whole.csv", "splits.csv", "missing.csv"):
         (directory / name).unlink(missing_ok=True)
     if whole:
@@ -231,7 +233,7 @@ def _write_others(
 def _describe(
     annotations: Annotations, whole: list[Record], splits: dict[int, list[Record]]
 ) -> list[str]:
-    """Notes on lists that not every dataset has, and on empty classes."""
+    """Notes on optional lists and on empty classes."""
     notes = [f"{len(whole)} videos in whole.csv"] if whole else []
     if splits:
         numbers = ", ".join(f"{len(part)} of split {n}" for n, part in sorted(splits.items()))

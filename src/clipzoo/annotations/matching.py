@@ -1,4 +1,4 @@
-"""Annotated videos among the stored ones: which it is, and which of its frames."""
+"""Match annotated videos with stored ones, and segments with their frames."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from clipzoo.files import ListError, raise_all
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the index says of a video."""
+    """A video of the index."""
 
     num_frames: int
     fps: float
@@ -20,7 +20,7 @@ class Stored:
 
 
 class Finder:
-    """Finds annotated videos among the stored ones, by path or by file name alone."""
+    """Finds annotated videos among the stored ones, by path or by file name."""
 
     def __init__(
         self, stored: dict[str, Stored], failures: dict[str, str], spec: DatasetSpec
@@ -29,7 +29,7 @@ class Finder:
         self._failures = failures
         self._spec = spec
         self.num_merged = 0
-        """Segments that, at the stored frame rate, have the frames of another one."""
+        """Segments that, at the stored frame rate, have the same frames as another one."""
         self._by_name: dict[str, list[str]] = {}
         for video_id in (*stored, *failures):
             self._by_name.setdefault(_file_name(video_id), []).append(video_id)
@@ -37,10 +37,13 @@ class Finder:
     def records(
         self, annotations: Iterable[Annotation], kind: str, missing: dict[str, list[str]]
     ) -> list[Record]:
-        """Records of one set, in the order of its annotations; adds to `missing`, by video.
+        """Records of one set, in the order of its annotations.
+
+        Videos without frames are added to `missing`: video id -> [video_id, kind, reason].
 
         Raises:
-            ListError: several stored videos have an annotated name, or one is annotated twice.
+            ListError: several stored videos have the annotated name, or a video is annotated twice;
+                lists them all.
         """
         records, faults = [], []
         taken: dict[str, Annotation] = {}
@@ -64,8 +67,7 @@ class Finder:
         return unique
 
     def _look_up(self, video_id: str) -> list[str]:
-        """Stored or failed videos of that path, or else of that file name; itself if there are
-        none."""
+        """Stored or failed videos of that path, else of that file name, else `video_id` itself."""
         if video_id in self._stored or video_id in self._failures:
             return [video_id]
         return self._by_name.get(_file_name(video_id)) or [video_id]
@@ -76,19 +78,21 @@ class Finder:
             return Record(video_id, stored.num_frames, annotation.label)
         fps = self._spec.fps or stored.fps
         if not fps:
-            raise ListError(f"{video_id}: its frame rate is not known; segments need it (fps)")
+            raise ListError(
+                f"{video_id}: unknown frame rate, which segments need; set fps in datasets/*.yaml"
+            )
         start, num_frames = segment_frames(*annotation.segment, fps, stored.num_frames)
         return Record(video_id, num_frames, annotation.label, start)
 
 
 def segment_frames(start: float, end: float, fps: float, num_frames: int) -> tuple[int, int]:
-    """The frames i with start <= i / fps < end; at least the one that is shown at `start`.
+    """The frames i with start <= i / fps < end, and at least the one shown at `start`.
 
     Args:
         start: seconds.
         end: seconds, after `start`.
         fps: of the stored frames.
-        num_frames: of the stored video; what lies behind its end is cut off.
+        num_frames: of the stored video; anything after its end is cut off.
 
     Returns:
         first frame and number of frames, 1 or more.
@@ -96,9 +100,9 @@ def segment_frames(start: float, end: float, fps: float, num_frames: int) -> tup
     Example: 2.5 to 5.5 s of a video of 60 frames at 1 frame a second: frames 3, 4 and 5.
     """
     first = min(math.ceil(start * fps), num_frames)
-    behind = min(math.ceil(end * fps), num_frames)
-    if behind > first:
-        return first, behind - first
+    stop = min(math.ceil(end * fps), num_frames)
+    if stop > first:
+        return first, stop - first
     return min(math.floor(start * fps), num_frames - 1), 1
 
 

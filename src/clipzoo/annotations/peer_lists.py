@@ -10,8 +10,8 @@
 | mmaction2-rawframes-offset | `path start_frame num_frames label [label ...]` |
 | mmaction2-videos | `path.mp4 label [label ...]` |
 
-All but clipzoo and csv split their lines at spaces, so they cannot hold paths with spaces: such a
-path is refused when written. When read, it is understood where the number of columns is fixed.
+All but clipzoo and csv split their lines at spaces, so a path with spaces cannot be written. It can
+be read if the number of columns is fixed.
 """
 
 import csv
@@ -25,7 +25,7 @@ from clipzoo.data.records import MAX_FRAMES, Record, check_video_id, read_list, 
 from clipzoo.files import ListError, raise_all
 
 MAX_CLASSES = 1_000_000
-"""Lists of other projects do not say how many classes there are."""
+"""Upper bound, since lists of other projects do not give the number of classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +67,20 @@ class Entry:
     """`file:line`"""
     video_id: str
     extension: str = ""
-    """With its dot; '' = the format has none."""
+    """With its dot; '' = not in the format."""
     num_frames: int | None = None
-    """None = the format has none."""
+    """None = not in the format."""
     label: int
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
-    """All labels, where there may be several."""
+    """All labels, if there may be several."""
 
 
 def guess_format(path: Path) -> str:
     """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, by the first line.
 
     Raises:
-        ListError: the file is empty or looks like none of them.
+        ListError: the file is empty or matches none of them.
     """
     where, line = next(read_lines(path), ("", ""))
     if line.split(",")[0] == "video_id":
@@ -103,14 +103,14 @@ def read_entries(
     Args:
         path: of the list.
         form: one of FORMATS.
-        strip: beginning of paths that is taken off, e.g. an absolute root.
-        allow_empty: leave out videos of 0 frames instead of refusing them.
+        strip: prefix to remove from paths, e.g. an absolute root.
+        allow_empty: skip videos of 0 frames instead of raising ListError.
 
     Returns:
-        the entries, and `file:line: path` of those left out.
+        the entries, and `file:line: path` of the skipped videos.
 
     Raises:
-        ListError: names every line that is wrong, and every video that is there twice.
+        ListError: names every invalid line and every duplicate video.
     """
     if form == "clipzoo":
         records = read_list(path, MAX_CLASSES)
@@ -131,7 +131,7 @@ def read_entries(
         else:
             entries.append(entry)
     if not allow_empty:
-        faults += [f"{one} has 0 frames; --drop-empty leaves it out" for one in empty]
+        faults += [f"{one} has 0 frames; --drop-empty skips it" for one in empty]
     raise_all(f"{path}: {len(faults)} bad lines for the format {form}", faults)
     return entries, empty
 
@@ -159,14 +159,14 @@ def _split(path: Path, layout: Layout) -> list[tuple[str, list[str]]]:
 
 
 def _entry(where: str, fields: Sequence[str], layout: Layout, strip: str) -> Entry:
-    """ValueError says what is wrong with a line."""
+    """The entry of a line; ValueError for an invalid one."""
     needed = 1 + len(layout.columns)
     if len(fields) < needed or (len(fields) > needed and not layout.several_labels):
         columns = layout.separator.join(("path", *layout.columns))
         raise ValueError(f"found {len(fields)} fields; allowed: {columns}")
     file, numbers = fields[0], fields[1:]
     if not all(number.strip().isascii() and number.strip().isdecimal() for number in numbers):
-        spaces = "; paths with spaces cannot be told apart here" if layout.several_labels else ""
+        spaces = "; this format does not allow paths with spaces" if layout.several_labels else ""
         raise ValueError(f"found {' '.join(numbers)!r} after the path; allowed: numbers{spaces}")
     values = dict(zip(layout.columns, map(int, numbers), strict=False))
     labels = tuple(map(int, numbers[len(layout.columns) - 1 :]))
@@ -194,7 +194,7 @@ def _path(file: str, layout: Layout, strip: str) -> tuple[str, str]:
         file = PurePosixPath(file).as_posix()
     fault = check_video_id(file)
     if fault:
-        raise ValueError(f"{fault} (--strip takes the beginning of paths off)")
+        raise ValueError(f"{fault} (--strip removes a prefix from paths)")
     video_id = without_extension(file) if layout.extension else file
     return video_id, file[len(video_id) :]
 
@@ -211,15 +211,15 @@ def write_entries(
     """Write a list.
 
     Args:
-        entries: what `read_entries` gave.
+        entries: of `read_entries`.
         path: of the new list.
         form: one of FORMATS.
-        extension: of video files, where neither the entries nor `files` know it.
+        extension: of video files, if neither the entries nor `files` give it.
         files: video id -> path of the video file (a dataset's manifest).
         frames: video id -> number of frames (a dataset's index).
 
     Returns:
-        what the new format does not hold and was left out, in words.
+        notes on the values that the new format cannot hold.
 
     Raises:
         ListError: lists the entries that the format cannot hold; nothing is written.
@@ -227,8 +227,8 @@ def write_entries(
     faults = []
     complete = [_complete(entry, frames or {}) for entry in entries]
     if form == "clipzoo":
-        lacking = [entry for entry in complete if not entry.num_frames]
-        faults = [f"{e.where}: {e.video_id!r}: the number of frames is not known" for e in lacking]
+        uncounted = [entry for entry in complete if not entry.num_frames]
+        faults = [f"{e.where}: {e.video_id!r}: unknown number of frames" for e in uncounted]
         raise_all(f"{form} needs num_frames; give --dataset", faults)
         write_list([_record(entry) for entry in complete], path)
     else:
@@ -245,7 +245,7 @@ def write_entries(
 
 
 def _complete(entry: Entry, frames: Mapping[str, int]) -> Entry:
-    """The entry with its number of frames, where `frames` knows it."""
+    """The entry with its number of frames, if `frames` gives it."""
     if entry.num_frames is not None:
         return entry
     values = {**vars(entry), "num_frames": frames.get(entry.video_id)}
@@ -258,19 +258,19 @@ def _record(entry: Entry) -> Record:
 
 
 def _line(entry: Entry, layout: Layout, extension: str, files: Mapping[str, str]) -> str:
-    """ValueError says why the layout cannot hold the entry."""
+    """The line of an entry; ValueError if the layout cannot hold it."""
     labels = (entry.label,) if entry.labels is None else entry.labels
     if entry.start_frame and "start_frame" not in layout.columns:
         raise ValueError(f"is a segment from frame {entry.start_frame}; the format has none")
     if len(labels) != 1 and not (labels and layout.several_labels):
         raise ValueError(f"has {len(labels)} labels; the format allows one")
     if "num_frames" in layout.columns and not entry.num_frames:
-        raise ValueError("the number of frames is not known; give --dataset")
+        raise ValueError("unknown number of frames; give --dataset")
     file = entry.video_id
     if layout.extension:
         file = files.get(entry.video_id, entry.video_id + (entry.extension or extension))
         if not PurePosixPath(file).suffix:
-            raise ValueError("the file's extension is not known; give --extension or --dataset")
+            raise ValueError("unknown file extension; give --extension or --dataset")
     values = {"start_frame": entry.start_frame, "num_frames": entry.num_frames}
     columns = [str(values[name]) for name in layout.columns if name != "label"]
     fields = [file, *columns, *map(str, labels)]
@@ -284,7 +284,7 @@ def _line(entry: Entry, layout: Layout, extension: str, files: Mapping[str, str]
 
 
 def _left_out(entries: Sequence[Entry], form: str) -> list[str]:
-    """What the format has no column for."""
+    """Notes on values that the format has no column for."""
     layout = LAYOUTS.get(form)
     notes = []
     if layout and "num_frames" not in layout.columns and any(e.num_frames for e in entries):

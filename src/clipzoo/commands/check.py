@@ -2,12 +2,12 @@
 
 Estimates and where they come from:
 
-- frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed);
-  frames a video from the published lists' medians;
-- GPU memory: the model is built and run on the meta device, where nothing is computed, and the
-  tensors that autograd would keep are added up; parameters, gradients, two Adam moments and the
-  buckets of DDP are 4 bytes each; 1.5 GB for CUDA itself. Not measured on a GPU: leave a margin;
-- GPU hours: the recipe's.
+- frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed),
+  times the median number of frames of a video in the published list;
+- GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
+  tensors that autograd would save are summed; parameters, gradients, two Adam moments and DDP's
+  buckets are 4 bytes each; 1.5 GB for CUDA itself. Not measured on a GPU: leave a margin;
+- GPU hours: from the recipe.
 """
 
 import argparse
@@ -29,7 +29,7 @@ FRAME_BYTES = 14_000
 FRAME_AREA = 340 * 256
 ASPECT = 4 / 3
 DEFAULT_FRAMES = 300
-"""Frames of a video where no published list says it: 10 s at 30 a second."""
+"""Frames of a video if no published list gives them: 10 s at 30 a second."""
 CUDA_BYTES = 1.5e9
 PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
 """float32 parameter, gradient, two moments of Adam, DDP's bucket."""
@@ -43,17 +43,17 @@ class Finding:
     topic: str
     text: str
     ok: bool | None
-    """None = said for information."""
+    """None = for information only."""
 
 
 def check_recipe(name: str) -> list[Finding]:
-    """Everything that can be known of a run before it.
+    """Everything that can be checked before a run.
 
     Args:
-        name: of the recipe; the machine's section comes from params.yaml.
+        name: of the recipe; `runtime` comes from params.yaml.
 
     Raises:
-        ConfigError: an unknown or wrong recipe.
+        ConfigError: an unknown or invalid recipe.
     """
     from clipzoo.methods import read_options  # slow: it imports torch
 
@@ -82,31 +82,33 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
         yield Finding(topic=topic, text="rendered by make_demo", ok=True)
         return
     manifest, root = RAW_DIR / f"{dataset}.csv", raw_root(params, dataset)
-    found = _num_lines(manifest)
-    wanted = 0 if spec.approx_videos else spec.total(params.data.split)
-    if found is None:
+    num_videos = _num_lines(manifest)
+    num_annotated = 0 if spec.approx_videos else spec.total(params.data.split)
+    if num_videos is None:
         text = f"no {manifest}; get the videos ({spec.about.strip()}), then "
         text += f"python -m clipzoo scan {dataset} FOLDER"
         yield Finding(topic=topic, text=text, ok=False)
     else:
-        text = f"{found} videos in {manifest}" + (f", {wanted} annotated" if wanted else "")
-        enough = found + params.data.allow_missing >= wanted
-        shortage = "" if enough else f"; {wanted - found} too few, see data.allow_missing"
-        yield Finding(topic=topic, text=text + shortage, ok=enough)
+        text = f"{num_videos} videos in {manifest}"
+        text += f", {num_annotated} annotated" if num_annotated else ""
+        shortage = num_annotated - num_videos
+        enough = shortage <= params.data.allow_missing
+        text += "" if enough else f"; {shortage} too few, see data.allow_missing"
+        yield Finding(topic=topic, text=text, ok=enough)
         text = f"videos at {root}"
         if not root.exists():
             text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
         yield Finding(topic=topic, text=text, ok=root.exists())
     folder = ANNOTATION_DIR / dataset
-    given = folder.is_dir() and any(folder.iterdir())
+    has_files = folder.is_dir() and any(folder.iterdir())
     text = f"annotation files in {folder}/" + (
-        "" if given else f": none; datasets/{dataset}.yaml says which are needed"
+        "" if has_files else f": none; datasets/{dataset}.yaml says which are needed"
     )
-    yield Finding(topic=topic, text=text, ok=given)
+    yield Finding(topic=topic, text=text, ok=has_files)
 
 
 def _num_lines(path: Path) -> int | None:
-    """Rows of a csv file below its header; None = no such file."""
+    """Number of rows of a csv file without its header; None = no such file."""
     if not path.is_file():
         return None
     with path.open(encoding="utf-8", newline="") as file:
@@ -126,23 +128,23 @@ def _weights(params: Params, recipe: Recipe) -> Iterator[Finding]:
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
-    there, text = Path(checkpoint).is_file(), checkpoint
-    if not there and checkpoint.startswith(f"{KEPT_DIR}/"):
-        text += f": not there yet; `make zoo` runs its recipe {recipe.parent} first"
+    exists, text = Path(checkpoint).is_file(), checkpoint
+    if not exists and checkpoint.startswith(f"{KEPT_DIR}/"):
+        text += f": not trained yet; `make zoo` runs its recipe {recipe.parent} first"
         yield Finding(topic="parent's model", text=text, ok=None)
     else:
-        yield Finding(topic="checkpoint", text=text, ok=there)
+        yield Finding(topic="checkpoint", text=text, ok=exists)
 
 
 def _frames_a_video(recipe: Recipe) -> int:
     """Median frames of the published list that the recipe is tested on."""
-    wanted = recipe.video_sets.get("test")
-    medians = (known.median_frames for known in video_sets() if known.name == wanted)
+    set_name = recipe.video_sets.get("test")
+    medians = (known.median_frames for known in video_sets() if known.name == set_name)
     return next(filter(None, medians), DEFAULT_FRAMES)
 
 
 def frame_bytes(size: str) -> float:
-    """Estimated bytes of one stored frame of `frames.size`."""
+    """Estimated bytes of a stored frame; `size` is `frames.size`."""
     if "x" in size:
         width, height = map(int, size.split("x"))
         area = width * height
@@ -152,7 +154,7 @@ def frame_bytes(size: str) -> float:
 
 
 def _disk(params: Params, recipe: Recipe) -> Finding:
-    """Space for the frames that are not extracted yet."""
+    """Disk space for the frames that are not extracted yet."""
     missing = 0.0
     for dataset in params.data.datasets:
         spec = _spec_or_none(dataset)
@@ -177,14 +179,14 @@ def _spec_or_none(dataset: str) -> DatasetSpec | None:
 
 
 def _num_train(params: Params) -> int | None:
-    """Training videos: of the list, else of the dataset's file; None = unknown."""
-    found = _num_lines(Path("lists") / params.data.dataset / "train.csv")
+    """Training videos: by the list, else by the dataset's file; None = unknown."""
+    listed = _num_lines(Path("lists") / params.data.dataset / "train.csv")
     spec = _spec_or_none(params.data.dataset)
-    return found if found is not None else spec and spec.expected("train", params.data.split)
+    return listed if listed is not None else spec and spec.expected("train", params.data.split)
 
 
 def _batches(params: Params) -> Iterator[Finding]:
-    """The arithmetic of batches, epochs and steps on this machine."""
+    """How batches are divided on this machine, and the number of steps."""
     train, runtime = params.train, params.runtime
     if train.epochs == 0:
         yield Finding(topic="batch", text="no training (train.epochs 0)", ok=True)
@@ -204,7 +206,7 @@ def _batches(params: Params) -> Iterator[Finding]:
     yield Finding(topic="batch", text=text, ok=enough)
     videos = _num_train(params)
     if not videos:
-        yield Finding(topic="steps", text="number of training videos not known yet", ok=None)
+        yield Finding(topic="steps", text="the number of training videos is not known yet", ok=None)
         return
     from clipzoo.train.plan import make_plan
 
@@ -218,7 +220,7 @@ def _batches(params: Params) -> Iterator[Finding]:
 
 
 def _num_classes(params: Params) -> int:
-    """Classes of the training dataset: of its list, else of its file; 0 = unknown."""
+    """Classes of the training dataset: by its list, else by its file; 0 = unknown."""
     labels = Path("lists") / params.data.dataset / "labels.csv"
     if labels.is_file():
         return len(read_labels(labels))
@@ -227,8 +229,8 @@ def _num_classes(params: Params) -> int:
 
 
 def _memory(params: Params) -> Iterator[Finding]:
-    """Estimated memory of one GPU in training, and what this machine has."""
-    import torch  # slow to import: the other commands do without
+    """Estimated memory of one GPU in training, and the memory of this machine's GPU."""
+    import torch  # slow to import, and other commands do not need it
 
     from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
 
@@ -260,12 +262,12 @@ def _memory(params: Params) -> Iterator[Finding]:
 def _hours(recipe: Recipe) -> str:
     if not recipe.gpu_hours:
         return "none for training"
-    where = "the authors' log" if recipe.authors.log else "a similar recipe's"
-    return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {where}"
+    source = "the authors' log" if recipe.authors.log else "the log of a similar recipe"
+    return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {source}"
 
 
 def check_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo check RECIPE`: one screen; an error where something is missing."""
+    """`python -m clipzoo check RECIPE`: one screen; an error if something is missing."""
     recipe, _ = load_recipe(arguments.recipe)
     findings = check_recipe(arguments.recipe)
     print(f"check {arguments.recipe}: {recipe.about}")

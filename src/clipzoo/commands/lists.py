@@ -33,7 +33,7 @@ def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     command.add_argument("--dataset", help="take file names and frame counts from this dataset")
     command.add_argument("--extension", default="", help="of video files, e.g. .mp4")
     command.add_argument("--strip", default="", help="prefix to remove from paths")
-    command.add_argument("--drop-empty", action="store_true", help="leave out videos of 0 frames")
+    command.add_argument("--drop-empty", action="store_true", help="skip videos of 0 frames")
     command.set_defaults(run=_convert)
     command = kinds.add_parser("diff", help="show the videos that only one of two lists has")
     command.add_argument("first", type=Path, help="a list in any of the formats")
@@ -67,8 +67,8 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, int]]:
-    """Video files and frame counts that a dataset's manifest and index have, by the ids of
-    `entries`; the id of a video may be given with or without its folder."""
+    """Video files and frame counts of a dataset's manifest and index, by the ids of `entries`,
+    with or without the video's folder."""
     files = {video.video_id: video.path for video in read_manifest(manifest_path(dataset))}
     frames = {}
     if index_path(dataset).exists():
@@ -76,16 +76,16 @@ def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], di
         frames = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
     counts = Counter(_name(video_id) for video_id in files)
     by_name = {_name(v): v for v in files if counts[_name(v)] == 1}
-    found = {}
+    matches = {}
     for entry in entries:
         video_id = entry.video_id if entry.video_id in files else by_name.get(_name(entry.video_id))
         if video_id is not None:
-            found[entry.video_id] = video_id
-    missing = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in found]
+            matches[entry.video_id] = video_id
+    missing = [f"{e.where}: {e.video_id!r}" for e in entries if e.video_id not in matches]
     raise_all(f"{len(missing)} videos are not in {manifest_path(dataset)}:", missing)
     return (
-        {own: files[video_id] for own, video_id in found.items()},
-        {own: frames[video_id] for own, video_id in found.items() if video_id in frames},
+        {entry_id: files[video_id] for entry_id, video_id in matches.items()},
+        {entry_id: frames[id_] for entry_id, id_ in matches.items() if id_ in frames},
     )
 
 
@@ -94,12 +94,12 @@ def _name(video_id: str) -> str:
 
 
 def set_ids(path: Path) -> list[str]:
-    """Ids of a list as published fingerprints have them: without folders and extensions, sorted.
+    """Ids of a list as in published fingerprints: without folders and extensions, sorted.
 
     Segments (lists with start frames) are `<video>_0`, `<video>_1`, ... in the order of the list.
 
     Raises:
-        ListError: the list is wrong.
+        ListError: the list is invalid.
     """
     entries, _ = read_entries(path, guess_format(path), allow_empty=True)
     names = [_name(entry.video_id) for entry in entries]
@@ -112,13 +112,13 @@ def set_ids(path: Path) -> list[str]:
 
 
 def known_sets(sha256: str) -> str:
-    """Which published lists have that fingerprint, in words; '' = none."""
-    found: dict[str, list[str]] = {}
+    """The published lists with this fingerprint, in words; '' = none."""
+    methods: dict[str, list[str]] = {}
     for known in video_sets():
         if known.videos_sha256 == sha256:
-            found.setdefault(known.name, []).append(known.method)
+            methods.setdefault(known.name, []).append(known.method)
     return "; ".join(
-        f"{name}, the set {' and '.join(by)} published on" for name, by in found.items()
+        f"{name}, the set {' and '.join(by)} published on" for name, by in methods.items()
     )
 
 

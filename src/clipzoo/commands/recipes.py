@@ -1,4 +1,4 @@
-"""Using recipes: one into params.yaml, a set of them one after the other, or into DVC's queue."""
+"""Use recipes: put one into params.yaml, run several one after the other, or queue them in DVC."""
 
 import argparse
 import fnmatch
@@ -28,14 +28,14 @@ from clipzoo.report.recipes import (
 PARAMS_FILE = Path("params.yaml")
 MODEL_FILE = Path("models/model.safetensors")
 KEPT_DIR = Path("models/zoo")
-"""Models of recipes that are parents of others; not tracked, since a rerun makes them again."""
+"""Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
 
 
 def usable_params(name: str) -> Params:
-    """The parameters of a recipe, the method's options checked too.
+    """The parameters of a recipe; the method's options are checked as well.
 
     Raises:
-        ConfigError: an unknown or wrong recipe.
+        ConfigError: an unknown or invalid recipe.
     """
     from clipzoo.methods import read_options  # slow: it imports torch
 
@@ -45,9 +45,9 @@ def usable_params(name: str) -> Params:
 
 
 def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
-    """Put a recipe's values into params.yaml; comments, form and `runtime` stay as they are.
+    """Put a recipe's values into params.yaml; comments, format and `runtime` do not change.
 
-    Values that the recipe does not name are those of the recipe `demo`, so the result does not
+    Values that the recipe does not set are those of the recipe `demo`, so the result does not
     depend on what was in the file before.
 
     Args:
@@ -58,15 +58,15 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
         (dotted key, old value, new value) of every value that changed.
 
     Raises:
-        ConfigError: an unknown or wrong recipe, or an invalid parameter file.
+        ConfigError: an unknown or invalid recipe, or an invalid parameter file.
     """
-    wanted = usable_params(name).settings()
+    settings = usable_params(name).settings()
     load_params(path)
     editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
     editor.default_flow_style = False
     document = editor.load(path.read_text(encoding="utf-8"))
     changes = []
-    for key, value in wanted.items():
+    for key, value in settings.items():
         *sections, last = key.split(".")
         section = document
         for part in sections:
@@ -78,7 +78,7 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
             comment.start_mark = CommentMark(0)  # one space before it, however long the value
     text = io.StringIO()
     editor.dump(document, text)
-    _write_checked(path, text.getvalue(), wanted)
+    _write_checked(path, text.getvalue(), settings)
     return changes
 
 
@@ -87,28 +87,28 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _write_checked(path: Path, text: str, wanted: Mapping[str, Any]) -> None:
-    """Write `text` unless it is unreadable or does not hold `wanted`: DVC's form has pitfalls."""
+def _write_checked(path: Path, text: str, settings: Mapping[str, Any]) -> None:
+    """Write `text` if it can be read back: a comment on the line of a list's key can break it."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
         try:
             written = load_params(part)
         except ConfigError as error:
             raise ConfigError(
-                f"{path} would become unreadable ({error}); move comments off the lines of lists"
+                f"{path} would become unreadable ({error}); remove comments from the lines of lists"
             ) from None
-        assert written.recipe == wanted["recipe"]
+        assert written.recipe == settings["recipe"]
 
 
 def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
-    """One line a value: `train.lr: 0.002 -> 5e-05`."""
+    """One line for each value: `train.lr: 0.002 -> 5e-05`."""
     return "".join(f"{key}: {old!r} -> {new!r}\n" for key, old, new in changes)
 
 
 def select(patterns: Sequence[str]) -> list[str]:
     """Recipes that match shell patterns, parents before children.
 
-    A parent comes too where its model has not been kept by an earlier run.
+    A parent is included if no earlier run kept its model.
 
     Raises:
         ConfigError: a pattern that matches nothing.
@@ -116,10 +116,10 @@ def select(patterns: Sequence[str]) -> list[str]:
     known = recipe_names()
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        found = fnmatch.filter(known, pattern)
-        if not found:
-            raise ConfigError(f"no recipe matches {pattern!r}; there are: {', '.join(known)}")
-        chosen |= dict.fromkeys(found)
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            raise ConfigError(f"no recipe matches {pattern!r}; allowed: {', '.join(known)}")
+        chosen |= dict.fromkeys(matches)
     order: dict[str, None] = {}
     for name in chosen:
         parent = load_recipe(name)[0].parent
@@ -149,13 +149,13 @@ def keep_model(name: str) -> None:
 
 
 def is_done(name: str) -> bool:
-    """Whether all results of a recipe are there, with its settings, and its model where needed."""
+    """Whether a recipe has all its results, by its settings, and its model if others need it."""
     settings = recipe_settings(name)
     stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
     for stem in stems:
         used = verdicts.read_settings(Path(), name, stem)
-        there = Path(f"metrics/{name}/{stem}.json").is_file()
-        if not there or used is None or verdicts.modified(used, settings, stem):
+        measured = Path(f"metrics/{name}/{stem}.json").is_file()
+        if not measured or used is None or verdicts.modified(used, settings, stem):
             return False
     return not _is_parent(name) or kept_model(name).is_file()
 
@@ -163,17 +163,17 @@ def is_done(name: str) -> bool:
 def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False) -> list[str]:
     """Use and reproduce recipes one after the other; returns the names of those that failed.
 
-    Metrics of each lie under its own name. A recipe that `is_done` is skipped, so a killed or
-    failed run continues where it stopped; later changes of code or data are not noticed.
+    Each recipe's metrics are in a folder of its name. A recipe that `is_done` is skipped, so a
+    killed or failed run continues where it stopped; later changes of code or data go unnoticed.
 
     Args:
         patterns: shell patterns of recipe names.
-        stop: stop at the first failure. Otherwise only the children of a failed recipe are left
-            out, and counted as failed.
-        again: run recipes that are done, too.
+        stop: stop at the first failure. Otherwise only the children of a failed recipe are
+            skipped, and counted as failed.
+        again: also run recipes that are finished.
 
     Raises:
-        ConfigError: a pattern that matches nothing, or one of the recipes is wrong; none is run.
+        ConfigError: a pattern matches nothing, or a recipe is invalid; none is run.
     """
     names = select(patterns)
     for name in names:
@@ -188,11 +188,11 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
             failed.append(name)
             continue
         if not again and is_done(name):
-            print("done already, with the recipe's settings (--again runs it again)", flush=True)
+            print("skipped: already done with these settings (--again runs it again)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
-        done = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
-        if done.returncode == 0:
+        process = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+        if process.returncode == 0:
             keep_model(name)
             continue
         failed.append(name)
@@ -202,10 +202,10 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
 
 
 def queue(name: str) -> None:
-    """Queue a recipe as a DVC experiment and leave params.yaml as it was.
+    """Queue a recipe as a DVC experiment; params.yaml does not change.
 
     Raises:
-        ConfigError: DVC refused, or the recipe starts from a kept model, which is not tracked and
+        ConfigError: DVC failed, or the recipe starts from a kept model, which is not tracked and
             so not in the experiment's copy of the repository.
     """
     checkpoint = usable_params(name).model.checkpoint
@@ -218,10 +218,10 @@ def queue(name: str) -> None:
     try:
         use(name)
         command = ["dvc", "exp", "run", "--queue", "--name", name.replace("/", "-")]
-        done = subprocess.run([sys.executable, "-m", *command], check=False)
+        process = subprocess.run([sys.executable, "-m", *command], check=False)
     finally:
         PARAMS_FILE.write_bytes(before)
-    if done.returncode:
+    if process.returncode:
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
 
 

@@ -1,4 +1,5 @@
-"""`python -m clipzoo scan DATASET ROOT`: make the manifest, and what a folder of classes needs."""
+"""`python -m clipzoo scan DATASET ROOT`: write a dataset's manifest and, for folders of classes,
+its other files."""
 
 import os
 from dataclasses import dataclass
@@ -23,31 +24,31 @@ class ScanSummary:
     num_videos: int
     num_bytes: int
     class_names: list[str]
-    """Of `format: folder`; empty for other formats."""
+    """For `format: folder`; empty for other formats."""
     others: list[str]
-    """Files without a video's extension."""
+    """Files without a video extension."""
     written: list[str]
     """Files to track with git."""
     link: str
-    """Link to the videos that was made; empty = none."""
+    """The created link to the videos; empty = none."""
     only_val: bool
-    """Each class has one video, so that there is none to train on: all are for validation."""
+    """Each class has only one video, so all are for validation and none for training."""
 
 
 def scan(dataset: str, root: Path) -> ScanSummary:
     """Find the videos below a folder and write data/raw/<dataset>.csv.
 
-    A dataset without a datasets/<dataset>.yaml becomes one of `format: folder`. For that format,
-    data/annotations/<dataset>/classes.csv is written too; names that it has already are kept. If
+    A dataset without a datasets/<dataset>.yaml gets one of `format: folder`. For that format,
+    data/annotations/<dataset>/classes.csv is written as well; names already in it do not change. If
     `root` is not where the pipeline looks (CLIPZOO_DATA/<dataset>, data/raw/<dataset>), the link
-    data/raw/<dataset> is made.
+    data/raw/<dataset> is created.
 
     Raises:
         ListError: the folder or its videos cannot be used; nothing is written.
-        ConfigError: datasets/<dataset>.yaml is wrong.
+        ConfigError: datasets/<dataset>.yaml is invalid.
     """
     if check_video_id(dataset) or "/" in dataset:
-        raise ListError(f"dataset: found {dataset!r}; allowed: a plain name, like my_videos")
+        raise ListError(f"dataset: found {dataset!r}; allowed: a plain name such as my_videos")
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
     written = []
@@ -79,7 +80,7 @@ def scan(dataset: str, root: Path) -> ScanSummary:
 
 
 def classes_path(dataset: str) -> Path:
-    """Names of the class folders, for `format: folder`."""
+    """File with the names of the class folders, for `format: folder`."""
     return ANNOTATION_DIR / dataset / "classes.csv"
 
 
@@ -108,9 +109,9 @@ def _write_classes(dataset: str, folders: list[str]) -> list[str]:
 def _link(dataset: str, root: Path) -> str:
     """Make data/raw/<dataset> a link to `root` unless the pipeline finds the videos anyway."""
     link, target = RAW_DIR / dataset, root.resolve()
-    elsewhere = os.environ.get("CLIPZOO_DATA")
-    places = [link, Path(elsewhere) / dataset] if elsewhere else [link]
-    if elsewhere and places[1].exists() and places[1].resolve() != target:
+    data_root = os.environ.get("CLIPZOO_DATA")
+    places = [link, Path(data_root) / dataset] if data_root else [link]
+    if data_root and places[1].exists() and places[1].resolve() != target:
         raise ListError(f"{places[1]} (CLIPZOO_DATA) is not {root}; rename the dataset or move one")
     if any(place.exists() and place.resolve() == target for place in places):
         return ""

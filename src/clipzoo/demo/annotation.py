@@ -1,7 +1,7 @@
 """The files of a demo dataset: encoded videos, manifest, annotations in two official formats.
 
-demo_shapes has UCF101's files (classInd.txt, trainlist01.txt, testlist01.txt) and a labels.csv with
-readable names; demo_unseen has Kinetics' (validate.csv, files named <id>_<start>_<end>).
+demo_shapes is in UCF101's format (classInd.txt, trainlist01.txt, testlist01.txt) with a labels.csv
+of readable names, demo_unseen in that of Kinetics (validate.csv, videos <id>_<start>_<end>).
 """
 
 import subprocess
@@ -25,7 +25,7 @@ CODECS = {
 }
 """File extension: ffmpeg's video encoder and its options.
 
-libvpx in its realtime mode adapts to the speed of the machine, so its bytes differ between runs.
+libvpx is not used in realtime mode, whose output depends on the speed of the machine.
 """
 FRAME_RATES = (12, 15, 24, 25, 30)
 NUM_FRAMES = (16, 40)
@@ -42,7 +42,7 @@ class Video:
     subset: str
     """train or val."""
     seed: tuple[int, ...]
-    """Of everything in the video; twins of a pair never share it."""
+    """Of everything in the video; the two classes of a pair never share a seed."""
 
     @property
     def video_id(self) -> str:
@@ -66,7 +66,7 @@ def plan_videos(dataset: str, demo: DemoConfig) -> list[Video]:
     for action in DATASETS[dataset]:
         for subset, count in counts.items():
             for i in range(count):
-                # Seeded by its own place: more videos a class leave the others as they are.
+                # Seeded by class and number: more videos per class do not change the others.
                 seed = (WORLD_SEED, zlib.crc32(f"{dataset} {action.name} {subset}".encode()), i)
                 rng = np.random.default_rng([*seed, 1])
                 videos.append(Video(name(action, subset, i, rng), action, subset, seed))
@@ -74,7 +74,7 @@ def plan_videos(dataset: str, demo: DemoConfig) -> list[Video]:
 
 
 def camel_case(action: ActionClass) -> str:
-    """The class as UCF101 would write it: RedCircleBecomingLarge."""
+    """The class in UCF101's spelling: RedCircleBecomingLarge."""
     return "".join(word.capitalize() for word in action.name.split()[1:])
 
 
@@ -92,7 +92,7 @@ def _kinetics_path(action: ActionClass, subset: str, i: int, rng: np.random.Gene
 
 
 def write_videos(videos: list[Video], root: Path, executor: Executor) -> Iterator[None]:
-    """Render and encode every video under `root`; yields once for each one done."""
+    """Render and encode every video under `root`; yields once per finished video."""
     for video in videos:
         (root / video.path).parent.mkdir(parents=True, exist_ok=True)
     yield from executor.map(_write_video, videos, [root] * len(videos), chunksize=8)
@@ -115,7 +115,7 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
         frame_rate: frames a second.
 
     Raises:
-        OSError: ffmpeg cannot do it, for example because it was built without the encoder.
+        OSError: ffmpeg fails, for example because it was built without the encoder.
     """
     height, width = frames.shape[1:3]
     # One thread and no creation time, version or random id in the file: same bytes on every run.
@@ -126,12 +126,12 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
         *(*CODECS[path.suffix[1:]].split(), "-pix_fmt", "yuv420p"),
         *("-flags:v", "+bitexact", "-fflags", "+bitexact", "-map_metadata", "-1", str(path)),
     ]
-    done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
+    process = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
+    if process.returncode:
+        message = process.stderr.decode(errors="replace").strip()
         raise OSError(
-            f"{path}: ffmpeg failed ({said}); it needs the encoders libx264, mpeg4 and libvpx: "
-            "with no ffmpeg on PATH, the wheel's own, which has them, is used"
+            f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and libvpx: "
+            "if no ffmpeg is on PATH, the one of the imageio-ffmpeg wheel is used, which has them"
         )
 
 
@@ -167,7 +167,7 @@ def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass,
 def _write_kinetics(videos: list[Video], folder: Path) -> None:
     rows = []
     for video in videos:
-        # The id itself may hold underscores: the two times are the last two parts.
+        # The id itself may contain underscores; the two times are the last two parts.
         youtube_id, start, end = video.video_id.rsplit("_", 2)
         rows.append((video.action.name, youtube_id, int(start), int(end), "validate"))
     header = ("label", "youtube_id", "time_start", "time_end", "split")

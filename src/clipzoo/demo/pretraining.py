@@ -1,12 +1,12 @@
 """The stand-in for published weights: a small CLIP trained on captioned stills of the demo world.
 
-A still shows the end of a change and its caption is the very label of that class: an object drawn
-small is "becoming small", a dim scene "becoming dark". So the CLIP knows all objects of the world,
-those of demo_unseen too (as a web-trained CLIP knows most things), and what the words of the labels
-look like, but it has seen no video.
+A still shows the end of a change and its caption is the label of that class: an object drawn small
+is "becoming small", a dim scene "becoming dark". So this CLIP knows all objects of the world,
+including those of demo_unseen (as a web-trained CLIP knows most things), and what the words of the
+labels look like, but it has seen no video.
 
 Loss: cross entropy of image to caption and of caption to image over the batch (Radford et al. 2021,
-arXiv 2103.00020), where identical captions are one caption with several images.
+arXiv 2103.00020); identical captions count as one caption with several images.
 """
 
 import math
@@ -26,13 +26,13 @@ from clipzoo.models.text import tokenize
 from clipzoo.runtime.progress import progress_bar
 
 MAX_STILLS = 16384
-"""Different training stills; longer runs see them again, mirrored at random."""
+"""Number of different training stills; longer runs repeat them, mirrored at random."""
 HELD_OUT_PER_CLASS = 4
 JPEG_QUALITY = (60, 95)
 LARGE_MODEL = 200_000_000
-"""Parameters above which pre-training computes in bfloat16 where the processor has it."""
+"""Number of parameters above which pre-training uses bfloat16, if the processor supports it."""
 OTHER_LR = 1e-4
-"""Peak learning rate of other architectures: large towers diverge at the small one's."""
+"""Peak learning rate of other architectures: large towers diverge at `demo.pretrain_lr`."""
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises."""
 WEIGHT_DECAY = 0.1
@@ -41,7 +41,7 @@ MAX_LOGIT_SCALE = math.log(100)
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long to pre-train: counted in steps, so that no result depends on the clock."""
+    """How long to pre-train, counted in steps so that no result depends on the clock."""
 
     steps: int
     batch: int
@@ -51,14 +51,14 @@ class Budget:
 
 
 def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
-    """The budget of an architecture: the demo's own, or the short one of all others."""
+    """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
     if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
     return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
 
 
 def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Draw captioned stills of the whole world, the classes in turn.
+    """Draw captioned stills of all classes of the world, one class after the other.
 
     Args:
         count: N.
@@ -66,46 +66,51 @@ def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor
         seed: of everything in them.
 
     Returns:
-        stills [N, 3, side, side] uint8 RGB, 0 to 255, once through JPEG as decoded frames are, and
+        stills [N, 3, side, side] uint8 RGB, 0 to 255, with JPEG artefacts as in decoded frames, and
         positions [N] int64 in `ALL_CLASSES`, whose names are the captions.
     """
     rng = np.random.default_rng(seed)
     stills = torch.empty(count, 3, side_px, side_px, dtype=torch.uint8)
-    labels = torch.arange(count) % len(ALL_CLASSES)
+    labels = torch.arange(count) % len(ALL_CLASSES)  # [N]
     for still, label in zip(stills, labels.tolist(), strict=True):
-        frame = render(sample_still(ALL_CLASSES[label], rng, side_px))[0]
+        frame = render(sample_still(ALL_CLASSES[label], rng, side_px))[0]  # [side, side, 3]
         jpeg = simplejpeg.encode_jpeg(frame, int(rng.integers(*JPEG_QUALITY)))
-        still.copy_(torch.from_numpy(simplejpeg.decode_jpeg(jpeg)).permute(2, 0, 1))
+        decoded = torch.from_numpy(simplejpeg.decode_jpeg(jpeg))  # [side, side, 3]
+        still.copy_(decoded.permute(2, 0, 1))  # [side, side, 3] -> [3, side, side]
     return stills, labels
 
 
 def caption_tokens(model: nn.Module, arch: str, templates: list[str]) -> Tensor:
-    """Token ids [P, K, L] int64 of P templates x the names of all K classes of the world."""
+    """Token ids [P, K, L] int64: P templates x the names of all K classes of the world."""
     captions = [template.format(c.name) for template in templates for c in ALL_CLASSES]
     length = int(getattr(model, "context_length", 77))
-    return tokenize(open_clip_name(arch), captions, length).view(len(templates), -1, length)
+    token_ids = tokenize(open_clip_name(arch), captions, length)  # [P K, L]
+    return token_ids.view(len(templates), -1, length)  # [P K, L] -> [P, K, L]
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, positions: Tensor, scale: Tensor) -> Tensor:
     """Symmetric cross entropy with several images to a caption.
 
     Args:
-        images: embeddings [B, D].
-        texts: embeddings [U, D] of different captions, each with an image.
-        positions: [B] int64, the caption of each image.
+        images: embeddings [B, D], float.
+        texts: embeddings [U, D], float, of different captions, each of one image or more.
+        positions: [B] int64 in [0, U), the caption of each image.
         scale: factor on the cosines, a scalar.
+
+    Returns:
+        the loss, a float32 scalar.
     """
-    images = functional.normalize(images.float(), dim=-1)
+    images = functional.normalize(images.float(), dim=-1)  # [B, D]
     logits = scale * images @ functional.normalize(texts.float(), dim=-1).T  # [B, U]
-    own = functional.one_hot(positions, len(texts)).float()
-    to_image = (own * logits.log_softmax(0)).sum(0) / own.sum(0)  # [U]
+    matches = functional.one_hot(positions, len(texts)).float()  # [B] -> [B, U]
+    to_image = (matches * logits.log_softmax(0)).sum(0) / matches.sum(0)  # [B, U] -> [U]
     return (functional.cross_entropy(logits, positions) - to_image.mean()) / 2
 
 
 def stand_in_clip(
     arch: str, input_px: int, templates: list[str], budget: Budget, seed: int
 ) -> tuple[nn.Module, dict[str, float | int]]:
-    """Build and pre-train a CLIP; equal arguments give equal weights on one machine.
+    """Build and pre-train a CLIP; the same arguments give the same weights on one machine.
 
     Args:
         arch: an open_clip architecture whose tokenizer needs no download.
@@ -122,8 +127,8 @@ def stand_in_clip(
     token_ids = caption_tokens(model, arch, templates)
     losses = pretrain(model, token_ids, input_px, budget, seed)
     last = losses[-max(1, len(losses) // 10) :]
-    found = retrieval(model, token_ids, input_px, seed)
-    return model, {"steps": budget.steps, "loss": float(np.mean(last)), **found}
+    accuracies = retrieval(model, token_ids, input_px, seed)
+    return model, {"steps": budget.steps, "loss": float(np.mean(last)), **accuracies}
 
 
 def pretrain(
@@ -133,7 +138,7 @@ def pretrain(
 
     Args:
         model: an open_clip model on the CPU.
-        token_ids: [P, K, L] of `caption_tokens`.
+        token_ids: [P, K, L] int64, of `caption_tokens`.
         side_px: the model's input size.
         budget: steps, batch and learning rate.
         seed: of stills, order, mirroring and templates.
@@ -157,8 +162,8 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = budget.lr * _schedule(step, budget.steps)
         with _precision(model):
-            images = encode_images(model, normalise(stills))
-            texts = _encode_texts(model, captions)
+            images = encode_images(model, normalise(stills))  # [B, 3, S, S] -> [B, D]
+            texts = _encode_texts(model, captions)  # [U, L] -> [U, D]
         loss = contrastive_loss(images, texts, positions, scale.exp())
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -180,27 +185,28 @@ def pretrain(
 def _batches(
     token_ids: Tensor, side_px: int, budget: Budget, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Stills [B, 3, S, S], token ids [U, L] of their captions, and each still's caption [B].
+    """Stills [B, 3, S, S] uint8, token ids [U, L] int64 of their captions, and each still's caption
+    [B] int64 in [0, U).
 
-    All stills are seen once before any is seen again.
+    All stills are used once before any is repeated.
     """
     rng = np.random.default_rng([seed, 1])
     total = budget.steps * budget.batch
     stills, classes = draw_stills(min(MAX_STILLS, total), side_px, (seed, 2))
     rounds = math.ceil(total / len(stills))
-    order = np.concatenate([rng.permutation(len(stills)) for _ in range(rounds)])
+    order = np.concatenate([rng.permutation(len(stills)) for _ in range(rounds)])  # [rounds N]
     for step in range(budget.steps):
         batch = torch.from_numpy(order[step * budget.batch : (step + 1) * budget.batch])
-        shown = stills[batch]
-        mirrored = torch.from_numpy(rng.random(budget.batch) < 0.5)
-        shown[mirrored] = shown[mirrored].flip(-1)
-        captions, positions = classes[batch].unique(return_inverse=True)
-        template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))
-        yield shown, token_ids[template, captions], positions
+        images = stills[batch]  # [N, 3, S, S] -> [B, 3, S, S]
+        mirrored = torch.from_numpy(rng.random(budget.batch) < 0.5)  # [B]
+        images[mirrored] = images[mirrored].flip(-1)
+        captions, positions = classes[batch].unique(return_inverse=True)  # [U], [B]
+        template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))  # [U]
+        yield images, token_ids[template, captions], positions  # token ids [P, K, L] -> [U, L]
 
 
 def _precision(model: nn.Module) -> torch.autocast:
-    """bfloat16 for large models where the processor has it (twice as fast), else float32."""
+    """bfloat16 for large models if the processor supports it (twice as fast), else float32."""
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     large = num_parameters(model) > LARGE_MODEL
     return torch.autocast("cpu", torch.bfloat16, enabled=fast and large)
@@ -222,26 +228,27 @@ def _schedule(step: int, steps: int) -> float:
 def retrieval(
     model: nn.Module, token_ids: Tensor, side_px: int, seed: int
 ) -> dict[str, float | int]:
-    """How well captions and held-out stills find each other, in percent.
+    """Retrieval accuracy between captions and held-out stills.
 
     Args:
         model: in evaluation mode.
-        token_ids: [P, K, L]; the first template is used.
+        token_ids: [P, K, L] int64; the first template is used.
         side_px: the model's input size.
-        seed: of the stills; none is one of the training stills.
+        seed: of the stills, which differ from all training stills.
 
     Returns:
-        image_to_text_top1: stills whose nearest caption is their own, and text_to_image_top1:
-        captions whose nearest still is one of theirs, both in percent; num_stills.
+        image_to_text_top1, the share of stills nearest to their own caption, and
+        text_to_image_top1, the share of captions nearest to one of their stills, both in percent;
+        num_stills.
     """
     stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
     with _precision(model):
-        images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])
-        texts = torch.cat([_encode_texts(model, t) for t in token_ids[0].split(64)])
+        images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])  # [N, D]
+        texts = torch.cat([_encode_texts(model, t) for t in token_ids[0].split(64)])  # [K, D]
     images, texts = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
     cosines = images @ texts.T  # [N, K]
-    to_text = (cosines.argmax(1) == labels).double().mean()
-    to_image = (labels[cosines.argmax(0)] == torch.arange(len(texts))).double().mean()
+    to_text = (cosines.argmax(1) == labels).double().mean()  # of [N]
+    to_image = (labels[cosines.argmax(0)] == torch.arange(len(texts))).double().mean()  # of [K]
     return {
         "image_to_text_top1": 100 * to_text.item(),
         "text_to_image_top1": 100 * to_image.item(),

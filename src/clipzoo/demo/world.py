@@ -2,10 +2,10 @@
 
 A class is an object and the end of a change: "a red circle becoming large". Classes come in pairs
 that differ only in the direction of time: the frames of one class are those of the other played
-backwards, so that the set of frames of a video says nothing about which of the two it is.
+backwards, so the set of frames of a video does not reveal which of the two it is.
 
-Everything is drawn from the numbers of a `Scene`; no two scenes share background, place, size,
-speed, noise, length, frame size, frame rate or codec.
+Everything is drawn from the numbers of a `Scene`. Background, place, size, speed, noise, length,
+frame size, frame rate and codec vary at random from video to video.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORLD_SEED = 20
-"""The world is fixed, as a published dataset is: `seed` in params.yaml does not change it."""
+"""The world is fixed, like a published dataset: `seed` in params.yaml does not change it."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (225, 35, 35),
@@ -61,7 +61,7 @@ class ActionClass:
 
     @property
     def reversed(self) -> bool:
-        """Whether videos of this class are those of its twin played backwards."""
+        """Whether videos of this class are those of the paired class played backwards."""
         return self.end != self.family
 
 
@@ -92,10 +92,10 @@ UNSEEN_CLASSES = _classes(
     }
 )
 DATASETS = {"demo_shapes": SHAPES_CLASSES, "demo_unseen": UNSEEN_CLASSES}
-"""Classes of each demo dataset, in label order: no object, colour or shape is in both."""
+"""Classes of each demo dataset, in label order; they share no colour and no shape."""
 
 ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e in ENDS)
-"""What the stand-in CLIP sees stills of: all objects, as a web-trained CLIP would."""
+"""Classes whose stills the stand-in CLIP sees: all objects, as for a web-trained CLIP."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Scene:
     height: int
     """px, even (the codecs store colour at half resolution)."""
     radius: NDArray[np.float32]
-    """[T]"""
+    """[T], as a share of the short side."""
     light: NDArray[np.float32]
     """[T], factor on pixel values."""
     centre: NDArray[np.float32]
@@ -127,11 +127,12 @@ class Scene:
 def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int) -> Scene:
     """Draw the numbers of a video in which the object changes towards `action.family`.
 
-    The direction of `action` is not used: twins given the same generator get the same scene.
+    The direction of `action` is not used: for the same generator, both classes of a pair get the
+    same scene.
 
     Args:
         action: the class.
-        rng: drawn from; the same state gives the same scene.
+        rng: random generator; the same state gives the same scene.
         num_frames: T, at least 2.
     """
     starts, stops = rng.uniform((0.0, 0.85), (0.15, 1.0))
@@ -148,7 +149,7 @@ def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) ->
 
     Args:
         action: the class; its name is the still's caption.
-        rng: drawn from.
+        rng: random generator.
         side_px: side of the still, even.
     """
     progress = np.array([0.0 if action.reversed else 1.0])
@@ -234,8 +235,11 @@ def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArr
 
     Args:
         shape: one of `SHAPES`.
-        u: points' distances to the right of the middle, any shape.
+        u: points' distances to the right of the middle, an array of any shape.
         v: the same, downwards.
+
+    Returns:
+        distances in radii, of the shape of `u`.
     """
     if shape == "circle":
         return np.hypot(u, v) - 0.9
@@ -272,7 +276,7 @@ def _stretch(pattern: NDArray[np.float32], height: int, width: int) -> NDArray[n
     rows = _blend_matrix(pattern.shape[0], height)
     columns = _blend_matrix(pattern.shape[1], width)
     across = np.tensordot(columns, pattern, (1, 1))  # [width, h, 3]
-    return np.ascontiguousarray(np.tensordot(rows, across, (1, 1)))
+    return np.ascontiguousarray(np.tensordot(rows, across, (1, 1)))  # [height, width, 3]
 
 
 def _blend_matrix(coarse: int, fine: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Weights between the raw and the fine-tuned vision tower.
 
-Fine-tuning gains on its dataset and loses some of what the raw CLIP knows; a mean of both sets of
-weights often keeps more of it (Wortsman et al., arXiv 2109.01903). The share alpha of the
+Fine-tuning gains accuracy on its dataset and loses some of what the raw CLIP knows; a mean of both
+sets of weights often keeps more of it (Wortsman et al., arXiv 2109.01903). The share alpha of the
 fine-tuned tower is chosen on the validation list of the training dataset, never on the unseen one.
 """
 
@@ -31,15 +31,15 @@ def interpolate(raw: nn.Module, tuned: Method, alpha: float) -> Method:
     """A copy of `tuned` whose vision tower is (1 - alpha) raw + alpha fine-tuned, by parameter.
 
     Args:
-        raw: the raw vision tower; parameters that it lacks (temporal modules) stay as tuned.
+        raw: the raw vision tower; parameters that it does not have (temporal modules) stay tuned.
         tuned: the fine-tuned model.
         alpha: share of the fine-tuned tower, 0 to 1.
     """
     model = copy.deepcopy(tuned)
-    before = raw.state_dict()
+    raw_state = raw.state_dict()
     for name, value in model.visual.state_dict().items():
-        if name in before and value.is_floating_point():
-            value.copy_(torch.lerp(before[name], value, alpha))
+        if name in raw_state and value.is_floating_point():
+            value.copy_(torch.lerp(raw_state[name], value, alpha))
     return model
 
 
@@ -49,7 +49,7 @@ def accuracy_curve(
     clips: ViewClips,
     labels: Tensor,
     text: ClassText,
-    what: str,
+    set_name: str,
 ) -> list[tuple[float, float, float, float]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
 
@@ -59,7 +59,7 @@ def accuracy_curve(
         clips: the videos.
         labels: [N] int64.
         text: of all classes.
-        what: name of the set, for the progress bar.
+        set_name: of the videos, for the progress bar.
 
     Returns:
         (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
@@ -73,7 +73,7 @@ def accuracy_curve(
         features = encoding.encode_set(
             model,
             clips,
-            f"{what} alpha {alpha:g}",
+            f"{set_name} alpha {alpha:g}",
             params=params,
             device=device,
             dim=text.class_embeddings.shape[-1],
@@ -91,7 +91,7 @@ def write_curve(rows: list[tuple[float, float, float, float]], path: Path) -> No
 
 
 def chosen_alpha(path: Path = VAL_CURVE) -> float:
-    """The alpha with the highest top-1 of a curve; of equals the largest, the most fine-tuned."""
+    """The alpha with the highest top-1 of a curve; among equals the largest (most fine-tuned)."""
     rows = [(float(top1), float(alpha)) for _, alpha, top1, *_ in read_rows(path, COLUMNS)]
     return max(rows)[1]
 
@@ -99,7 +99,7 @@ def chosen_alpha(path: Path = VAL_CURVE) -> float:
 def describe_choice(
     rows: list[tuple[float, float, float, float]], plots: str | Path
 ) -> dict[str, float]:
-    """Plot the curves of both sets of videos and give the metrics of the chosen alpha.
+    """Plot the curves of both sets of videos; return the metrics of the chosen alpha.
 
     Args:
         rows: the curve on the unseen dataset; none where interpolation is off.
@@ -107,7 +107,7 @@ def describe_choice(
 
     Returns:
         interpolated_alpha, chosen on the validation list, and on the unseen dataset
-        interpolated_top1 and its interval; nothing without rows.
+        interpolated_top1 and its interval; empty without rows.
     """
     if not rows:
         return {}
@@ -118,5 +118,5 @@ def describe_choice(
         plots / "interpolation.png", {"validation, seen classes": val_rows, "unseen dataset": rows}
     )
     alpha = chosen_alpha(VAL_CURVE)
-    (own,) = [row for row in rows if row[0] == alpha]
-    return {f"interpolated_{key}": value for key, value in zip(COLUMNS, own, strict=True)}
+    (chosen,) = [row for row in rows if row[0] == alpha]
+    return {f"interpolated_{key}": value for key, value in zip(COLUMNS, chosen, strict=True)}

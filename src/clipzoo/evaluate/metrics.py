@@ -1,8 +1,8 @@
 """Metrics of a set of videos, from probabilities and labels.
 
 Everything is counted over single videos and divided once; results are percentages in full
-precision. Multi-label sets come as 0/1 targets [N, K] in place of labels [N] and have mAP as their
-only metric.
+precision. Multi-label sets have 0/1 targets [N, K] instead of labels [N], and mAP is their only
+metric.
 """
 
 import warnings
@@ -28,7 +28,7 @@ def evaluate(probabilities: Tensor, labels: Tensor, seed: int) -> dict[str, floa
         seed: of the bootstrap.
 
     Returns:
-        top1, ci95_low, ci95_high, top5, mean_class_accuracy and map in percent; map alone for a
+        top1, ci95_low, ci95_high, top5, mean_class_accuracy and map in percent; only map for a
         multi-label set.
 
     Raises:
@@ -69,8 +69,8 @@ def check(probabilities: Tensor, labels: Tensor) -> None:
     top = 1 if labels.dim() == 2 else shape[1] - 1
     wrong = labels[(labels < 0) | (labels > top)]
     if len(wrong):
-        what = "targets" if labels.dim() == 2 else "labels"
-        raise MetricsError(f"{what}: found {wrong[0].item()}; allowed: 0 to {top}")
+        name = "targets" if labels.dim() == 2 else "labels"
+        raise MetricsError(f"{name}: found {wrong[0].item()}; allowed: 0 to {top}")
 
 
 def in_top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -86,14 +86,14 @@ def in_top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     Returns:
         [N] bool.
     """
-    own = probabilities.gather(1, labels[:, None])  # [N, 1]
+    label_scores = probabilities.gather(1, labels[:, None])  # [N, K] -> [N, 1]
     lower_id = torch.arange(probabilities.shape[1]) < labels[:, None]  # [N, K]
-    ahead = (probabilities > own) | ((probabilities == own) & lower_id)
-    return ahead.sum(dim=1) < k
+    ahead = (probabilities > label_scores) | ((probabilities == label_scores) & lower_id)
+    return ahead.sum(dim=1) < k  # [N, K] -> [N]
 
 
 def percent(correct: Tensor) -> float:
-    """Share of true values of a bool tensor, in percent; the counts are divided once."""
+    """Share of true values in a bool tensor of any shape, in percent; counts are divided once."""
     return 100 * int(correct.sum()) / correct.numel()
 
 
@@ -106,7 +106,7 @@ def per_class_counts(correct: Tensor, labels: Tensor, num_classes: int) -> tuple
 def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
     """Mean over classes of the accuracy within the class, in percent.
 
-    Classes without videos are left out.
+    Classes without videos are excluded.
 
     Args:
         correct: [N] bool.
@@ -120,7 +120,7 @@ def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
 def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
     """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
 
-    As there, a class without positives counts as 0, which lowers the mean.
+    A class without positives counts as 0, as in torchnet, which lowers the mean.
 
     Args:
         probabilities: [N, K] float.
@@ -128,9 +128,9 @@ def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
     """
     targets = labels
     if labels.dim() == 1:
-        targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+        targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])  # [N] -> [N, K]
     with warnings.catch_warnings():
-        # torchnet is older than both deprecations; its results are right all the same.
+        # torchnet is older than both deprecations; its results are correct.
         for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
         meter = mAPMeter()

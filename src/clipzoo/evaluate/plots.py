@@ -21,11 +21,11 @@ from clipzoo.files import replacing, write_csv
 
 MAX_CLASSES = 40
 MAX_EXAMPLES = 6
-"""Videos in the picture of examples: half of them right and half wrong, where there are enough."""
+"""Videos in the picture of examples: half right and half wrong, if there are enough."""
 MAX_FRAMES = 8
-"""Frames of each, spread evenly over the clip where it has more."""
+"""Frames of each video, spread evenly over the clip if it has more."""
 PALETTE_SIZE = 256
-"""Colours of that picture: a third of the bytes of one in all colours."""
+"""Colours of that picture: it takes a third of the bytes of a full-colour one."""
 FRAME_INCHES = 0.64
 TEXT_INCHES = 3.6
 GAP_PX = 2
@@ -37,10 +37,11 @@ def plot_test(
 ) -> None:
     """Write confusion.csv, confusion.png, per_class.csv and per_class.png into `directory`.
 
-    Multi-label sets have no confusions: they get the number of videos of each class alone.
+    For multi-label sets, which have no confusions, only the number of videos of each class is
+    written.
 
     Args:
-        directory: made where it is absent.
+        directory: created if missing.
         probabilities: [N, K] float.
         labels: [N] int64, or targets [N, K] of 0 and 1.
         class_names: K names.
@@ -116,9 +117,9 @@ def examples_figure(
 ) -> Figure:
     """One row for each example: frames of the first clip's centre crop, then the two classes.
 
-    Green rows are right, red ones wrong. Arguments as of `draw_examples`, labels [N].
+    Green rows are right, red ones wrong. Arguments as in `draw_examples`, with labels [N].
     """
-    predicted = first_of_highest(probabilities)
+    predicted = first_of_highest(probabilities)  # [N]
     view = clips.view_names.index("clip0-centre")
     examples = _choose_examples(clips, predicted == labels, labels)
     width = min(clips.num_segments, MAX_FRAMES) * FRAME_INCHES
@@ -143,8 +144,8 @@ def examples_figure(
 
 
 def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:
-    """Positions of the examples, the right ones first: of each class the first by id, then the
-    second of each, and so on.
+    """Positions of the examples, the right ones first: the first video of each class by id, then
+    the second of each, and so on.
 
     Args:
         clips: the N videos.
@@ -174,13 +175,13 @@ def _strip(frames: Tensor) -> np.ndarray:
     images = frames[steps].permute(0, 2, 3, 1).numpy()  # [at most MAX_FRAMES, S, S, 3]
     gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
     parts = [part for image in images for part in (gap, image)]
-    return np.concatenate(parts[1:], axis=1)
+    return np.concatenate(parts[1:], axis=1)  # [S, W, 3]
 
 
 def first_of_highest(probabilities: Tensor) -> Tensor:
     """The most likely class [N] int64 of probabilities [N, K]; among equals the lowest id."""
-    highest = probabilities.max(dim=1, keepdim=True).values
-    return (probabilities == highest).int().argmax(dim=1)
+    highest = probabilities.max(dim=1, keepdim=True).values  # [N, 1]
+    return (probabilities == highest).int().argmax(dim=1)  # [N, K] -> [N]
 
 
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
@@ -218,8 +219,8 @@ def _draw_confusion(
     _save(figure, path)
 
 
-def _title(what: str, shown: int, total: int) -> str:
-    return what if shown == total else f"{what}: the {shown} least accurate of {total}"
+def _title(title: str, shown: int, total: int) -> str:
+    return title if shown == total else f"{title}: the {shown} least accurate of {total}"
 
 
 def _short(name: str) -> str:
@@ -228,16 +229,16 @@ def _short(name: str) -> str:
 
 
 def _save(figure: Figure, path: Path, num_colours: int = 0) -> None:
-    """As png without the software's version, so that equal numbers give equal bytes.
+    """Save as png without the software's version, so that equal numbers give equal bytes.
 
     Args:
         figure: to save.
         path: of the png.
-        num_colours: of a palette made for the picture; 0 = all colours.
+        num_colours: size of a palette made for the picture; 0 = all colours.
     """
     with replacing(path) as part:
         with warnings.catch_warnings():
-            # Names in a script that the font lacks are drawn as boxes; the csv has them right.
+            # Characters missing from the font are drawn as boxes; the csv has the full names.
             warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
             figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
         if num_colours:

@@ -1,4 +1,4 @@
-"""What test and zero_shot measure and keep: the videos, their labels, the prediction files."""
+"""The videos that test and zero_shot measure, their labels, and the prediction files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ PREDICTIONS_DIR = Path("predictions")
 
 
 def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
-    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 where the records carry `labels`."""
+    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 if the records have `labels`."""
     if all(record.labels is None for record in records):
         return torch.tensor([record.label for record in records])
     targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
@@ -27,16 +27,16 @@ def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
 
 
 def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[str]]:
-    """All videos of a dataset: zero-shot protocols take the set whole.
+    """All videos of a dataset, for zero-shot protocols.
 
-    That is whole.csv where the dataset has one (trimmed training segments, or videos that are in no
-    set of the chosen split), else train and val.
+    They are those of whole.csv if the dataset has one (trimmed training segments, or videos
+    in no set of the chosen split), else of train and val.
 
     Returns:
         the records and the names of the lists they come from.
 
     Raises:
-        ListError: no list is there, or one is wrong.
+        ListError: there is no list, or one is invalid.
     """
     directory = Path("lists") / dataset
     names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
@@ -50,7 +50,7 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
 def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     """Positions in `records`, int64 [M] ascending, of the test videos of each official split.
 
-    Empty for a dataset without lists/<dataset>/splits.csv, which has no several splits.
+    Empty for a dataset with a single split, which has no lists/<dataset>/splits.csv.
 
     Raises:
         ListError: splits.csv names a video that is not among the records, or no video.
@@ -68,21 +68,21 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
             )
         members.setdefault(split, []).append(position[video_id])
     if not members:
-        raise ListError(f"{path}: has no line after the header; run build_lists {dataset}")
+        raise ListError(f"{path}: found no line after the header; run build_lists {dataset}")
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
 
 
 def describe_set(
     records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
 ) -> dict[str, int | str]:
-    """What is measured: dataset, protocol, num_videos, num_expected, videos_sha256 and, where
-    videos are missing, expected_sha256: the fingerprint with them.
+    """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
+    videos_sha256 and, if videos are missing, expected_sha256, the fingerprint of the complete set.
 
     Args:
         records: the videos.
         dataset: their dataset.
-        lists: the lists they are all of; what `lists/<dataset>/missing.csv` says is missing in
-            these is expected, too (of `whole`, all that is missing).
+        lists: names of the lists they come from; videos of these lists that
+            `lists/<dataset>/missing.csv` names are expected too (for `whole`, all it names).
         protocol: views and lists in words.
     """
     ledger = Path("lists") / dataset / "missing.csv"
@@ -102,27 +102,28 @@ def describe_set(
 
 
 def save(
-    what: str,
+    set_name: str,
     tensors: Mapping[str, Tensor],
     records: Sequence[Record],
     view_names: Sequence[str],
     metadata: Mapping[str, int | str],
 ) -> None:
-    """Write predictions/<what>.safetensors and, with the ids, predictions/<what>.parquet.
+    """Write predictions/<set_name>.safetensors and, with the ids, predictions/<set_name>.parquet.
 
-    From these any metric, class subset or fusion of views is computed on a CPU without the model.
+    From these, any metric, class subset or fusion of views can be computed on a CPU without the
+    model.
 
     Args:
-        what: `test` or `zero_shot_<dataset>`.
+        set_name: `test` or `zero_shot_<dataset>`.
         tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
         records: the N videos, in the order of the tensors' rows.
-        view_names: V names, kept as a JSON list.
-        metadata: kept as strings; `features_dtype` is added.
+        view_names: V names, stored as a JSON list.
+        metadata: stored as strings; `features_dtype` is added.
     """
     text = {key: str(value) for key, value in metadata.items()}
     text["view_names"] = json.dumps(view_names)
     text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
-    path = PREDICTIONS_DIR / f"{what}.safetensors"
+    path = PREDICTIONS_DIR / f"{set_name}.safetensors"
     write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
     multi = tensors["labels"].dim() == 2
     table = pa.table(

@@ -25,7 +25,7 @@ def describe_views(clips: int, crops: int, dense: bool = False) -> str:
 def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
     """Clip 0, centre crop: features [N, V, ...] -> [N, 1, ...].
 
-    The centre one of several crops lies up to 2 px off a single crop's, by the authors' rounding.
+    The centre crop of several lies up to 2 px off the single crop: the authors round it so.
 
     Raises:
         ValueError: no such view among `view_names`.
@@ -33,7 +33,7 @@ def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
     if SINGLE_VIEW not in view_names:
         raise ValueError(f"views: found {list(view_names)}; a single view needs {SINGLE_VIEW!r}")
     index = list(view_names).index(SINGLE_VIEW)
-    return features[:, index : index + 1]
+    return features[:, index : index + 1]  # [N, V, ...] -> [N, 1, ...]
 
 
 def evaluate_test(
@@ -47,18 +47,18 @@ def evaluate_test(
     dense: bool,
     seed: int,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Probabilities and metrics of the configured views, beside those of a single one.
+    """Probabilities and metrics of the configured views, and the metrics of a single view.
 
-    The metrics of the single view have the prefix `single_view_`. They are there where there are
-    several views, except under dense sampling, whose clip 0 is only the beginning of a video.
+    The latter have the prefix `single_view_`. They are computed if there are several views, except
+    under dense sampling, where clip 0 is only the beginning of a video.
 
     Args:
         score: of the method.
         features: [N, V, ...].
         labels: [N] int64, or targets [N, K].
         text: of all K classes.
-        trained_classes: ids of the classes trained on; where these are not all of them, the
-            metrics of `evaluate_base_to_novel` are added.
+        trained_classes: ids of the classes trained on; if these are not all classes, the metrics of
+            `evaluate_base_to_novel` are added.
         view_names: V names.
         dense: whether clips are dense windows.
         seed: of the bootstrap.
@@ -89,7 +89,7 @@ def half_classes(num_classes: int, split: int) -> Tensor:
     """
     return torch.from_numpy(
         np.random.RandomState(split).permutation(num_classes)[: num_classes // 2]
-    )
+    )  # [K] -> [K // 2]
 
 
 def evaluate_halves(
@@ -103,12 +103,12 @@ def evaluate_halves(
     """Half-class accuracies: only the half's classes compete, on the videos of those classes.
 
     Args:
-        score: the method's, so that its own normalisation over classes sees the half alone.
+        score: of the method; where it normalises over classes, it does so over the half only.
         features: [N, V, ...] of all videos.
         labels: [N] int64 in [0, K).
         text: of all K classes.
-        present_only: leave a half's classes without videos out, as the authors' code does; False
-            lets them compete.
+        present_only: exclude a half's classes without videos, as the authors' code does; if False,
+            they compete.
 
     Returns:
         top1 and top5 of each half that has videos, in percent.
@@ -117,7 +117,7 @@ def evaluate_halves(
     for split in range(NUM_HALVES):
         classes = half_classes(text.num_classes, split)
         if present_only:
-            classes = classes[torch.isin(classes, labels)]
+            classes = classes[torch.isin(classes, labels)]  # [K // 2] -> [M]
         for key, value in _among(score, features, labels, text, classes).items():
             result[key].append(value)
     return result
@@ -126,20 +126,21 @@ def evaluate_halves(
 def _among(
     score: Score, features: Tensor, labels: Tensor, text: ClassText, classes: Tensor
 ) -> dict[str, float]:
-    """top1 and top5 on the videos of some classes, of which alone they compete; empty without one.
+    """top1 and top5 on the videos of some classes, when only these compete; empty without videos.
 
     Args:
-        classes: int64 [M] distinct ids; the others as in `evaluate_halves`.
+        score, features, labels, text: as in `evaluate_halves`.
+        classes: int64 [M] distinct ids.
     """
-    position = torch.full((text.num_classes,), -1)
+    position = torch.full((text.num_classes,), -1)  # [K]
     position[classes] = torch.arange(len(classes))
-    chosen = position[labels] >= 0
+    chosen = position[labels] >= 0  # [N]
     if not chosen.any():
         return {}
-    own = position[labels[chosen]]
-    probabilities = score(features[chosen], text.of_classes(classes.tolist()))
-    metrics.check(probabilities, own)
-    return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, own, k)) for k in (1, 5)}
+    targets = position[labels[chosen]]  # [N] -> [n]
+    probabilities = score(features[chosen], text.of_classes(classes.tolist()))  # [n, M]
+    metrics.check(probabilities, targets)
+    return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, targets, k)) for k in (1, 5)}
 
 
 def evaluate_base_to_novel(
@@ -149,7 +150,7 @@ def evaluate_base_to_novel(
     text: ClassText,
     base: Sequence[int],
 ) -> dict[str, float]:
-    """Accuracy among the classes of the training and among those it never saw.
+    """Accuracy among the classes trained on, and among those that training never saw.
 
     Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
 
@@ -161,18 +162,19 @@ def evaluate_base_to_novel(
         base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
 
     Raises:
-        MetricsError: a multi-label set, or no video of the base or of the novel classes.
+        MetricsError: a multi-label set, or no videos of the base or of the novel classes.
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("data.classes: base needs one label a video; found several")
-    is_base = torch.zeros(text.num_classes, dtype=torch.bool)
+    is_base = torch.zeros(text.num_classes, dtype=torch.bool)  # [K]
     is_base[list(base)] = True
     values = []
     for name, members in (("base", is_base), ("novel", ~is_base)):
-        found = _among(score, features, labels, text, members.nonzero()[:, 0])
-        if not found:
+        classes = members.nonzero()[:, 0]  # [K] -> [M]
+        accuracies = _among(score, features, labels, text, classes)
+        if not accuracies:
             raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
-        values.append(found["top1"])
+        values.append(accuracies["top1"])
     mean = 2 * values[0] * values[1] / sum(values) if sum(values) else 0.0
     return {"base_top1": values[0], "novel_top1": values[1], "base_to_novel_hmean": mean}
 
@@ -194,11 +196,11 @@ def evaluate_zero_shot(
         features: [N, V, ...].
         labels: [N] int64.
         text: of all K classes.
-        protocols: of `full`, `half` and `splits`; a half needs two classes, so `half` is left out
-            of sets with fewer than 4.
+        protocols: any of `full`, `half` and `splits`; a half needs two classes, so `half` is
+            skipped for sets with fewer than 4.
         seed: of the bootstrap.
-        splits: int64 [M] positions of each official split's test videos; a set without several
-            splits has none, and no `splits` metrics.
+        splits: positions int64 [M] of the test videos of each official split; empty for a set with
+            a single split, which gets no `splits` metrics.
 
     Returns:
         probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
@@ -206,11 +208,11 @@ def evaluate_zero_shot(
         classes compete, on the test videos of one split after the other). Each std has ddof 0.
 
     Raises:
-        MetricsError: a multi-label set; these protocols are of single labels.
+        MetricsError: a multi-label set; these protocols need single labels.
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
-    probabilities = score(features, text)
+    probabilities = score(features, text)  # [N, K]
     values = metrics.evaluate(probabilities, labels, seed)
     result = {}
     if "full" in protocols:
@@ -222,7 +224,7 @@ def evaluate_zero_shot(
         result |= _mean_and_std("half_top1", halves)
     if "splits" in protocols and splits:
         for k in (1, 5):
-            correct = metrics.in_top_k(probabilities, labels, k)
+            correct = metrics.in_top_k(probabilities, labels, k)  # [N]
             parts = [metrics.percent(correct[positions]) for positions in splits]
             result |= _mean_and_std(f"splits_top{k}", parts)
     return probabilities, result
@@ -243,14 +245,14 @@ def compare_zero_shot(
     seed: int,
     splits: Sequence[Tensor] = (),
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The fine-tuned model beside the raw CLIP on the same videos.
+    """Compare the fine-tuned model with the raw CLIP on the same videos.
 
     Args:
-        scores: of the fine-tuned model under the key ``, of the raw CLIP under `raw_`; the keys are
+        scores: of the fine-tuned model under the key "", of the raw CLIP under `raw_`; the keys are
             the prefixes of the results.
         features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
-        texts: of each: a model that trained its text tower has its own.
+        texts: of each, since a trained text tower gives other class embeddings.
         protocols, splits: as in `evaluate_zero_shot`.
         seed: of the bootstraps.
 
@@ -260,7 +262,7 @@ def compare_zero_shot(
     """
     tensors, values = {}, {}
     for prefix, score in scores.items():
-        probabilities, own = evaluate_zero_shot(
+        probabilities, results = evaluate_zero_shot(
             score,
             features[prefix],
             labels,
@@ -270,11 +272,11 @@ def compare_zero_shot(
             splits=splits,
         )
         tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
-        values |= with_prefix(prefix, own)
+        values |= with_prefix(prefix, results)
     if "full" in protocols:
         both = (tensors["probabilities"], tensors["raw_probabilities"])
-        own, raw = (metrics.in_top_k(p, labels, 1) for p in both)
-        low, high = metrics.paired_interval(own, raw, seed)
-        gain = metrics.percent(own) - metrics.percent(raw)
+        tuned, raw = (metrics.in_top_k(p, labels, 1) for p in both)  # [N], [N]
+        low, high = metrics.paired_interval(tuned, raw, seed)
+        gain = metrics.percent(tuned) - metrics.percent(raw)
         values |= {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
     return tensors, values

@@ -1,8 +1,8 @@
-"""One raw video -> JPEGs, or its frame count, by ffmpeg and decord in a process of their own.
+"""One raw video -> JPEGs, or its frame count, by ffmpeg and decord.
 
-ffmpeg gives one picture for every decoded frame (also where the frame rate varies) unless `fps` is
+ffmpeg writes one picture for every decoded frame (even if the frame rate varies) unless `fps` is
 set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
-decoding, because headers lie. Any error that ffmpeg reports makes the video a broken one.
+decoding, because headers may be wrong. A video counts as broken if ffmpeg reports any error.
 """
 
 import functools
@@ -22,19 +22,19 @@ from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
-"""End of one JPEG and start of the next; it cannot occur inside: there 0xff is followed by 0."""
+"""End of one JPEG and start of the next; it cannot occur inside, where 0xff is followed by 0."""
 
 
 FEWEST_BYTES = 31
-"""-q:v where the picture does not matter."""
+"""-q:v if the picture does not matter."""
 
 
 class VideoError(ValueError):
-    """A raw video is broken; the message says how."""
+    """A raw video is broken; the message says why."""
 
 
 def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list[str]:
-    """ffmpeg's command that writes a video's frames as JPEGs to its standard output.
+    """The ffmpeg command that writes a video's frames as JPEGs to its standard output.
 
     Args:
         path: of the video.
@@ -46,7 +46,7 @@ def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list
     if not height:
         width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
     video = _input(path, fps)
-    # JPEG means full range and the matrix of BT.601, whatever the video has.
+    # JPEG implies full range and the matrix of BT.601, whatever the video uses.
     video = video.filter(
         "scale", w=width, h=height, flags="bicubic", out_color_matrix="bt601", out_range="pc"
     ).filter("setsar", "1")
@@ -55,21 +55,21 @@ def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list
 
 
 def count_command(path: Path, fps: float | None) -> list[str]:
-    """ffmpeg's command that writes one byte a frame to its standard output."""
+    """The ffmpeg command that writes one byte per frame to its standard output."""
     video = _input(path, fps).filter("scale", w=1, h=1, flags="neighbor")
     return _compiled(video, "rawvideo", {"pix_fmt": "gray"})
 
 
 def _input(path: Path, fps: float | None):  # ffmpeg-python has no types
-    # `file:` keeps a colon in a name from being read as a protocol; V leaves out cover pictures.
+    # `file:` keeps a colon in a name from being read as a protocol; V skips cover pictures.
     video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
     return video.filter("fps", fps=fps) if fps else video
 
 
 def _compiled(video, format_name: str, options: dict[str, object]) -> list[str]:
     every_frame = {"fps_mode": "passthrough"} if _has_fps_mode() else {"vsync": "passthrough"}
-    # Frames are numbered instead of timed: encoders refuse two frames at the same time, which a
-    # varying frame rate or a bad header would give.
+    # Frames are numbered instead of timed: encoders reject two frames with the same time, which a
+    # varying frame rate or a bad header can cause.
     video = video.filter("settb", "1/1000").filter("setpts", "N")
     options = {"enc_time_base": "1:1000", "threads": 1, **every_frame, **options}
     output = ffmpeg.output(video, "pipe:", f=format_name, **options)
@@ -87,24 +87,24 @@ def _has_fps_mode() -> bool:
 
 @dataclass
 class Outcome:
-    """What ffmpeg said by the time it ended."""
+    """What ffmpeg reported."""
 
     fps: float = 0.0
-    """Frames a second according to the header; 0 = not said."""
+    """Frames a second according to the header; 0 = unknown."""
     damage: str = ""
-    """The first error it reported; empty = none."""
+    """The first reported error; empty = none."""
 
 
 def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
-    """Pieces of ffmpeg's standard output as they come; `outcome` is filled in at the end."""
-    # A file, not a pipe, takes the messages: nobody has to read it while frames come.
+    """Yield ffmpeg's standard output in chunks; `outcome` is filled in at the end."""
+    # Messages go to a file, not to a pipe, which would have to be read while frames arrive.
     with tempfile.TemporaryFile() as messages:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process:
             assert process.stdout is not None
             try:
                 while chunk := process.stdout.read(CHUNK_BYTES):
                     yield chunk
-            except BaseException:  # the reader gave up, e.g. because the disk is full
+            except BaseException:  # the caller stopped, e.g. because the disk is full
                 process.kill()
                 raise
         messages.seek(0)
@@ -125,10 +125,10 @@ def _judge(messages: str, returncode: int, outcome: Outcome) -> None:
 
 
 def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """Cut a stream of JPEGs without gaps into its files.
+    """Split a stream of concatenated JPEGs into its files.
 
     Raises:
-        VideoError: the stream does not end with a whole JPEG.
+        VideoError: the stream does not end with a complete JPEG.
     """
     start, end = JPEG_SEAM[2:], JPEG_SEAM[:2]
     rest = b""
@@ -144,17 +144,17 @@ def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
 
 
 def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int, float, str]:
-    """What the on-the-fly reader will see of a video; decodes all of it once.
+    """The frames that the on-the-fly reader gets from a video; decodes all of it once.
 
-    decord repeats the last frame of some files (edit lists, packed B-frames) to fill the number in
-    the header, so ffmpeg's smaller count is taken: then all readers have the same frames. Where
-    decord has fewer, its count is taken.
+    decord repeats the last frame of some files (edit lists, packed B-frames) to reach the number in
+    the header, so ffmpeg's smaller count is used, and all readers get the same frames. If decord
+    finds fewer, its count is used.
 
     Returns:
         number of frames, width and height as stored (px), frames a second, damage ('' = none).
 
     Raises:
-        VideoError: there are no frames, or decord cannot read up to the last of them.
+        VideoError: there are no frames, or decord cannot read all of them.
     """
     outcome = Outcome()
     count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps), outcome))

@@ -1,20 +1,20 @@
 """Raw videos -> tar shards of JPEGs and data/frames/<dataset>/index.parquet.
 
 A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
-number of workers nor on time. Shard and part of the index get their names when they are whole: the
-tar first, then its part, which names the settings. What has no part, or one of other settings, is
-made again. When all parts are there they become the index. Where a dataset is read from frame files
-or raw videos (`reader`), there are no tars, only parts.
+number of workers nor on timing. A shard and its part of the index are renamed into place when they
+are complete: first the tar, then the part, which records the settings. A shard without a part, or
+with one of other settings, is made again. When all parts exist, they are merged into the index. A
+dataset that is read from frame files or raw videos (`reader`) has no tars, only parts.
 
 The settings include ffmpeg's command line and version, because another ffmpeg may decode, scale or
-compress to other bytes: shards of another ffmpeg are made again. But DVC runs this stage only when
-a file or parameter changes, and a new ffmpeg binary is neither. After exchanging ffmpeg, run
+compress differently: shards of another ffmpeg are made again. But DVC runs this stage only if a
+file or parameter changes, and a new ffmpeg binary is neither. After replacing ffmpeg, run
 
-    dvc repro --force --single-item extract_frames    # of one dataset: extract_frames@ucf101
+    dvc repro --force --single-item extract_frames    # for one dataset: extract_frames@ucf101
 
-and then `dvc repro`. The index's metadata say which ffmpeg made the frames (`clipzoo.data.index`).
-Machines that share a dataset (`--shard i/n`) need the same ffmpeg: to each, the shards of another
-ffmpeg are unfinished.
+and then `dvc repro`. The index's metadata record which ffmpeg made the frames
+(`clipzoo.data.index`). Machines that share a dataset (`--shard i/n`) need the same ffmpeg: each one
+treats the shards of another ffmpeg as unfinished.
 """
 
 import contextlib
@@ -55,30 +55,30 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard to make; can be sent to another process or machine."""
+    """One shard to make; can be pickled and sent to another process."""
 
     shard: int
     directory: Path
     root: Path
-    """That the videos' paths start from."""
+    """Folder that the videos' paths are relative to."""
     spec: DatasetSpec
     frames: FramesConfig
     ffmpeg: dict[str, str]
-    """What `describe_ffmpeg` says; the same for all shards, so it is computed once."""
+    """Of `describe_ffmpeg`; the same for all shards, so it is computed once."""
     videos: tuple[RawVideo, ...]
 
     @property
     def tar_path(self) -> Path:
-        """The shard."""
+        """Path of the shard."""
         return self.directory / shard_name(self.shard)
 
     @property
     def part_path(self) -> Path:
-        """Its part of the index."""
+        """Path of its part of the index."""
         return self.tar_path.with_suffix(".parquet")
 
     def fingerprint(self) -> str:
-        """Of everything that decides what the shard holds."""
+        """Hash of everything that the content of the shard depends on."""
         spec = self.spec
         settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
         settings.append(self.ffmpeg)
@@ -94,7 +94,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Summary:
-    """What extraction did."""
+    """Counts of an extraction, and its failures."""
 
     num_videos: int
     num_frames: int
@@ -102,7 +102,7 @@ class Summary:
     failures: list[list[str]]
     damaged: list[list[str]]
     num_waiting: int
-    """Shards of other machines (`--shard i/n`) that are not finished; 0 = the index is written."""
+    """Unfinished shards of other machines (`--shard i/n`); 0 = the index is written."""
 
 
 def extract(
@@ -112,31 +112,32 @@ def extract(
     share: tuple[int, int] = (1, 1),
     executor: Executor | None = None,
 ) -> Summary:
-    """Make all shards of a dataset that are not finished, then its index.
+    """Make all unfinished shards of a dataset, then its index.
 
     Args:
         params: `frames`, `data.allow_missing`, `data.demo` and `runtime.extract_workers` are read.
         dataset: its datasets/<name>.yaml and data/raw/<name>.csv must exist.
-        share: (i, n): make every n-th shard from the i-th of 1 .. n on. Whoever finds all shards
-            finished writes the index.
-        executor: runs the jobs; None = a process for each core or `extract_workers` of them.
+        share: (i, n): make every n-th shard starting with the i-th, 1 <= i <= n. The machine that
+            finds all shards finished writes the index.
+        executor: runs the jobs; None = `extract_workers` processes, or one for each core.
 
     Raises:
-        StoreError: more than `data.allow_missing` videos are broken or not those of the manifest;
-            lists them. Finished shards are kept. Other OSErrors: nothing can be written.
-        ListError, ConfigError: the manifest or the dataset's file is wrong.
+        StoreError: more than `data.allow_missing` videos are broken or differ from the manifest;
+            lists them. Finished shards remain.
+        OSError: a file cannot be written.
+        ListError, ConfigError: the manifest or the dataset's file is invalid.
     """
     jobs = plan_shards(params, dataset)
-    own = jobs[share[0] - 1 :: share[1]]
+    assigned = jobs[share[0] - 1 :: share[1]]
     split_index(dataset, jobs)
     states = {job.shard: read_state(job) for job in jobs}
-    todo = [job for job in own if states[job.shard] is None]
+    todo = [job for job in assigned if states[job.shard] is None]
     allowed = params.data.allow_missing
     if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
-        todo += [job for job in own if (state := states[job.shard]) and state.failures]
+        todo += [job for job in assigned if (state := states[job.shard]) and state.failures]
     if todo:
         with contextlib.nullcontext(executor) if executor else _pool(params) as pool:
-            _run(todo, pool, len(own), sum(len(job.videos) for job in own))
+            _run(todo, pool, sum(len(job.videos) for job in assigned))
         states = {job.shard: read_state(job) for job in jobs}
     failures = _failures(states)
     directory = FRAMES_DIR / dataset
@@ -158,9 +159,9 @@ def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
     """The shards of a dataset, in order: runs of `frames.shard_videos` lines of its manifest.
 
     Raises:
-        ListError, ConfigError: the manifest or the dataset's file is wrong.
+        ListError, ConfigError: the manifest or the dataset's file is invalid.
         StoreError: the raw root does not exist.
-        OSError: ffmpeg does not run.
+        OSError: ffmpeg cannot be run.
     """
     spec, root = load_spec(dataset), raw_root(params, dataset)
     videos = read_manifest(manifest_path(dataset))
@@ -179,11 +180,11 @@ def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
 
 
 def make_shard(job: ShardJob) -> int:
-    """Make one shard and its part of the index; returns the number of its videos.
+    """Make one shard and its part of the index; return its number of videos.
 
     Raises:
         StoreError: the ffmpeg of this machine is not the one that the job was planned with.
-        OSError: nothing can be written.
+        OSError: a file cannot be written.
     """
     planned = job.ffmpeg.get("ffmpeg_version")  # None for `reader: directory`
     if planned and planned != ffmpeg_version():
@@ -191,9 +192,7 @@ def make_shard(job: ShardJob) -> int:
             f"ffmpeg: found {ffmpeg_version()!r}; the job allows {planned!r}; install that one"
         )
     job.directory.mkdir(parents=True, exist_ok=True)
-    job.part_path.unlink(
-        missing_ok=True
-    )  # from here on, until it is whole, the shard is unfinished
+    job.part_path.unlink(missing_ok=True)  # until it is written again, the shard is unfinished
     if job.spec.reader == "shards":
         report = pack_videos(job.tar_path, job.root, job.videos, job.spec, job.frames)
         shard, tar_bytes = job.shard, job.tar_path.stat().st_size
@@ -210,7 +209,7 @@ def make_shard(job: ShardJob) -> int:
 
 
 def read_state(job: ShardJob) -> ShardState | None:
-    """State of a shard if it is finished, under the job's settings; None otherwise."""
+    """State of a shard that is finished with the job's settings, else None."""
     return _valid(job, read_states(job.part_path).get(job.shard))
 
 
@@ -219,17 +218,17 @@ def _valid(job: ShardJob, state: ShardState | None) -> ShardState | None:
         return None
     if job.spec.reader == "shards":
         try:
-            whole = job.tar_path.stat().st_size == state.tar_bytes
+            complete = job.tar_path.stat().st_size == state.tar_bytes
         except OSError:
-            whole = False
-        return state if whole else None
+            complete = False
+        return state if complete else None
     return state
 
 
 def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
-    """Turn the index of an earlier run back into parts, as far as its shards are still valid.
+    """Split the index of an earlier run into the parts of its valid shards again.
 
-    So a shard is never described by two files of which one may be old.
+    So a shard is never described by two files, one of which may be outdated.
     """
     path = index_path(dataset)
     states = read_states(path)
@@ -244,15 +243,15 @@ def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
 
 
 def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
-    """Write the index from the parts of all shards, then remove the parts and what is left over."""
+    """Merge the parts of all shards into the index; remove the parts and outdated shards."""
     states, tables = {}, []
     for job in jobs:
         states |= read_states(job.part_path)
         tables.append(parquet.read_table(job.part_path))
     write_index(pa.concat_tables(tables), states, index_path(dataset), jobs[0].ffmpeg)
-    wanted = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
+    tar_names = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
     for path in (FRAMES_DIR / dataset).iterdir():
-        if path.name.startswith("shard-") and path.name not in wanted:
+        if path.name.startswith("shard-") and path.name not in tar_names:
             path.unlink(missing_ok=True)
 
 
@@ -261,29 +260,29 @@ def _failures(states: dict[int, ShardState | None]) -> list[list[str]]:
 
 
 def _summary(jobs: Sequence[ShardJob], states: dict[int, ShardState | None]) -> Summary:
-    done = [state for state in states.values() if state]
+    finished = [state for state in states.values() if state]
     num_videos = sum(len(job.videos) for job in jobs if states[job.shard])
     return Summary(
         num_videos - len(_failures(states)),
-        sum(state.num_frames for state in done),
-        sum(state.tar_bytes for state in done),
+        sum(state.num_frames for state in finished),
+        sum(state.tar_bytes for state in finished),
         _failures(states),
-        [video for state in done for video in state.damaged],
-        len(jobs) - len(done),
+        [video for state in finished for video in state.damaged],
+        len(jobs) - len(finished),
     )
 
 
 def _pool(params: Params) -> Executor:
     workers = params.runtime.extract_workers or len(os.sched_getaffinity(0))
-    # Workers are forked from a server without threads: a fork of this process would copy the locks
-    # of Arrow's threads. The server imports once for all of them.
+    # Workers are forked from a server without threads, because a fork of this process would copy
+    # the locks of Arrow's threads. The server imports modules once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(workers, mp_context=context)
 
 
-def _run(jobs: Sequence[ShardJob], pool: Executor, num_own: int, num_videos: int) -> None:
-    """Make shards in `pool` under a progress bar; the first error cancels what has not begun."""
+def _run(jobs: Sequence[ShardJob], pool: Executor, num_videos: int) -> None:
+    """Make shards in `pool` with a progress bar; an error cancels the jobs not started."""
     finished = num_videos - sum(len(job.videos) for job in jobs)
     futures = [pool.submit(make_shard, job) for job in jobs]
     every = 0.1 if sys.stderr.isatty() else 10
@@ -300,4 +299,4 @@ def _run(jobs: Sequence[ShardJob], pool: Executor, num_own: int, num_videos: int
         finally:
             for future in futures:
                 future.cancel()
-            wait(futures)  # so that nothing is written after an error
+            wait(futures)  # nothing is written after an error

@@ -1,4 +1,4 @@
-"""The ffmpeg binary: the user's own on PATH, else the one in the imageio-ffmpeg wheel."""
+"""The ffmpeg binary: the one on PATH, else the one of the imageio-ffmpeg wheel."""
 
 import functools
 import shutil
@@ -13,21 +13,21 @@ def ffmpeg_path() -> str:
 
 
 def ffmpeg_version() -> str:
-    """First line of `ffmpeg -version`, like 'ffmpeg version 7.0.2 Copyright ...'.
+    """First line of `ffmpeg -version`, e.g. 'ffmpeg version 7.0.2 Copyright ...'.
 
     Raises:
-        OSError: the binary does not run, or says nothing.
+        OSError: the binary cannot be run or prints nothing.
     """
     return _version_of(ffmpeg_path())
 
 
 @functools.cache
 def _version_of(path: str) -> str:
-    done = subprocess.run([path, "-version"], capture_output=True, check=False)
-    line = done.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
-    if done.returncode or not line:
+    process = subprocess.run([path, "-version"], capture_output=True, check=False)
+    line = process.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
+    if process.returncode or not line:
         raise OSError(
-            f"{path} -version: ended with code {done.returncode} and printed {line!r}; "
-            "install a working ffmpeg, or take this one off PATH"
+            f"{path} -version: ended with code {process.returncode} and printed {line!r}; "
+            "install a working ffmpeg, or remove this one from PATH"
         )
     return line

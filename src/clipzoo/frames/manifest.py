@@ -1,7 +1,7 @@
-"""The manifest data/raw/<dataset>.csv: which raw files a dataset has, and how `scan` makes it.
+"""The manifest data/raw/<dataset>.csv: the raw files of a dataset, as `scan` finds them.
 
-DVC depends on this small file instead of hashing terabytes of video; extraction refuses files whose
-size is no longer the manifest's.
+DVC depends on this small file instead of hashing terabytes of video; extraction rejects files that
+no longer have the size in the manifest.
 """
 
 import os
@@ -26,7 +26,7 @@ class RawVideo:
     """One line of a manifest."""
 
     video_id: str
-    """The path without its extension, or what the dataset's `id_pattern` takes of it."""
+    """The path without its extension, or the part of it that `id_pattern` matches."""
     path: str
     """Relative to the dataset's raw root."""
     size: int
@@ -34,7 +34,7 @@ class RawVideo:
 
 
 def manifest_path(dataset: str) -> Path:
-    """Where the manifest of a dataset is."""
+    """Path of a dataset's manifest."""
     return RAW_DIR / f"{dataset}.csv"
 
 
@@ -42,8 +42,9 @@ def read_manifest(path: Path) -> list[RawVideo]:
     """Read and check a manifest.
 
     Raises:
-        ListError: the file is absent, or names every line with a wrong field count, a path that is
-            absolute or leaves the root, a size that is no number, or a video that was there before.
+        ListError: the file is missing or has no videos, or has lines with a wrong number of fields,
+            an absolute path or one that leaves the root, a size that is not a number, or a
+            duplicate video; lists them all.
     """
     if not path.exists():
         raise ListError(
@@ -68,18 +69,18 @@ def read_manifest(path: Path) -> list[RawVideo]:
 
 
 def write_manifest(videos: list[RawVideo], path: Path) -> None:
-    """Write a manifest that `read_manifest` gives back."""
+    """Write a manifest, which `read_manifest` reads."""
     write_csv(COLUMNS, ((v.video_id, v.path, v.size) for v in videos), path)
 
 
 def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str]]:
-    """All videos below a folder, sorted by path, and the paths of files that are none by name.
+    """All videos below a folder, sorted by path, and the paths of files without a video extension.
 
-    Hidden files and folders are skipped; links are followed. With `reader: directory` a video
-    is a folder of frame files numbered without a gap.
+    Hidden files and folders are skipped; links are followed. With `reader: directory`, a video is a
+    folder of frame files numbered without a gap.
 
     Raises:
-        ListError: the folder does not exist or has no videos, two files have one id, or a
+        ListError: the folder does not exist or has no videos, two files have the same id, or a
             name cannot be stored.
     """
     if not root.is_dir():
@@ -110,7 +111,7 @@ def _check_ids(videos: list[RawVideo], root: Path) -> None:
     for video in videos:
         other = first.setdefault(video.video_id, video.path)
         if other != video.path:
-            faults.append(f"{root}: {other} and {video.path} have one id, {video.video_id!r}")
+            faults.append(f"{root}: {other} and {video.path} have the same id, {video.video_id!r}")
     raise_all(f"{root}: {len(faults)} names that cannot be used; rename them", faults)
 
 
@@ -147,7 +148,7 @@ def _frame_folders(root: Path, spec: DatasetSpec) -> list[RawVideo]:
 
 
 def count_frames(names: Iterable[str], spec: DatasetSpec) -> int:
-    """Number of frame files among the names of a folder; 0 if none looks like one.
+    """Number of frame files among the names of a folder; 0 if no name matches `frame_template`.
 
     Raises:
         ListError: the files are not numbered from `first_index` on without a gap.
@@ -155,12 +156,12 @@ def count_frames(names: Iterable[str], spec: DatasetSpec) -> int:
     before, _, rest = spec.frame_template.partition("{")
     after = rest.partition("}")[2]
     pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
-    found = {name for name in names if pattern.fullmatch(name)}
-    for i in range(len(found)):
+    frame_names = {name for name in names if pattern.fullmatch(name)}
+    for i in range(len(frame_names)):
         name = spec.frame_template.format(spec.first_index + i)
-        if name not in found:
+        if name not in frame_names:
             raise ListError(
-                f"{name} is not among {len(found)} frame files; frames must be numbered from "
+                f"{name} is not among {len(frame_names)} frame files; frames must be numbered from "
                 f"first_index = {spec.first_index} on without a gap, as {spec.frame_template}"
             )
-    return len(found)
+    return len(frame_names)

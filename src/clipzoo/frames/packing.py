@@ -1,4 +1,4 @@
-"""What a worker of extraction does: the videos of one shard -> a tar of JPEGs and index rows."""
+"""The work of an extraction worker: the videos of one shard -> a tar of JPEGs and index rows."""
 
 import os
 import shlex
@@ -32,14 +32,14 @@ Report = tuple[list[Row], list[list[str]], list[list[str]]]
 
 
 def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
-    """How ffmpeg makes (or, for `reader: video`, counts) the frames of every video of a dataset.
+    """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command.
 
     Returns:
-        ffmpeg_version: first line of `ffmpeg -version`; ffmpeg_command: the command line, in which
-        `ffmpeg` stands for the binary and VIDEO for the video. Empty for `reader: directory`.
+        ffmpeg_version: first line of `ffmpeg -version`; ffmpeg_command: the command line, with
+        `ffmpeg` for the binary and VIDEO for the video. Empty for `reader: directory`.
 
     Raises:
-        OSError: ffmpeg does not run.
+        OSError: ffmpeg cannot be run.
     """
     if spec.reader == "directory":
         return {}
@@ -54,13 +54,13 @@ def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
 def pack_videos(
     path: Path, root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
-    """Decode videos into a tar, which gets its name when it is whole and on the disk.
+    """Decode videos into a tar, which is renamed into place when it is complete and on disk.
 
-    Members are `<video_id>/00001.jpg`, ... with neither times nor owners. A broken video leaves
+    Members are `<video_id>/00001.jpg`, ... without times and owners. A broken video leaves
     nothing in the tar.
 
     Raises:
-        OSError: the tar cannot be written (disk full); nothing is left of it.
+        OSError: the tar cannot be written (disk full) and is removed.
     """
     rows, failures, damaged = [], [], []
     with replacing(path) as part, part.open("wb", buffering=1 << 20) as tar:
@@ -120,7 +120,7 @@ def _row(video: RawVideo, num_frames: int, width: int, height: int, fps: float) 
 def describe_videos(
     root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
-    """Index rows of videos that stay as they are: raw, or directories of frame files."""
+    """Index rows of videos that are not extracted: raw files, or directories of frame files."""
     rows, failures, damaged = [], [], []
     for video in videos:
         path = root / video.path
@@ -150,7 +150,7 @@ def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
         raise VideoError(f"{path}: {error}") from error
     if count != video.size:
         raise VideoError(
-            f"{path}: has {count} frames, its manifest says {video.size}: it changed since "
+            f"{path}: has {count} frames, but {video.size} in the manifest: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
     return _row(video, count, width, height, spec.fps or 0.0)

@@ -6,7 +6,7 @@ from clipzoo.parity import check_file
 
 
 def main(paths: list[str]) -> int:
-    """Print one line for each case of each file; 1 if any is not ok, 2 without a file."""
+    """Print one line for each case of each file; return 1 if any is not ok, 2 without a file."""
     if not paths:
         print("usage: python -m clipzoo.parity FILE...", file=sys.stderr)
         return 2

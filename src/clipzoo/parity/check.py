@@ -24,12 +24,12 @@ class Topic:
     """A kind of case."""
 
     compute: Callable[..., Case]
-    """The plain function: inputs by keyword, outputs by name."""
+    """Plain function: inputs by keyword -> outputs by name."""
     tolerance: Callable[[Case, np.ndarray], Any]
     """(case, golden values) -> largest absolute difference, broadcast against the values."""
     open_questions: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Arguments that the golden README leaves open, and their possible values: each output may
-    agree under any of them."""
+    """Arguments that the golden files do not give, and their possible values; an output is ok if it
+    agrees for one of them."""
 
 
 def _model(_: Case, values: np.ndarray) -> float:
@@ -79,7 +79,7 @@ TOPICS = {
 
 
 def kind_of(case: Case) -> str:
-    """The kind of a case; whole models have only a name: `text4vis-vit-none` is a `text4vis`."""
+    """The kind of a case; whole models have only a name: `text4vis-vit-none` is of `text4vis`."""
     return str(case.get("kind") or str(case.get("name", "")).split("-")[0])
 
 
@@ -87,8 +87,8 @@ def check(case: Case) -> str:
     """Compute a case and compare every output.
 
     Returns:
-        `ok`, or what is wrong: the largest difference, an unknown kind, a missing input, or a key
-        that is neither an input nor an output, or no output at all.
+        `ok`, or the fault: the largest difference, an unknown kind, a missing input, a key that is
+        neither an input nor an output, or no output at all.
     """
     topic = TOPICS.get(kind_of(case))
     if topic is None:
@@ -105,14 +105,14 @@ def check(case: Case) -> str:
         return "no output to compare"
     best: dict[str, tuple[float, str]] = {}
     for answers in _combinations(topic, inputs):
-        found = topic.compute(**inputs, **answers)
-        unknown = [key for key in golden if key not in found]
+        outputs = topic.compute(**inputs, **answers)
+        unknown = [key for key in golden if key not in outputs]
         if unknown:
-            return f"unknown output {', '.join(unknown)}; known: {', '.join(found)}"
+            return f"unknown output {', '.join(unknown)}; known: {', '.join(outputs)}"
         for key in golden:
-            value = found[key]
+            value = outputs[key]
             if key == "tokens":  # golden rows end where only padding follows
-                value = value[:, : len(golden[key][0])]
+                value = value[:, : len(golden[key][0])]  # [K, 77] -> [K, L]
             difference = largest_difference(topic, case, golden[key], value)
             best[key] = min(difference, best.get(key, difference))
         if all(excess <= 1 for excess, _ in best.values()):
@@ -127,22 +127,22 @@ def _combinations(topic: Topic, inputs: Case) -> Iterator[Case]:
         yield dict(zip(questions, values, strict=True))
 
 
-def largest_difference(topic: Topic, case: Case, golden: Any, found: Any) -> tuple[float, str]:
+def largest_difference(topic: Topic, case: Case, golden: Any, output: Any) -> tuple[float, str]:
     """The largest difference: in units of the tolerance (at most 1 is ok), and in words.
 
-    Of a dict every golden entry is compared. Infinity where shapes differ or an entry is absent.
+    In a dict, every golden entry is compared. Infinity if shapes differ or an entry is missing.
     """
     if isinstance(golden, dict):
-        absent = [key for key in golden if key not in found]
-        if absent:
-            return float("inf"), f"lacks {', '.join(absent)}"
+        missing = [key for key in golden if key not in output]
+        if missing:
+            return float("inf"), f"has no {', '.join(missing)}"
         entries = [
-            (*largest_difference(topic, case, value, found[key]), key)
+            (*largest_difference(topic, case, value, output[key]), key)
             for key, value in golden.items()
         ]
         excess, words, key = max(entries, default=(0.0, "is empty", ""))
         return excess, f"of {key} {words}"
-    expected, actual = _array(golden), _array(found)
+    expected, actual = _array(golden), _array(output)
     if expected.shape != actual.shape:
         return float("inf"), f"has shape {list(actual.shape)}, golden {list(expected.shape)}"
     if not expected.size:

@@ -15,7 +15,8 @@ def sample_indices(
     *, num_frames: int, num_segments: int, num_clips: int = 1, dense: bool = False
 ) -> Case:
     """Frame numbers (from 1) of the clips of a video, clip after clip."""
-    return {"indices": sampling.sample_test(num_frames, num_segments, num_clips, dense).ravel() + 1}
+    indices = sampling.sample_test(num_frames, num_segments, num_clips, dense)  # [V, T]
+    return {"indices": indices.ravel() + 1}  # [V, T] -> [V T]
 
 
 def sample_dense_indices(*, num_frames: int, num_segments: int, num_clips: int) -> Case:
@@ -38,7 +39,7 @@ def learning_rates(
 ) -> Case:
     """[iteration, rate of the vision tower, rate of the head] at every 7th iteration.
 
-    The schedule is multi-step where there are milestones, else cosine.
+    The schedule is multistep if there are milestones, else cosine.
     """
     values = []
     for step in range(0, epochs * iterations_per_epoch, 7):
@@ -67,7 +68,7 @@ def preprocess(
     num_frames: int,
     probe_yx: list[list[int]],
 ) -> Case:
-    """Crops of waves in three colours: shape, mean of each frame, and single pixels.
+    """Crops of an image of waves in three colours: shape, mean of each frame, and single pixels.
 
     Args:
         frame_seed: of frame 0; frame i has frame_seed + i.
@@ -79,13 +80,14 @@ def preprocess(
         num_frames: T.
         probe_yx: places of the pixels in a crop.
     """
+    # [T, H, W, 3]
     frames = np.stack([_waves(frame_seed + i, width, height) for i in range(num_frames)])
-    views = transforms.ViewTransform(size, scale, num_crops)(frames)
+    views = transforms.ViewTransform(size, scale, num_crops)(frames)  # [crops, T, 3, size, size]
     views = normalise(views)  # [crops, T, 3, size, size]
-    y, x = torch.tensor(probe_yx).T
+    y, x = torch.tensor(probe_yx).T  # [probes], [probes]
     return {
         "shape": list(views.shape),
-        "mean": views.mean(dim=(2, 3, 4)),
+        "mean": views.mean(dim=(2, 3, 4)),  # [crops, T]
         "probe": views[..., y, x].transpose(2, 3),  # [crops, T, probes, 3]
     }
 
@@ -94,7 +96,8 @@ def _waves(seed: int, width: int, height: int) -> np.ndarray:
     """A smooth test image, uint8 [H, W, 3]."""
     rs = np.random.RandomState(seed)
     f, p = rs.uniform(0.01, 0.08, (3, 4)), rs.uniform(0, 6.28, (3, 2))
-    y, x = np.mgrid[:height, :width][..., None]  # [2, H, W, 1], against channels
+    y, x = np.mgrid[:height, :width][..., None]  # [H, W, 1] each
+    # [H, W, 1] against [3]
     first = np.sin(f[:, 0] * x + f[:, 1] * y + p[:, 0])
     second = np.cos(f[:, 2] * x - f[:, 3] * y + p[:, 1])
     return np.clip(np.round(127 + 60 * first + 60 * second), 0, 255).astype(np.uint8)

@@ -36,8 +36,8 @@ def parameter(name: str, shape: Sequence[int]) -> Tensor:
 
 def fill(module: nn.Module, prefix: str = "") -> None:
     """Give every parameter and buffer of `module` its golden value."""
-    own = module.state_dict()
-    module.load_state_dict({k: parameter(prefix + k, v.shape) for k, v in own.items()})
+    state = module.state_dict()
+    module.load_state_dict({k: parameter(prefix + k, v.shape) for k, v in state.items()})
 
 
 def draw_labels(seed: int, num_videos: int, num_classes: int) -> Tensor:
@@ -46,10 +46,10 @@ def draw_labels(seed: int, num_videos: int, num_classes: int) -> Tensor:
 
 
 def class_text(embeddings: Tensor) -> ClassText:
-    """The class text of embeddings [P, K, D], without names or tokens of a meaning."""
+    """The class text of embeddings [P, K, D]; its names and token ids are placeholders."""
     templates, classes, _ = embeddings.shape
     return ClassText(
-        token_ids=torch.zeros(templates, classes, 1, dtype=torch.int64),
+        token_ids=torch.zeros(templates, classes, 1, dtype=torch.int64),  # [P, K, 1]
         class_embeddings=embeddings,
         class_names=[str(label) for label in range(classes)],
     )

@@ -1,4 +1,4 @@
-"""From features or scores to the probabilities and accuracies that the methods report."""
+"""Probabilities and accuracies of the methods, from features or scores."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def half_class(
     """Full-class and half-class zero-shot accuracies of noisy copies of the class embeddings.
 
     Features are noise + mix * text of the label; `unit_parts` L2-normalises both before they are
-    mixed. Both features and text are normalised in the end.
+    mixed. Features and text are normalised at the end in any case.
     """
     labels = draw_labels(label_seed, num_videos, num_classes)
     text, parts = noise(text_seed, num_classes, dim), noise(feature_seed, num_videos, dim)
@@ -55,7 +55,7 @@ def mean_average_precision(
     rs, shape = np.random.RandomState(label_seed), (num_videos, num_classes)
     if not multi_label:
         labels = draw_labels(label_seed, num_videos, num_classes)
-        targets = functional.one_hot(labels, num_classes)
+        targets = functional.one_hot(labels, num_classes)  # [N] -> [N, K]
     elif positive_share is None:
         targets = torch.from_numpy(rs.randint(0, 2, shape))
     else:
@@ -76,8 +76,8 @@ def text4vis_view_fusion(
 
 def bike_view_fusion(*, seed: int, num_videos: int, num_views: int, num_classes: int) -> Case:
     """Probabilities of BIKE from the similarities of several views of each video."""
-    similarities = noise(seed, num_videos * num_views, num_classes).tanh()
-    similarities = similarities.unflatten(0, (num_videos, num_views))
+    similarities = noise(seed, num_videos * num_views, num_classes).tanh()  # [N V, K]
+    similarities = similarities.unflatten(0, (num_videos, num_views))  # [N V, K] -> [N, V, K]
     return {"probabilities": similarity.bike_probabilities(similarities)}
 
 
@@ -95,7 +95,8 @@ def bike_zero_shot_frames(
     balanced = np.arange(num_videos) % num_classes
     labels = torch.from_numpy(np.random.RandomState(label_seed).permutation(balanced))
     text = functional.normalize(noise(text_seed, num_classes, dim), dim=-1)
-    features = 0.3 * noise(feature_seed, num_videos, num_frames, dim) + 0.25 * text[labels][:, None]
+    offsets = 0.25 * text[labels][:, None]  # [N, D] -> [N, 1, D]
+    features = 0.3 * noise(feature_seed, num_videos, num_frames, dim) + offsets  # [N, T, D]
     return _zero_shot(similarity.bike_frame_probabilities, features, labels, text)
 
 
@@ -109,7 +110,8 @@ def actionclip_template_fusion(
     dim: int,
 ) -> Case:
     """Probabilities of ActionCLIP from several templates."""
-    text = noise(text_seed, num_templates * num_classes, dim).unflatten(0, (num_templates, -1))
+    text = noise(text_seed, num_templates * num_classes, dim)  # [P K, D]
+    text = text.unflatten(0, (num_templates, -1))  # [P K, D] -> [P, K, D]
     video = noise(video_seed, num_videos, dim)
     return {"probabilities": similarity.actionclip_probabilities(video, text)}
 
@@ -117,7 +119,7 @@ def actionclip_template_fusion(
 def bike_attribute_fusion(
     *, video_seed: int, attribute_seed: int, label_seed: int, num_videos: int, num_classes: int
 ) -> Case:
-    """Accuracies of BIKE's two branches together."""
+    """Accuracies of the fusion of BIKE's two branches."""
     video = noise(video_seed, num_videos, num_classes).softmax(dim=-1)
     attributes = noise(attribute_seed, num_videos, num_classes).softmax(dim=-1)
     fused = similarity.fuse_attributes(video, attributes)

@@ -12,7 +12,7 @@ from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
 
 
 def build_towers(clip: Case, quick_gelu: bool = True) -> CLIP:
-    """An open_clip model of the sizes of a case's `clip`, in OpenAI's naming."""
+    """An open_clip model with the sizes of a case's `clip`, in OpenAI's names."""
     layers = clip["vision_layers"]
     vision = {
         "image_size": clip["image_resolution"],
@@ -58,9 +58,9 @@ def text4vis(
         labels: B class ids.
         temporal_module: `none` (or null), `tsm`, `tokenshift` or `tokent1d`.
         joint: joint space-time attention.
-        batch_statistics: whether embeddings, logits and loss too are those of training mode, which
-            matters with BatchNorm (ResNet towers) only; gradients always are.
-        quick_gelu: the activation; False to see the numbers fail.
+        batch_statistics: whether embeddings, logits and loss are computed in training mode, as
+            gradients always are; this matters only with BatchNorm (ResNet towers).
+        quick_gelu: the activation; with False, the numbers must differ.
     """
     towers = build_towers(clip, quick_gelu)
     options = {
@@ -72,20 +72,21 @@ def text4vis(
         "text_tower": "frozen",
     }
     model = Text4Vis(towers, Options(**options), num_segments)
-    towers.add_module("visual", model.visual)  # joint space-time is a tower of its own
+    towers.add_module("visual", model.visual)  # joint space-time replaces the tower
     fill(towers)
     fill(model.fusion_model, "fusion_model.")
     model.logit_scale.data = parameter("logit_scale", model.logit_scale.shape)
     model.train(batch_statistics)
     size = clip["image_resolution"]
-    frames = noise(input_seed, batch * num_segments, 3, size, size).unflatten(0, (batch, -1))
+    frames = noise(input_seed, batch * num_segments, 3, size, size)  # [B T, 3, S, S]
+    frames = frames.unflatten(0, (batch, -1))  # [B T, 3, S, S] -> [B, T, 3, S, S]
     prompts = [template.format(name) for name in class_names]
     tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)
     with torch.no_grad():
-        text = towers.encode_text(tokens)
+        text = towers.encode_text(tokens)  # [K, L] -> [K, D]
         by_frame = frame_embeddings(model.visual, frames).flatten(0, 1)  # [B, T, D] -> [B T, D]
-        video = model.video_embeddings(frames)
-        logits = model.logits(video, text)
+        video = model.video_embeddings(frames)  # [B, D]
+        logits = model.logits(video, text)  # [B, K]
         loss = cross_entropy(model, video, labels, text)
     return {
         "tokens": tokens,
@@ -102,8 +103,9 @@ def text4vis(
 
 def cross_entropy(model: Text4Vis, video: Tensor, labels: list[int], text: Tensor) -> Tensor:
     """The training loss of video embeddings [B, D] against text embeddings [K, D]."""
-    own = torch.tensor(labels)
-    return model.loss(video, Batch(labels=own, texts=own), class_text(text[None]))
+    class_ids = torch.tensor(labels)  # [B]
+    batch = Batch(labels=class_ids, texts=class_ids)
+    return model.loss(video, batch, class_text(text[None]))  # text [K, D] -> [1, K, D]
 
 
 def gradient_norms(model: Text4Vis, frames: Tensor, labels: list[int], text: Tensor) -> Case:

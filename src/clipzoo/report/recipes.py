@@ -1,8 +1,8 @@
 """Recipes: one overlay on the parameters for each row of the zoo (recipes/<name>.yaml).
 
-A recipe starts from `recipes/demo.yaml`, which holds every value but `runtime`; then comes
-`base.yaml` of its folder, if there is one; then its own `params`. So nothing leaks from the recipe
-that was used before.
+A recipe starts from `recipes/demo.yaml`, which holds every value except `runtime`. On top come
+`base.yaml` of its folder, if there is one, and the `params` of the recipe. So it does not depend on
+the recipe used before.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ from clipzoo.files import near
 
 RECIPES_DIR = Path("recipes")
 DEMO = "demo"
-"""The recipe that all others start from."""
+"""The recipe that every other one starts from."""
 SHARED_FILE = "base.yaml"
 
-# Recipes do not describe the machine, but checking them needs some values.
+# Recipes do not set `runtime`, but checking them needs some values.
 NO_RUNTIME = {
     "processes": 1,
     "workers": 1,
@@ -46,13 +46,13 @@ class Published(Section):
     std: Float | None = None
     """Percent, ddof 0."""
     tolerance: Float = Field(default=0.0, ge=0)
-    """Largest difference (percentage points) that still counts as reproduced."""
+    """Largest difference, in percentage points, that counts as reproduced."""
     source: str
     notes: str = ""
 
 
 class Authors(Section):
-    """How the authors ran it; `reference/configs.csv` and `training_logs.csv` hold the values."""
+    """How the authors ran it; the values are in `reference/configs.csv` and `training_logs.csv`."""
 
     config: str = ""
     """Their config file; '' = none is published."""
@@ -67,21 +67,21 @@ class Authors(Section):
 
 
 class Recipe(Section):
-    """What a recipe file says."""
+    """The content of a recipe file."""
 
     about: str
     paper: str = ""
     verdict: bool = True
-    """Whether a run gets a verdict; False where something it needs is not published."""
+    """Whether a run gets a verdict; False if something it needs is not published."""
     parent: str = ""
-    """The recipe whose model this one starts from or evaluates."""
+    """Name of another recipe: this one starts from its model, or evaluates it."""
     checkpoint: Literal["last", "best"] = "last"
     """Which epoch's model the authors published; `train.select` is the same."""
     fusion: str = "video embeddings are averaged over views, then normalised"
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
     gpu_hours: Float = Field(default=0.0, ge=0)
-    """GPU hours of training: the authors', where there is a log, else scaled from a similar log."""
+    """GPU hours of training: from the authors' log, else scaled from a similar log."""
     authors: Authors = Authors()
     notes: list[str] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
@@ -104,7 +104,7 @@ def load_recipes(root: str | Path = ".") -> dict[str, Loaded]:
     """Every recipe by name, sorted; each file is read once.
 
     Raises:
-        ConfigError: as `load_recipe`.
+        ConfigError: as for `load_recipe`.
     """
     read = cache(_read)
     loaded = {}
@@ -122,17 +122,17 @@ def load_recipe(
     Args:
         name: of the recipe.
         root: of the repository.
-        runtime: the machine's section of params.yaml, which no recipe sets; None = one process.
+        runtime: section of params.yaml that no recipe sets; None = one process.
 
     Raises:
         ConfigError: there is no such recipe (the message names near ones), or the file has an
-            unknown, missing or wrong key, in its own fields or in `params`.
+            unknown, missing or invalid key, in its fields or in `params`.
     """
     return _load(name, root, runtime or NO_RUNTIME, _read)
 
 
 def recipe_settings(name: str, root: str | Path = ".") -> dict[str, Any]:
-    """The parameters of a recipe by dotted key, without `runtime`, as `write_settings` has them."""
+    """The parameters of a recipe by dotted key, as in settings.json (so without `runtime`)."""
     return load_recipe(name, root)[1].settings()
 
 
@@ -170,7 +170,7 @@ def _load(
 
 
 def _overlays(path: Path, folder: Path) -> list[Path]:
-    """The files whose `params` make a recipe, each on top of the one before."""
+    """The files with the `params` of a recipe; each overrides the one before."""
     shared = path.parent / SHARED_FILE
     files = [folder / f"{DEMO}.yaml", *([shared] if shared.is_file() else []), path]
     return list(dict.fromkeys(files))
@@ -182,14 +182,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("params", {}), dict):
-        raise ConfigError(
-            f"{path}: found no mapping; allowed: the keys of a recipe, such as `params`"
-        )
+        raise ConfigError(f"{path}: found no mapping; allowed: the keys of a recipe, e.g. `params`")
     return values
 
 
 def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `overlay`, section by section; lists are replaced whole."""
+    """`base` with the values of `overlay`, section by section; lists are replaced."""
     result = dict(base)
     for key, value in overlay.items():
         old = result.get(key)

@@ -1,7 +1,7 @@
 """Every result of every run, and every published number, as one list of rows.
 
-A row is one number: ours and the published one where both exist, ours alone, or the published
-one alone (`value` None: not run here).
+A row is one number: ours and the published one if both exist, only ours, or only the published
+one (`value` None: not run here).
 """
 
 import json
@@ -48,8 +48,8 @@ ZERO_SHOT_RESULTS = {
     ),
     "gain in zero-shot top-1 over the raw CLIP": ("gain", "", "gain_ci95"),
 }
-# Kinetics-600's splits have classes of their own, so each is a dataset; the published number is
-# their mean. metric: key in each split's file
+# Each split of Kinetics-600 has other classes, so each is a dataset; the published number is their
+# mean. metric: key in each split's file
 SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
 SPLIT_DATASET = "kinetics600"
 NUM_SPLITS = 3
@@ -82,10 +82,10 @@ class Row:
     published: float | None
     published_std: float | None
     source: str
-    """Of the published value; for a row without a number, of the row."""
+    """Of the published value or, for a row without a number, of the row."""
     delta: float | None
     modified: str
-    """Settings in which the run differs from its recipe, where they can matter."""
+    """Settings in which the run differs from its recipe and that can change the result."""
     verdict: str
 
 
@@ -95,37 +95,39 @@ Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, Any]]]:
     """Every metrics file: {recipe: {stem of the file: its values}}, both sorted by name.
 
-    What lies in `root` itself is under NO_RECIPE.
+    Files directly in `root` are under NO_RECIPE.
 
     Raises:
-        ReportError: there is none, or one is not a JSON mapping.
+        ReportError: there is no file, or one is not a JSON mapping.
     """
     root = Path(root)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    metrics: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(root.rglob("*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ReportError(f"{path}: not a JSON file ({error}); `dvc repro` makes it") from error
+            raise ReportError(
+                f"{path}: not a JSON file ({error}); `dvc repro` writes it"
+            ) from error
         if not isinstance(values, dict):
             raise ReportError(f"{path}: found a {type(values).__name__}; allowed: a flat mapping")
         recipe = path.parent.relative_to(root).as_posix().removeprefix(".")
-        found.setdefault(recipe, {})[path.stem] = values
-    if not found:
-        raise ReportError(f"{root}/: no metrics file in it; `dvc repro` makes them")
-    return dict(sorted(found.items()))
+        metrics.setdefault(recipe, {})[path.stem] = values
+    if not metrics:
+        raise ReportError(f"{root}/: no metrics file in it; `dvc repro` writes them")
+    return dict(sorted(metrics.items()))
 
 
 def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path = ".") -> list[Row]:
-    """One row for each result, then one for each published number that no run has.
+    """One row for each result, then one for each published number without a result.
 
     Args:
         metrics: of `read_metrics`.
         recipes: of `load_recipes`.
-        root: of the repository: its plots/ has the settings of the runs.
+        root: of the repository; its plots/ has the settings of the runs.
 
     Raises:
-        ReportError: a file with a result has nothing to identify it (its number of videos, ...).
+        ReportError: a file with results has a missing key (num_videos, videos_sha256, ...).
     """
     root = Path(root)
     rows: list[Row] = []
@@ -135,13 +137,13 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
         rows += run.rows()
         matched[name] = run.matched
     for name, (recipe, settings) in recipes.items():
-        left = [row for row in recipe.published if row not in matched.get(name, [])]
-        rows += [_not_run(name, row, settings) for row in left]
+        unmatched = [row for row in recipe.published if row not in matched.get(name, [])]
+        rows += [_not_run(name, row, settings) for row in unmatched]
     return rows
 
 
 def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
-    """The row of a published number without one of ours."""
+    """The row of a published number without a result."""
     views = (row.clips, row.crops)
     return Row(
         recipe=recipe,
@@ -181,20 +183,20 @@ class _Run:
         self, name: str, files: Mapping[str, Mapping[str, Any]], loaded: Loaded | None, root: Path
     ) -> None:
         self.name, self.files, self.root = name, files, root
-        self.recipe, self.wanted = loaded or (None, {})
+        self.recipe, self.recipe_settings = loaded or (None, {})
         self.matched: list[Published] = []
 
     def rows(self) -> list[Row]:
         """The rows of all files with results."""
-        found: list[Row] = []
+        rows: list[Row] = []
         for stem in self.files:
             if stem == "test" or stem.startswith("zero_shot_"):
                 try:
-                    found += self._file_rows(stem)
+                    rows += self._file_rows(stem)
                 except KeyError as error:
                     path = f"metrics/{self.name}/{stem}.json"
                     raise ReportError(f"{path}: missing {error}") from error
-        return found + list(self._split_rows())
+        return rows + list(self._split_rows())
 
     def _file_rows(self, stem: str) -> Iterator[Row]:
         values = self.files[stem]
@@ -213,7 +215,7 @@ class _Run:
                 )
 
     def _split_rows(self) -> Iterator[Row]:
-        """Means over Kinetics-600's splits, where all are there (std with ddof 0)."""
+        """Means over Kinetics-600's splits, if all were measured (std with ddof 0)."""
         stems = [f"zero_shot_{SPLIT_DATASET}_split{i}" for i in range(1, NUM_SPLITS + 1)]
         for metric, key in SPLIT_RESULTS.items():
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
@@ -240,8 +242,10 @@ class _Run:
         sets = self.recipe.video_sets if self.recipe else {}
         videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
         used = verdicts.read_settings(self.root, self.name, stems[0])
-        changed = None if used is None else verdicts.modified(used, self.wanted, stems[0])
-        settings = used or self.wanted
+        changed = None
+        if used is not None:
+            changed = verdicts.modified(used, self.recipe_settings, stems[0])
+        settings = used or self.recipe_settings
         row = self._published(dataset, key, stems[0], settings)
         return Row(
             recipe=self.name,

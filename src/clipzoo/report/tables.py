@@ -1,4 +1,4 @@
-"""The `report` stage: RESULTS.md to read and zoo.csv to compute with.
+"""The outputs of the `report` stage: RESULTS.md for readers and zoo.csv for programs.
 
 Nothing here depends on the clock or the machine: the same metrics, settings and recipes give the
 same bytes.
@@ -21,40 +21,40 @@ ZOO_FILE = "zoo.csv"
 INTRODUCTION = """# Results
 
 Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; `zoo.csv` has
-the same rows in full precision. Values are percentages. Brackets hold the 95% interval of a
-bootstrap over videos; ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or
-over the splits. `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP
-is torchnet's, where a class without positives counts as 0; the mean class accuracy leaves out
-classes without videos. What is the same in every row of a table stands above the table.
+the same rows in full precision. Values are percentages. The 95% interval of a bootstrap over videos
+is in brackets; ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or over
+the splits. `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP is
+computed by torchnet, where a class without positives counts as 0; the mean class accuracy excludes
+classes without videos. Values that are the same in every row of a table are given above it.
 
 Only a run with the settings of its recipe, on the published set of videos, gets a verdict;
-`modified:` names the settings that differ. "{not_run}": the published value is the authors', and
-nothing was measured here.
+`modified:` names the settings that differ. "{not_run}" marks a published value without a
+measurement.
 """
 
 PUBLISHED_INTRODUCTION = """
 ## Published rows
 
-Every row that the authors of the methods published, with ours next to it. `make zoo
-RECIPES=<recipe>` runs a row (after the recipe it starts from, if any), given the dataset and the
-GPUs; `python -m clipzoo check <recipe>` says beforehand what is missing.
+Every row that the authors of the methods published, next to our result. `make zoo
+RECIPES=<recipe>` runs a row (after the recipe it starts from, if any); it needs the dataset and
+GPUs. `python -m clipzoo check <recipe>` shows what is missing.
 
 """
 
 
 def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str, Loaded]) -> str:
-    """The text of RESULTS.md: published rows, other recipes, one line a run, then each run."""
+    """The text of RESULTS.md: published rows, other recipes, one line per run, then each run."""
     parts = [INTRODUCTION.format(not_run=NOT_RUN), PUBLISHED_INTRODUCTION, published_table(rows)]
     parts += [_other_recipes(metrics, rows, recipes), "\n## Runs\n\n", summary_table(rows)]
     runs = {recipe: files for recipe, files in metrics.items() if recipe}
     if "clip" in metrics.get(NO_RECIPE, {}):
         parts.append(f"\nCLIP weights of the last run: {_facts(metrics[NO_RECIPE]['clip'])}.\n")
     for recipe, files in runs.items():
-        own = [row for row in rows if row.recipe == recipe and row.value is not None]
-        parts.append(f"\n## {recipe}\n\n{results_table(own)}")
-        sets = dict.fromkeys((row.dataset, row.videos) for row in own if row.videos)
+        results = [row for row in rows if row.recipe == recipe and row.value is not None]
+        parts.append(f"\n## {recipe}\n\n{results_table(results)}")
+        sets = dict.fromkeys((row.dataset, row.videos) for row in results if row.videos)
         parts += [f"\nVideos of {dataset}: {videos}.\n" for dataset, videos in sets]
-        for settings in dict.fromkeys(row.modified for row in own if row.modified):
+        for settings in dict.fromkeys(row.modified for row in results if row.modified):
             listed = "`, `".join(settings.split())
             parts.append(f"\nSettings that differ from the recipe's: `{listed}`.\n")
         if "train" in files:
@@ -63,7 +63,7 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
 
 
 def summary_table(rows: Iterable[Row]) -> str:
-    """One line a run: its top-1, and zero-shot next to the raw CLIP's."""
+    """One line per run: top-1, zero-shot top-1 and the gain over the raw CLIP."""
     header = ("Run", "Datasets", "Top-1", "Zero-shot top-1", "Gain over the raw CLIP")
     runs: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
@@ -81,7 +81,7 @@ def summary_table(rows: Iterable[Row]) -> str:
 
 
 def results_table(rows: Iterable[Row]) -> str:
-    """Measured rows of one run, as a markdown table for each dataset and protocol."""
+    """The results of one run, as a markdown table for each dataset and protocol."""
     header = ("Result", "Value", "Dataset", "Videos", "Protocol", "Published", "Delta", "Verdict")
     groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for row in rows:
@@ -158,20 +158,20 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _drop_constants(
     header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[str, list[str], list[list[str]]]:
-    """Take the columns that are the same in every row out of a table of two or more rows.
+    """Remove the columns with the same value in every row from a table of two or more rows.
 
-    The first column names the rows and stays. Empty columns go without a word.
+    The first column names the rows and stays. Empty columns are not mentioned.
 
     Returns:
         the constants as a line of markdown (`Dataset: ucf101. Verdict: ...`) and an empty line, or
-        nothing where there is none; the header and the rows without them.
+        '' if there are none; the header and the rows without them.
     """
     columns = list(zip(*rows, strict=True))
     constant = [i for i, cells in enumerate(columns) if i and len(rows) > 1 and len({*cells}) == 1]
     facts = [f"{header[i]}: {columns[i][0]}." for i in constant if columns[i][0]]
-    kept = [i for i in range(len(header)) if i not in constant]
+    varying = [i for i in range(len(header)) if i not in constant]
     line = " ".join(facts) + "\n\n" if facts else ""
-    return line, [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    return line, [header[i] for i in varying], [[row[i] for i in varying] for row in rows]
 
 
 def _value(row: Row) -> str:
@@ -210,8 +210,8 @@ def _fact(value: object) -> str:
 
 
 def zoo_csv(rows: Sequence[Row]) -> str:
-    """The text of zoo.csv: full precision, empty where a value is unknown."""
-    # As objects, since columns of numbers would turn 16 into 16.0 where a value is unknown.
+    """The text of zoo.csv: full precision, empty for unknown values."""
+    # As objects: a column of numbers with an unknown value would turn 16 into 16.0.
     table = pd.DataFrame(rows, columns=[field.name for field in fields(Row)], dtype=object)
     return table.to_csv(index=False, lineterminator="\n")
 
@@ -220,11 +220,11 @@ def write_report(root: str | Path = ".") -> list[Row]:
     """Read metrics/, plots/ and recipes/ under `root`, write RESULTS.md and zoo.csv there.
 
     Returns:
-        the rows, including those that were not run here.
+        all rows, also those not run here.
 
     Raises:
-        ReportError: as `read_metrics` and `make_rows`.
-        ConfigError: a recipe is wrong.
+        ReportError: as for `read_metrics` and `make_rows`.
+        ConfigError: a recipe is invalid.
     """
     root = Path(root)
     metrics = read_metrics(root / "metrics")

@@ -1,7 +1,7 @@
-"""A run and what was published: which number, which videos, which settings, and the verdict.
+"""Compare a run with the published row: its videos, its settings, and the verdict.
 
-A result is compared only if it was made with the settings of its recipe, on the videos that the
-authors published, and if the recipe allows a verdict at all.
+A result gets a verdict only if it was measured with the settings of its recipe, on the videos that
+the authors published, and if the recipe allows one.
 """
 
 import csv
@@ -16,8 +16,8 @@ from clipzoo.report.recipes import Published, Recipe
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
-# Settings that cannot change a result, or (in data) only name what else is computed. That
-# videos are missing shows in the fingerprint.
+# Settings that cannot change a result, or (in data) only name what else is computed. Missing videos
+# change the fingerprint.
 HARMLESS = {
     "recipe",
     "data.allow_missing",
@@ -28,7 +28,7 @@ HARMLESS = {
     "train.activation_checkpointing",
     "train.checkpoint_every",
 }
-# Sections (or keys) that the other of the two evaluations reads alone.
+# Sections (or keys) that only the other one of the two evaluations reads.
 ELSEWHERE = {
     "test": ("zero_shot.",),
     "zero_shot": ("test.clips", "test.crops", "test.dense"),
@@ -36,7 +36,7 @@ ELSEWHERE = {
 
 
 SHOWN = 3
-"""Modified settings that a verdict names."""
+"""Number of modified settings that a verdict names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class VideoSet:
     name: str
     num_videos: int
     median_frames: int | None
-    """None = the list names videos alone."""
+    """None = the list has no frame counts."""
     videos_sha256: str
 
 
@@ -80,39 +80,38 @@ def named_set(name: str, method: str = "text4vis") -> VideoSet:
 
 
 def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool]:
-    """Which published set a result was measured on.
+    """Find the published set of videos that a result was measured on.
 
     Args:
-        values: of a metrics file: num_videos, num_expected, videos_sha256 and, where videos are
+        values: of a metrics file: num_videos, num_expected, videos_sha256 and, if videos are
             missing, expected_sha256.
         published: the list that the recipe names; '' = none.
 
     Returns:
-        the set in words ('' = no known one), and whether it is the `published` one. Where it is
-        not, the words say how many videos differ: exactly, where the missing ones make up the
-        difference, else at least how many.
+        the set in words ('' = no known one), and whether it is the `published` one. If it is not,
+        the words say how many videos differ: exactly if these are the missing ones, else at least
+        how many.
     """
     by_sha = {known.videos_sha256: known.name for known in reversed(video_sets())}
-    wanted = named_set(published) if published else None
+    target = named_set(published) if published else None
     sha = values["videos_sha256"]
-    if wanted and sha == wanted.videos_sha256:
-        return f"the published {wanted.name}", True
+    if target and sha == target.videos_sha256:
+        return f"the published {target.name}", True
     if sha in by_sha:
-        other = f", not the published {wanted.name}" if wanted else ""
+        other = f", not the published {target.name}" if target else ""
         return f"{by_sha[sha]}{other}", False
     expected = by_sha.get(values.get("expected_sha256", ""))
     if expected:
         missing = values["num_expected"] - values["num_videos"]
         return f"{missing} videos fewer than {expected}", False
-    if wanted is None:
+    if target is None:
         return "", False
-    number, all_videos = values["num_videos"], wanted.num_videos
-    least = max(abs(number - all_videos), 1)
-    return f"at least {least} videos differ from the published {wanted.name}", False
+    least = max(abs(values["num_videos"] - target.num_videos), 1)
+    return f"at least {least} videos differ from the published {target.name}", False
 
 
 def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings that a metrics file was made with (`write_settings`); None = not recorded."""
+    """The settings of a metrics file (`write_settings`); None = not recorded."""
     path = root / "plots" / recipe / stem / "settings.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -120,26 +119,26 @@ def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
         return None
 
 
-def modified(used: Mapping[str, Any], wanted: Mapping[str, Any], stem: str) -> list[str]:
-    """Settings in which a run differs from its recipe, where they can change the result.
+def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) -> list[str]:
+    """Settings in which a run differs from its recipe and that can change the result.
 
     Args:
         used: settings of the run by dotted key.
-        wanted: settings of the recipe.
+        expected: settings of the recipe.
         stem: of the metrics file, `test` or `zero_shot_<dataset>`.
 
     Returns:
-        dotted keys, sorted. A key that only one of the two knows counts.
+        dotted keys, sorted; a key that only one of the two has is among them.
     """
     ignored = ELSEWHERE["test" if stem == "test" else "zero_shot"]
     differing = {
         key
-        for key in used.keys() | wanted.keys()
-        if key not in used or key not in wanted or used[key] != wanted[key]
+        for key in used.keys() | expected.keys()
+        if key not in used or key not in expected or used[key] != expected[key]
     }
-    weights = {used.get("model.weights"), wanted.get("model.weights")}
+    weights = {used.get("model.weights"), expected.get("model.weights")}
     ignored += () if "demo" in weights else ("demo.",)
-    selects = {used.get("train.select"), wanted.get("train.select")}
+    selects = {used.get("train.select"), expected.get("train.select")}
     ignored += ("train.val_every",) if selects == {"last"} else ()
     return sorted(key for key in differing - HARMLESS if not key.startswith(ignored))
 
@@ -155,10 +154,10 @@ def verdict(
 
     Args:
         value: ours, percent.
-        row: the published number; None = there is none for this result.
-        recipe: of the run; None = there is none of its name.
+        row: the published number; None = none for this result.
+        recipe: of the run; None = no recipe has its name.
         changed: of `modified`; None = the settings were not recorded.
-        same_videos: whether the videos are those published on.
+        same_videos: whether the videos are the published set.
     """
     if recipe is None:
         return "no recipe of this name"

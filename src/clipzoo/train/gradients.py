@@ -1,21 +1,21 @@
 """Gradients of one optimizer step, whatever the number of processes and micro-batches.
 
-The only module of training that knows of either. Place i of a step (0 .. B - 1) belongs to process
+No other module of training knows either number. Place i of a step (0 .. B - 1) belongs to process
 i % world size, which encodes its places in micro-batches:
 
     step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
 
-A loss over single clips adds up over them. A loss that compares the videos of a step is computed
-once, over the features of the whole step:
+A loss over single clips is summed over micro-batches and processes. A loss that compares the videos
+of a step is computed once, over the features of the whole step:
 
     1. features and texts of every micro-batch without a graph, gathered from all processes
     2. the loss of the whole step, and its gradient with respect to features and texts
-    3. every micro-batch again, with a graph, which carries its rows of these gradients back
+    3. every micro-batch again, with a graph that carries its rows of these gradients back
 
 (GradCache, Gao et al., arXiv 2101.06983.) So memory does not grow with the number of micro-batches.
-Of one micro-batch the graph of 1. is kept, and 3. encodes nothing again.
+With a single micro-batch, the graph of 1. is kept and nothing is encoded twice.
 
-Batch normalisation (ResNet towers) sees micro-batches, so there alone they matter.
+Only batch normalisation (ResNet towers) depends on the split: it normalises over a micro-batch.
 """
 
 import contextlib
@@ -38,23 +38,23 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Clips that one process encodes at once."""
+    """Clips (or texts) that one process encodes at once."""
 
     places: list[int]
-    """Of the clips in the step."""
+    """Their places in the step."""
     counted: bool
-    """False for the filler of a process that has no clip left: all take part in every exchange."""
+    """False for the filler of a process with no clip left: every process joins every exchange."""
 
 
 def micro_batches(step_size: int, micro_batch: int) -> list[MicroBatch]:
-    """This process's share of a step; all processes have equally many micro-batches.
+    """This process's share of a step; every process has the same number of micro-batches.
 
     Example: a step of 5 and micro_batch 2 on 2 processes: places 0, 2, 4 make [0, 2], [4] on the
     first, and places 1, 3 make [1, 3] and a filler on the second.
     """
-    own = range(step_size)[rank() :: world_size()]
+    places = range(step_size)[rank() :: world_size()]
     largest_share = math.ceil(step_size / world_size())
-    parts = [list(own[i : i + micro_batch]) for i in range(0, largest_share, micro_batch)]
+    parts = [list(places[i : i + micro_batch]) for i in range(0, largest_share, micro_batch)]
     return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
 
 
@@ -99,12 +99,12 @@ class StepGradients:
             )
 
     def add(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> float:
-        """Compute the mean loss of a step and add its gradients, which must be None before.
+        """Compute the mean loss of a step and its gradients, which must be None before.
 
         Args:
-            labels: of the whole step, [B] int64, the same on every process.
+            labels: [B] int64 in [0, K), of the whole step, the same on every process.
             parts: of `micro_batches(B, ...)`.
-            inputs: of the clips of each part: uint8 frames [b, T, 3, S, S], or tokens [b, L].
+            inputs: clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
 
         Returns:
             the loss, equal on all processes.
@@ -116,10 +116,10 @@ class StepGradients:
         for i, (part, clips) in enumerate(zip(parts, inputs, strict=True)):
             with self._exchange(last=i == len(parts) - 1):
                 features, text = self._encode(self._forward, clips, self.text)
-                own = labels[part.places]
-                loss = self.method.loss(features, Batch(labels=own, texts=own), text)
-                # The exchange averages over processes, so that each share counts their number.
-                loss = loss * len(own) * part.counted * world_size() / len(labels)
+                targets = labels[part.places]  # [B] -> [b]
+                loss = self.method.loss(features, Batch(labels=targets, texts=targets), text)
+                # The exchange averages over processes: times their number, it is a sum.
+                loss = loss * len(targets) * part.counted * world_size() / len(labels)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         if dist.is_initialized():
@@ -129,42 +129,49 @@ class StepGradients:
     def _whole_step(
         self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Sequence[Tensor]
     ) -> float:
-        """Loss over the features of the whole step (steps 1 to 3 of this module's docstring)."""
+        """Loss over the features of the whole step, in the three passes of the module's docstring.
+
+        D is the embedding size, U the number of distinct labels, P that of templates; b clips and u
+        texts are those of one part. Features have shape [B, D] or [B, T, D].
+        """
         distinct, texts = labels.unique(return_inverse=True)  # [U], [B]
-        step_text = self.text.of_classes(distinct.tolist())
+        step_text = self.text.of_classes(distinct.tolist())  # [P, K, D] -> [P, U, D]
         columns = _deal_columns(len(distinct), len(parts))
         one_pass = len(parts) == 1
         first = []
         with self._repeatable(one_pass):
-            for clips, own in zip(inputs, columns, strict=True):
+            for clips, column in zip(inputs, columns, strict=True):
                 forward = self._forward if one_pass else _Forward(self.method)
-                first.append(self._encode(forward, clips, step_text.of_classes(own.places)))
-        features = _gather([f for f, _ in first], parts, len(labels)).requires_grad_()
+                first.append(self._encode(forward, clips, step_text.of_classes(column.places)))
+        features = _gather([f for f, _ in first], parts, len(labels))  # of [b, ...] -> [B, ...]
         embeddings = _gather(
             [t.class_embeddings.transpose(0, 1) for _, t in first],  # [P, u, D] -> [u, P, D]
             columns,
             len(distinct),
-        ).requires_grad_()
+        )  # of [u, P, D] -> [U, P, D]
+        features.requires_grad_()
+        embeddings.requires_grad_()
         loss = self.method.loss(
             features,
             Batch(labels=labels, texts=texts),
-            replace(step_text, class_embeddings=embeddings.transpose(0, 1)),
+            replace(step_text, class_embeddings=embeddings.transpose(0, 1)),  # [P, U, D]
         )
         trained = [p for p in self.method.parameters() if p.requires_grad]
         by_features, by_texts, *by_parameters = torch.autograd.grad(
             self.scaler.scale(loss), [features, embeddings, *trained], allow_unused=True
-        )
-        for i, (part, own) in enumerate(zip(parts, columns, strict=True)):
+        )  # [B, ...], [U, P, D] and the parameters' shapes
+        for i, (part, column) in enumerate(zip(parts, columns, strict=True)):
             last = i == len(parts) - 1
             with self._exchange(last=last):
                 encoded, text = (
                     first[0]
                     if one_pass
-                    else self._encode(self._forward, inputs[i], step_text.of_classes(own.places))
+                    else self._encode(self._forward, inputs[i], step_text.of_classes(column.places))
                 )
+                by_text = text.class_embeddings.transpose(0, 1)  # [P, u, D] -> [u, P, D]
                 carried = _carry(encoded, by_features, part)
-                carried += _carry(text.class_embeddings.transpose(0, 1), by_texts, own)
-                if last:  # every parameter's hook must fire now: logit_scale is in the loss alone
+                carried += _carry(by_text, by_texts, column)
+                if last:  # every parameter's hook must fire now; logit_scale is only in the loss
                     for parameter, gradient in zip(trained, by_parameters, strict=True):
                         if gradient is not None:
                             carried = carried + (parameter * gradient).sum()
@@ -204,25 +211,31 @@ class StepGradients:
 
 def _deal_columns(num_texts: int, num_parts: int) -> list[MicroBatch]:
     """This process's share of a step's texts, one part for each micro-batch of clips."""
-    own = range(num_texts)[rank() :: world_size()]
-    parts = [list(own[i::num_parts]) for i in range(num_parts)]
+    places = range(num_texts)[rank() :: world_size()]
+    parts = [list(places[i::num_parts]) for i in range(num_parts)]
     return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
 
 
 def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> Tensor:
-    """Rows of all parts and processes in the order of the step, float32 [total, ...], no graph."""
+    """Rows [b, ...] of all parts and processes in the order of the step, without a graph.
+
+    Returns:
+        float32 [total, ...], the same on every process.
+    """
     counted = [r.detach().float() for r, part in zip(rows, parts, strict=True) if part.counted]
     places = [place for part in parts if part.counted for place in part.places]
-    own = torch.cat(counted) if counted else rows[0].detach().float()[:0]
-    numbers = torch.tensor(places, dtype=torch.int64, device=own.device)
+    # of [b, ...] -> [n, ...]: this process's n rows, perhaps none
+    local = torch.cat(counted) if counted else rows[0].detach().float()[:0]
+    local_places = torch.tensor(places, dtype=torch.int64, device=local.device)  # [n]
     counts = [len(range(total)[r :: world_size()]) for r in range(world_size())]
-    return gather_rows(own, counts)[gather_rows(numbers, counts).argsort()]
+    order = gather_rows(local_places, counts).argsort()  # [total]
+    return gather_rows(local, counts)[order]  # [total, ...]
 
 
 def _carry(rows: Tensor, gradients: Tensor, part: MicroBatch) -> Tensor:
-    """A scalar whose backward pass puts the part's rows of `gradients` into `rows`.
+    """A scalar: its backward pass gives `rows` [b, ...] the part's rows of `gradients` [B, ...].
 
-    Times the number of processes, over which the exchange averages.
+    They are multiplied by the number of processes, over which the exchange averages.
     """
-    own = gradients[part.places] * (world_size() * part.counted)
-    return (rows.float() * own).sum()
+    part_gradients = gradients[part.places] * (world_size() * part.counted)  # [B, ...] -> [b, ...]
+    return (rows.float() * part_gradients).sum()

@@ -20,7 +20,7 @@ class TrainingLog:
 
     Args:
         directory: of the curves.
-        history: rows of the steps that an earlier, killed run has taken.
+        history: rows of the steps that an earlier, killed run took.
         total_steps: of the run.
     """
 
@@ -64,10 +64,10 @@ class TrainingLog:
             self._live.make_summary()  # not `next_step`, which reads the whole history again
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the steps since the last summary and close the files."""
         self._bar.close()
         if self._live is not None:
-            self._live.make_summary()  # or `end` would go back to the last summary's step
+            self._live.make_summary()  # otherwise `end` returns to the step of the last one
             self._live.end()
 
 

@@ -1,8 +1,8 @@
 """Training: clips and class text in, a model file out.
 
 One optimizer step takes `train.batch_size` clips over all processes and micro-batches; plan.py says
-which, gradients.py makes their gradients. Deviations from the authors' loop: the schedule counts
-optimizer steps (theirs micro-batches), and the last accumulation window of an epoch is used whole.
+which, gradients.py computes their gradients. Deviations from the authors' loop: the schedule counts
+optimizer steps (theirs micro-batches), and the last, shorter batch of an epoch is used in full.
 """
 
 import math
@@ -108,23 +108,23 @@ def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
         parts = [micro_batches(len(positions), micro) for positions in steps]
         batches = [
             [positions[place] for place in part.places]
-            for positions, own in zip(steps, parts, strict=True)
-            for part in own
+            for positions, step_parts in zip(steps, parts, strict=True)
+            for part in step_parts
         ]
         loader = load_batches(
             lambda position, epoch=epoch: run.clips.load(position, epoch),
             batches,
             run.params.runtime.workers,
         )
-        for number, (positions, own) in enumerate(
+        for number, (positions, step_parts) in enumerate(
             zip(steps, parts, strict=True), max(first, start)
         ):
             yield Step(
                 number=number,
                 positions=positions,
                 labels=torch.tensor([run.clips.record(p).label for p in positions]),
-                parts=own,
-                inputs=_next_inputs(loader, len(own), log),
+                parts=step_parts,
+                inputs=_next_inputs(loader, len(step_parts), log),
             )
 
 
@@ -183,7 +183,7 @@ def average_weights(progress: Progress, run: Run) -> None:
 
 
 def validate(run: Run, progress: Progress) -> float:
-    """Top-1 (percent) on the validation list; keeps the best model if asked to."""
+    """Top-1 (percent) on the validation list; saves the best model for `train.select: best`."""
     top1 = single_view_top1(run)
     if not progress.best or top1 > progress.best["val_top1"]:
         epoch = progress.step / run.plan.steps_per_epoch
@@ -194,7 +194,7 @@ def validate(run: Run, progress: Progress) -> float:
 
 
 def single_view_top1(run: Run) -> float:
-    """Top-1 (percent) of the present weights: one clip and the centre crop of every video."""
+    """Top-1 (percent) of the current weights: one clip and the centre crop of every video."""
     records, runtime = run.val_clips.records, run.params.runtime
     share = list(range(len(records)))[rank() :: world_size()]
     features = encode_videos(
@@ -215,7 +215,7 @@ def single_view_top1(run: Run) -> float:
 
 
 def finish(run: Run, progress: Progress) -> dict[str, float]:
-    """Write the model file, forget the training state, return the metrics."""
+    """Write the model file, delete the training state and return the metrics."""
     metrics: dict[str, float] = {}
     if run.params.train.select == "best" and progress.best:
         barrier()  # rank 0 has written it

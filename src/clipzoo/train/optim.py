@@ -10,16 +10,16 @@ CLIP_PREFIXES = ("visual.", "text.", "logit_scale")
 
 
 def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: the head at `lr`, what CLIP brings along at `lr * clip_ratio`.
+    """Two groups for AdamW: the head at `lr`, CLIP's parameters at `lr * clip_ratio`.
 
-    Weight decay is the optimizer's own for every parameter, as the authors have it.
+    Both groups use the optimizer's weight decay, for every parameter, as in the authors' code.
 
     Args:
-        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP, all else is the
-            head, and so are the temporal modules inside the tower (`control_point`), as the authors
-            have it.
+        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP. Everything else is
+            the head, and so are the temporal modules inside the tower (`control_point`), as in the
+            authors' code.
         lr: peak rate of the head.
-        clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them in effect.
+        clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them.
 
     Returns:
         groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.

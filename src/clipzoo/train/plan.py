@@ -1,6 +1,6 @@
-"""Which clips each optimizer step takes: a function of the seed and the epoch alone.
+"""Which clips each optimizer step takes: a function of the seed and the epoch only.
 
-So neither the number of processes, nor the micro-batch, nor a resume changes it.
+It does not depend on the number of processes, on micro-batches or on resuming.
 """
 
 import math
@@ -55,8 +55,8 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
     Args:
         params: the run.
         num_records: training records after the few-shot pick.
-        num_all: training records before it: the picks are repeated so that an epoch is as long as
-            one over all records (num_all // num_records times, as the authors do).
+        num_all: training records before the pick; picks are repeated num_all // num_records times,
+            as the authors do, so that an epoch is about as long as one over all records.
     """
     repeats = num_all // num_records if params.data.shots and num_records else 1
     stand_in = params.model.weights == "demo"

@@ -1,4 +1,4 @@
-"""Putting a training run together from its parameters and the outputs of the earlier stages."""
+"""Set up a training run from its parameters and the outputs of earlier stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,24 +25,24 @@ from clipzoo.train.state import STATE_DIR, fingerprint
 
 
 class TrainingError(ValueError):
-    """Training cannot go on; the message says where and why."""
+    """Training cannot continue; the message says where and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecords:
     """The videos of a run."""
 
-    kept: list[Record]
-    """To train on: of `data.classes`, picked where `data.shots`, long enough."""
+    selected: list[Record]
+    """To train on: of `data.classes`, in the few-shot pick (if any), long enough."""
     dropped: list[Record]
-    """Of the picked ones those with fewer than `data.min_frames` frames."""
+    """Those with fewer than `data.min_frames` frames."""
     num_all: int
-    """Videos that could be trained on if there were no few-shot pick."""
+    """Number of videos to train on without a few-shot pick."""
 
 
 @dataclass(kw_only=True)
 class Run:
-    """Everything that a training run is made of."""
+    """Everything a training run needs."""
 
     params: Params
     device: torch.device
@@ -59,15 +59,17 @@ class Run:
 
 
 def load_training_records(params: Params) -> TrainingRecords:
-    """The videos to train on: those of the training list (or of its few-shot pick) that are of
-    `data.classes` and have at least `data.min_frames` frames; none where `train.epochs` is 0.
+    """Select the videos to train on; none if `train.epochs` is 0.
+
+    They are in the training list (or in its few-shot pick), belong to `data.classes` and have at
+    least `data.min_frames` frames.
 
     Raises:
         TrainingError: no video is long enough.
-        ListError: a list is missing or wrong.
+        ListError: a list is missing or invalid.
     """
     if not params.train.epochs:
-        return TrainingRecords(kept=[], dropped=[], num_all=0)
+        return TrainingRecords(selected=[], dropped=[], num_all=0)
     folder = Path("lists") / params.data.dataset
     num_classes = len(read_labels(folder / "labels.csv"))
     everything = picked = read_list(folder / "train.csv", num_classes)
@@ -76,39 +78,40 @@ def load_training_records(params: Params) -> TrainingRecords:
     classes = training_classes(params.data.dataset, params.data.classes, num_classes)
     everything, picked = ([r for r in part if r.label in classes] for part in (everything, picked))
     fewest = params.data.min_frames
-    kept = [record for record in picked if record.num_frames >= fewest]
-    if not kept:
+    selected = [record for record in picked if record.num_frames >= fewest]
+    if not selected:
         raise TrainingError(
             f"data.min_frames: none of {len(picked)} training videos of {folder}/ has {fewest} "
             "frames or more; lower it"
         )
     return TrainingRecords(
-        kept=kept,
+        selected=selected,
         dropped=[record for record in picked if record.num_frames < fewest],
         num_all=sum(record.num_frames >= fewest for record in everything),
     )
 
 
 def prepare_run(params: Params, device: torch.device, records: TrainingRecords) -> Run:
-    """A run that is ready to train.
+    """Everything that `train` needs.
 
     Args:
         params: its parameters.
         device: of this process.
         records: of `load_training_records`.
     """
-    dataset, kept = params.data.dataset, records.kept
+    dataset, train_records = params.data.dataset, records.selected
     store, text = open_store(params, dataset), load_class_text(dataset)
     input_px = read_clip_metadata()["input_px"]
     if params.text.classifier == "lda":
-        views = _single_views(params, store, kept, input_px)
+        views = _single_views(params, store, train_records, input_px)
         rows = lda_classifier(*_raw_features(params, device, views), len(text.class_names))
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
     if params.data.classes == "base":
         classes = training_classes(dataset, "base", len(text.class_names))
-        kept, val_records = (_of_classes(part, classes) for part in (kept, val_records))
+        train_records = _of_classes(train_records, classes)
+        val_records = _of_classes(val_records, classes)
         text = text.of_classes(classes)
     augment = TrainTransform(input_px, params.augment)
     return Run(
@@ -116,17 +119,17 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         device=device,
         method=method.to(device),
         metadata=metadata,
-        clips=TrainClips(store, kept, augment, params.model.num_segments, params.seed),
+        clips=TrainClips(store, train_records, augment, params.model.num_segments, params.seed),
         val_clips=_single_views(params, store, val_records, input_px),
         text=text.to(device),
-        plan=make_plan(params, len(kept), records.num_all),
+        plan=make_plan(params, len(train_records), records.num_all),
         state_dir=STATE_DIR / fingerprint(params, _inputs(params)),
         log_dir=Path("plots") / params.recipe / "train",
     )
 
 
 def _inputs(params: Params) -> list[Path]:
-    """Files whose content decides what is trained."""
+    """Files that the trained model depends on."""
     dataset, checkpoint = params.data.dataset, params.model.checkpoint
     lists = sorted((Path("lists") / dataset).glob("*.csv"))
     others = [Path(checkpoint)] if checkpoint else []
@@ -162,8 +165,8 @@ def _raw_features(params: Params, device: torch.device, views: ViewClips) -> tup
         micro_batch=params.runtime.micro_batch,
         precision=params.test.precision,
         workers=params.runtime.workers,
-    )[:, 0]
+    )[:, 0]  # [n, 1, D] -> [n, D]
     shares = gather_objects((share, features))
     order = torch.tensor([p for positions, _ in shares for p in positions]).argsort()
     labels = torch.tensor([record.label for record in views.records])
-    return torch.cat([part for _, part in shares])[order], labels
+    return torch.cat([part for _, part in shares])[order], labels  # [N, D], [N]

@@ -1,7 +1,7 @@
 """The state that a killed training run resumes from.
 
-It is no output of DVC: it lives in .state/train/<fingerprint>/, where the fingerprint covers every
-parameter and every input that training reads, so that only an identical run resumes it.
+It is not an output of DVC: it lives in .state/train/<fingerprint>/. The fingerprint covers every
+parameter and every input that training reads, so only an identical run resumes from it.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ STATE_DIR = Path(".state/train")
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands."""
+    """How far a run has got."""
 
     step: int = 0
     """Optimizer steps taken."""
@@ -52,7 +52,7 @@ def save_state(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write the state to a new file and rename it: a kill leaves the previous one whole."""
+    """Write the state to a new file and rename it: a kill leaves the previous one intact."""
     content = {
         "progress": vars(progress),
         "model": model.state_dict(),
@@ -70,7 +70,7 @@ def load_state(
     scaler: torch.amp.GradScaler,
     device: torch.device,
 ) -> Progress:
-    """Load the state of an interrupted identical run into its parts; a start without one."""
+    """Load the state of an interrupted identical run; without one, progress starts at step 0."""
     path = directory / "state.pt"
     if not path.is_file():
         return Progress()
@@ -84,5 +84,5 @@ def load_state(
 
 
 def remove_state(directory: Path) -> None:
-    """Delete the state of a run that ended well."""
+    """Delete the state of a finished run."""
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How official annotation files are read: one module a format.
+"""Parsers of official annotation files: one module per format.
 
 A new format is a function `Source -> Annotations` and an entry below. Every line becomes an
 Annotation or a fault; nothing is skipped silently.

@@ -14,7 +14,7 @@ def parse_activitynet(source: Source) -> Annotations:
 
     Training is on the trimmed instances of the training subset, a record for each (label, segment);
     validation is on whole videos; `whole` has the whole videos of both. A whole video has the label
-    of its first instance. The testing subset has no labels and is left out. Class ids are the
+    of its first instance. The testing subset has no labels and is skipped. Class ids are the
     alphabetical order of all labels.
     """
     path = _find(source.folder)
@@ -25,8 +25,8 @@ def parse_activitynet(source: Source) -> Annotations:
     for video_id, entry in database.items():
         subset = entry.get("subset") if isinstance(entry, dict) else None
         if subset not in videos:
-            found = f"subset {subset!r}"
-            result.faults.append(f"{path}: {video_id!r}: {found}; allowed: {', '.join(SUBSETS)}")
+            allowed = ", ".join(SUBSETS)
+            result.faults.append(f"{path}: {video_id!r}: subset {subset!r}; allowed: {allowed}")
         elif subset != "testing":
             instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
             if instances:
@@ -34,13 +34,13 @@ def parse_activitynet(source: Source) -> Annotations:
         else:
             videos[subset].append((video_id, []))
     labelled = [*videos["training"], *videos["validation"]]
-    result.class_names = sorted({label for _, found in labelled for _, label, _ in found})
+    result.class_names = sorted({name for _, instances in labelled for _, name, _ in instances})
     number = {name: i for i, name in enumerate(result.class_names)}
-    for video_id, found in videos["training"]:
-        result.train += [Annotation(w, video_id, number[name], s) for w, name, s in found]
+    for video_id, instances in videos["training"]:
+        result.train += [Annotation(w, video_id, number[name], s) for w, name, s in instances]
     result.whole = [
-        Annotation(f"{path}: {video_id!r}", video_id, number[found[0][1]])
-        for video_id, found in labelled
+        Annotation(f"{path}: {video_id!r}", video_id, number[instances[0][1]])
+        for video_id, instances in labelled
     ]
     result.val = result.whole[len(videos["training"]) :]
     result.notes = _notes(labelled, len(videos["testing"]))
@@ -52,21 +52,21 @@ Instance = tuple[str, str, tuple[float, float]]
 
 
 def _find(folder: Path) -> Path:
-    found = sorted(folder.glob("activity_net*.json"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
+    paths = sorted(folder.glob("activity_net*.json"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
         raise ListError(f"{folder}: found {names}; allowed: one activity_net.v1-3.min.json")
-    return found[0]
+    return paths[0]
 
 
 def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Instance]:
     """Labelled segments of one video, in the order of the file."""
-    told = entry.get("annotations")
-    if not isinstance(told, list) or not told:
+    annotations = entry.get("annotations")
+    if not isinstance(annotations, list) or not annotations:
         faults.append(f"{where}: has no annotations; allowed: a list of labels and segments")
         return []
     result = []
-    for position, one in enumerate(told):
+    for position, one in enumerate(annotations):
         here = f"{where}, annotation {position}"
         label = one.get("label") if isinstance(one, dict) else None
         segment = read_segment(one.get("segment")) if isinstance(one, dict) else None
@@ -79,13 +79,13 @@ def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Ins
 
 
 def _notes(labelled: list[tuple[str, list[Instance]]], num_testing: int) -> list[str]:
-    several = [v for v, found in labelled if len({label for _, label, _ in found}) > 1]
+    several = [v for v, instances in labelled if len({name for _, name, _ in instances}) > 1]
     notes = []
     if several:
         notes.append(
             f"{len(several)} videos have instances of several classes ({', '.join(several[:3])}"
-            f"{', ...' if several[3:] else ''}); as whole videos they count for the first"
+            f"{', ...' if several[3:] else ''}); as whole videos they have the label of the first"
         )
     if num_testing:
-        notes.append(f"left out: {num_testing} videos of the testing subset, which has no labels")
+        notes.append(f"skipped: {num_testing} videos of the testing subset, which has no labels")
     return notes

@@ -1,4 +1,4 @@
-"""Own videos in folders of their class."""
+"""Videos in one folder per class."""
 
 import zlib
 
@@ -12,8 +12,8 @@ def parse_folder(source: Source) -> Annotations:
     """`<class>/<video>`, or train/<class>/<video> and val/<class>/<video>; names in classes.csv.
 
     Without train/ and val/, `val_fraction` of every class with two videos or more is drawn for
-    validation, by a generator seeded by (seed, folder of the class); a dataset that is only
-    evaluated on, or has val_fraction 1, is validation as a whole. classes.csv (folder, name) is
+    validation, by a generator seeded by (seed, folder of the class). If a dataset is only evaluated
+    on, or its val_fraction is 1, all videos are for validation. classes.csv (folder, name) is
     written by `python -m clipzoo scan`.
     """
     path = source.folder / "classes.csv"
@@ -26,7 +26,7 @@ def parse_folder(source: Source) -> Annotations:
     for video_id, folders in parts.items():
         folder, depth = (folders[1], 3) if divided and len(folders) > 1 else (folders[0], 2)
         if len(folders) < depth:
-            result.faults.append(f"{video_id}: lies in no class folder; allowed: CLASS/VIDEO")
+            result.faults.append(f"{video_id}: is in no class folder; allowed: CLASS/VIDEO")
         elif folder not in number:
             result.faults.append(f"{video_id}: {folder!r} is not in {path}; scan again")
         elif divided:

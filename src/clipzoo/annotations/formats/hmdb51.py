@@ -1,4 +1,4 @@
-"""HMDB51: for each of three splits a file a class, which names all videos of the class."""
+"""HMDB51: for each of three splits one file per class, which names all videos of the class."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,14 @@ TRAIN, TEST, UNUSED = "1", "2", "0"
 def parse_hmdb51(source: Source) -> Annotations:
     """`<class>_test_split<N>.txt` with lines `video.avi 1` (train), `2` (test) or `0` (neither).
 
-    `whole` has the videos of the third kind, too. The files may lie in a folder of their own
+    `whole` also has the videos of the third kind. The files may be in a subfolder
     (testTrainMulti_7030_splits/).
     """
     files = _find(source.folder)
     if source.split not in files:
         raise ListError(
-            f"{source.folder}: has no CLASS_test_split{source.split}.txt (data.split); splits "
-            f"there are: {sorted(files) or 'none'}"
+            f"{source.folder}: has no CLASS_test_split{source.split}.txt (data.split); "
+            f"splits there are: {sorted(files) or 'none'}"
         )
     names = sorted({name for split in files.values() for name in split})
     result = Annotations(names)

@@ -17,13 +17,15 @@ Row = tuple[str, str, str]
 
 
 def parse_kinetics(source: Source) -> Annotations:
-    """train.csv, and val.csv, validate.csv or (alone, or for `evaluate_on: test`) test.csv.
+    """train.csv, and one of val.csv, validate.csv and test.csv.
+
+    test.csv is read if it is the only one, or for `evaluate_on: test`.
 
     The columns are label, youtube_id, time_start, time_end, split. The json files of the same names
     are `{youtube_id: {"annotations": {"label": ..., "segment": [start, end]}, ...}}`. Videos are
-    named `<youtube_id>_<start>_<end>` with six digits for the times (seconds), in folders of their
-    class or not. A dataset that is only evaluated on needs no train.csv. Class ids are the
-    alphabetical order of all labels.
+    named `<youtube_id>_<start>_<end>` with six digits for the times (seconds), with or without
+    folders of their classes. A dataset that is only evaluated on needs no train.csv. Class ids are
+    the alphabetical order of all labels.
     """
     val_files = TEST_FILES if source.spec.evaluate_on == "test" else (*VAL_FILES, *TEST_FILES)
     result = Annotations([])
@@ -36,8 +38,8 @@ def parse_kinetics(source: Source) -> Annotations:
             read = _read_json if path.suffix == ".json" else _read_csv
             rows[kind] = list(read(path, result.faults))
         elif kind == "val" or source.trained_on:
-            wanted = TRAIN_FILES if kind == "train" else val_files
-            raise ListError(f"{source.folder}: has no {' or '.join(wanted)}")
+            names = TRAIN_FILES if kind == "train" else val_files
+            raise ListError(f"{source.folder}: has no {' or '.join(names)}")
     result.class_names = sorted({label for part in rows.values() for _, label, _ in part})
     number = {name: i for i, name in enumerate(result.class_names)}
     result.train = [Annotation(where, id_, number[label]) for where, label, id_ in rows["train"]]
@@ -53,29 +55,29 @@ def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
     for line, label, youtube_id, start, end, *_ in read_rows(path, COLUMNS, ("is_cc",)):
         where = f"{path}:{line}"
         if not (start.isdecimal() and end.isdecimal()) or int(end) <= int(start):
-            found = f"time_start {start!r}, time_end {end!r}"
-            faults.append(f"{where}: found {found}; allowed: seconds, start before end")
+            times = f"time_start {start!r}, time_end {end!r}"
+            faults.append(f"{where}: found {times}; allowed: seconds, start before end")
         else:
             yield where, label, _video_id(youtube_id, int(start), int(end))
 
 
 def _read_json(path: Path, faults: list[str]) -> Iterator[Row]:
     for youtube_id, entry in read_json(path).items():
-        where, found = f"{path}: {youtube_id!r}", _label_and_segment(entry)
-        if found is None:
+        where, annotation = f"{path}: {youtube_id!r}", _label_and_segment(entry)
+        if annotation is None:
             allowed = '{"annotations": {"label": NAME, "segment": [START, END]}, ...}'
             faults.append(f"{where}: found {str(entry)[:100]}; allowed: {allowed}")
         else:
-            label, (start, end) = found
+            label, (start, end) = annotation
             yield where, label, _video_id(youtube_id, round(start), round(end))
 
 
 def _label_and_segment(entry: Any) -> tuple[str, tuple[float, float]] | None:
-    told = entry.get("annotations") if isinstance(entry, dict) else None
-    if not isinstance(told, dict) or not isinstance(told.get("label"), str):
+    annotation = entry.get("annotations") if isinstance(entry, dict) else None
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("label"), str):
         return None
-    segment = read_segment(told.get("segment"))
-    return (told["label"], segment) if segment and told["label"].strip() else None
+    label, segment = annotation["label"], read_segment(annotation.get("segment"))
+    return (label, segment) if segment and label.strip() else None
 
 
 def _video_id(youtube_id: str, start: int, end: int) -> str:

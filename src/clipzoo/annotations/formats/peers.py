@@ -1,5 +1,5 @@
-"""Lists as Text4Vis, BIKE, ActionCLIP, ViFi-CLIP and X-CLIP publish them, in place of the official
-annotation files: the very sets that their numbers are of."""
+"""Lists as published by Text4Vis, BIKE, ActionCLIP, ViFi-CLIP and X-CLIP, instead of the official
+annotation files: exactly the sets that their numbers were measured on."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from clipzoo.files import ListError
 def parse_peer_lists(source: Source) -> Annotations:
     """train.txt and val.txt, each `path num_frames label` or `path label`.
 
-    Labels are positions in the chosen label file. The lists' own frame counts are not used: those
-    of the stored frames hold. A dataset that is only evaluated on needs no train.txt.
+    Labels are positions in the chosen label file. The frame counts in the lists are not used, but
+    those of the stored frames. A dataset that is only evaluated on needs no train.txt.
     """
     result = Annotations([], numbered=True)
     for kind, target in (("train", result.train), ("val", result.val)):

@@ -1,4 +1,4 @@
-"""UCF101: classInd.txt and one pair of lists for each of three splits."""
+"""UCF101: classInd.txt, and a train and a test list for each of three splits."""
 
 import re
 from pathlib import Path
@@ -16,14 +16,14 @@ from clipzoo.files import ListError
 def parse_ucf101(source: Source) -> Annotations:
     """classInd.txt (`1 ApplyEyeMakeup`), trainlist0N.txt (`class/video.avi 1`), testlist0N.txt.
 
-    Class ids are those of classInd.txt less 1.
+    Class ids are those of classInd.txt minus 1.
     """
     lists = {}
     for kind in ("train", "test"):
         lists[kind] = source.folder / f"{kind}list{source.split:02d}.txt"
         if not lists[kind].exists():
-            have = sorted(path.name for path in source.folder.glob(f"{kind}list*.txt"))
-            raise ListError(f"{lists[kind]}: no such file (data.split); there are: {have}")
+            names = sorted(path.name for path in source.folder.glob(f"{kind}list*.txt"))
+            raise ListError(f"{lists[kind]}: no such file (data.split); there are: {names}")
     folders, faults = _read_classes(source.folder / "classInd.txt")
     result = Annotations(list(folders), numbered=True, faults=faults)
     result.train = _read_split(lists["train"], folders, faults, numbered=True)
@@ -49,7 +49,7 @@ def _read_classes(path: Path) -> tuple[dict[str, int], list[str]]:
 def _read_splits(
     folder: Path, folders: dict[str, int], faults: list[str]
 ) -> dict[int, list[Annotation]]:
-    """Test lists of all splits whose file is there, where there are two or more."""
+    """Test videos of every split that has a file; empty if there are fewer than two."""
     paths = {}
     for path in sorted(folder.glob("testlist*.txt")):
         match = re.fullmatch(r"testlist(\d+)\.txt", path.name)
@@ -63,7 +63,7 @@ def _read_splits(
 def _read_split(
     path: Path, folders: dict[str, int], faults: list[str], numbered: bool = False
 ) -> list[Annotation]:
-    """`class/video.avi`, in train lists with the class's number behind."""
+    """Lines `class/video.avi`, in train lists followed by the class's number."""
     result = []
     for where, line in read_lines(path):
         video, number = line, None
