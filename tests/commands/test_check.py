@@ -48,7 +48,7 @@ def findings(name: str = NAME) -> dict[str, check.Finding]:
     return {finding.topic: finding for finding in check.check_recipe(name)}
 
 
-def lacking(name: str = NAME) -> list[str]:
+def missing(name: str = NAME) -> list[str]:
     return [finding.text for finding in check.check_recipe(name) if finding.ok is False]
 
 
@@ -59,14 +59,14 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_a_complete_set_up_has_no_missing_parts(here):
-    assert lacking() == []
+    assert missing() == []
     all_findings = findings()
     assert all_findings["steps"].text == (
         "50 training videos, 50 clips an epoch, 3 steps x 20 epochs = 60"
     )
     assert all_findings["batch"].text == "24 clips a step = 2 processes x 3 micro-batches of 4"
     assert "about 3 of training" in all_findings["GPU hours"].text
-    assert lacking("demo") == []
+    assert missing("demo") == []
 
 
 def test_the_command_prints_one_screen(here, capsys, monkeypatch):
@@ -91,30 +91,30 @@ def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypa
 def test_missing_videos_are_counted(here):
     manifest = here / "data/raw/videos.csv"
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:-7]))
-    (text,) = lacking()
+    (text,) = missing()
     assert "53 videos in data/raw/videos.csv, 60 annotated; 7 too few" in text
     edit(here / f"recipes/{NAME}.yaml", "zero_shot: []", "zero_shot: [], allow_missing: 7")
-    assert lacking() == []
+    assert missing() == []
 
 
 def test_an_absent_root_is_told(here):
     (here / "data/raw/videos").rmdir()
-    (text,) = lacking()
+    (text,) = missing()
     assert "videos at data/raw/videos: no such folder; set CLIPZOO_DATA" in text
 
 
 def test_an_unknown_dataset_is_told(here):
     (here / "datasets/videos.yaml").unlink()
-    assert "unknown dataset 'videos'" in lacking()[0]
+    assert "unknown dataset 'videos'" in missing()[0]
 
 
 def test_too_little_disk_is_told(here, monkeypatch):
     monkeypatch.setattr(check.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
-    (text,) = lacking()
+    (text,) = missing()
     assert text.startswith("about 0 GB of frames to extract")
     (here / "data/frames/videos").mkdir(parents=True)
     (here / "data/frames/videos/index.parquet").touch()
-    assert lacking() == []
+    assert missing() == []
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_frames_on_disk_are_in_proportion_to_their_area(size, kilobytes):
 def test_weights_and_checkpoints_are_looked_for(here):
     recipe = here / f"recipes/{NAME}.yaml"
     recipe.write_text(RECIPE + "  model: {weights: weights/clip.pt, checkpoint: other.pt}\n")
-    assert lacking() == ["weights/clip.pt", "other.pt"]
+    assert missing() == ["weights/clip.pt", "other.pt"]
     (here / "weights").mkdir()
     for name in ("weights/clip.pt", "other.pt"):
         (here / name).touch()
-    assert lacking() == []
+    assert missing() == []
     parent_model = zoo.kept_model("demo")
     recipe.write_text(
         f"{RECIPE}  model: {{weights: openai, checkpoint: {parent_model}}}\nparent: demo\n"

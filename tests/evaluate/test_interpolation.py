@@ -60,8 +60,8 @@ def test_the_vision_tower_is_a_mean_and_the_rest_stays_tuned(alpha):
 def test_what_the_raw_tower_does_not_have_stays_tuned():
     tower, tuned = raw_clip().get_submodule("visual"), tuned_model()
     raw = {name: value for name, value in tower.state_dict().items() if name != "proj"}
-    lacking = SimpleNamespace(state_dict=lambda: raw)
-    mixed = interpolate(lacking, tuned, 0.0).visual.state_dict()  # pyright: ignore[reportArgumentType]
+    partial_tower = SimpleNamespace(state_dict=lambda: raw)
+    mixed = interpolate(partial_tower, tuned, 0.0).visual.state_dict()  # pyright: ignore[reportArgumentType]
     assert torch.equal(mixed["proj"], tuned.visual.state_dict()["proj"])
     assert torch.equal(mixed["conv1.weight"], raw["conv1.weight"])
 

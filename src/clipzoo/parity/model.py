@@ -30,6 +30,23 @@ def build_towers(clip: Case, quick_gelu: bool = True) -> CLIP:
     return CLIP(clip["embed_dim"], vision, text, quick_gelu=quick_gelu)  # pyright: ignore[reportArgumentType]
 
 
+def build_filled(towers: CLIP, options: Case, num_segments: int) -> Text4Vis:
+    """A Text4Vis model on `towers`, both with their golden parameters.
+
+    Args:
+        towers: of `build_towers`; its vision tower becomes that of the model.
+        options: head, temporal_module and joint.
+        num_segments: T.
+    """
+    others = {"head_layers": 6, "loss": "ce", "text_tower": "frozen"}
+    model = Text4Vis(towers, Options.model_validate({**options, **others}), num_segments)
+    towers.add_module("visual", model.visual)  # joint space-time is a tower of its own
+    fill(towers)
+    fill(model.fusion_model, "fusion_model.")
+    model.logit_scale.data = parameter("logit_scale", model.logit_scale.shape)
+    return model
+
+
 def text4vis(
     *,
     clip: Case,
@@ -63,19 +80,8 @@ def text4vis(
         quick_gelu: the activation; with False, the numbers must differ.
     """
     towers = build_towers(clip, quick_gelu)
-    options = {
-        "head": head,
-        "head_layers": 6,
-        "temporal_module": temporal_module or "none",
-        "joint": joint,
-        "loss": "ce",
-        "text_tower": "frozen",
-    }
-    model = Text4Vis(towers, Options(**options), num_segments)
-    towers.add_module("visual", model.visual)  # joint space-time replaces the tower
-    fill(towers)
-    fill(model.fusion_model, "fusion_model.")
-    model.logit_scale.data = parameter("logit_scale", model.logit_scale.shape)
+    options = {"head": head, "temporal_module": temporal_module or "none", "joint": joint}
+    model = build_filled(towers, options, num_segments)
     model.train(batch_statistics)
     size = clip["image_resolution"]
     frames = noise(input_seed, batch * num_segments, 3, size, size)  # [B T, 3, S, S]
