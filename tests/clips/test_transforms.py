@@ -102,17 +102,43 @@ def test_flip_and_gray_hold_for_the_whole_clip():
     assert np.abs(luma.astype(int) - grey[1, 0].numpy()).max() <= 1
 
 
+def test_clips_are_flipped_and_grey_as_often_as_asked():
+    """Of a whole frame that is red on the left and black on the right."""
+    whole = {"short_side_px": 16, "min_area": 1.0, "min_aspect": 1.0, "max_aspect": 1.0}
+    transform = TrainTransform(16, replace(AUGMENT, {**whole, "flip": 0.3, "grayscale": 0.1}))
+    frame = np.zeros((1, 16, 16, 3), np.uint8)
+    frame[:, :, :8, 0] = 255
+    rng = np.random.default_rng(0)
+    clips = torch.stack([transform(frame, rng)[0] for _ in range(2000)])  # [2000, 3, 16, 16]
+    flipped, grey = clips[:, 0, 0, -1] > 0, clips[:, 2].amax((1, 2)) > 0
+    assert float(flipped.float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(grey.float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert float((flipped & grey).float().mean()) == pytest.approx(0.03, abs=0.01)
+
+
 def test_random_crops_cover_what_they_should():
     rng = np.random.default_rng(0)
     boxes = np.array([random_area_crop(340, 256, AUGMENT, rng) for _ in range(2000)])
     x, y, w, h = boxes.T
-    assert (x + w).max() <= 340
-    assert (y + h).max() <= 256
     area = w * h / (340 * 256)
-    assert area.min() > 0.07
+    assert 0.07 < area.min() < 0.1
     assert area.max() > 0.9
+    assert (x.min(), y.min()) == (0, 0)
+    assert ((x + w).max(), (y + h).max()) == (340, 256)
     assert (w[area < 0.5] > h[area < 0.5]).mean() == pytest.approx(0.5, abs=0.05)
-    assert (w / h).max() <= 4 / 3 + 0.02
+    assert (w / h).max() == pytest.approx(4 / 3, abs=0.02)
+    assert (w / h).min() == pytest.approx(3 / 4, abs=0.02)
+
+
+def test_random_crops_draw_from_the_whole_range_of_aspects():
+    """From 0.8 to 2, swapped half of the time: above 1.25 either way in 0.75 / 1.2 of all."""
+    config = replace(AUGMENT, {"min_area": 0.1, "max_area": 0.3})
+    config = replace(config, {"min_aspect": 0.8, "max_aspect": 2.0})
+    rng = np.random.default_rng(0)
+    w, h = np.array([random_area_crop(1000, 1000, config, rng)[2:] for _ in range(4000)]).T
+    longer = np.maximum(w / h, h / w)
+    assert longer.max() == pytest.approx(2, abs=0.02)
+    assert (longer > 1.25).mean() == pytest.approx(0.625, abs=0.03)
 
 
 def test_a_frame_that_no_drawn_window_fits_gives_a_square():

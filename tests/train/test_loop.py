@@ -1,5 +1,7 @@
 """The training loop on a tiny model and clips of noise, in one process."""
 
+import functools
+import itertools
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,9 +134,44 @@ def test_training_lowers_the_loss_and_writes_the_model():
     assert_same(model_file(), run.method.state_dict())
 
 
-def test_the_rate_follows_the_schedule():
-    train(make_run(tiny_params(lr=1e-3, update_every=1, schedule="cosine")))
-    assert curve("lr") == pytest.approx([0, 1e-3 / 3, 2e-3 / 3, 1e-3, 7.5e-4, 2.5e-4])
+@pytest.mark.parametrize(
+    ("changes", "factors"),
+    [
+        ({"update_every": 1, "schedule": "cosine"}, [0, 1 / 3, 2 / 3, 1, 0.75, 0.25]),
+        ({"update_every": 2, "schedule": "cosine"}, [0, 1 / 3, 1 / 3, 1, 0.75, 0.75]),
+        (
+            {"update_every": 1, "schedule": "multistep", "milestones": [1.5], "gamma": 0.2},
+            [0, 1 / 3, 2 / 3, 1, 1, 0.2],
+        ),
+        (
+            {"update_every": 1, "schedule": "constant", "warmup_epochs": 2},
+            [0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6],
+        ),
+    ],
+)
+def test_the_rate_follows_the_schedule(changes: dict[str, Any], factors: list[float]):
+    train(make_run(tiny_params(lr=1e-3, **changes)))
+    assert curve("lr") == pytest.approx([1e-3 * factor for factor in factors])
+
+
+def test_the_optimizer_has_the_settings_of_the_run(monkeypatch):
+    """None of them the default: of AdamW, or of params.yaml."""
+    groups = []
+    original = loop.set_learning_rate
+
+    def record(optimizer, run, number):
+        rate = original(optimizer, run, number)
+        assert isinstance(optimizer, torch.optim.AdamW)
+        groups.append([dict(group) for group in optimizer.param_groups])
+        return rate
+
+    monkeypatch.setattr(loop, "set_learning_rate", record)
+    changes = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-5, "weight_decay": 0.3, "clip_ratio": 0.25}
+    train(make_run(tiny_params(lr=1e-3, warmup_epochs=0, schedule="constant", **changes)))
+    assert [[group["lr"] for group in step] for step in groups] == [[2.5e-4, 1e-3]] * 6
+    for group in itertools.chain(*groups):
+        found = (group["betas"], group["eps"], group["weight_decay"])
+        assert found == ((0.8, 0.95), 1e-5, 0.3)
 
 
 def test_weight_decay_shrinks_what_has_no_gradient():
@@ -165,6 +202,27 @@ def test_clipping_bounds_the_gradient(monkeypatch):
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record)
     train(make_run(tiny_params(grad_clip=0.01)))
     assert norms == pytest.approx([0.01] * 6, rel=1e-3)
+
+
+def test_gradients_are_unscaled_before_they_are_clipped(monkeypatch):
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=8.0)  # never skips a step
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    original, norms = torch.nn.utils.clip_grad_norm_, []
+    monkeypatch.setattr(
+        torch.nn.utils,
+        "clip_grad_norm_",
+        lambda parameters, limit: norms.append(float(original(parameters, limit))),
+    )
+    for precision in ("fp32", "fp16"):
+        train(make_run(tiny_params(epochs=1, precision=precision, grad_clip=1.0)))
+    assert norms[3:] == pytest.approx(norms[:3], rel=0.05)
+
+
+def test_validations_are_as_far_apart_as_asked():
+    metrics = train(make_run(tiny_params(epochs=3, val_every=2)))
+    lines = Path("plots/train/plots/metrics/val_top1.tsv").read_text().splitlines()[1:]
+    assert [int(line.split("\t")[0]) for line in lines] == [5, 8]
+    assert metrics["val_top1_last"] == curve("val_top1")[-1]
 
 
 @pytest.mark.parametrize("killed_after", [2, 3, 5])
@@ -217,9 +275,10 @@ def test_a_loss_that_is_not_finite_names_step_and_videos():
         train(run)
 
 
-def test_select_best_keeps_the_best_validations_weights(monkeypatch):
+@pytest.mark.parametrize("last", [60.0, 90.0])
+def test_select_best_keeps_the_weights_of_the_first_of_the_best_validations(monkeypatch, last):
     run = make_run(tiny_params(epochs=3, select="best", lr=1e-3))
-    scores, kept = iter([50.0, 90.0, 60.0]), []
+    scores, kept = iter([50.0, 90.0, last]), []
 
     def scripted_top1(run):
         kept.append({k: v.clone() for k, v in run.method.state_dict().items()})
@@ -228,7 +287,7 @@ def test_select_best_keeps_the_best_validations_weights(monkeypatch):
     monkeypatch.setattr(loop, "single_view_top1", scripted_top1)
     metrics = train(run)
     assert (metrics["val_top1_best"], metrics["epoch_best"]) == (90.0, 2.0)
-    assert metrics["val_top1_last"] == 60.0
+    assert metrics["val_top1_last"] == last
     assert_same(model_file(), kept[1])
 
 
