@@ -13,6 +13,7 @@ A model file is safetensors: the module's parameters and, as metadata, what is n
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from clipzoo.models.clip import (
 )
 from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
-METHODS: dict[str, Any] = {"raw": raw, "text4vis": text4vis}
+METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis}
 
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
