@@ -31,12 +31,14 @@ use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
 
-# The tests' tensors are so small that a second thread makes them slower.
+# Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup
+
 test: setup  ## run the test suite (CPU, offline)
-	OMP_NUM_THREADS=1 python -m pytest
+	$(PYTEST)
 
 test-slow: setup  ## run the tests that take minutes
-	OMP_NUM_THREADS=1 python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: setup  ## check style (ruff) and types (pyright)
 	ruff check .
