@@ -126,11 +126,10 @@ class Workspace:
             runpy.run_path(f"stages/{stage}.py")["main"]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that share the session's `demo` run in one worker, which makes it once."""
-    for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("demo"))
+    if "demo" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("demo"))
 
 
 def new_workspace(path: Path) -> Workspace:
