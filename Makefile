@@ -32,7 +32,7 @@ zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
 
 # Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
 test: setup  ## run the test suite (CPU, offline)
 	$(PYTEST)

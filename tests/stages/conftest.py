@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent.parent
@@ -126,12 +127,6 @@ class Workspace:
             runpy.run_path(f"stages/{stage}.py")["main"]()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that share the session's `demo` run in one worker, which makes it once."""
-    if "demo" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("demo"))
-
-
 def new_workspace(path: Path) -> Workspace:
     """The repository's code and data files in a folder of its own, with tiny parameters."""
     listed = subprocess.run(
@@ -157,13 +152,23 @@ def fresh_workspace(tmp_path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Workspace:
-    """The whole pipeline, run once by `dvc repro` in a fresh repository."""
-    workspace = new_workspace(tmp_path_factory.mktemp("demo"))
-    workspace.git("init", "-q")
-    workspace.git("add", ".")
-    workspace.git("commit", "-q", "-m", "start")
-    workspace.first_repro = workspace.dvc("repro")
+def demo(tmp_path_factory, worker_id) -> Workspace:
+    """The whole pipeline, run once by `dvc repro` in a fresh repository; nothing is to be changed.
+
+    The first worker of xdist that needs it makes it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "demo"
+    output = folder / "repro.txt"
+    with FileLock(f"{folder}.lock"):
+        workspace = Workspace(folder / "repository")
+        if not output.is_file():
+            workspace = new_workspace(workspace.path)
+            workspace.git("init", "-q")
+            workspace.git("add", ".")
+            workspace.git("commit", "-q", "-m", "start")
+            output.write_text(workspace.dvc("repro"))
+    workspace.first_repro = output.read_text()
     return workspace
 
 

@@ -24,12 +24,12 @@ def top1(repository) -> float:
     return json.loads((repository.path / "metrics/demo/test.json").read_text())["top1"]
 
 
-def test_repro_runs_every_stage_and_the_second_runs_none(demo):
+def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     stages = yaml.safe_load((demo.path / "dvc.lock").read_text())["stages"]
     assert len(stages) == 13
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
-    assert "Running stage" not in demo.dvc("repro")
+    assert "Running stage" not in repository.dvc("repro")
 
 
 def test_experiments_change_one_value_and_can_be_compared(repository):
