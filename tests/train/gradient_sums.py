@@ -1,5 +1,7 @@
 """Gradients of single steps of a tiny model; as a script (under torchrun), those of every rank."""
 
+import copy
+import functools
 import math
 import sys
 from pathlib import Path
@@ -30,6 +32,11 @@ STEPS = [(8, 2), (3, 2), (3, 1)]
 
 
 def make_method(case: str) -> Method:
+    return copy.deepcopy(_method(case))
+
+
+@functools.cache
+def _method(case: str) -> Method:
     loss, text_tower = CASES[case]
     options = {"head": "Transf", "head_layers": 1, "temporal_module": "none", "joint": False}
     options |= {"loss": loss, "text_tower": text_tower}

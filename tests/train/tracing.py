@@ -82,9 +82,9 @@ def case_params(case: str, micro_batch: int) -> Params:
 def make_run(case: str, micro_batch: int) -> Run:
     """The run of a case, in the current folder."""
     params = case_params(case, micro_batch)
-    clip = build_clip(ARCH, INPUT_PX)
-    fill(clip)
-    if rank() == 0:
+    if rank() == 0 and not Path(CLIP_FILE).exists():
+        clip = build_clip(ARCH, INPUT_PX)
+        fill(clip)
         save_clip(clip, CLIP_FILE, arch=ARCH, input_px=INPUT_PX, source="test")
     barrier()
     method, metadata = new_model(params)
