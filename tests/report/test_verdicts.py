@@ -1,4 +1,4 @@
-"""A run beside what was published: videos, settings, verdict."""
+"""A run next to what was published: videos, settings, verdict."""
 
 import pytest
 

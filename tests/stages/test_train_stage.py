@@ -40,6 +40,7 @@ def kill_at_a_checkpoint(workspace) -> None:
     assert not (workspace.path / "models/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_was_killed(demo, copy_of_demo):
     kill_at_a_checkpoint(copy_of_demo)
     copy_of_demo.set(runtime__processes=2)
