@@ -288,6 +288,12 @@ class TrainConfig(Section):
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
+    compile: bool
+    """Compile the vision tower (torch.compile): faster on a GPU, other rounding."""
+    fused: bool
+    """AdamW in one kernel: faster on a GPU, other rounding."""
+    val_precision: Literal["fp32", "fp16", "bf16"]
+    """Precision of the validations during training, under autocast."""
     val_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always validates."""
     select: Literal["last", "best"]
@@ -329,16 +335,22 @@ class ZeroShotConfig(Section):
 
 
 class RuntimeConfig(Section):
-    processes: int = Field(ge=1)
-    """torchrun processes on this machine."""
-    workers: int = Field(ge=1)
-    """Loader threads of each process."""
-    micro_batch: int = Field(ge=1)
-    """Clips that a process encodes at once."""
+    processes: int = Field(ge=0)
+    """torchrun processes on this machine; 0 = one for each GPU, 2 on a CPU."""
+    workers: int = Field(ge=0)
+    """Loader threads of each process; 0 = chosen for the machine."""
+    micro_batch: int = Field(ge=0)
+    """Clips that a process encodes at once; 0 = chosen for the machine."""
     device: Literal["auto", "cpu", "cuda"]
     """auto: a GPU if one is available."""
+    max_restarts: int = Field(ge=0)
+    """Times that train, test and zero_shot are restarted after a process or machine was lost."""
     extract_workers: int = Field(ge=0)
     """Extraction processes; 0 = one for each core."""
+    executor: Literal["processes", "dask"]
+    """Where extraction runs: processes of this machine, or the workers of a Dask cluster."""
+    scheduler: str
+    """Address of the Dask scheduler, tcp://host:8786, for `executor: dask`."""
 
 
 class Params(Section):
