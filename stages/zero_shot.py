@@ -14,7 +14,7 @@ def main() -> None:
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_model, raw_model
+    from clipzoo.methods import MODEL_FILE, load_model, raw_model, read_split
     from clipzoo.models.clip import CLIP_FILE
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, start, world_size
@@ -60,7 +60,7 @@ def main() -> None:
     plots = f"plots/{params.recipe}/{set_name}"
     values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})
-    write_settings(params, plots)
+    write_settings(params, plots, read_split())
     say(f"wrote predictions/{set_name}.*, {path}; next: report")
 
 

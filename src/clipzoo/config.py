@@ -484,9 +484,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_settings(params: Params, directory: str | Path) -> None:
-    """Write settings.json: the values a result was made with (`Params.settings`)."""
-    write_json(params.settings(), Path(directory) / "settings.json")
+def write_settings(params: Params, directory: str | Path, split: Mapping[str, int]) -> None:
+    """Write settings.json: the values a result was made with.
+
+    Args:
+        params: for `Params.settings`.
+        directory: of the file.
+        split: of `methods.read_split`, values of `runtime` that this result depends on.
+    """
+    write_json({**params.settings(), **split}, Path(directory) / "settings.json")
 
 
 # Below: pydantic's errors in our words.

@@ -130,7 +130,7 @@ def test_an_incomplete_row_gets_no_verdict(changes, words):
 
 def test_settings_are_read_as_they_were_written(tmp_path):
     params = load_params()
-    write_settings(params, tmp_path / "plots/demo/test")
+    write_settings(params, tmp_path / "plots/demo/test", {})
     read = verdicts.read_settings(tmp_path, "demo", "test")
     assert read is not None
     assert read["train.lr"] == params.train.lr

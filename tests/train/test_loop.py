@@ -87,7 +87,7 @@ def make_run(params: Params) -> Run:
         val_clips=cast(Any, NoiseClips(views=True)),
         text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
-        state_dir=STATE_DIR / fingerprint(params, [CLIP]),
+        state_dir=STATE_DIR / fingerprint(params, [CLIP], {}),
         log_dir=Path("plots/train"),
     )
 
@@ -247,13 +247,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(monkeypatch, kil
 def test_a_run_with_other_parameters_never_resumes(monkeypatch):
     kill_at(monkeypatch, 3, tiny_params())
     (state,) = STATE_DIR.iterdir()
-    assert state.name == fingerprint(tiny_params(), [CLIP])
+    assert state.name == fingerprint(tiny_params(), [CLIP], {})
     other_runtime = replace(tiny_params(), {"runtime.processes": 7, "runtime.micro_batch": 1})
-    assert fingerprint(other_runtime, [CLIP]) == state.name
-    assert fingerprint(tiny_params(lr=1e-3), [CLIP]) != state.name
+    assert fingerprint(other_runtime, [CLIP], {}) == state.name
+    assert fingerprint(tiny_params(lr=1e-3), [CLIP], {}) != state.name
     with open(CLIP_FILE, "ab") as file:
         file.write(b" ")
-    assert fingerprint(tiny_params(), [CLIP]) != state.name
+    assert fingerprint(tiny_params(), [CLIP], {}) != state.name
 
 
 @pytest.mark.parametrize("loss", ["ce", "infonce"])

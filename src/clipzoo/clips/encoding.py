@@ -144,7 +144,9 @@ def _encode_batches(
         features = _encode_views(model, frames, device, micro_batch, precision)
         # From a GPU, `non_blocking` copies to page-locked memory, which is valid after `copied`.
         ahead = features.to("cpu", non_blocking=True)
-        copied = torch.cuda.current_stream(device).record_event() if features.is_cuda else None
+        copied = torch.cuda.Event() if features.is_cuda else None
+        if copied is not None:
+            copied.record(torch.cuda.current_stream(device))
         if behind is not None:
             yield _arrived(*behind)
         behind = ahead, copied
