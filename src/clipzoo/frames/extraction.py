@@ -29,6 +29,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 from tqdm import tqdm
@@ -37,15 +38,23 @@ from clipzoo.config import FramesConfig, Params
 from clipzoo.data.index import (
     FRAMES_DIR,
     INDEX_COLUMNS,
+    PART_COLUMNS,
     ShardState,
     StoreError,
+    count_jpegs,
     index_path,
+    jpegs_path,
+    make_part,
+    open_jpegs,
+    part_jpegs,
+    read_index,
     read_states,
     shard_name,
+    start_jpegs,
     write_index,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
-from clipzoo.files import raise_all, write_csv
+from clipzoo.files import raise_all, replacing, write_csv
 from clipzoo.frames.ffmpeg import ffmpeg_version
 from clipzoo.frames.manifest import RawVideo, manifest_path, read_manifest
 from clipzoo.frames.packing import describe_ffmpeg, describe_videos, pack_videos
@@ -129,10 +138,13 @@ def extract(
     """
     jobs = plan_shards(params, dataset)
     assigned = jobs[share[0] - 1 :: share[1]]
-    split_index(dataset, jobs)
-    states = {job.shard: read_state(job) for job in jobs}
-    todo = [job for job in assigned if states[job.shard] is None]
     allowed = params.data.allow_missing
+    states = read_indexed(dataset, jobs)
+    indexed = all(states.values()) and len(_failures(states)) <= allowed
+    if not indexed:
+        split_index(dataset, jobs)
+        states = {job.shard: read_state(job) for job in jobs}
+    todo = [job for job in assigned if states[job.shard] is None]
     if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
         todo += [job for job in assigned if (state := states[job.shard]) and state.failures]
     if todo:
@@ -151,7 +163,9 @@ def extract(
             StoreError,
         )
     if all(states.values()):
-        merge_parts(dataset, jobs)
+        if not indexed:
+            merge_parts(dataset, jobs)
+        remove_outdated(dataset, jobs)
     return _summary(jobs, states)
 
 
@@ -201,7 +215,7 @@ def make_shard(job: ShardJob) -> int:
         shard, tar_bytes = -1, 0
     rows, failures, damaged = report
     rows = [{**row, "shard": shard} for row in rows]
-    table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))
+    table = pa.Table.from_pylist(rows, pa.schema(list(PART_COLUMNS.items())))
     num_frames = sum(table.column("num_frames").to_pylist())
     state = ShardState(job.fingerprint(), tar_bytes, num_frames, failures, damaged)
     write_index(table, {job.shard: state}, job.part_path)
@@ -225,6 +239,27 @@ def _valid(job: ShardJob, state: ShardState | None) -> ShardState | None:
     return state
 
 
+def read_indexed(dataset: str, jobs: Sequence[ShardJob]) -> dict[int, ShardState | None]:
+    """States of the shards by the index of an earlier run, None where it has no valid one.
+
+    All are None unless the index can be read and is of these shards and no others.
+    """
+    states, nothing = read_states(index_path(dataset)), dict.fromkeys(job.shard for job in jobs)
+    if states.keys() != nothing.keys() or _open_index(dataset) is None:
+        return nothing
+    return {job.shard: _valid(job, states[job.shard]) for job in jobs}
+
+
+def _open_index(dataset: str) -> tuple[pa.Table, np.ndarray] | None:
+    """An index and its JPEGs uint32 [F, 2], mapped; None if damaged or of another version."""
+    path = index_path(dataset)
+    try:
+        table = read_index(path)
+        return table, open_jpegs(path, int(count_jpegs(table).sum()))
+    except StoreError:
+        return None
+
+
 def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
     """Split the index of an earlier run into the parts of its valid shards again.
 
@@ -233,22 +268,41 @@ def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
     path = index_path(dataset)
     states = read_states(path)
     valid = [job for job in jobs if _valid(job, states.get(job.shard))]
-    if valid:
-        table = parquet.read_table(path)
+    index = _open_index(dataset) if valid else None
+    if index:
+        table, jpegs = index
         place = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+        ends = np.concatenate([[0], np.cumsum(count_jpegs(table))])  # [N + 1]
         for job in valid:
             rows = [place[v.video_id] for v in job.videos if v.video_id in place]
-            write_index(table.take(rows), {job.shard: states[job.shard]}, job.part_path)
+            first, count = (rows[0], len(rows)) if rows else (0, 0)
+            assert rows == list(range(first, first + count)), "parts are merged in order"
+            part = make_part(table.slice(first, count), jpegs[ends[first] : ends[first + count]])
+            write_index(part, {job.shard: states[job.shard]}, job.part_path)
     path.unlink(missing_ok=True)
 
 
 def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
-    """Merge the parts of all shards into the index; remove the parts and outdated shards."""
+    """Merge the parts of all shards into the index, one after the other."""
+    path = index_path(dataset)
     states, tables = {}, []
     for job in jobs:
         states |= read_states(job.part_path)
-        tables.append(parquet.read_table(job.part_path))
-    write_index(pa.concat_tables(tables), states, index_path(dataset), jobs[0].ffmpeg)
+    extracted = jobs[0].spec.reader == "shards"
+    num_jpegs = sum(state.num_frames for state in states.values()) if extracted else 0
+    with replacing(jpegs_path(path)) as new, new.open("wb") as file:
+        start_jpegs(file, num_jpegs)
+        for job in jobs:
+            with parquet.ParquetFile(job.part_path) as part:
+                table = part.read()
+            file.write(part_jpegs(table).tobytes())
+            tables.append(table.select(list(INDEX_COLUMNS)))
+    # Written last: without it, the parts count.
+    write_index(pa.concat_tables(tables).combine_chunks(), states, path, jobs[0].ffmpeg)
+
+
+def remove_outdated(dataset: str, jobs: Sequence[ShardJob]) -> None:
+    """Remove the parts, which are in the index, and shards and partial files of earlier runs."""
     tar_names = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
     for path in (FRAMES_DIR / dataset).iterdir():
         if path.name.startswith("shard-") and path.name not in tar_names:
