@@ -352,6 +352,14 @@ class RuntimeConfig(Section):
     scheduler: str
     """Address of the Dask scheduler, tcp://host:8786, for `executor: dask`."""
 
+    @model_validator(mode="after")
+    def _dask_has_a_scheduler(self) -> "RuntimeConfig":
+        # Anything else would make Dask's Client hang when it is thrown away.
+        valid = re.fullmatch(r"(tcp|tls)://\S+:\d+", self.scheduler)
+        allowed = "tcp://host:8786 or tls://host:8786, the address that `dask scheduler` prints"
+        require((self.executor != "dask" or bool(valid), "scheduler", self.scheduler, allowed))
+        return self
+
 
 class Params(Section):
     """One run: the sections of params.yaml, which include those of one or more methods."""
