@@ -59,16 +59,27 @@ def start(device: str) -> torch.device:
 def _join(name: str, gpu: torch.device | None) -> None:
     """Start this process's heartbeat and join the process group of backend `name`."""
     global _store, _heartbeat
-    address, start_of_run = _launcher()
-    _store = _connect(address)
+    my_rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    _store = _connect(timedelta(seconds=LIMIT_SECONDS))
     if _store.check([FAILED]):
         sys.exit(1)  # a restart; the error has been printed
-    keys = PrefixStore(f"beats/{start_of_run}", _connect(address))
-    _heartbeat = Heartbeat(keys, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    # The store outlives restarts, and with it the keys of a time when other processes lived.
+    start_of_run = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if "NNODES" in os.environ:  # where launchers count differently, but agree on a new port
+        start_of_run = os.environ["MASTER_PORT"]
+    beats = PrefixStore(f"beats/{start_of_run}", _connect(timedelta(seconds=LIMIT_SECONDS)))
+    _heartbeat = Heartbeat(beats, my_rank, size)
     atexit.register(_heartbeat.end)
     arrive()
-    # Given its device, nccl connects now, so that a fault of the network is told now.
-    dist.init_process_group(name, device_id=gpu if name == "nccl" else None, timeout=TIMEOUT)
+    dist.init_process_group(
+        name,
+        store=PrefixStore(f"group/{start_of_run}", _connect(TIMEOUT)),
+        rank=my_rank,
+        world_size=size,
+        timeout=TIMEOUT,
+        # Given its device, nccl connects now, so that a fault of the network is told now.
+        device_id=gpu if name == "nccl" else None,
+    )
     atexit.register(dist.destroy_process_group)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if restarts:
@@ -76,23 +87,16 @@ def _join(name: str, gpu: torch.device | None) -> None:
         say(f"restart {restarts} of {limit} (runtime.max_restarts)")
 
 
-def _launcher() -> tuple[str, str]:
-    """Address of a store that outlives all processes, and a name that each start of the run has.
+def _connect(timeout: timedelta) -> TCPStore:
+    """A connection to the store in a launcher, which outlives all processes.
 
-    The store of MASTER_ADDR is in the launcher on one machine, and there all processes have the
-    same number of restarts. On several machines it is in rank 0, which may be lost, and has another
-    port after each restart; there the launchers' own store, where they meet, is used.
+    On one machine that is the store of MASTER_ADDR, on several the one where the launchers meet.
     """
-    master = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    if "NNODES" in os.environ and "RDZV_ENDPOINT" in os.environ:
-        return os.environ["RDZV_ENDPOINT"], master
-    return master, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-
-
-def _connect(address: str) -> TCPStore:
-    host, port = address.rsplit(":", 1)
-    limit = timedelta(seconds=LIMIT_SECONDS)
-    return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=limit)
+    if "NNODES" in os.environ:
+        host, port = os.environ["RDZV_ENDPOINT"].rsplit(":", 1)
+    else:
+        host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
 
 
 def finish() -> None:

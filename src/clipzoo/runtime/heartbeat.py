@@ -174,18 +174,17 @@ def _name(rank: int, beat: Beat) -> str:
 
 
 def _place(thread: int) -> str:
-    """Where a thread is: the innermost line of clipzoo outside of this folder, else of its script.
+    """Where a thread is: the innermost line of the script or of clipzoo, outside of this folder.
 
     Example: `clips/loader.py:61 (load_batches)`.
     """
     frame = sys._current_frames().get(thread)
-    place = Beat.place
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         line = f":{frame.f_lineno} ({frame.f_code.co_name})"
         if path.is_relative_to(PACKAGE) and path.parent != Path(__file__).parent:
             return f"{path.relative_to(PACKAGE)}{line}"
-        if path.suffix == ".py" and not path.is_relative_to(PACKAGE):
-            place = f"{path.name}{line}"  # in the end the outermost: the script
+        if path.name == Path(sys.argv[0]).name:
+            return f"{path.name}{line}"
         frame = frame.f_back
-    return place
+    return Beat.place

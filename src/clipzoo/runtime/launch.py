@@ -130,7 +130,7 @@ def _machines() -> list[str]:
     endpoint = os.environ["RDZV_ENDPOINT"]
     if not endpoint.rpartition(":")[2].isdigit():
         raise ConfigError(f"RDZV_ENDPOINT: found {endpoint!r}; allowed: host:port")
-    # Otherwise a machine that stays keeps the address of the store of one that was lost.
+    # A new port after each restart; otherwise a machine that stays keeps that of one that was lost.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     return [
         *("--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]),
