@@ -18,11 +18,11 @@ def main() -> None:
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE, load_classifier, load_model, read_split
     from clipzoo.models.text import load_class_text
-    from clipzoo.runtime.distributed import say, start, world_size
+    from clipzoo.runtime.distributed import say, world_size
     from clipzoo.tensors import file_sha256
+    from clipzoo.train.memory import start_run
 
-    params = load_params()
-    device = start(params.runtime.device)
+    params, device = start_run(load_params(), training=False)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
     records = read_list(f"lists/{dataset}/val.csv", text.num_classes)
     protocol = describe_views(views.clips, views.crops, views.dense)

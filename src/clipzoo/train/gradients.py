@@ -32,7 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
-from clipzoo.runtime.distributed import gather_rows, rank, world_size
+from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -204,6 +204,8 @@ class StepGradients:
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last micro-batch of a step."""
+        if last:
+            arrive()
         if last or not isinstance(self._forward, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._forward.no_sync()
