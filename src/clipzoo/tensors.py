@@ -91,10 +91,10 @@ def file_sha256(path: str | Path) -> str:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy of a CPU tensor on a device, for which neither the CPU nor a GPU waits.
+    """A tensor on another device, without waiting for a GPU.
 
-    From pageable memory a copy to a GPU would wait for all work that the GPU has been given.
+    A copy from pageable memory would wait for all work that the GPU has been given.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -18,6 +18,7 @@ ELSEWHERE = {
     ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch
     ("prepare_clip", "demo.other_pretrain_steps"),
     ("train", "demo.other_train_steps"),
+    ("train", "test.precision"),  # text.classifier lda
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 

@@ -182,10 +182,9 @@ def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
     They are no buffers of a model: checkpoints do not have them, and DistributedDataParallel would
     exchange them in every step.
     """
-    with torch.inference_mode(False):  # else training could not use what a test has cached
-        mean = torch.tensor(CLIP_MEAN, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
-        std = torch.tensor(CLIP_STD, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
-        return (-mean / std).to(device), (1 / (255 * std)).to(device)
+    mean = torch.tensor(CLIP_MEAN, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
+    std = torch.tensor(CLIP_STD, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
+    return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ than minutes, activation checkpointing (which wraps blocks) goes on as before, a
 exchanged while the backward pass runs. Other towers are compiled as a whole.
 
 A ViT is compiled up to twice, for full micro-batches and for all other sizes (the rest of a step or
-an epoch), and as often again for the pass without a graph of a loss that compares videos.
+an epoch), and up to twice more for the pass without a graph of a loss that compares videos.
 Validations use the tower as it is: they would need more compilations than they are worth, and so
 their arithmetic is that of `test`.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -19,13 +19,13 @@ from torch import nn
 from clipzoo.train.setup import TrainingError
 
 
-def compile_tower(visual: nn.Module, backend: str = "inductor") -> None:
+def compile_tower(visual: nn.Module, backend: str | Callable[..., object] = "inductor") -> None:
     """Compile a vision tower in place, when it first runs; names of parameters do not change.
 
     Args:
         visual: with its temporal modules and activation checkpointing, before
             DistributedDataParallel wraps it.
-        backend: of torch.compile.
+        backend: of torch.compile; another one than the compiler is for tests.
     """
     import torch._dynamo.config  # slow
 
@@ -49,7 +49,7 @@ def named_compiler_errors() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        first = str(error).strip().partition("\n")[0]
+        first = " ".join(str(error).partition("\n\n")[0].split())
         raise TrainingError(
             f"train.compile: the vision tower cannot be compiled ({first}); set it to false: the "
             "run then continues from its last resume point"

@@ -228,14 +228,9 @@ class StepGradients:
 
 
 def _deal_columns(num_texts: int, num_parts: int) -> list[MicroBatch]:
-    """This process's share of a step's texts, one part for each micro-batch of clips.
-
-    Example: 5 texts and 2 parts on 2 processes: [0, 2], [4] on the first, [1, 3] and a filler on
-    the second.
-    """
+    """This process's share of a step's texts, one part for each micro-batch of clips."""
     places = range(num_texts)[rank() :: world_size()]
-    size = math.ceil(len(range(0, num_texts, world_size())) / num_parts)  # of the largest share
-    parts = [list(places[i * size : (i + 1) * size]) for i in range(num_parts)]
+    parts = [list(places[i::num_parts]) for i in range(num_parts)]
     return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
 
 
@@ -246,13 +241,15 @@ def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> 
         float32 [total, ...], the same on every process.
     """
     counted = [r.detach().float() for r, part in zip(rows, parts, strict=True) if part.counted]
+    places = [place for part in parts if part.counted for place in part.places]
     # of [b, ...] -> [n, ...]: this process's n rows, perhaps none
     local = torch.cat(counted) if counted else rows[0].detach().float()[:0]
+    ascending = sorted(range(len(places)), key=places.__getitem__)
     shares = [range(total)[r :: world_size()] for r in range(world_size())]
-    gathered = gather_rows(local, [len(share) for share in shares])  # [total, ...], by process
-    # Process r has sent its places in ascending order, so row i holds place `held[i]`.
-    held = torch.tensor([place for share in shares for place in share])
-    return _rows(gathered, held.argsort().tolist())  # [total, ...]
+    gathered = gather_rows(_rows(local, ascending), [len(share) for share in shares])
+    # Row i, of every process in turn, holds place `held[i]`.
+    held = [place for share in shares for place in share]
+    return _rows(gathered, sorted(range(total), key=held.__getitem__))  # [total, ...]
 
 
 def _rows(tensor: Tensor, places: list[int]) -> Tensor:

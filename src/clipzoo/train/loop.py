@@ -21,7 +21,7 @@ from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, worl
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
-from clipzoo.train.log import TrainingLog
+from clipzoo.train.log import TrainingLog, WaitingTime
 from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
 from clipzoo.train.setup import Run, TrainingError
 from clipzoo.train.state import Progress, load_state, remove_state, save_state
@@ -52,7 +52,7 @@ def train(run: Run) -> dict[str, float]:
     log = TrainingLog(run.log_dir, progress.history, plan.total_steps, run.device)
     unread: list[TakenStep] = []
     method.train()
-    for step in load_steps(run, progress.step, log):
+    for step in load_steps(run, progress.step, log.waiting):
         lr = set_learning_rate(optimizer, run, step.number)
         optimizer.zero_grad(set_to_none=True)
         with named_compiler_errors() if settings.compile else nullcontext():
@@ -118,8 +118,11 @@ class TakenStep:
     """Of the head."""
 
 
-def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
-    """Every step of the run from the `first` one on; clips are loaded ahead within an epoch."""
+def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
+    """Every step of the run from the `first` one on; clips are loaded ahead within an epoch.
+
+    The time in which the device waits for them is added to `waiting`.
+    """
     plan, micro = run.plan, run.params.runtime.micro_batch
     for epoch in range(first // plan.steps_per_epoch, plan.epochs):
         start = epoch * plan.steps_per_epoch
@@ -144,16 +147,16 @@ def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
                 positions=positions,
                 labels=torch.tensor([run.clips.record(p).label for p in positions]),
                 parts=step_parts,
-                inputs=_next_inputs(loader, len(step_parts), log),
+                inputs=_next_inputs(loader, len(step_parts), waiting),
             )
 
 
 def _next_inputs(
-    loader: Iterator[tuple[object, Tensor]], count: int, log: TrainingLog
+    loader: Iterator[tuple[object, Tensor]], count: int, waiting: WaitingTime
 ) -> Iterator[Tensor]:
-    """The next `count` batches; the time spent waiting for them is added up in the log."""
+    """The next `count` batches."""
     for _ in range(count):
-        with log.waiting.measured():
+        with waiting.measured():
             _, inputs = next(loader)
         yield inputs
 
