@@ -1,10 +1,11 @@
-"""Raw videos -> tar shards of JPEGs and data/frames/<dataset>/index.parquet.
+"""Raw videos -> tar shards of JPEGs and their index in data/frames/<dataset>/.
 
 A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
 number of workers nor on timing. A shard and its part of the index are renamed into place when they
 are complete: first the tar, then the part, which records the settings. A shard without a part, or
-with one of other settings, is made again. When all parts exist, they are merged into the index. A
-dataset that is read from frame files or raw videos (`reader`) has no tars, only parts.
+with one of other settings, is made again. When all parts exist, they are merged into the index
+(`clipzoo.data.index`); an index that already holds all shards is left as it is. A dataset that is
+read from frame files or raw videos (`reader`) has no tars, only parts.
 
 The settings include ffmpeg's command line and version, because another ffmpeg may decode, scale or
 compress differently: shards of another ffmpeg are made again. But DVC runs this stage only if a
