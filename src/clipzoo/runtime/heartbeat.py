@@ -71,7 +71,7 @@ class Heartbeat:
         self._main, self._host = threading.get_ident(), socket.gethostname()
         self._number = 0
         self._over = threading.Event()
-        self._stalled, self._named = time.monotonic(), 0.0
+        self._seen, self._stalled, self._named = 0, time.monotonic(), 0.0
         self._last: dict[int, tuple[int, float]] = {}
         """Number of the last beat of other ranks, and the time it was first seen."""
         self._write()
@@ -87,26 +87,30 @@ class Heartbeat:
                 self._write()
 
     def _run(self) -> None:
-        reached = 0
         while not self._over.wait(self._limit / BEATS):
-            # A store whose machine has lost its power does not even fail: hence the timer.
-            timer = threading.Timer(self._limit, self._no_store, ["does not answer"])
-            timer.daemon = True
-            timer.start()
-            try:
-                self._write()
-                beats = self._read() if self.reached == reached else []
-            except RuntimeError:
-                if not self._over.wait(1):
-                    self._no_store("is gone")
-                return
-            finally:
-                timer.cancel()
-            if self.reached == reached:
-                self._judge(beats)
-            else:
-                reached, self._stalled, self._named = self.reached, time.monotonic(), 0.0
-                self._last.clear()
+            self._tick()
+
+    def _tick(self) -> None:
+        """One beat; if no exchange was reached since the last one, a look at the other ranks."""
+        # A store whose machine has lost its power does not even fail: hence the timer.
+        timer = threading.Timer(self._limit, self._no_store, ["does not answer"])
+        timer.daemon = True
+        timer.start()
+        stalled = self.reached == self._seen
+        try:
+            self._write()
+            beats = self._read() if stalled else []
+        except RuntimeError:
+            if not self._over.wait(1):  # at the end of a run the launcher may be faster
+                self._no_store("is gone")
+            return
+        finally:
+            timer.cancel()
+        if stalled:
+            self._judge(beats)
+        else:
+            self._seen, self._stalled, self._named = self.reached, time.monotonic(), 0.0
+            self._last.clear()
 
     def _write(self) -> None:
         self._number += 1
