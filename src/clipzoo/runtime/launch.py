@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from clipzoo.config import load_params
+from clipzoo.runtime.allocator import keep_freed_memory
 
 
 def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
@@ -23,6 +24,7 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             environment. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
     """
+    keep_freed_memory()
     try:
         launching = distributed and "RANK" not in os.environ
         processes = load_params().runtime.processes if launching else 1
