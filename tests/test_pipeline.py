@@ -19,6 +19,7 @@ HARMLESS = {
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
     "src/clipzoo/tensors.py",
+    "src/clipzoo/runtime/allocator.py",
     "src/clipzoo/runtime/distributed.py",
     "src/clipzoo/runtime/launch.py",
     "src/clipzoo/runtime/progress.py",
