@@ -104,9 +104,12 @@ def _one_place(template: str) -> str:
     return template
 
 
-def _frame_size(size: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
-        raise ValueError("a short side like '256' or an exact size like '340x256' (quoted)")
+def _frame_size(size: object) -> str:
+    if not isinstance(size, str) or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+        raise ValueError(
+            "text, a short side like '256' or an exact size like '340x256'; "
+            "on the command line, -S \"frames.size='256'\""
+        )
     return size
 
 
@@ -172,7 +175,7 @@ class DataConfig(Section):
 
 
 class FramesConfig(Section):
-    size: Annotated[str, AfterValidator(_frame_size)]
+    size: Annotated[str, BeforeValidator(_frame_size)]
     """Stored frame size: '256' = short side, '340x256' = exact width x height (px)."""
     quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""

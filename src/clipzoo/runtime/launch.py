@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipzoo.config import ConfigError, RuntimeConfig, load_params
+from clipzoo.runtime.allocator import keep_freed_memory
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.machine import count_processes, usable_cores
 
@@ -33,6 +34,7 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             environment. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
     """
+    keep_freed_memory()
     launched = distributed and "RANK" in os.environ
     try:
         if distributed and not launched:
