@@ -15,6 +15,7 @@ the measurements, whose numbers mean nothing.
 
 import argparse
 import datetime
+import importlib
 import os
 import re
 import signal
@@ -22,27 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gpu_fast import fast
-from gpu_fed import fed
-from gpu_full import full
-from gpu_machine import device_name, machine
 from gpu_report import Findings, Row, Section, read_findings, write_report
-from gpu_right import right
-from gpu_steps import ROOT, Setting, smoke
 
-SECTIONS: dict[str, Callable[[Section, Setting], None]] = {
-    "machine": machine,
-    "right": right,
-    "fast": fast,
-    "full": full,
-    "fed": fed,
-}
+ROOT = Path(__file__).parents[1]
 RESERVED_SECONDS = {"machine": 20, "right": 120, "fast": 220, "full": 80, "fed": 110}
-"""Kept for a section while earlier ones run; what they leave is its own too."""
+"""Of every section, in their order: kept for it while earlier ones run; what those leave is its own
+too. Section x is the function x in gpu_x.py."""
 GRACE_SECONDS = 10
 """Until a section that has used up its time is ended."""
 
@@ -66,10 +55,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--minutes", type=float, default=9.5, help="for all sections together")
-    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--sections", nargs="+", choices=RESERVED_SECONDS)
+    parser.set_defaults(sections=list(RESERVED_SECONDS))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--in-process", action="store_true", help="all sections in this process")
-    parser.add_argument("--only", choices=SECTIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=RESERVED_SECONDS, help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -101,10 +91,13 @@ def _run_all(arguments: argparse.Namespace, device: torch.device, folder: Path) 
 
 def _run_here(name: str, file: Path, seconds: float, device: torch.device) -> None:
     """Run one section in this process; a failure of it is one of its findings."""
-    setting = Setting(device=device) if device.type == "cuda" else smoke(device)
     section = Section(file, seconds)
     with section.attempt(name):
-        SECTIONS[name](section, setting)
+        # Imported here, and not in the process that starts the sections: it takes seconds.
+        from gpu_steps import Setting, smoke
+
+        setting = Setting(device=device) if device.type == "cuda" else smoke(device)
+        getattr(importlib.import_module(f"gpu_{name}"), name)(section, setting)
 
 
 def _run_in_a_process(name: str, file: Path, seconds: float, device: torch.device) -> str:
@@ -134,7 +127,7 @@ def _header(findings: dict[str, Findings], device: torch.device, elapsed: float)
     """Name of the report's files, and its first lines."""
     rows = findings["machine"].tables.get("Machine", []) if "machine" in findings else []
     facts: Row = {row["item"]: row["value"] for row in rows}
-    gpu = facts.get("GPU") or device_name(device)
+    gpu = facts.get("GPU") or device.type
     name = "gpu-" + re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
     return name, {
         "title": f"What a GPU shows: {gpu}",
