@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup repro use zoo test test-slow lint format lock clean
+.PHONY: help setup repro use zoo test test-slow gpu lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +39,9 @@ test: setup  ## run the test suite (CPU, offline)
 
 test-slow: setup  ## run the tests that take minutes
 	$(PYTEST) -m slow
+
+gpu: setup  ## what only a GPU shows (10 minutes): tests, speed, memory; report in benchmarks/results
+	python benchmarks/gpu.py
 
 lint: setup  ## check style (ruff) and types (pyright)
 	ruff check .

@@ -45,14 +45,16 @@ def params_for(size: str, shard_videos: int = 8, extract_workers: int = 0) -> Pa
     return replace(load_params(ROOT / "params.yaml"), values)
 
 
-def render(folder: Path, count: int = NUM_VIDEOS, size: str = "340x256") -> Path:
+def render(
+    folder: Path, count: int = NUM_VIDEOS, size: str = "340x256", frames: int = NUM_FRAMES
+) -> Path:
     """Render videos of a zooming fractal with noise, about 14 KB per frame at 340x256."""
     (folder / "zoom").mkdir(parents=True)
     for i in range(count):
         picture = f"mandelbrot=size={size}:rate=30:start_scale={2 + i}"
         noise = f"noise=alls=7:allf=t:all_seed={i}"
         command = [ffmpeg_path(), "-v", "error", "-f", "lavfi", "-i", f"{picture},{noise}"]
-        command += ["-frames:v", str(NUM_FRAMES), "-c:v", "libx264", "-preset", "veryfast"]
+        command += ["-frames:v", str(frames), "-c:v", "libx264", "-preset", "veryfast"]
         command += ["-crf", "18", "-pix_fmt", "yuv420p", str(folder / "zoom" / f"{i:03d}.mp4")]
         subprocess.run(command, check=True)
     return folder

@@ -27,6 +27,7 @@ CASES = {
     "infonce": ("infonce", "frozen"),
     "infonce-trained": ("infonce", "trained"),
 }
+CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
 
@@ -61,13 +62,20 @@ def class_text() -> ClassText:
 
 
 def step_gradients(
-    case: str, size: int, micro_batch: int, *, method: Method | None = None
+    case: str,
+    size: int,
+    micro_batch: int,
+    *,
+    method: Method | None = None,
+    device: torch.device = CPU,
+    precision: str = "fp32",
+    scale: float = 0.0,
 ) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradients of a step of `size` clips in micro-batches."""
-    method = method or make_method(case)
-    cpu = torch.device("cpu")
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    step = StepGradients(method, class_text(), device=cpu, precision="fp32", scaler=scaler)
+    """Loss and gradients of a step of `size` clips in micro-batches; with a scale, times it."""
+    method = (method or make_method(case)).to(device)
+    text = class_text().to(device)
+    scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
+    step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
     parts, inputs = micro_batches(size, micro_batch), clips(size)
     loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
     return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}

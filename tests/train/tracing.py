@@ -8,6 +8,7 @@ torchrun) it prints the traces of all cases as JSON.
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
 CLASS_NAMES = ["a dog", "a cat", "two red fish"]
 NUM_PICKED, NUM_ALL = 5, 12  # few-shot: 5 clips, shown twice an epoch
 NUM_STEPS = 5
+CPU = torch.device("cpu")
+NONE: Mapping[str, Any] = {}
 TRAIN = {
     "epochs": 2,
     "warmup_epochs": 1,
@@ -69,19 +72,21 @@ class NoiseStore:
         return squares.repeat(4, axis=1).repeat(4, axis=2)[np.asarray(indices)]
 
 
-def case_params(case: str, micro_batch: int) -> Params:
+def case_params(case: str, micro_batch: int, changes: Mapping[str, Any]) -> Params:
     values: dict[str, Any] = {f"train.{key}": value for key, value in TRAIN.items()}
     values |= CASES[case]
     values |= {"data.shots": 2, "augment.short_side_px": 36, "augment.grayscale": 0.2}
     values |= {"model.num_segments": NUM_SEGMENTS, "model.input_px": INPUT_PX}
     values |= {"text4vis.head_layers": 1, "test.short_side_px": 36}
     values |= {"runtime.micro_batch": micro_batch, "runtime.workers": 1}
-    return replace(load_params(ROOT / "params.yaml"), values)
+    return replace(load_params(ROOT / "params.yaml"), {**values, **changes})
 
 
-def make_run(case: str, micro_batch: int) -> Run:
-    """The run of a case, in the current folder."""
-    params = case_params(case, micro_batch)
+def make_run(
+    case: str, micro_batch: int, *, device: torch.device = CPU, changes: Mapping[str, Any] = NONE
+) -> Run:
+    """The run of a case with some changes of its parameters, in the current folder."""
+    params = case_params(case, micro_batch, changes)
     if rank() == 0 and not Path(CLIP_FILE).exists():
         clip = build_clip(ARCH, INPUT_PX)
         fill(clip)
@@ -95,14 +100,14 @@ def make_run(case: str, micro_batch: int) -> Run:
     plan = make_plan(params, NUM_PICKED, NUM_ALL)
     return Run(
         params=params,
-        device=torch.device("cpu"),
-        method=method,
+        device=device,
+        method=method.to(device),
         metadata=metadata,
         clips=TrainClips(store, records, TrainTransform(px, params.augment), NUM_SEGMENTS, 7),
         val_clips=ViewClips(
             store, records, ViewTransform(px, short, 1), NUM_SEGMENTS, clips=1, dense=False
         ),
-        text=class_text(),
+        text=class_text().to(device),
         plan=dataclasses.replace(plan, max_steps=NUM_STEPS),
         state_dir=STATE_DIR / case,
         log_dir=Path("plots") / case,
@@ -127,9 +132,11 @@ def sums(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> dic
     return {"weights": sum(float(p.abs().sum()) for p in after.values()), "moved": moved}
 
 
-def trace(case: str, micro_batch: int) -> dict[str, Any]:
+def trace(
+    case: str, micro_batch: int, *, device: torch.device = CPU, changes: Mapping[str, Any] = NONE
+) -> dict[str, Any]:
     """The losses of the five steps, and sums of the weights after them."""
-    run = make_run(case, micro_batch)
+    run = make_run(case, micro_batch, device=device, changes=changes)
     before = trained_parameters(run.method)
     train(run)
     if rank() != 0:

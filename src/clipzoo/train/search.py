@@ -1,0 +1,145 @@
+"""Training steps on noise, and the largest micro-batch that a GPU can take in one.
+
+Such a step costs what a real one costs, and needs neither videos nor weights.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clipzoo import methods
+from clipzoo.config import Params
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.clip import build_clip, embed_dim, input_size
+from clipzoo.models.text import ClassText
+from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
+from clipzoo.train.optim import parameter_groups
+
+NUM_CLASSES = 400
+CONTEXT_LENGTH = 77
+MEMORY_SHARE = 0.95
+"""Of the GPU, for the search: the rest is for nccl's buffers and for fragments."""
+
+
+@dataclass(kw_only=True)
+class Trial:
+    """A model with random weights, and all that one optimizer step of train/loop.py needs."""
+
+    method: Method
+    gradients: StepGradients
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def step(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> None:
+        """One optimizer step; the arguments are those of `StepGradients.add`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.add(labels, parts, inputs)
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def step_of(self, clips: Tensor) -> None:
+        """One optimizer step of uint8 frames [b, T, 3, S, S], all in one micro-batch."""
+        labels = torch.arange(len(clips)) % NUM_CLASSES  # [b]
+        self.step(labels, micro_batches(len(clips), len(clips)), [clips])
+
+
+def new_trial(params: Params, device: torch.device) -> Trial:
+    """Build the model of a run on `device`, as training does, with random weights and texts.
+
+    Raises:
+        ConfigError: an unknown architecture, or an option that its tower does not support.
+        torch.OutOfMemoryError: the model alone is too large.
+    """
+    settings, arch = params.train, params.model.arch
+    with torch.device(device):
+        clip = build_clip(arch, params.model.input_px, device=str(device))
+        method = methods.build(params, clip).to(device).train()
+    if settings.activation_checkpointing:
+        method.set_grad_checkpointing()
+    if settings.compile:
+        method.visual.compile()
+    optimizer = torch.optim.AdamW(
+        parameter_groups(method, settings.lr, settings.clip_ratio),
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=settings.fused or None,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    embeddings = torch.randn(1, NUM_CLASSES, embed_dim(arch), device=device)  # [1, K, D]
+    text = ClassText(
+        token_ids=torch.ones(1, NUM_CLASSES, CONTEXT_LENGTH, dtype=torch.int64, device=device),
+        class_embeddings=functional.normalize(embeddings, dim=-1),
+        class_names=[str(label) for label in range(NUM_CLASSES)],
+    )
+    gradients = StepGradients(
+        method, text, device=device, precision=settings.precision, scaler=scaler
+    )
+    return Trial(method=method, gradients=gradients, optimizer=optimizer, scaler=scaler)
+
+
+def noise_clips(params: Params, count: int, device: torch.device) -> Tensor:
+    """Random uint8 frames [count, T, 3, S, S] of the size that a run trains on."""
+    side = input_size(params.model.arch, params.model.input_px)
+    shape = (count, params.model.num_segments, 3, side, side)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+
+
+def largest_micro_batch(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest size up to `limit` that fits, found by doubling and then by bisection.
+
+    Example: 11 of at most 32 fit: tries 1, 2, 4, 8, 16 (too large), 12 (too large), 10, 11.
+
+    Args:
+        fits: whether a size fits; if one does, so do all smaller ones.
+        limit: 1 or more.
+
+    Returns:
+        0 if not even 1 fits.
+    """
+    largest, size = 0, 1
+    while size > largest and fits(size):
+        largest, size = size, min(2 * size, limit)
+    while size - largest > 1:
+        middle = (largest + size) // 2
+        if fits(middle):
+            largest = middle
+        else:
+            size = middle
+    return largest
+
+
+def step_fits(trial: Trial, params: Params) -> Callable[[int], bool]:
+    """Whether a step of `count` clips, taken for real, runs out of the GPU's memory."""
+
+    def fits(count: int) -> bool:
+        try:
+            trial.step_of(noise_clips(params, count, trial.gradients.device))
+            enough = True
+        except torch.OutOfMemoryError:
+            enough = False
+        # Not inside `except`: the error holds the frames of the step, and these its tensors.
+        trial.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        return enough
+
+    return fits
+
+
+def largest_on_gpu(params: Params, limit: int, device: torch.device) -> int:
+    """The largest micro-batch of a run, up to `limit`, that fits a GPU; 0 if not even one clip.
+
+    Takes real steps, a few seconds each, and leaves 5 % of the memory free.
+    """
+    torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE, device)
+    try:
+        return largest_micro_batch(step_fits(new_trial(params, device), params), limit)
+    except torch.OutOfMemoryError:  # of the model alone
+        return 0
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.empty_cache()

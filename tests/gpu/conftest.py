@@ -1,0 +1,43 @@
+"""The devices that the tests of this folder run on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """A CPU, so that the tests themselves are tested anywhere; and the first GPU."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is visible")
+    return torch.device("cpu") if request.param == "cpu" else torch.device("cuda", 0)
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """The first GPU, for tests that only make sense there or take too long on a CPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is visible")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def exact_arithmetic() -> Iterator[None]:
+    """By default cuDNN's convolutions round float32 to TF32, those of the vision towers too."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, where runs write."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "CLIPZOO_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    assert "NNODES" not in os.environ
+    return tmp_path
