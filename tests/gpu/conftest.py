@@ -8,7 +8,12 @@ import pytest
 import torch
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    params=[
+        pytest.param("cpu", marks=pytest.mark.slow),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ]
+)
 def device(request: pytest.FixtureRequest) -> torch.device:
     """A CPU, so that the tests themselves are tested anywhere; and the first GPU."""
     if request.param == "cuda" and not torch.cuda.is_available():
