@@ -18,6 +18,9 @@ ELSEWHERE = {
     ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch
     ("prepare_clip", "demo.other_pretrain_steps"),
     ("train", "demo.other_train_steps"),
+    ("train", "demo.other_videos"),
+    ("test", "demo.other_videos"),
+    ("zero_shot", "demo.other_videos"),
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 
