@@ -3,11 +3,12 @@
 import torch
 
 from clipzoo.config import Params, load_params
-from clipzoo.demo.pretraining import is_demo_arch, pretrain_budget, stand_in_clip
+from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
 from clipzoo.models.clip import (
     CLIP_FILE,
     build_clip,
+    has_small_budgets,
     input_size,
     num_parameters,
     save_clip,
@@ -47,11 +48,11 @@ def _plan(params: Params) -> str:
     if params.model.weights != "demo":
         return f"weights {params.model.weights}"
     budget = pretrain_budget(params.model.arch, params.demo)
-    small = is_demo_arch(params.model.arch, params.demo)
+    slow = "; on a CPU, this and later stages take minutes if it is large"
     return (
         f"stand-in weights from {budget.steps} steps of {budget.batch} captioned stills of the "
         f"demo world, seed {params.seed}"
-        + ("" if small else "; on a CPU, this and later stages take minutes for a large model")
+        f"{slow if has_small_budgets(params) else ''}"
     )
 
 

@@ -10,7 +10,7 @@ def main() -> None:
 
     from clipzoo.clips import encoding
     from clipzoo.config import load_params, write_settings
-    from clipzoo.data.records import read_list, training_classes
+    from clipzoo.data.records import training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.evaluate.plots import draw_examples, plot_test
@@ -24,8 +24,8 @@ def main() -> None:
 
     params, device = start_run(load_params(), training=False)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
-    records = read_list(f"lists/{dataset}/val.csv", text.num_classes)
-    protocol = describe_views(views.clips, views.crops, views.dense)
+    records, share = predictions.read_val_set(params, text.num_classes)
+    protocol = describe_views(views.clips, views.crops, views.dense) + share
     say(
         f"test: {len(records)} videos of {dataset} ({text.num_classes} classes), {protocol}; "
         f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"

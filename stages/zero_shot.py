@@ -24,8 +24,8 @@ def main() -> None:
     dataset = sys.argv[1]
     params, device = start_run(load_params(), training=False)
     set_name, views, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
-    records, lists = predictions.read_whole_set(dataset, text.num_classes)
-    protocol = f"{describe_views(views.clips, views.crops)}, all videos ({' + '.join(lists)})"
+    records, lists, share = predictions.read_whole_set(params, dataset, text.num_classes)
+    protocol = f"{describe_views(views.clips, views.crops)}, {share} videos ({' + '.join(lists)})"
     say(
         f"zero_shot {dataset}: {len(records)} videos, {text.num_classes} classes "
         f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
@@ -51,7 +51,7 @@ def main() -> None:
         texts,
         protocols=views.protocols,
         seed=params.seed,
-        splits=predictions.read_splits(dataset, records),
+        splits=predictions.read_splits(dataset, records) if share == "all" else [],
     )
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}

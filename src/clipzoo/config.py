@@ -204,6 +204,8 @@ class DemoConfig(Section):
     """Pairs per step of an architecture other than `arch`."""
     other_train_steps: int = Field(ge=1)
     """Optimizer steps of training for an architecture other than `arch` on demo weights."""
+    other_videos: int = Field(ge=1)
+    """Videos per class that evaluations encode with such an architecture."""
 
 
 class ModelConfig(Section):

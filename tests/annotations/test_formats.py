@@ -49,7 +49,7 @@ def test_zero_shot_takes_the_whole_set_and_knows_what_is_missing(params_for):
     stored = {k: n for k, n in HMDB51_VIDEOS.items() if k not in ("brush_hair/d", "wave/e")}
     store_index(stored)
     build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
-    records, lists = read_whole_set("mine", 2)
+    records, lists, _ = read_whole_set(params_for("mine"), "mine", 2)
     assert (sorted(r.video_id for r in records), lists) == (sorted(stored), ["whole"])
     described = describe_set(records, dataset="mine", lists=lists, protocol="x")
     assert (described["num_videos"], described["num_expected"]) == (5, 7)

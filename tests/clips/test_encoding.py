@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from clipzoo.clips import encoding
-from clipzoo.config import load_params
+from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
@@ -106,6 +106,16 @@ def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
         shares.append(encoding.local_positions(7, num_views=2, micro_batch=4))
     assert shares == [[0, 1, 4, 5], [2, 3, 6]]
     assert encoding.local_positions(1, num_views=2, micro_batch=4) == []
+
+
+def test_a_stand_in_of_another_architecture_is_evaluated_on_a_few_videos_of_each_class():
+    records = [Record(f"v{i}", 9, i % 3) for i in range(11)]  # the 2 first of 3 classes: v0 to v5
+    own = replace(PARAMS, {"demo.other_videos": 2})
+    other = replace(own, {"model.arch": "ViT-L/14"})
+    assert encoding.evaluated_records(other, records) == records[:6]
+    assert encoding.evaluated_records(own, records) == records
+    real = replace(other, {"model.weights": "openai"})
+    assert encoding.evaluated_records(real, records) == records
 
 
 def test_large_sets_are_in_float16(monkeypatch: pytest.MonkeyPatch):

@@ -199,6 +199,33 @@ def test_other_architectures_have_their_own_budget():
     assert other.lr < default.lr
 
 
+@pytest.mark.parametrize(
+    ("avx512", "avx512_bf16", "supported", "faster"),
+    [
+        (True, True, True, True),
+        (True, False, True, False),  # oneDNN converts to float32
+        (False, False, False, False),  # AVX2
+        (False, False, True, True),  # Arm
+    ],
+)
+def test_large_models_use_bfloat16_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    avx512: bool,
+    avx512_bf16: bool,
+    supported: bool,
+    faster: bool,
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    model = nn.Linear(2, 2)
+    with pretraining._precision(model):
+        assert model(torch.ones(2)).dtype == torch.float32, "a small model"
+    monkeypatch.setattr(pretraining, "LARGE_MODEL", 1)
+    with pretraining._precision(model):
+        assert model(torch.ones(2)).dtype == (torch.bfloat16 if faster else torch.float32)
+
+
 def test_a_loss_that_is_not_finite_names_the_step():
     wild = Budget(steps=20, batch=8, lr=1e30)
     with pytest.raises(ValueError, match=r"the loss is .* at step \d+; lower demo.pretrain_lr"):

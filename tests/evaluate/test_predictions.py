@@ -5,11 +5,13 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from clipzoo.config import load_params, replace
 from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import read_safetensors
 
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
 
 
@@ -71,11 +73,23 @@ def test_labels_of_multi_label_sets_are_kept_as_in_lists():
 def test_the_whole_set_is_train_and_val():
     write_list(RECORDS[:1], "lists/ds/train.csv")
     write_list(RECORDS[1:], "lists/ds/val.csv")
-    assert predictions.read_whole_set("ds", 2) == (RECORDS, ["train", "val"])
+    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS, ["train", "val"], "all")
     Path("lists/ds/train.csv").unlink()
-    assert predictions.read_whole_set("ds", 2) == (RECORDS[1:], ["val"])
+    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS[1:], ["val"], "all")
     with pytest.raises(ListError, match="run build_lists absent"):
-        predictions.read_whole_set("absent", 2)
+        predictions.read_whole_set(PARAMS, "absent", 2)
+
+
+def test_a_stand_in_of_another_architecture_gets_a_share_of_the_whole_set():
+    write_list([Record(f"v{i}", 9, 0) for i in range(6)], "lists/ds/val.csv")
+    params = replace(PARAMS, {"model.arch": "ViT-L/14", "demo.other_videos": 4})
+    records, lists, share = predictions.read_whole_set(params, "ds", 2)
+    assert [record.video_id for record in records] == ["v0", "v1", "v2", "v3"]
+    assert (lists, share) == (["val"], "4 of 6")
+    write_list(records, "lists/demo_shapes/val.csv")
+    assert predictions.read_val_set(params, 2) == (records, "")
+    write_list([*records, Record("v4", 9, 0)], "lists/demo_shapes/val.csv")
+    assert predictions.read_val_set(params, 2) == (records, ", 4 of 5 videos")
 
 
 def test_splits_are_positions_in_the_whole_set():

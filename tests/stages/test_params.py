@@ -19,6 +19,9 @@ ELSEWHERE = {
     ("prepare_clip", "demo.other_pretrain_steps"),
     ("train", "demo.other_train_steps"),
     ("train", "test.precision"),  # text.classifier lda
+    ("train", "demo.other_videos"),
+    ("test", "demo.other_videos"),
+    ("zero_shot", "demo.other_videos"),
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 

@@ -50,14 +50,9 @@ class Budget:
     """Peak learning rate."""
 
 
-def is_demo_arch(arch: str, demo: DemoConfig) -> bool:
-    """Whether an architecture is the one that the demo's budgets are made for."""
-    return open_clip_name(arch) == open_clip_name(demo.arch)
-
-
 def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
     """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
-    if is_demo_arch(arch, demo):
+    if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
     return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
 
@@ -211,8 +206,12 @@ def _batches(
 
 
 def _precision(model: nn.Module) -> torch.autocast:
-    """bfloat16 for large models if the processor supports it (twice as fast), else float32."""
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """bfloat16 for large models if the processor has instructions for it (twice as fast).
+
+    With AVX-512 alone oneDNN supports it too, by converting to float32: more than twice as slow.
+    """
+    converted = torch.cpu._is_avx512_supported() and not torch.cpu._is_avx512_bf16_supported()
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not converted
     large = num_parameters(model) > LARGE_MODEL
     return torch.autocast("cpu", torch.bfloat16, enabled=fast and large)
 

@@ -9,6 +9,8 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from clipzoo.clips.encoding import evaluated_records
+from clipzoo.config import Params
 from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
 from clipzoo.files import ListError, read_rows, replacing
 from clipzoo.tensors import write_safetensors
@@ -26,14 +28,32 @@ def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
     return targets
 
 
-def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[str]]:
-    """All videos of a dataset, for zero-shot protocols.
+def read_val_set(params: Params, num_classes: int) -> tuple[list[Record], str]:
+    """The validation videos, or their `evaluated_records`.
+
+    Returns:
+        the records, and their share of the list for the protocol: `` or `, 48 of 240 videos`.
+
+    Raises:
+        ListError: the list is missing or invalid.
+    """
+    listed = read_list(Path("lists") / params.data.dataset / "val.csv", num_classes)
+    records = evaluated_records(params, listed)
+    whole = len(records) == len(listed)
+    return records, "" if whole else f", {len(records)} of {len(listed)} videos"
+
+
+def read_whole_set(
+    params: Params, dataset: str, num_classes: int
+) -> tuple[list[Record], list[str], str]:
+    """All videos of a dataset, for zero-shot protocols; or their `evaluated_records`.
 
     They are those of whole.csv if the dataset has one (trimmed training segments, or videos
     in no set of the chosen split), else of train and val.
 
     Returns:
-        the records and the names of the lists they come from.
+        the records, the names of the lists they come from, and their share of these lists in words:
+        `all` or `48 of 240`.
 
     Raises:
         ListError: there is no list, or one is invalid.
@@ -44,7 +64,10 @@ def read_whole_set(dataset: str, num_classes: int) -> tuple[list[Record], list[s
     if not names:
         raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
     parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
-    return [record for part in parts for record in part], names
+    listed = [record for part in parts for record in part]
+    records = evaluated_records(params, listed)
+    whole = len(records) == len(listed)
+    return records, names, "all" if whole else f"{len(records)} of {len(listed)}"
 
 
 def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:

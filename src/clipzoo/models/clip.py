@@ -15,7 +15,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from clipzoo.config import ConfigError
+from clipzoo.config import ConfigError, Params
 from clipzoo.files import near, raise_all
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
@@ -40,6 +40,15 @@ def open_clip_name(arch: str) -> str:
         f"model.arch: found {arch!r}{near(name, known)}; allowed: any open_clip architecture; "
         "open_clip.list_models() lists all"
     )
+
+
+def has_small_budgets(params: Params) -> bool:
+    """Whether the weights are a stand-in for another architecture than the demo's.
+
+    No accuracy is promised of it, so the `demo.other_*` budgets keep the pipeline short.
+    """
+    arch, demo_arch = params.model.arch, params.demo.arch
+    return params.model.weights == "demo" and open_clip_name(arch) != open_clip_name(demo_arch)
 
 
 def input_size(arch: str, input_px: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipzoo.config import Params
-from clipzoo.models.clip import open_clip_name
+from clipzoo.models.clip import has_small_budgets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,10 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
             as the authors do, so that an epoch is about as long as one over all records.
     """
     repeats = num_all // num_records if params.data.shots and num_records else 1
-    stand_in = params.model.weights == "demo"
-    default = open_clip_name(params.model.arch) == open_clip_name(params.demo.arch)
     return Plan(
         num_clips=num_records * repeats,
         batch_size=params.train.batch_size,
         epochs=params.train.epochs,
         seed=params.seed,
-        max_steps=params.demo.other_train_steps if stand_in and not default else None,
+        max_steps=params.demo.other_train_steps if has_small_budgets(params) else None,
     )

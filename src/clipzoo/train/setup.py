@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipzoo import methods
 from clipzoo.clips.clips import TrainClips, ViewClips
-from clipzoo.clips.encoding import encode_videos
+from clipzoo.clips.encoding import encode_videos, evaluated_records
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import Params
 from clipzoo.data.records import Record, read_labels, read_list, training_classes
@@ -109,6 +109,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
+    val_records = evaluated_records(params, val_records)
     if params.data.classes == "base":
         classes = training_classes(dataset, "base", len(text.class_names))
         train_records = _of_classes(train_records, classes)
