@@ -92,7 +92,10 @@ class _Batch:
         with self._lock:
             if self._memory is None:
                 shape = (len(self.positions), *clip.shape)
-                self._memory = torch.empty(shape, dtype=clip.dtype, pin_memory=self._pin)
+                if self._pin:
+                    self._memory = torch.empty(shape, dtype=clip.dtype, pin_memory=True)
+                else:  # NumPy asks the kernel for huge pages, of which it clears far fewer
+                    self._memory = torch.from_numpy(np.empty(shape, clip.numpy().dtype))
         assert (clip.shape, clip.dtype) == (self._memory.shape[1:], self._memory.dtype)
         # numpy, because torch would copy a whole clip in a team of OpenMP threads
         np.copyto(self._memory[i].numpy(), clip.numpy())
