@@ -11,14 +11,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from clipzoo.clips import encoding
-from clipzoo.config import load_params
+from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 from clipzoo.parity.inputs import class_text
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = replace(
+    load_params(Path(__file__).parents[2] / "params.yaml"),
+    {"runtime.micro_batch": 4, "runtime.workers": 1},
+)
 CPU = torch.device("cpu")
 NUM_VIDEOS, DIM = 23, 5
 

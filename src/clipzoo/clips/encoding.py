@@ -209,8 +209,13 @@ def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> li
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(workers) as pool:
-        return [text for text in pool.map(fault, positions) if text]
+    bar = progress_bar(f"check (rank {rank()})", len(positions), "video")
+    with ThreadPoolExecutor(workers) as pool, bar:
+        faults = []
+        for text in pool.map(fault, positions):
+            bar.update()
+            faults += [text] if text else []
+    return faults
 
 
 def _raise_together(faults: list[str]) -> None:
