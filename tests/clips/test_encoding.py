@@ -18,7 +18,10 @@ from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 from clipzoo.parity.inputs import class_text
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PARAMS = replace(
+    load_params(Path(__file__).parents[2] / "params.yaml"),
+    {"runtime.micro_batch": 4, "runtime.workers": 1},
+)
 CPU = torch.device("cpu")
 NUM_VIDEOS, DIM = 23, 5
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from clipzoo.__main__ import main
 from clipzoo.commands import check
 from clipzoo.commands import recipes as zoo
-from clipzoo.report.recipes import load_recipe
+from clipzoo.runtime import machine
+from clipzoo.train import memory
 
 ROOT = Path(__file__).parents[2]
 NAME = "own/one"
@@ -56,6 +58,14 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def with_gpus(patch: pytest.MonkeyPatch, num_gpus: int, *, cores: int, free_bytes: float) -> None:
+    """A machine with GPUs."""
+    patch.setattr(machine, "count_gpus", lambda _: num_gpus)
+    patch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(cores)))
+    patch.setattr(memory, "free_gpu_bytes", lambda _: free_bytes)
+    patch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
 
 
 def test_a_complete_set_up_has_no_missing_parts(here):
@@ -159,18 +169,39 @@ def test_few_shot_epochs_are_as_long_as_full_ones(here):
     assert "50 training videos, 48 clips an epoch, 2 steps" in findings()["steps"].text
 
 
-def test_memory_is_estimated_from_the_model():
-    from clipzoo.train.memory import activation_bytes, meta_model, num_parameters
+def test_what_the_run_will_use_is_told(here):
+    assert findings()["machine"].text == (
+        "processes 2, workers 1, micro_batch 4, no GPU "
+        "(chosen for this machine: processes, workers, micro_batch)"
+    )
+    edit(here / "params.yaml", "workers: 0", "workers: 3")
+    edit(here / "params.yaml", "micro_batch: 0", "micro_batch: 6")
+    text = findings()["machine"].text
+    assert text.startswith("processes 2, workers 3, micro_batch 6, no GPU (chosen")
+    assert findings()["batch"].text == "24 clips a step = 2 processes x 2 micro-batches of 6"
 
-    def estimate(name: str) -> tuple[int, float]:
-        _, params = load_recipe(name, ROOT)
-        model = meta_model(params)
-        return num_parameters(model), activation_bytes(model, params)
 
-    parameters, clip8 = estimate("text4vis/k400-vitb32-f8")
-    # OpenAI's ViT-B/32 vision tower, the head (6 blocks of width 512, 77 positions), logit_scale
-    assert parameters == 87_849_216 + 6 * (12 * 512**2 + 13 * 512) + 77 * 512 + 1
-    _, clip16 = estimate("text4vis/k400-vitb32-f16")
-    assert clip16 == pytest.approx(2 * clip8, rel=0.01)
-    # Text tower of InfoNCE: more parameters
-    assert estimate("text4vis/ablation-infonce-trained")[0] > estimate("text4vis/k400-vitb16-f8")[0]
+def test_a_gpu_machine_is_used_without_an_edit(here, monkeypatch):
+    with_gpus(monkeypatch, 8, cores=64, free_bytes=22e9)
+    recipe = here / f"recipes/{NAME}.yaml"
+    edit(recipe, "batch_size: 24", "batch_size: 256, precision: fp16")
+    recipe.write_text(recipe.read_text() + "  model: {arch: ViT-B/16, input_px: 224}\n")
+    all_findings = findings()
+    text = all_findings["machine"].text
+    assert text.startswith("processes 8, workers 8, micro_batch 32, 8 GPUs (chosen")
+    assert all_findings["batch"].text == "256 clips a step = 8 processes x 1 micro-batches of 32"
+    assert all_findings["GPU memory"].ok
+    assert "32 clips of 0.53 GB" in all_findings["GPU memory"].text
+    edit(here / "params.yaml", "micro_batch: 0", "micro_batch: 64")
+    assert findings()["GPU memory"].ok, "no more than the 32 clips of its share"
+    edit(here / "params.yaml", "processes: 0", "processes: 4")
+    finding = findings()["GPU memory"]
+    assert finding.ok is False
+    assert "runtime.micro_batch 33 would fit" in finding.text
+
+
+def test_more_processes_than_gpus_are_told(here, monkeypatch):
+    with_gpus(monkeypatch, 2, cores=8, free_bytes=22e9)
+    edit(here / "params.yaml", "processes: 0", "processes: 3")
+    assert missing() == [findings()["machine"].text]
+    assert "runtime.processes: found 3; allowed: 1 to 2" in findings()["machine"].text

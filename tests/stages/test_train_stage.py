@@ -1,7 +1,6 @@
-"""train through its script: DDP, kill and resume, several machines, one process against two."""
+"""train through its script: DDP, kill and resume, one process against two."""
 
 import json
-import socket
 import time
 
 import pandas as pd
@@ -45,7 +44,7 @@ def test_two_processes_go_on_where_one_was_killed(demo, copy_of_demo):
     kill_at_a_checkpoint(copy_of_demo)
     copy_of_demo.set(runtime__processes=2)
     out = copy_of_demo.run("train")
-    assert "2 x cpu" in out.splitlines()[0]
+    assert "2 x cpu" in out
     assert "resuming after step" in out
     assert curve(copy_of_demo) == pytest.approx(curve(demo), rel=1e-5)
     both = load_file(copy_of_demo.path / "models/model.safetensors")
@@ -64,21 +63,6 @@ def test_kill_9_then_the_same_command_gives_the_same_curve(copy_of_demo, process
     assert "resuming after step" in copy_of_demo.run("train")
     assert curve(copy_of_demo) == loss
     assert curve(copy_of_demo, "val_top1") == top1
-
-
-@pytest.mark.slow
-def test_two_machines_train_as_one_does(demo, copy_of_demo):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    agents = [
-        copy_of_demo.start("train", NNODES="2", NODE_RANK=str(i), RDZV_ENDPOINT=endpoint)
-        for i in range(2)
-    ]
-    for agent in agents:
-        out, err = agent.communicate(timeout=300)
-        assert agent.returncode == 0, f"{out}\n{err}"
-    assert curve(copy_of_demo) == pytest.approx(curve(demo), rel=1e-5)
 
 
 def test_stand_in_weights_of_another_architecture_are_refused(copy_of_demo):

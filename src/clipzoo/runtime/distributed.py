@@ -64,7 +64,7 @@ def _join(name: str, gpu: torch.device | None) -> None:
     if _store.check([FAILED]):
         sys.exit(1)  # a restart; the error has been printed
     # The store outlives restarts, and with it the keys of a time when other processes lived.
-    start_of_run = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    start_of_run = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if "NNODES" in os.environ:  # where launchers count differently, but agree on a new port
         start_of_run = os.environ["MASTER_PORT"]
     beats = PrefixStore(f"beats/{start_of_run}", _connect(timedelta(seconds=LIMIT_SECONDS)))
@@ -91,12 +91,21 @@ def _connect(timeout: timedelta) -> TCPStore:
     """A connection to the store in a launcher, which outlives all processes.
 
     On one machine that is the store of MASTER_ADDR, on several the one where the launchers meet.
+    Without torchrun (its variables set by hand) rank 0 hosts it.
     """
     if "NNODES" in os.environ:
         host, port = os.environ["RDZV_ENDPOINT"].rsplit(":", 1)
     else:
         host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
+    hosts = os.environ["RANK"] == "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+    return TCPStore(
+        host,
+        int(port),
+        is_master=hosts,
+        wait_for_workers=False,
+        multi_tenant=True,
+        timeout=timeout,
+    )
 
 
 def finish() -> None:

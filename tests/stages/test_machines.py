@@ -1,0 +1,190 @@
+"""train, test and zero_shot on two machines, that is, under two launchers on this one."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = {"train": ("train",), "test": ("test",), "zero_shot": ("zero_shot", "demo_unseen")}
+METRICS = {"train": "train", "test": "test", "zero_shot": "zero_shot_demo_unseen"}
+DOCS = (ROOT / "docs/clusters.md").read_text(encoding="utf-8")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def metrics(workspace) -> dict[str, dict]:
+    folder = workspace.path / "metrics/demo"
+    return {stage: json.loads((folder / f"{METRICS[stage]}.json").read_text()) for stage in STAGES}
+
+
+def curve(workspace) -> list[float]:
+    path = workspace.path / "plots/demo/train/plots/metrics/loss.tsv"
+    return pd.read_csv(path, sep="\t")["loss"].tolist()
+
+
+class Machine:
+    """A launcher; its output is read all the time."""
+
+    def __init__(self, workspace, stage: str, number: int, port: int) -> None:
+        self.process = workspace.start(
+            *STAGES[stage],
+            NNODES="2",
+            NODE_RANK=str(number),
+            RDZV_ENDPOINT=f"127.0.0.1:{port}",
+            CLIPZOO_HEARTBEAT_SECONDS="15",
+        )
+        self.output = ""
+        streams = (self.process.stdout, self.process.stderr)
+        self._readers = [threading.Thread(target=self._read, args=(s,)) for s in streams]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream) -> None:
+        for line in stream:
+            self.output += line
+
+    def wait(self) -> int:
+        status = self.process.wait(timeout=400)
+        for reader in self._readers:
+            reader.join()
+        return status
+
+
+def run_on_two(workspace, stage: str, kill_when: Callable[[list[Machine]], bool] | None) -> str:
+    """Run a stage; with `kill_when`, kill machine 1 then and start it again. Returns the output."""
+    port = free_port()
+    machines = [Machine(workspace, stage, 0, port)]
+    deadline = time.monotonic() + 200
+    with socket.socket() as probe:  # machine 0 is to be the one where they meet
+        while probe.connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < deadline, machines[0].output
+            time.sleep(0.1)
+    machines.append(Machine(workspace, stage, 1, port))
+    if kill_when:
+        while not kill_when(machines):
+            assert time.monotonic() < deadline, [machine.output for machine in machines]
+            assert [machine.process.poll() for machine in machines] == [None, None]
+            time.sleep(0.01)
+        machines[1].process.kill()
+        assert machines[1].wait() == -9
+        machines.append(Machine(workspace, stage, 1, port))
+    output = "\n".join(machine.output for machine in machines)
+    for machine in (machines[0], machines[-1]):
+        assert machine.wait() == 0, output
+    return "\n".join(machine.output for machine in machines)
+
+
+@pytest.fixture
+def two_processes(copy_of_demo) -> tuple[dict[str, dict], list[float]]:
+    """Metrics and losses of the three stages with two processes on one machine."""
+    copy_of_demo.set(runtime__processes=2)
+    for command in STAGES.values():
+        copy_of_demo.run(*command)
+    values = metrics(copy_of_demo), curve(copy_of_demo)
+    for name in ("metrics", "predictions", "plots"):
+        shutil.rmtree(copy_of_demo.path / name)
+    (copy_of_demo.path / "models/model.safetensors").unlink()
+    copy_of_demo.set(runtime__processes=1, runtime__max_restarts=1)
+    return values
+
+
+@pytest.mark.slow
+def test_two_machines_give_what_two_processes_give(two_processes, copy_of_demo):
+    for stage in STAGES:
+        assert "processes 1 (2 in all, cpu)" in run_on_two(copy_of_demo, stage, None)
+    assert curve(copy_of_demo) == pytest.approx(two_processes[1], rel=1e-5)
+    assert metrics(copy_of_demo) == two_processes[0]
+
+
+@pytest.mark.slow
+def test_a_killed_machine_comes_back_and_the_result_is_the_same(two_processes, copy_of_demo):
+    def at_a_resume_point(machines: list[Machine]) -> bool:
+        return bool(list((copy_of_demo.path / ".state/train").glob("*/state.pt")))
+
+    def encoding(machines: list[Machine]) -> bool:
+        return any("runtime: processes" in machine.output for machine in machines)
+
+    output = run_on_two(copy_of_demo, "train", at_a_resume_point)
+    assert "resuming after step" in output
+    for stage in ("test", "zero_shot"):
+        output = run_on_two(copy_of_demo, stage, encoding)
+        assert output.count("runtime: processes") == 2, "it starts over"
+    assert curve(copy_of_demo) == pytest.approx(two_processes[1], rel=1e-5)
+    assert metrics(copy_of_demo) == two_processes[0]
+
+
+def code(heading: str) -> str:
+    """The first block of code after a bold heading of docs/clusters.md."""
+    block = re.search(rf"\*\*{heading}\*\*.*?\n\n((?:    .*\n)+)", DOCS, re.DOTALL)
+    assert block, heading
+    lines = block[1].splitlines()
+    return "\n".join(line.removeprefix("    ") for line in lines).replace(":29500", ":PORT")
+
+
+@pytest.fixture
+def repository(demo, tmp_path):
+    """The demo with its history, for DVC."""
+    shutil.copytree(demo.path, tmp_path / "repository", symlinks=True)
+    return replace(demo, path=tmp_path / "repository")
+
+
+def run_shell(workspace, command: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        ["bash", "-c", command],
+        cwd=workspace.path,
+        env=workspace.environment(**environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["train", "zero_shot"])
+def test_the_commands_of_the_docs_run_by_hand(repository, stage):
+    command = code("Several machines.").replace("host0:PORT", f"127.0.0.1:{free_port()}")
+    if stage == "zero_shot":
+        command = command.replace("--single-item train", "--single-item zero_shot@demo_unseen")
+        command = command.replace("stages/train.py", "stages/zero_shot.py demo_unseen")
+    commands = [line for line in command.splitlines() if line.startswith("NNODES=2")]
+    assert len(commands) == 2
+    shells = [run_shell(repository, line) for line in commands]
+    outputs = [shell.communicate(timeout=400)[0] for shell in shells]
+    assert [shell.returncode for shell in shells] == [0, 0], outputs
+    assert "processes 1 (2 in all, cpu)" in "".join(outputs)
+    assert "Everything is up to date" not in outputs[0]
+
+
+@pytest.mark.slow
+def test_the_script_of_the_docs_runs_under_slurm(repository, tmp_path):
+    """With an srun that starts its command twice, and a scontrol that names this machine."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    tools = {
+        "scontrol": "[ \"$*\" = 'show hostnames' ] && echo 127.0.0.1 && echo elsewhere",
+        "srun": 'SLURM_NODEID=1 "$@" & other=$!\nSLURM_NODEID=0 "$@" && wait $other',
+    }
+    for name, text in tools.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    script = code("Slurm.").replace("PORT", str(free_port()))
+    assert script.startswith("#!/bin/bash\n#SBATCH ")
+    path = f"{folder}:{repository.environment()['PATH']}"
+    job = run_shell(repository, script, SLURM_NNODES="2", PATH=path)
+    output, _ = job.communicate(timeout=400)
+    assert job.returncode == 0, output
+    assert "processes 1 (2 in all, cpu)" in output

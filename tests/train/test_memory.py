@@ -1,0 +1,96 @@
+"""Estimates of memory, and what is chosen by them for `runtime`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipzoo.config import load_params, replace
+from clipzoo.report.recipes import load_recipe
+from clipzoo.runtime import machine
+from clipzoo.train import memory
+from clipzoo.train.memory import activation_bytes, meta_model, num_parameters
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_memory_is_estimated_from_the_model():
+    def estimate(name: str) -> tuple[int, float]:
+        _, params = load_recipe(name, ROOT)
+        model = meta_model(params)
+        return num_parameters(model), activation_bytes(model, params)
+
+    parameters, clip8 = estimate("text4vis/k400-vitb32-f8")
+    # OpenAI's ViT-B/32 vision tower, the head (6 blocks of width 512, 77 positions), logit_scale
+    assert parameters == 87_849_216 + 6 * (12 * 512**2 + 13 * 512) + 77 * 512 + 1
+    _, clip16 = estimate("text4vis/k400-vitb32-f16")
+    assert clip16 == pytest.approx(2 * clip8, rel=0.01)
+    # Text tower of InfoNCE: more parameters
+    assert estimate("text4vis/ablation-infonce-trained")[0] > estimate("text4vis/k400-vitb16-f8")[0]
+
+
+def test_inference_holds_the_hidden_layer_of_one_block():
+    _, params = load_recipe("text4vis/k400-vitb32-f8", ROOT)
+    model = meta_model(params, training=False)
+    assert not model.training
+    # 4 copies of 8 frames x (49 patches + 1) x 4 x 768 float32 values
+    assert memory.inference_bytes(model, params) == 4 * (8 * 50 * 3072 * 4)
+
+
+def test_clips_fit_beside_the_parameters():
+    _, params = load_recipe("text4vis/k400-vitb32-f8", ROOT)
+    model = meta_model(params)
+    kept = 20 * num_parameters(model)  # float32: parameter, gradient, two moments, bucket
+    free = (kept + 10.5 * activation_bytes(model, params)) / memory.MARGIN
+    assert memory.fitting_clips(params, free, training=True) == 10
+    assert memory.fitting_clips(params, kept, training=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "fitting", "processes", "expected"),
+    [
+        (256, 1000, 8, 32),  # all of the share
+        (256, 100, 2, 64),  # 128 in two equal parts
+        (256, 31, 8, 16),
+        (100, 9, 8, 7),  # 13 in two parts of 7 and 6
+        (256, 0, 8, 1),  # one may fit after all: the estimate has a margin
+        (1, 50, 8, 1),
+    ],
+)
+def test_a_step_is_cut_into_few_equal_parts(batch_size, fitting, processes, expected):
+    params = replace(load_params(ROOT / "params.yaml"), {"train.batch_size": batch_size})
+    chosen = memory.choose_micro_batch(params, fitting, processes, training=True)
+    assert chosen == expected
+    of_inference = memory.choose_micro_batch(params, fitting, processes, training=False)
+    assert of_inference == min(max(fitting, 1), 32)
+
+
+def numbers(changes: Mapping[str, object], *, training: bool) -> tuple[int, int, int]:
+    params = replace(load_params(ROOT / "params.yaml"), changes)
+    runtime = memory.start_run(params, training=training)[0].runtime
+    return runtime.processes, runtime.workers, runtime.micro_batch
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_cpu_has_fixed_numbers(capsys, training):
+    cpu = {"runtime.device": "cpu"}
+    assert numbers(cpu, training=training) == (1, 1, 4)
+    line = "runtime: processes 1 (1 in all, cpu), workers 1, micro_batch 4\n"
+    assert capsys.readouterr().out == line
+    given = cpu | {"runtime.workers": 3, "runtime.micro_batch": 7, "runtime.processes": 5}
+    assert numbers(given, training=training) == (1, 3, 7)
+    assert machine.micro_batch == 7
+
+
+def test_a_gpu_is_filled(monkeypatch):
+    monkeypatch.setattr(memory, "start", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr(memory, "free_gpu_bytes", lambda _: 22e9)
+    monkeypatch.setattr(memory, "fitting_clips", lambda _, free, *, training: int(free / 1e9))
+    monkeypatch.setattr(memory, "gather_objects", lambda own: [own, 10])
+    monkeypatch.setattr(memory, "world_size", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert numbers({"train.batch_size": 38}, training=True) == (2, 6, 10)
+    assert numbers({}, training=False) == (2, 6, 10), "of the smallest GPU"
+    assert numbers({"runtime.micro_batch": 3}, training=True) == (2, 6, 3)
