@@ -1,5 +1,6 @@
 """Whether a GPU computes what a CPU does: `pytest -m gpu`, as a section of benchmarks/gpu.py."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,12 @@ def right(section: Section, setting: Setting) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "tests/gpu", "-m", marker]
         command += ["-n", str(NUM_PROCESSES), f"--junitxml={results}"]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=section.left()
+            command,
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "2"},
+            capture_output=True,
+            text=True,
+            timeout=section.left(),
         )
         print(done.stdout, flush=True)
         if not results.is_file():
