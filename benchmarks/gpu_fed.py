@@ -12,8 +12,6 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from gpu_loading import SHORT_SIDE_PX, servers, train_clips
 from gpu_report import Section
@@ -31,6 +29,7 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import replace
 from clipzoo.data.store import Store
+from clipzoo.train.log import WaitingTime
 from clipzoo.train.loop import load_steps
 from clipzoo.train.plan import Plan
 from clipzoo.train.setup import Run
@@ -107,14 +106,16 @@ def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str
     steps = max(6, math.ceil(STEP_SECONDS / in_memory)) if setting.device.type == "cuda" else 6
     with tempfile.TemporaryDirectory() as name, inside(Path(name)):
         run = _run(setting, stepper, store, batch=batch, steps=steps, workers=workers)
-        log = SimpleNamespace(waited_seconds=0.0)
+        waiting = WaitingTime(setting.device)
         began = 0.0
-        for step in load_steps(run, 0, cast(Any, log)):
+        for step in load_steps(run, 0, waiting):
             stepper.trial.step(step.labels, step.parts, step.inputs)
             if step.number == 1:  # the first two fill the queue
                 synchronize(setting.device)
-                began, log.waited_seconds = time.perf_counter(), 0.0
+                waiting.read()
+                began, waiting.seconds = time.perf_counter(), 0.0
         synchronize(setting.device)
+        waiting.read()
         each = (time.perf_counter() - began) / (steps - 2)
     lost = 100 * (1 - in_memory / each)
     section.row(
@@ -126,7 +127,7 @@ def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str
         **{
             "in memory: clips/s": batch / in_memory,
             "fed: clips/s": batch / each,
-            "the host waits %": 100 * log.waited_seconds / (each * (steps - 2)),
+            "waits for clips %": 100 * waiting.seconds / (each * (steps - 2)),
             "lost to waiting %": lost,
         },
     )

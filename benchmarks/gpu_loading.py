@@ -115,7 +115,9 @@ def _rate(clips: TrainClips, workers: int, seconds: float) -> float:
     batches: Iterator[Sequence[int]] = (
         range(i, i + LOADED_AT_ONCE) for i in itertools.count(0, LOADED_AT_ONCE)
     )
-    loader = load_batches(lambda position: clips.load(position, 0), batches, workers)
+    loader = load_batches(
+        lambda position: clips.load(position, 0), batches, workers, pin=torch.cuda.is_available()
+    )
     for _ in range(2 + workers // LOADED_AT_ONCE):
         next(loader)
     began, count = time.perf_counter(), 0

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from clipzoo.commands.check import CUDA_BYTES, PARAMETER_BYTES
-from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
 from clipzoo.config import Params, load_params, replace
+from clipzoo.models.clip import num_parameters
+from clipzoo.train.memory import CUDA_BYTES, PARAMETER_BYTES, activation_bytes, meta_model
 from clipzoo.train.search import new_trial, noise_clips
 
 ROOT = Path(__file__).parents[1]

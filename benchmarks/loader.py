@@ -1,25 +1,32 @@
-"""Loader speed: this project's loaders against a PIL loop over loose JPEG files, on one core.
+"""Loader speed: this project's loaders against a PIL loop over loose JPEG files.
 
     python benchmarks/loader.py [--videos FOLDER] [--rounds N]
 
-Both read 8 of 280 frames of 340x256 and make the same crops to 224, so that their pixels can be
-compared. The PIL loop is timed twice: up to uint8, where ours ends too (the device normalises), and
-up to the normalised float32 clip, as in the authors' loaders. The three alternate in short rounds;
-the ratio of each round is one measurement. Without --videos the frames are rendered (a zooming
-fractal with noise, about 18 KB a frame).
+Frames are stored at two sizes: exactly 340x256, and with a short side of 320 px as in the recipes
+of Kinetics, which must be resized to 256 before the crop. Both loops read 8 of 280 frames and make
+the same crops to 224, so that their pixels can be compared. The PIL loop is timed twice: up to
+uint8, where ours ends too (the device normalises), and up to the normalised float32 clip, as in the
+authors' loaders. The three alternate in short rounds, on one core; the ratio of each round is one
+measurement. Without --videos the frames are rendered (a zooming fractal with noise).
+
+Then `load_batches` runs as in the stage `train`: in one or more processes at the same time, each
+with several loader threads, and with the OMP_NUM_THREADS and the allocator settings of the
+launcher. The processor time of a clip shows whether the threads hinder each other.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
-from workspace import NUM_FRAMES, NUM_VIDEOS, extracted, unpacked
+from workspace import DATASET, extracted, inside, params_for, render, unpacked
 
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.loader import load_batches
@@ -31,10 +38,15 @@ from clipzoo.clips.transforms import (
 )
 from clipzoo.config import AugmentConfig
 from clipzoo.data.records import Record
+from clipzoo.data.store import ShardStore, Store, open_store
 from clipzoo.models.clip import CLIP_MEAN, CLIP_STD
+from clipzoo.runtime.allocator import keep_freed_memory
 
 NUM_SEGMENTS, INPUT_PX, SHORT_SIDE_PX = 8, 224, 256
+SIZES = {"340x256": "340x256", "320": "426x320"}
+"""Sizes of the stored frames, and those of the videos that are rendered for them."""
 CLIPS_PER_ROUND = 40
+BATCH, NUM_BATCHES = 16, 15
 GPU_CLIPS_PER_SECOND = 32 / 0.052
 """Rate at which one GPU trains ViT-B/32 on clips of 8 frames, by BIKE's published log
 (k400/ViT-B/32/8f): 32 clips a GPU in 0.054 s, 0.002 s of it waiting for data; not measured."""
@@ -49,12 +61,22 @@ AUGMENT = AugmentConfig(
 )
 
 
+def pil_frame(folder: Path, index: int) -> Image.Image:
+    """A frame with the short side that the crops expect."""
+    image = Image.open(folder / f"{index + 1:05d}.jpg").convert("RGB")
+    short = min(image.size)
+    if short == SHORT_SIDE_PX:
+        return image
+    width, height = (side * SHORT_SIDE_PX // short for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def pil_train(folder: Path, num_frames: int, rng: np.random.Generator) -> np.ndarray:
     """The steps of TrainClips.load by PIL: uint8 [T, 3, S, S]."""
     indices = sample_train(num_frames, NUM_SEGMENTS, rng)
     clip, box, flip, gray = [], None, False, False
     for i in indices:
-        image = Image.open(folder / f"{i + 1:05d}.jpg").convert("RGB")
+        image = pil_frame(folder, i)
         if box is None:
             x, y, w, h = random_area_crop(*image.size, AUGMENT, rng)
             box = (x, y, x + w, y + h)
@@ -72,7 +94,7 @@ def pil_view(folder: Path, num_frames: int) -> np.ndarray:
     """The steps of ViewClips.load, one clip and one crop, by PIL: uint8 [T, 3, S, S]."""
     clip = []
     for i in sample_test(num_frames, NUM_SEGMENTS, num_clips=1, dense=False)[0]:
-        image = Image.open(folder / f"{i + 1:05d}.jpg").convert("RGB")
+        image = pil_frame(folder, i)
         x, y = round((image.width - INPUT_PX) / 2), round((image.height - INPUT_PX) / 2)
         clip.append(np.asarray(image.crop((x, y, x + INPUT_PX, y + INPUT_PX))))
     return np.ascontiguousarray(np.stack(clip).transpose(0, 3, 1, 2))
@@ -118,8 +140,79 @@ def compare(
     return fastest
 
 
+def train_clips(store: Store) -> TrainClips:
+    """Training clips of all videos of a store."""
+    records = [Record(v, info.num_frames, 0) for v, info in store.videos.items()]
+    return TrainClips(store, records, TrainTransform(INPUT_PX, AUGMENT), NUM_SEGMENTS, 0)
+
+
+def compare_size(folder: Path, videos: Path | None, size: str, rounds: int) -> float:
+    """Compare both loaders on frames of one size; returns our training clips a second."""
+    torch.set_num_threads(1)  # of this process, which computes the PIL loop's floats, on one core
+    store = extracted(folder, videos or render(folder / "videos", size=SIZES[size]), size)
+    loose = unpacked(folder)
+    train = train_clips(store)
+    records = train.records
+    transform = ViewTransform(INPUT_PX, SHORT_SIDE_PX, 1)
+    view = ViewClips(store, records, transform, NUM_SEGMENTS, 1, False)
+
+    def slow_train(position: int) -> np.ndarray:
+        record, rng = train.record(position), np.random.default_rng([0, 0, position])
+        return pil_train(loose / record.video_id, record.num_frames, rng)
+
+    def slow_view(position: int) -> np.ndarray:
+        record = train.record(position)
+        return pil_view(loose / record.video_id, record.num_frames)
+
+    rate = compare(f"{size}, training loader", lambda p: train.load(p, 0), slow_train, rounds)
+    compare(f"{size}, test loader", lambda p: view.load(p % len(records)), slow_view, rounds)
+    return rate
+
+
+def as_train_loads(folder: Path, size: str) -> None:
+    """Print the speed of `load_batches` in processes and threads like those of `train`."""
+    cores = len(os.sched_getaffinity(0))
+    for processes, threads in dict.fromkeys([(1, 1), (1, 2), (1, cores), (2, 1), (cores, 1)]):
+        omp_threads = max(1, cores // processes)  # as in runtime/launch.py
+        command = [sys.executable, __file__, "--load", str(folder), size, str(threads)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(omp_threads)}
+        children = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+            for _ in range(processes)
+        ]
+        outputs = [child.communicate()[0].split() for child in children]
+        rate = sum(float(rate) for rate, _ in outputs)
+        cpu_ms = np.mean([float(cpu_ms) for _, cpu_ms in outputs])
+        print(
+            f"{size}, load_batches: {rate:.0f} clips/s and {cpu_ms:.1f} ms of processor time a "
+            f"clip with {processes} x {threads} loader threads (processes x threads), "
+            f"OMP_NUM_THREADS={omp_threads}, on {cores} cores"
+        )
+
+
+def load(folder: Path, size: str, threads: int) -> None:
+    """Print clips a second and processor ms a clip of `load_batches` here, in the best of 3."""
+    keep_freed_memory()
+    with inside(folder):
+        store = open_store(params_for(size), DATASET)
+        assert isinstance(store, ShardStore)
+        clips = train_clips(store)
+        batches = [range(i * BATCH, (i + 1) * BATCH) for i in range(NUM_BATCHES)]
+        times = []
+        for _ in range(3):
+            started, cpu_started = time.perf_counter(), time.process_time()
+            for _ in load_batches(lambda p: clips.load(p, 0), batches, threads):
+                pass
+            times.append((time.perf_counter() - started, time.process_time() - cpu_started))
+    seconds, cpu_seconds = min(times)
+    num_clips = BATCH * NUM_BATCHES
+    print(num_clips / seconds, 1000 * cpu_seconds / num_clips)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=Path, help="folder of class folders with real videos")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument(
@@ -128,48 +221,24 @@ def main() -> None:
         default=GPU_CLIPS_PER_SECOND,
         help="training rate of one GPU at ViT-B/32, 8 frames (default: of BIKE's published log)",
     )
+    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)  # of `as_train_loads`
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        store = extracted(Path(folder), arguments.videos, size="340x256")
-        loose = unpacked(Path(folder))
-        records = [Record(v, info.num_frames, 0) for v, info in store.videos.items()]
-        if arguments.videos is None:
-            assert len(records) == NUM_VIDEOS
-            assert all(r.num_frames == NUM_FRAMES for r in records)
-        train = TrainClips(store, records, TrainTransform(INPUT_PX, AUGMENT), NUM_SEGMENTS, 0)
-        transform = ViewTransform(INPUT_PX, SHORT_SIDE_PX, 1)
-        view = ViewClips(store, records, transform, NUM_SEGMENTS, 1, False)
-
-        def record(position: int) -> Record:
-            return records[position % len(records)]
-
-        def slow_train(position: int) -> np.ndarray:
-            rng = np.random.default_rng([0, 0, position])
-            return pil_train(loose / record(position).video_id, record(position).num_frames, rng)
-
-        def slow_view(position: int) -> np.ndarray:
-            return pil_view(loose / record(position).video_id, record(position).num_frames)
-
-        rate = compare("training loader", lambda p: train.load(p, 0), slow_train, arguments.rounds)
-        compare("test loader", lambda p: view.load(p % len(records)), slow_view, arguments.rounds)
-        threads = [_threaded(train, workers) for workers in (1, 2)]
-        print(f"load_batches: 2 threads give {threads[1] / threads[0]:.2f} x one (on 2 cores)")
+    if arguments.load:
+        folder, size, threads = arguments.load
+        load(Path(folder), size, int(threads))
+        return
     needed = arguments.gpu_clips_per_second
-    print(
-        f"a GPU that trains ViT-B/32 on {needed:.0f} clips of 8 frames a second (a figure given, "
-        f"not measured here) needs {needed:.0f} / {rate:.0f} = {needed / rate:.1f} loader cores"
-    )
-
-
-def _threaded(train: TrainClips, workers: int) -> float:
-    """Clips a second of load_batches."""
-    batches = [range(i, i + 16) for i in range(0, 240, 16)]
-    started = time.perf_counter()
-    for _ in load_batches(lambda p: train.load(p, 0), batches, workers):
-        pass
-    return 240 / (time.perf_counter() - started)
+    with tempfile.TemporaryDirectory() as temporary:
+        for size in SIZES:
+            folder = Path(temporary) / size
+            folder.mkdir()
+            rate = compare_size(folder, arguments.videos, size, arguments.rounds)
+            as_train_loads(folder, size)
+            print(
+                f"{size}: a GPU that trains ViT-B/32 on {needed:.0f} clips of 8 frames a second "
+                f"(a figure given, not measured here) needs {needed:.0f} / {rate:.0f} = "
+                f"{needed / rate:.1f} loader cores"
+            )
 
 
 if __name__ == "__main__":

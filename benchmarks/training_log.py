@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from dvclive.live import Live
 
 from clipzoo.train.log import TrainingLog
@@ -25,10 +26,10 @@ def rows(first: int, count: int) -> list[dict[str, float]]:
 def log_steps(folder: Path, history: list[dict[str, float]], count: int) -> tuple[float, float]:
     """Seconds until the log stands, and seconds a step."""
     began = time.perf_counter()
-    log = TrainingLog(folder, history, len(history) + count)
+    log = TrainingLog(folder, history, len(history) + count, torch.device("cpu"))
     ready = time.perf_counter()
     for row in rows(len(history), count):
-        log.add(row, num_clips=1)
+        log.add([row], num_clips=1, skipped_steps=0)
     log.close()
     return ready - began, (time.perf_counter() - ready) / count
 

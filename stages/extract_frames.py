@@ -3,8 +3,8 @@
 import argparse
 
 from clipzoo.config import ConfigError, load_params
+from clipzoo.data.index import FRAMES_DIR
 from clipzoo.data.spec import load_spec, raw_root
-from clipzoo.data.store import FRAMES_DIR
 from clipzoo.frames.extraction import extract, plan_shards
 from clipzoo.runtime.launch import run_stage
 

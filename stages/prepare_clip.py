@@ -3,7 +3,7 @@
 import torch
 
 from clipzoo.config import Params, load_params
-from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
+from clipzoo.demo.pretraining import is_demo_arch, pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
 from clipzoo.models.clip import (
     CLIP_FILE,
@@ -47,9 +47,11 @@ def _plan(params: Params) -> str:
     if params.model.weights != "demo":
         return f"weights {params.model.weights}"
     budget = pretrain_budget(params.model.arch, params.demo)
+    small = is_demo_arch(params.model.arch, params.demo)
     return (
         f"stand-in weights from {budget.steps} steps of {budget.batch} captioned stills of the "
         f"demo world, seed {params.seed}"
+        + ("" if small else "; on a CPU, this and later stages take minutes for a large model")
     )
 
 

@@ -16,13 +16,13 @@ def main() -> None:
     from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_test
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_classifier, load_model
+    from clipzoo.methods import MODEL_FILE, load_classifier, load_model, read_split
     from clipzoo.models.text import load_class_text
-    from clipzoo.runtime.distributed import say, start, world_size
+    from clipzoo.runtime.distributed import say, world_size
     from clipzoo.tensors import file_sha256
+    from clipzoo.train.memory import start_run
 
-    params = load_params()
-    device = start(params.runtime.device)
+    params, device = start_run(load_params(), training=False)
     dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
     records = read_list(f"lists/{dataset}/val.csv", text.num_classes)
     protocol = describe_views(views.clips, views.crops, views.dense)
@@ -58,7 +58,7 @@ def main() -> None:
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
-    write_settings(params, plots)
+    write_settings(params, plots, read_split())
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

@@ -9,12 +9,12 @@ def main() -> None:
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE
-    from clipzoo.runtime.distributed import rank, say, start, world_size
+    from clipzoo.runtime.distributed import rank, say, world_size
     from clipzoo.train.loop import train
+    from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
 
-    params = load_params()
-    device = start(params.runtime.device)
+    params, device = start_run(load_params(), training=True)
     records = load_training_records(params)
     run = prepare_run(params, device, records)
     plan = run.plan

@@ -14,14 +14,15 @@ def main() -> None:
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_model, raw_model
+    from clipzoo.methods import MODEL_FILE, load_model, raw_model, read_split
     from clipzoo.models.clip import CLIP_FILE
     from clipzoo.models.text import load_class_text
-    from clipzoo.runtime.distributed import say, start, world_size
+    from clipzoo.runtime.distributed import say, world_size
     from clipzoo.tensors import file_sha256
+    from clipzoo.train.memory import start_run
 
-    params, dataset = load_params(), sys.argv[1]
-    device = start(params.runtime.device)
+    dataset = sys.argv[1]
+    params, device = start_run(load_params(), training=False)
     set_name, views, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
     records, lists = predictions.read_whole_set(dataset, text.num_classes)
     protocol = f"{describe_views(views.clips, views.crops)}, all videos ({' + '.join(lists)})"
@@ -60,7 +61,7 @@ def main() -> None:
     plots = f"plots/{params.recipe}/{set_name}"
     values |= describe_choice(curve, plots)
     write_metrics(path, {**described, **values})
-    write_settings(params, plots)
+    write_settings(params, plots, read_split())
     say(f"wrote predictions/{set_name}.*, {path}; next: report")
 
 

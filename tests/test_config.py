@@ -82,7 +82,7 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("test.crops", 2, ["test.crops", "2", "10"]),
         ("test.crops", True, ["test.crops", "True", "int"]),
         ("test.crops", 1.0, ["test.crops", "1.0", "int"]),
-        ("frames.size", 256, ["frames.size", "256", "str"]),
+        ("frames.size", 256, ["frames.size", "found 256", "-S \"frames.size='256'\""]),
         ("frames.size", "big", ["frames.size", "'340x256'"]),
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),
         ("augment", 3, ["augment", "mapping"]),

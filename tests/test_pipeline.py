@@ -12,20 +12,26 @@ ROOT = Path(__file__).parent.parent
 METHODS = config.method_names()
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
-# Modules that cannot change a number: they read and write files, start processes, print, or find a
-# binary.
+# Modules that cannot change a number: they read and write files, start processes, print, find a
+# binary, or choose how much is computed at once.
 HARMLESS = {
     "src/clipzoo/__init__.py",
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
     "src/clipzoo/tensors.py",
+    "src/clipzoo/runtime/__init__.py",
+    "src/clipzoo/runtime/allocator.py",
     "src/clipzoo/runtime/distributed.py",
+    "src/clipzoo/runtime/failures.py",
+    "src/clipzoo/runtime/heartbeat.py",
     "src/clipzoo/runtime/launch.py",
+    "src/clipzoo/runtime/machine.py",
     "src/clipzoo/runtime/progress.py",
     "src/clipzoo/data/__init__.py",
     "src/clipzoo/frames/ffmpeg.py",
     "src/clipzoo/demo/__init__.py",
     "src/clipzoo/models/__init__.py",
+    "src/clipzoo/train/memory.py",
 }
 
 

@@ -104,9 +104,12 @@ def _one_place(template: str) -> str:
     return template
 
 
-def _frame_size(size: str) -> str:
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
-        raise ValueError("a short side like '256' or an exact size like '340x256' (quoted)")
+def _frame_size(size: object) -> str:
+    if not isinstance(size, str) or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+        raise ValueError(
+            "text, a short side like '256' or an exact size like '340x256'; "
+            "on the command line, -S \"frames.size='256'\""
+        )
     return size
 
 
@@ -172,7 +175,7 @@ class DataConfig(Section):
 
 
 class FramesConfig(Section):
-    size: Annotated[str, AfterValidator(_frame_size)]
+    size: Annotated[str, BeforeValidator(_frame_size)]
     """Stored frame size: '256' = short side, '340x256' = exact width x height (px)."""
     quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""
@@ -352,6 +355,14 @@ class RuntimeConfig(Section):
     scheduler: str
     """Address of the Dask scheduler, tcp://host:8786, for `executor: dask`."""
 
+    @model_validator(mode="after")
+    def _dask_has_a_scheduler(self) -> "RuntimeConfig":
+        # Anything else would make Dask's Client hang when it is thrown away.
+        valid = re.fullmatch(r"(tcp|tls)://\S+:\d+", self.scheduler)
+        allowed = "tcp://host:8786 or tls://host:8786, the address that `dask scheduler` prints"
+        require((self.executor != "dask" or bool(valid), "scheduler", self.scheduler, allowed))
+        return self
+
 
 class Params(Section):
     """One run: the sections of params.yaml, which include those of one or more methods."""
@@ -484,9 +495,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_settings(params: Params, directory: str | Path) -> None:
-    """Write settings.json: the values a result was made with (`Params.settings`)."""
-    write_json(params.settings(), Path(directory) / "settings.json")
+def write_settings(params: Params, directory: str | Path, split: Mapping[str, int]) -> None:
+    """Write settings.json: the values a result was made with.
+
+    Args:
+        params: for `Params.settings`.
+        directory: of the file.
+        split: of `methods.read_split`, values of `runtime` that this result depends on.
+    """
+    write_json({**params.settings(), **split}, Path(directory) / "settings.json")
 
 
 # Below: pydantic's errors in our words.

@@ -39,7 +39,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    # The machine is named too, because machines that share a folder may have equal process ids.
+    part = path.with_name(f"{path.name}.{os.uname().nodename}.{os.getpid()}.part")
     try:
         yield part
         part.replace(path)

@@ -1,4 +1,4 @@
-"""Safetensors files with equal bytes for equal content, and file hashes."""
+"""Safetensors files with equal bytes for equal content, file hashes, and copies to a device."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -87,3 +88,13 @@ def file_sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
         return digest.hexdigest()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on another device, without waiting for a GPU.
+
+    A copy from pageable memory would wait for all work that the GPU has been given.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

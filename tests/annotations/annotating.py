@@ -14,7 +14,7 @@ def store_index(
     """An index of dataset `mine` with these frame counts."""
     rows = [
         {"video_id": video_id, "path": video_id, "source_size": 1, "shard": 0, "num_frames": n}
-        | {"width": 4, "height": 4, "fps": fps, "seekable": True, "offsets": [], "sizes": []}
+        | {"width": 4, "height": 4, "fps": fps, "seekable": True}
         for video_id, n in videos.items()
     ]
     table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))

@@ -1,5 +1,8 @@
 """Clips depend on (seed, epoch, position) alone."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import simplejpeg
@@ -7,7 +10,7 @@ import torch
 
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
-from clipzoo.config import AugmentConfig
+from clipzoo.config import AugmentConfig, replace
 from clipzoo.data.index import StoreError
 from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
@@ -95,3 +98,32 @@ def test_a_damaged_jpeg_names_its_video():
     clips = ViewClips(Damaged([9]), [Record("v0", 9, 0)], ViewTransform(16, 32, 1), 8, 1, False)
     with pytest.raises(StoreError, match="v0: a frame cannot be decoded"):
         clips.load(0)
+
+
+def test_loading_starts_no_team_of_threads():
+    """With 4 threads for torch's operators, a copy of this size by torch would start three."""
+
+    class Large(MemoryStore):
+        def read(self, video_id, indices):
+            return np.zeros((len(indices), 256, 340, 3), np.uint8)
+
+    store, records = Large([9]), [Record("v0", 9, 0)]
+    augments = [replace(AUGMENT, {"short_side_px": px}) for px in (256, 240)]  # the latter resizes
+    train = [TrainClips(store, records, TrainTransform(224, a), 4, seed=0) for a in augments]
+    view = ViewClips(store, records, ViewTransform(224, 240, 10), 4, 2, dense=False)
+
+    def started() -> set[str]:
+        before = set(os.listdir("/proc/self/task"))
+        for position in range(4):
+            for clips in train:
+                clips.load(position, 0)
+        view.load(0)
+        return set(os.listdir("/proc/self/task")) - before
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(started).result() == set()
+    finally:
+        torch.set_num_threads(threads)

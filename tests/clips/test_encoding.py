@@ -135,6 +135,30 @@ def test_scoring_in_parts_equals_scoring_at_once(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(parts, Scored().score(features.float(), text))
 
 
+def test_the_next_batch_is_encoded_before_the_features_of_one_are_kept():
+    """One batch behind, not more."""
+    model, batches = FakeModel().eval(), [FakeClips().load(p)[None] for p in range(4)]
+    encoded = encoding._encode_batches(model, ((None, b) for b in batches), CPU, 4, "fp32")
+    ahead = []
+    for part, batch in zip(encoded, batches, strict=True):
+        ahead.append(len(model.batches))
+        with torch.no_grad():
+            torch.testing.assert_close(part[0], FakeModel().eval().encode(batch[0]))
+    assert ahead == [2, 3, 4, 4]
+
+
+def test_a_video_that_can_be_read_later_is_reported_too():
+    class Flaky(FakeClips):
+        def load(self, position: int) -> Tensor:
+            if position == 3 and self.broken:
+                self.broken = ()
+                raise StoreError("v3: stale file handle")
+            return super().load(position)
+
+    with pytest.raises(encoding.InferenceError, match="v3: stale file handle\nNow all"):
+        encode_set(Flaky(broken=(3,)))
+
+
 def run_rank(rank: int, folder: str) -> Tensor | None:
     """One of two processes: the whole set, then a set with broken videos."""
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from clipzoo.clips import loader
 from clipzoo.clips.loader import load_batches
 from clipzoo.data.index import StoreError
 
@@ -20,6 +21,36 @@ def test_batches_keep_their_order(workers):
     loaded = list(load_batches(load, batches, workers))
     assert [batch for batch, _ in loaded] == batches
     assert [t.flatten().tolist() for _, t in loaded] == batches
+
+
+def test_threads_write_the_clips_into_the_memory_of_their_batch(monkeypatch):
+    """Pinned if asked; clips may be views with any strides."""
+    pinned, writers, empty, copyto = [], set(), torch.empty, loader.np.copyto
+
+    def allocate(shape, *, dtype, pin_memory):
+        pinned.append((tuple(shape), dtype, pin_memory))
+        return empty(shape, dtype=dtype)
+
+    def copy(target, source):
+        writers.add(threading.current_thread().name)
+        copyto(target, source)
+
+    monkeypatch.setattr(loader.torch, "empty", allocate)
+    monkeypatch.setattr(loader.np, "copyto", copy)
+    clip = torch.arange(6, dtype=torch.uint8).view(2, 3).T  # [3, 2]
+    for pin in (False, True):
+        batches = list(load_batches(lambda p: clip + p, [[0, 1], [2]], 2, pin=pin))
+        expected = [torch.stack([clip, clip + 1]), (clip + 2)[None]]
+        assert all(torch.equal(b, e) for (_, b), e in zip(batches, expected, strict=True))
+    shapes = {((n, 3, 2), torch.uint8, pin) for n in (1, 2) for pin in (False, True)}
+    assert set(pinned) == shapes
+    assert len(pinned) == 4, "once a batch"
+    assert all(name.startswith("loader") for name in writers)
+
+
+def test_clips_of_a_batch_have_one_shape():
+    with pytest.raises(AssertionError):
+        list(load_batches(lambda p: torch.zeros(1 + p), [[0, 1]], 1))
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (3, 1), (3, 4)])
@@ -46,11 +77,11 @@ def test_little_is_loaded_ahead(batch_size, workers, ahead):
             drawn.append(i)
             yield [i] * batch_size
 
-    loader = load_batches(lambda position: torch.zeros(1), batches(), workers)
+    batches_ahead = load_batches(lambda position: torch.zeros(1), batches(), workers)
     for step in range(3):
-        next(loader)
+        next(batches_ahead)
         assert len(drawn) == step + ahead  # what is not drawn cannot be loaded
-    loader.close()  # pyright: ignore[reportAttributeAccessIssue]
+    batches_ahead.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
 
 

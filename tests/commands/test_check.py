@@ -160,7 +160,7 @@ def test_few_shot_epochs_are_as_long_as_full_ones(here):
 
 
 def test_memory_is_estimated_from_the_model():
-    from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
+    from clipzoo.train.memory import activation_bytes, meta_model, num_parameters
 
     def estimate(name: str) -> tuple[int, float]:
         _, params = load_recipe(name, ROOT)

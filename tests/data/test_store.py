@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pyarrow import parquet
 from clipzoo.clips.transforms import decode
 from clipzoo.commands.scan import scan
 from clipzoo.data.index import StoreError, index_path, read_index
-from clipzoo.data.store import open_store
+from clipzoo.data.store import ShardStore, open_store
 from clipzoo.data.video import resampled
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.ffmpeg import ffmpeg_path
@@ -134,6 +135,23 @@ def test_inexact_seeks_are_detected(project, params_for):
         assert np.abs(difference).mean() < JPEG_ERROR
 
 
+def test_shards_are_read_at_mapped_places(project, params_for):
+    for name in ("a", "b", "c"):
+        make_video(project / "raw" / "x" / f"{name}.mp4", 6)
+    store = open_reader(params_for, "mine", project / "raw", frames={"shard_videos": 2})
+    assert isinstance(store, ShardStore)
+    assert isinstance(store._jpegs.base, np.memmap)  # one copy for all processes
+    members = {}
+    for shard in Path("data/frames/mine").glob("*.tar"):
+        with tarfile.open(shard) as tar:
+            members |= {m.name: file.read() for m in tar if (file := tar.extractfile(m))}
+    assert len(members) == 18
+    for video_id in store.videos:
+        expected = [members[f"{video_id}/{i + 1:05d}.jpg"] for i in (5, 0, 3, 3)]
+        assert store.read(video_id, np.array([5, 0, 3, 3])) == expected
+    assert store.read("x/a", []) == []
+
+
 def test_threads_read_what_one_reads(project, params_for):
     moving_video(project / "raw" / "c" / "x.mp4", *H264)
     for extra in ("", "reader: video\n"):
@@ -173,6 +191,26 @@ def test_indexes_of_other_kinds_are_refused(project, params_for):
     parquet.write_table(pa.table({"video_id": ["a"]}), index_path("mine"))
     with pytest.raises(StoreError, match="another version"):
         open_store(params_for("mine"), "mine")
+
+
+def test_a_damaged_table_of_jpegs_is_refused(project, params_for):
+    make_video(project / "raw" / "c" / "x.mp4", 5)
+    open_reader(params_for, "mine", project / "raw")
+    params, jpegs = params_for("mine"), Path("data/frames/mine/jpegs.npy")
+    rows = np.load(jpegs)
+    np.save(jpegs, rows[:4])
+    with pytest.raises(StoreError, match=r"jpegs.npy: found uint32 \[4, 2\]; .* \[5, 2\]"):
+        open_store(params, "mine")
+    np.save(jpegs, rows.astype(np.int64))
+    with pytest.raises(StoreError, match=r"jpegs.npy: found int64 \[5, 2\]"):
+        open_store(params, "mine")
+    for content in (b"", b"short", jpegs.read_bytes()[:-8]):
+        jpegs.write_bytes(content)
+        with pytest.raises(StoreError, match=r"jpegs.npy: cannot be read .*dvc checkout"):
+            open_store(params, "mine")
+    jpegs.unlink()
+    with pytest.raises(StoreError, match=r"jpegs.npy: cannot be read .*dvc checkout"):
+        open_store(params, "mine")
 
 
 def test_frame_directories_with_gaps_are_refused(project, params_for):

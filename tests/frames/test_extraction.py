@@ -13,13 +13,24 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import simplejpeg
 from pyarrow import parquet
 
 from clipzoo.commands.scan import scan
 from clipzoo.config import replace
-from clipzoo.data.index import StoreError, index_path, read_failures, read_index
+from clipzoo.data.index import (
+    INDEX_COLUMNS,
+    PART_COLUMNS,
+    StoreError,
+    index_path,
+    open_jpegs,
+    read_failures,
+    read_index,
+    read_states,
+)
 from clipzoo.data.spec import load_spec
 from clipzoo.frames import extraction, packing
 from clipzoo.frames.decoding import VideoError, split_jpegs
@@ -56,13 +67,16 @@ def files(directory: Path = FRAMES) -> dict[str, str]:
 
 def test_index_and_tar_agree(videos, params_for, pool):
     summary = extract(params_for("mine", frames={"shard_videos": 2}), "mine", executor=pool)
-    rows = {row["video_id"]: row for row in read_index(index_path("mine")).to_pylist()}
+    index = read_index(index_path("mine")).to_pylist()
+    rows = {row["video_id"]: row for row in index}
     counts = {"a/one": 12, "a/two": 9, "a/three": 15, "b/four": 1, "b/name with späces": 7}
     assert {k: row["num_frames"] for k, row in rows.items()} == counts
     assert (summary.num_videos, summary.num_frames, summary.failures) == (5, 44, [])
     assert (rows["a/one"]["width"], rows["a/one"]["height"]) == (72, 48)
     assert (rows["a/three"]["width"], rows["a/three"]["height"]) == (48, 72)
     assert rows["a/one"]["fps"] == 10
+    jpegs = open_jpegs(index_path("mine"), 44).tolist()
+    places = {(row["video_id"], i): jpegs.pop(0) for row in index for i in range(row["num_frames"])}
     members = {}
     for shard in sorted(FRAMES.glob("shard-*.tar")):
         with tarfile.open(shard) as tar:
@@ -71,15 +85,18 @@ def test_index_and_tar_agree(videos, params_for, pool):
                 file = tar.extractfile(member)
                 assert file is not None
                 members[member.name] = file.read()
-                row = rows[member.name.rpartition("/")[0]]
-                i = int(member.name[-9:-4]) - 1
-                assert member.offset_data == row["offsets"][i]
-                assert member.size == row["sizes"][i]
+                video_id, i = member.name.rpartition("/")[0], int(member.name[-9:-4]) - 1
+                assert shard.name == f"shard-{rows[video_id]['shard']:05d}.tar"
+                assert [member.offset_data, member.size] == [
+                    512 * places[video_id, i][0],
+                    places[video_id, i][1],
+                ]
     assert len(members) == 44
     height, width, _, subsampling = simplejpeg.decode_jpeg_header(members["a/one/00012.jpg"])
     assert (height, width, subsampling) == (48, 72, "420")
     assert sorted(files()) == [
         "index.parquet",
+        "jpegs.npy",
         "missing.csv",
         *(f"shard-0000{i}.tar" for i in "012"),
     ]
@@ -136,7 +153,88 @@ def test_only_what_is_unfinished_is_made_again(videos, params_for, pool, monkeyp
     assert made == ["shard-00001.tar"]
     assert read_index(index_path("mine")).num_rows == 5
     extract(params_for("mine", frames={"shard_videos": 9}), "mine", executor=pool)
-    assert sorted(files()) == ["index.parquet", "missing.csv", "shard-00000.tar"]
+    assert sorted(files()) == [
+        "index.parquet",
+        "jpegs.npy",
+        "missing.csv",
+        "shard-00000.tar",
+    ]
+
+
+def test_nothing_to_do_leaves_the_index_as_it_is(videos, params_for, pool):
+    params = params_for("mine", frames={"shard_videos": 2})
+    expected = extract(params, "mine", executor=pool)
+    names = ("index.parquet", "jpegs.npy", "shard-00001.tar")
+    before, untouched = files(), [(FRAMES / name).stat() for name in names]
+    for name in ("shard-00001.parquet", "shard-00003.tar", "shard-00000.tar.77.part"):
+        (FRAMES / name).write_bytes(b"of an earlier run")
+    assert extract(params, "mine", executor=pool) == expected
+    for name, stat in zip(names, untouched, strict=True):
+        assert (FRAMES / name).stat().st_mtime_ns == stat.st_mtime_ns, name
+        assert (FRAMES / name).stat().st_ino == stat.st_ino, name
+    assert files() == before
+
+
+def test_an_index_of_more_shards_is_written_again(videos, params_for, pool, monkeypatch):
+    params = params_for("mine", frames={"shard_videos": 2})
+    extract(params, "mine", executor=pool)
+    made = remade(monkeypatch)
+    (videos / "b" / "name with späces.mp4").unlink()
+    scan("mine", videos)
+    assert extract(params, "mine", executor=pool).num_frames == 37
+    assert made == []
+    assert read_index(index_path("mine")).num_rows == 4
+    assert open_jpegs(index_path("mine"), 37).shape == (37, 2)
+    assert list(read_states(index_path("mine"))) == [0, 1]
+    assert len(list(FRAMES.glob("*.tar"))) == 2
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "other length", "old index"])
+def test_an_index_that_cannot_be_read_counts_as_none(videos, params_for, pool, monkeypatch, damage):
+    params = params_for("mine", frames={"shard_videos": 2})
+    extract(params, "mine", executor=pool)
+    expected, jpegs = files(), FRAMES / "jpegs.npy"
+    if damage == "gone":
+        jpegs.unlink()
+    elif damage == "short":
+        jpegs.write_bytes(jpegs.read_bytes()[:-8])
+    elif damage == "other length":
+        np.save(jpegs, np.load(jpegs)[:-1])
+    else:
+        table = parquet.read_table(index_path("mine"))
+        parquet.write_table(table.append_column("more", [[0] * 5]), index_path("mine"))
+    made = remade(monkeypatch)
+    extract(params, "mine", executor=pool)
+    assert len(made) == 3
+    assert files() == expected
+
+
+def test_the_index_is_its_parts_and_splits_into_them(videos, params_for):
+    (videos / "a" / "broken.mp4").write_bytes(b"no video")
+    scan("mine", videos)
+    jobs = extraction.plan_shards(params_for("mine", frames={"shard_videos": 2}), "mine")
+    for job in jobs:
+        extraction.make_shard(job)
+    made = [parquet.read_table(job.part_path) for job in jobs]
+    states = [read_states(job.part_path) for job in jobs]
+    assert [part.num_rows for part in made] == [1, 2, 2]
+    extraction.merge_parts("mine", jobs)
+    extraction.remove_outdated("mine", jobs)
+    whole = pa.concat_tables(made)
+    assert read_index(index_path("mine")).equals(whole.select(list(INDEX_COLUMNS)))
+    jpegs = open_jpegs(index_path("mine"), 44)
+    assert (512 * jpegs[:, 0].astype(int)).tolist() == np.concatenate(whole["offsets"]).tolist()
+    assert jpegs[:, 1].tolist() == np.concatenate(whole["sizes"]).tolist()
+
+    jobs[1].tar_path.write_bytes(b"cut")
+    extraction.split_index("mine", jobs)
+    assert not index_path("mine").exists()
+    assert not jobs[1].part_path.exists()
+    for number in (0, 2):
+        part = parquet.read_table(jobs[number].part_path)
+        assert part.schema.names == list(PART_COLUMNS)
+        assert part.equals(made[number])
+        assert read_states(jobs[number].part_path) == states[number]
 
 
 def metadata() -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 
 from clipzoo.config import load_params, replace, write_settings
 from clipzoo.report import verdicts
-from clipzoo.report.recipes import Published, Recipe
+from clipzoo.report.recipes import Authors, Published, Recipe
 
 UCF = "ucf101/val_rgb_split_1.txt"
 UCF_SHA = "9786bbada20940362aae03b58ce6a8affb5a1944060b6bb4148edacd89b835df"
@@ -50,6 +50,8 @@ WANTED = {
     "demo.train_videos": 40,
     "data.allow_missing": 0,
     "data.zero_shot": [],
+    "frames.size": "320",
+    "frames.shard_videos": 64,
     "train.lr": 5e-5,
     "train.select": "last",
     "train.val_every": 1,
@@ -68,6 +70,7 @@ WANTED = {
         ({"recipe": "b", "data.allow_missing": 3, "data.zero_shot": ["x"]}, "test", []),
         ({"train.checkpoint_every": 1, "train.val_every": 5}, "test", []),
         ({"train.val_every": 5, "train.select": "best"}, "test", ["train.select", "train.val_ev"]),
+        ({"frames.size": "256", "frames.shard_videos": 8}, "test", ["frames.size"]),
         ({"zero_shot.clips": 4}, "test", []),
         ({"zero_shot.clips": 4}, "zero_shot_ucf101", ["zero_shot.clips"]),
         ({"test.clips": 1}, "zero_shot_ucf101", []),
@@ -82,6 +85,26 @@ def test_settings_that_matter_are_named(changes, stem, keys):
     found = verdicts.modified(WANTED | changes, WANTED, stem)
     assert len(found) == len(keys)
     assert all(key.startswith(start) for key, start in zip(found, keys, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("used", "expected", "keys"),
+    [
+        ({}, {"runtime.micro_batch": 32}, []),
+        ({"runtime.micro_batch": 16, "runtime.processes": 2}, {}, []),
+        ({"runtime.micro_batch": 32, "runtime.processes": 2}, {"runtime.micro_batch": 32}, []),
+        ({"runtime.micro_batch": 16}, {"runtime.micro_batch": 32}, ["runtime.micro_batch"]),
+    ],
+)
+def test_the_micro_batch_counts_if_both_the_run_and_the_recipe_say_it(used, expected, keys):
+    assert verdicts.modified(WANTED | used, WANTED | expected, "test") == keys
+
+
+@pytest.mark.parametrize(("gpus", "split"), [(8, {"runtime.micro_batch": 32}), (0, {})])
+def test_the_authors_split_is_their_clips_on_a_gpu(gpus, split):
+    recipe = Recipe(about="", authors=Authors(config_gpus=gpus))
+    assert verdicts.authors_split(recipe, {"train.batch_size": 256}) == split
+    assert verdicts.authors_split(None, {}) == {}
 
 
 ROW = Published(
@@ -130,10 +153,12 @@ def test_an_incomplete_row_gets_no_verdict(changes, words):
 
 def test_settings_are_read_as_they_were_written(tmp_path):
     params = load_params()
-    write_settings(params, tmp_path / "plots/demo/test")
+    write_settings(params, tmp_path / "plots/demo/test", {})
+    write_settings(params, tmp_path / "plots/rn50/test", {"runtime.micro_batch": 32})
     read = verdicts.read_settings(tmp_path, "demo", "test")
     assert read is not None
     assert read["train.lr"] == params.train.lr
     assert read["data.datasets"] == params.data.datasets
     assert not any(key.startswith("runtime") for key in read)
+    assert verdicts.read_settings(tmp_path, "rn50", "test") == read | {"runtime.micro_batch": 32}
     assert verdicts.read_settings(tmp_path, "demo", "zero_shot_x") is None

@@ -14,18 +14,23 @@ from clipzoo.runtime.launch import run_stage
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from clipzoo.runtime.launch import run_stage
 
 def main():
-    from clipzoo.runtime.distributed import gather_objects, say, start, world_size
+    from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, start, world_size
     start("cpu")
     if sys.argv[1] == "fail":
         raise ValueError("a message for the user")
     say(f"{world_size()} processes: {gather_objects(os.environ['RANK'])}")
-    if sys.argv[1] == "wait":
-        open(os.environ["RANK"] + ".pid", "w").write(str(os.getpid()))
-        time.sleep(300)
+    open(os.environ["RANK"] + ".pid", "w").write(str(os.getpid()))
+    if rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        if sys.argv[1] == "sleep":
+            time.sleep(300)
+        if sys.argv[1] in ("SIGSTOP", "SIGKILL"):
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    barrier()
+    say("end")
 
 if __name__ == "__main__":
     run_stage(main, distributed=True)
@@ -34,8 +39,9 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a stage script; `runtime.processes` is the default, 2."""
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    """A folder with a stage script, for two processes."""
+    params = (ROOT / "params.yaml").read_text().replace("processes: 0", "processes: 2")
+    (tmp_path / "params.yaml").write_text(params)
     (tmp_path / "stage.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
     for name in ("NNODES", "NODE_RANK", "RDZV_ENDPOINT", "RANK"):
@@ -53,9 +59,16 @@ def start(script: Path, action: str, **environment: str) -> subprocess.Popen:
     )
 
 
+def edit(script: Path, old: str, new: str) -> None:
+    path = script.parent / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.slow
 def test_two_machines_are_one_run(script):
-    params = script.parent / "params.yaml"
-    params.write_text(params.read_text().replace("processes: 2", "processes: 1"))
+    edit(script, "processes: 2", "processes: 1")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -65,7 +78,7 @@ def test_two_machines_are_one_run(script):
     ]
     outputs = [agent.communicate(timeout=120) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], outputs
-    assert sorted(out for out, _ in outputs) == ["", "2 processes: ['0', '1']\n"]
+    assert sorted(out for out, _ in outputs) == ["", "2 processes: ['0', '1']\nend\n"]
 
 
 def test_several_machines_need_all_three_variables(script, monkeypatch, capsys):
@@ -93,16 +106,57 @@ def alive(pid: int) -> bool:
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_no_process_outlives_a_killed_launcher(script):
-    process = start(script, "wait")
-    files = [script.parent / f"{rank}.pid" for rank in range(2)]
-    deadline = time.monotonic() + 120
-    while not all(file.is_file() and file.read_text() for file in files):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def test_a_slow_rank_is_named_and_no_process_outlives_a_killed_launcher(script):
+    process = start(script, "sleep", CLIPZOO_HEARTBEAT_SECONDS="2")
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "rank 1" in line:
+            break
+    assert "which is at stage.py:14 (main)" in line
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=120)
-    while any(alive(int(file.read_text())) for file in files):
+    deadline = time.monotonic() + 60
+    while any(alive(int((script.parent / f"{rank}.pid").read_text())) for rank in range(2)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_stopped_rank_is_named_and_the_run_ends(script):
+    process = start(script, "SIGSTOP", CLIPZOO_HEARTBEAT_SECONDS="4")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert err.count("error: rank 1 (machine ") == 1
+    assert "is lost" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGSTOP", "SIGKILL"])
+def test_a_lost_process_is_replaced(script, name):
+    edit(script, "max_restarts: 0", "max_restarts: 1")
+    process = start(script, name, CLIPZOO_HEARTBEAT_SECONDS="4")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert out.splitlines()[1:] == [
+        "restart 1 of 1 (runtime.max_restarts)",
+        "2 processes: ['0', '1']",
+        "end",
+    ]
+
+
+@pytest.mark.slow
+def test_an_error_of_the_user_is_printed_once_whatever_the_restarts(script):
+    edit(script, "max_restarts: 0", "max_restarts: 2")
+    process = start(script, "fail")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert err.count("a message for the user") == 1
+    assert "restart" not in out
+
+
+def test_an_endpoint_without_a_port_is_told(script, monkeypatch, capsys):
+    for name, value in (("NNODES", "2"), ("NODE_RANK", "0"), ("RDZV_ENDPOINT", "host0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        run_stage(pytest.fail, distributed=True)
+    assert "RDZV_ENDPOINT: found 'host0'; allowed: host:port" in capsys.readouterr().err

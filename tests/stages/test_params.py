@@ -18,6 +18,7 @@ ELSEWHERE = {
     ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch
     ("prepare_clip", "demo.other_pretrain_steps"),
     ("train", "demo.other_train_steps"),
+    ("train", "test.precision"),  # text.classifier lda
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 
@@ -37,6 +38,13 @@ class Recorder:
         elif name in type(self._section).model_fields:
             self._reads.add(f"{self._prefix}{name}")
         return value
+
+    def model_copy(self, *, update: dict[str, Any]) -> "Recorder":
+        values = {
+            key: value._section if isinstance(value, Recorder) else value
+            for key, value in update.items()
+        }
+        return Recorder(self._section.model_copy(update=values), self._prefix, self._reads)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process gets the section itself, and may read all of it."""

@@ -78,7 +78,7 @@ def step_gradients(
     step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
     parts, inputs = micro_batches(size, micro_batch), clips(size)
     loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
-    return loss, {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
+    return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
 
 
 def main(path: Path) -> None:

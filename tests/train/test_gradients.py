@@ -11,7 +11,7 @@ from torch import nn
 
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models.clip import build_clip
-from clipzoo.train.gradients import MicroBatch, micro_batches
+from clipzoo.train.gradients import MicroBatch, micro_batches, split_settings
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 LABELS = gradient_sums.LABELS
@@ -119,6 +119,13 @@ class _WithBatchNorm(FrameMean):
     def loss(self, features, batch, text):
         texts = text.ensemble()[batch.texts]
         return ((features @ features.T - features @ texts.T) ** 2).mean()
+
+
+def test_only_batch_normalisation_records_the_split_of_a_step(monkeypatch):
+    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: 3)
+    expected = {"runtime.micro_batch": 4, "runtime.processes": 3}
+    assert split_settings(_WithBatchNorm(), 4) == expected
+    assert split_settings(make_method("ce"), 4) == {}
 
 
 def test_a_first_pass_leaves_no_trace():

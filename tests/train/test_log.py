@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from clipzoo.train import log as log_module
 from clipzoo.train.log import TrainingLog
 
+CPU = torch.device("cpu")
 ROWS = [{"step": i, "loss": 1 / (i + 1), "lr": i / 10} for i in range(7)]
 ROWS[3]["val_top1"], ROWS[6]["val_top1"] = 50.0, 75.0
 
@@ -19,9 +21,9 @@ def no_repository(tmp_path, monkeypatch):
 
 
 def run(folder: Path, history: list, rows: list) -> dict[str, str]:
-    log = TrainingLog(folder, history, len(ROWS))
-    for row in rows:
-        log.add(row, num_clips=4)
+    log = TrainingLog(folder, history, len(ROWS), CPU)
+    for i in range(0, len(rows), 2):  # as if the losses were read after every second step
+        log.add(rows[i : i + 2], num_clips=4, skipped_steps=0)
     log.close()
     return {path.name: path.read_text() for path in sorted(folder.rglob("*.*"))}
 
@@ -39,9 +41,8 @@ def test_every_step_is_logged(tmp_path):
 @pytest.mark.parametrize("killed_after", [1, 4, 6])
 def test_a_resumed_run_leaves_the_files_of_a_whole_one(tmp_path, killed_after):
     whole = run(tmp_path / "whole", [], ROWS)
-    killed = TrainingLog(tmp_path / "killed", [], len(ROWS))
-    for row in ROWS[:5]:  # some of them after the last resume point
-        killed.add(row, num_clips=4)
+    killed = TrainingLog(tmp_path / "killed", [], len(ROWS), CPU)
+    killed.add(ROWS[:5], num_clips=4, skipped_steps=0)  # some after the last resume point
     assert run(tmp_path / "killed", ROWS[:killed_after], ROWS[killed_after:]) == whole
 
 
@@ -51,9 +52,9 @@ def test_dvclive_reads_its_history_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         log_module.Live, "sync", lambda self: syncs.append(self.step) or original(self)
     )
-    log = TrainingLog(tmp_path, [], 2000)
+    log = TrainingLog(tmp_path, [], 2000, CPU)
     for step in range(1100):
-        log.add({"step": step, "loss": 1.0, "lr": 0.1}, num_clips=1)
+        log.add([{"step": step, "loss": 1.0, "lr": 0.1}], num_clips=1, skipped_steps=0)
     assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 999
     log.close()
     assert syncs == [1099]

@@ -2,6 +2,8 @@
 
 import functools
 import itertools
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +20,7 @@ from clipzoo.train import loop
 from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run, TrainingError
-from clipzoo.train.state import STATE_DIR, fingerprint
+from clipzoo.train.state import STATE_DIR, Progress, fingerprint
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS = 3, 10
@@ -87,7 +89,7 @@ def make_run(params: Params) -> Run:
         val_clips=cast(Any, NoiseClips(views=True)),
         text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
-        state_dir=STATE_DIR / fingerprint(params, [CLIP]),
+        state_dir=STATE_DIR / fingerprint(params, [CLIP], {}),
         log_dir=Path("plots/train"),
     )
 
@@ -247,13 +249,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(monkeypatch, kil
 def test_a_run_with_other_parameters_never_resumes(monkeypatch):
     kill_at(monkeypatch, 3, tiny_params())
     (state,) = STATE_DIR.iterdir()
-    assert state.name == fingerprint(tiny_params(), [CLIP])
+    assert state.name == fingerprint(tiny_params(), [CLIP], {})
     other_runtime = replace(tiny_params(), {"runtime.processes": 7, "runtime.micro_batch": 1})
-    assert fingerprint(other_runtime, [CLIP]) == state.name
-    assert fingerprint(tiny_params(lr=1e-3), [CLIP]) != state.name
+    assert fingerprint(other_runtime, [CLIP], {}) == state.name
+    assert fingerprint(tiny_params(lr=1e-3), [CLIP], {}) != state.name
     with open(CLIP_FILE, "ab") as file:
         file.write(b" ")
-    assert fingerprint(tiny_params(), [CLIP]) != state.name
+    assert fingerprint(tiny_params(), [CLIP], {}) != state.name
 
 
 @pytest.mark.parametrize("loss", ["ce", "infonce"])
@@ -369,3 +371,164 @@ def test_averaging_survives_a_kill(monkeypatch):
     kill_at(monkeypatch, 5, params)
     train(make_run(params))
     assert_same(model_file(), expected)
+
+
+def test_losses_read_every_few_steps_are_those_read_in_every_step(monkeypatch):
+    train(make_run(tiny_params()))
+    expected, losses, rates, tops = model_file(), curve("loss"), curve("lr"), curve("val_top1")
+    stacked, original = [], torch.stack
+    monkeypatch.setattr(loop, "read_every", lambda device: 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "stack", lambda t: stacked.append(len(t)) or original(t))
+        train(make_run(tiny_params(checkpoint_every=100)))
+    assert stacked == [3, 1, 2], "at the ends of epochs, and after every fourth step"
+    assert (curve("loss"), curve("lr"), curve("val_top1")) == (losses, rates, tops)
+    assert_same(model_file(), expected)
+
+
+def test_a_loss_that_is_read_late_is_named_and_nothing_after_it_is_kept(monkeypatch):
+    """Step 3 is not finite, 3 to 5 are read together: a resume point at 2, none later."""
+    monkeypatch.setattr(loop, "read_every", lambda device: 100)
+    original = loop.set_learning_rate
+
+    def poison(optimizer, run, number):
+        if number == 3:
+            torch.nn.init.constant_(run.method.get_parameter("visual.proj"), float("nan"))
+        return original(optimizer, run, number)
+
+    monkeypatch.setattr(loop, "set_learning_rate", poison)
+    run = make_run(tiny_params(checkpoint_every=2, val_every=2, average_epochs=2))
+    videos = [f"v{p}" for p in run.plan.step_positions(1)[0]]
+    with pytest.raises(TrainingError, match=r"step 3 \(epoch 1\) is nan.*" + ", ".join(videos)):
+        train(run)
+    state = torch.load(run.state_dir / "state.pt", weights_only=True)
+    assert (state["progress"]["step"], len(state["progress"]["history"])) == (2, 2)
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+# torch hides this warning while it compiles, though not where warnings are errors.
+HIDDEN_BY_TORCH = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
+
+class CountingCompiler:
+    """Stands for the compiler, which not every machine has: runs what dynamo has traced."""
+
+    def __init__(self) -> None:
+        self.num_graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        self.num_graphs += 1
+        return graph.forward
+
+
+@pytest.fixture
+def compiler(monkeypatch) -> Iterator[CountingCompiler]:
+    counting = CountingCompiler()
+    monkeypatch.setattr(
+        loop, "compile_tower", functools.partial(loop.compile_tower, backend=counting)
+    )
+    torch.compiler.reset()
+    yield counting
+    torch.compiler.reset()
+
+
+@HIDDEN_BY_TORCH
+@pytest.mark.parametrize("compiled_first", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_run_goes_on_without_the_compiler_or_with_it(monkeypatch, compiler, compiled_first):
+    train(make_run(tiny_params(lr=1e-3)))
+    names, losses = model_file().keys(), curve("loss")
+    on, off = tiny_params(lr=1e-3, compile=True, fused=True), tiny_params(lr=1e-3)
+    kill_at(monkeypatch, 3, on if compiled_first else off)
+    assert compiler.num_graphs == compiled_first
+    taken, original = [], loop.set_learning_rate
+
+    def record(optimizer, run, number):
+        taken.append((number, *(group["fused"] for group in optimizer.param_groups)))
+        return original(optimizer, run, number)
+
+    monkeypatch.setattr(loop, "set_learning_rate", record)
+    train(make_run(off if compiled_first else on))
+    fused = None if compiled_first else True
+    assert taken == [(number, fused, fused) for number in range(2, 6)]
+    assert compiler.num_graphs == 1, "all blocks share one, and validations need none"
+    assert curve("loss") == pytest.approx(losses, rel=1e-5)
+    assert model_file().keys() == names
+
+
+@HIDDEN_BY_TORCH
+@pytest.mark.parametrize("loss", ["ce", pytest.param("infonce", marks=pytest.mark.slow)])
+def test_smaller_micro_batches_are_compiled_once_more(compiler, loss):
+    """10 clips: 3 + 1, 3 + 1 and 2. infonce encodes all twice, first without a graph; when the
+    second pass is compiled, it is known that sizes differ."""
+    changes = {"text4vis__loss": loss, "runtime__micro_batch": 3, "activation_checkpointing": True}
+    train(make_run(tiny_params(epochs=1, **changes)))
+    expected = curve("loss")
+    train(make_run(tiny_params(epochs=1, compile=True, **changes)))
+    assert curve("loss") == pytest.approx(expected, rel=1e-5)
+    assert compiler.num_graphs == {"ce": 2, "infonce": 3}[loss]
+
+
+@HIDDEN_BY_TORCH
+def test_a_failing_compiler_is_an_error_that_names_the_parameter(monkeypatch):
+    def fail(graph, inputs):
+        raise RuntimeError("no C++ compiler")
+
+    patched = functools.partial(loop.compile_tower, backend=fail)
+    monkeypatch.setattr(loop, "compile_tower", patched)
+    with pytest.raises(TrainingError, match=r"train\.compile: .*no C\+\+ compiler"):
+        train(make_run(tiny_params(compile=True)))
+    torch.compiler.reset()
+
+
+@HIDDEN_BY_TORCH
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_tower_trains_alike():
+    train(make_run(tiny_params(lr=1e-3)))
+    expected = curve("loss")
+    train(make_run(tiny_params(lr=1e-3, compile=True, fused=True)))
+    torch.compiler.reset()
+    assert curve("loss") == pytest.approx(expected, rel=1e-4)
+
+
+def test_validations_have_a_precision_of_their_own(monkeypatch):
+    precisions, original = [], loop.encode_videos
+    monkeypatch.setattr(
+        loop,
+        "encode_videos",
+        lambda *a, precision, **k: (
+            precisions.append(precision) or original(*a, precision=precision, **k)
+        ),
+    )
+    train(make_run(tiny_params(val_precision="bf16", precision="fp16", test__precision="fp32")))
+    assert precisions == ["bf16", "bf16"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_that_the_scaler_skips_are_counted(monkeypatch, fused):
+    scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**100, growth_interval=1)
+    scaler = functools.partial(scaler, backoff_factor=2.0**-90, growth_factor=2.0**90)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)  # skips every second step
+    params = tiny_params(precision="fp16", warmup_epochs=0, fused=fused)
+    run = make_run(params)
+    start = run.method.get_parameter("visual.proj").detach().clone()
+    after = states_after(monkeypatch, run)
+    assert train(run)["skipped_steps"] == 3
+    weights = [start, *(after[step]["visual.proj"] for step in range(1, 7))]
+    same = [torch.equal(a, b) for a, b in itertools.pairwise(weights)]
+    assert same == [True, False] * 3
+    kill_at(monkeypatch, 5, params)
+    assert train(make_run(params))["skipped_steps"] == 3
+    assert "skipped_steps" not in train(make_run(tiny_params(precision="bf16")))
+
+
+def test_the_model_file_says_how_its_steps_were_split_if_that_changes_it():
+    run = make_run(tiny_params())
+    train(run)
+    assert methods.read_split() == {}
+    split = {"runtime.micro_batch": 2, "runtime.processes": 1}
+    run.metadata["split"] = split
+    loop.finish(run, Progress())
+    assert methods.read_split() == split
+    names = {fingerprint(tiny_params(), [CLIP], part) for part in ({}, split)}
+    assert len(names) == 2

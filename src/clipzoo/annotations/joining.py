@@ -108,8 +108,9 @@ def _annotations(
 def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
     """The stored videos, and the reasons for those that extraction could not read."""
     path = index_path(dataset)
-    rows = read_index(path).select(["video_id", "num_frames", "fps"]).to_pylist()
-    stored = {row["video_id"]: Stored(row["num_frames"], row["fps"]) for row in rows}
+    table = read_index(path, ["video_id", "num_frames", "fps"])
+    ids, counts, rates = (column.to_pylist() for column in table.columns)
+    stored = {id_: Stored(n, fps) for id_, n, fps in zip(ids, counts, rates, strict=True)}
     return stored, read_failures(path)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from clipzoo.clips.sampling import sample_test, sample_train
@@ -106,11 +107,14 @@ class ViewClips:
         """
         record = self.records[position]
         indices = sample_test(record.num_frames, self.num_segments, self.clips, self.dense)
+        num_frames, size = self.num_segments, self.transform.input_px
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
-            crops = self.transform(frames)  # [crops, clips T, 3, S, S]
-            crops = crops.unflatten(1, (self.clips, self.num_segments))  # [crops, clips, T, ...]
-            return crops.transpose(0, 1).flatten(0, 1)  # [clips, crops, T, ...] -> [V, T, ...]
+            shape = (self.clips, self.transform.crops, num_frames, 3, size, size)
+            views = np.empty(shape, np.uint8)
+            for c in range(self.clips):
+                self.transform(frames[c * num_frames : (c + 1) * num_frames], views[c])
+            return torch.from_numpy(views).flatten(0, 1)  # [clips, crops, T, ...] -> [V, T, ...]
 
         # [clips, T] -> [clips T]: one read for all clips of the video
         return _transformed(self.store, record, indices.flatten(), clip_major)

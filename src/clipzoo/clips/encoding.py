@@ -6,7 +6,7 @@ so that its arithmetic is the same, even in reduced precision.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from clipzoo.data.store import StoreError, open_store
 from clipzoo.files import raise_all
 from clipzoo.models.clip import input_size
 from clipzoo.models.text import ClassText
-from clipzoo.runtime.distributed import barrier, gather_objects, rank, world_size
+from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import read_safetensors, write_safetensors
 
@@ -111,36 +111,67 @@ def encode_videos(
     videos = list(positions) or [0]  # one, for the features' shape, if processes outnumber batches
     step = _videos_per_batch(len(clips.view_names), micro_batch)
     batches = [videos[i : i + step] for i in range(0, len(videos), step)]
+    loaded = load_batches(clips.load, batches, workers, pin=device.type == "cuda")
     features, start = torch.empty(0), 0
     training = model.training
     model.eval()
     hidden = desc is None or rank() != 0
     with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
-        for batch, frames in load_batches(clips.load, batches, workers):
-            part = _encode_views(model, frames, device, micro_batch, precision)  # [b, V, ...]
+        for part in _encode_batches(model, loaded, device, micro_batch, precision):  # [b, V, ...]
             if start == 0:
                 features = torch.empty(len(videos), *part.shape[1:], dtype=dtype)  # [n, V, ...]
-            features[start : start + len(batch)] = part
-            start += len(batch)
-            bar.update(min(len(batch) * world_size(), bar.total - bar.n))
+            features[start : start + len(part)] = part
+            start += len(part)
+            bar.update(min(len(part) * world_size(), bar.total - bar.n))
     model.train(training)
     return features[: len(positions)]
+
+
+def _encode_batches(
+    model: nn.Module,
+    loaded: Iterable[tuple[object, Tensor]],
+    device: torch.device,
+    micro_batch: int,
+    precision: str,
+) -> Iterator[Tensor]:
+    """Features float32 [b, V, ...] of every batch, on the CPU.
+
+    A GPU is given the next batch before the features of the one before are awaited, so that it
+    always has work. Memory: two batches.
+    """
+    behind: tuple[Tensor, torch.cuda.Event | None] | None = None
+    for _, frames in loaded:
+        features = _encode_views(model, frames, device, micro_batch, precision)
+        # From a GPU, `non_blocking` copies to page-locked memory, which is valid after `copied`.
+        ahead = features.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event() if features.is_cuda else None
+        if copied is not None:
+            copied.record(torch.cuda.current_stream(device))
+        if behind is not None:
+            yield _arrived(*behind)
+        behind = ahead, copied
+    if behind is not None:
+        yield _arrived(*behind)
+
+
+def _arrived(features: Tensor, copied: torch.cuda.Event | None) -> Tensor:
+    if copied is not None:
+        copied.synchronize()
+    return features
 
 
 @torch.no_grad()
 def _encode_views(
     model: nn.Module, frames: Tensor, device: torch.device, micro_batch: int, precision: str
 ) -> Tensor:
-    """uint8 [b, V, T, 3, S, S] -> features float32 [b, V, ...] on the CPU."""
-    if device.type == "cuda":
-        frames = frames.pin_memory()
+    """uint8 [b, V, T, 3, S, S] -> features float32 [b, V, ...] on the device."""
     parts = []
     # [b, V, T, 3, S, S] -> [b V, T, 3, S, S] -> chunks [<= micro_batch, T, 3, S, S]
     for chunk in frames.flatten(0, 1).split(micro_batch):
         chunk = chunk.to(device, non_blocking=True)
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
             parts.append(model.encode(chunk).float())  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts).unflatten(0, frames.shape[:2]).cpu()  # [b V, ...] -> [b, V, ...]
+    return torch.cat(parts).unflatten(0, frames.shape[:2])  # [b V, ...] -> [b, V, ...]
 
 
 def encode_set(
@@ -178,7 +209,7 @@ def encode_set(
     runtime = params.runtime
     positions = local_positions(num_videos, num_views, runtime.micro_batch)
     large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
-    features, faults = torch.empty(0), []
+    features, first_fault = torch.empty(0), ""
     try:
         features = encode_videos(
             model.to(device),
@@ -191,16 +222,22 @@ def encode_set(
             dtype=torch.float16 if large else torch.float32,
             desc=set_name,
         )
-    except StoreError:
-        faults = _find_faults(clips, positions, runtime.workers)
+    except StoreError as error:
+        first_fault = str(error)
     model.cpu()  # makes room for a second model
-    _raise_together(faults)
+    first_faults = [text for text in gather_objects(first_fault) if text]
+    if first_faults:
+        say(f"{set_name}: some videos cannot be read; checking all of them")
+        faults = _find_faults(clips, positions, runtime.workers)
+        raise_all(f"{len(faults)} videos cannot be read", faults, InferenceError)
+        raise InferenceError(
+            f"{set_name}: {first_faults[0]}\nNow all videos can be read; run the stage again"
+        )
     return _collect(features, positions, num_videos, STATE_DIR / set_name)
 
 
 def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> list[str]:
-    """Messages for all unreadable videos, so that a broken set is reported at once."""
-    print("some videos cannot be read; checking all of them", flush=True)
+    """Messages for all unreadable videos of the set, on every process; each reads its share."""
 
     def fault(position: int) -> str:
         try:
@@ -209,14 +246,15 @@ def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> li
             return str(error)
         return ""
 
-    with ThreadPoolExecutor(workers) as pool:
-        return [text for text in pool.map(fault, positions) if text]
-
-
-def _raise_together(faults: list[str]) -> None:
-    """Raise on all ranks if any has faults; the message lists the faults of all."""
-    faults = sorted({text for part in gather_objects(faults) for text in part})
-    raise_all(f"{len(faults)} videos cannot be read", faults, InferenceError)
+    faults = set()
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        progress_bar("check", len(positions), "video", disable=rank() != 0) as bar,
+    ):
+        for text in pool.map(fault, positions):
+            faults |= {text} - {""}
+            bar.update()
+    return sorted(set().union(*gather_objects(faults)))
 
 
 def _collect(

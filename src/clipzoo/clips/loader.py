@@ -1,9 +1,11 @@
 """Load batches ahead in threads."""
 
 import concurrent.futures
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,17 +14,23 @@ from clipzoo.files import ListError, raise_all
 
 
 def load_batches(
-    load: Callable[[int], Tensor], batches: Iterable[Sequence[int]], workers: int
+    load: Callable[[int], Tensor],
+    batches: Iterable[Sequence[int]],
+    workers: int,
+    *,
+    pin: bool = False,
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Load batches in threads, a bounded number ahead.
 
     Threads suffice because decoding, resizing and reading release the interpreter's lock. The queue
-    holds two batches, or more until they have 2 * workers clips, however slow the consumer is.
+    holds two batches, or more until they have 2 * workers clips, however slow the consumer is. The
+    threads also write the clips into the memory of their batch: the consumer has nothing to copy.
 
     Args:
-        load: position -> tensor; called from several threads.
+        load: position -> tensor, of one shape and dtype; called from several threads.
         batches: positions of each batch.
         workers: threads, 1 or more.
+        pin: put the batches into page-locked memory, from which a GPU copies without blocking.
 
     Yields:
         (positions, tensor [B, ...]) in the order of `batches`.
@@ -35,30 +43,64 @@ def load_batches(
     #
     #   remaining   [6 7 8] [9 10 11] ...   not yet drawn from `batches`
     #   queue       [3 4 5]                 futures: the threads load 3 and 4, then 5
-    #   consumer    [0 1 2]                 stacked to [3, ...]
+    #   consumer    [0 1 2]                 one tensor [3, ...]
     #
     # When it asks for the next batch, [6 7 8] joins the queue first, so that the threads have work
     # while the consumer waits for the last clips of [3 4 5].
     remaining = iter(batches)
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="loader")
-    queue: deque[tuple[Sequence[int], list[concurrent.futures.Future[Tensor]]]] = deque()
+    queue: deque[tuple[_Batch, list[concurrent.futures.Future[None]]]] = deque()
+
+    def fill(batch: _Batch, i: int) -> None:
+        batch.write(i, load(batch.positions[i]))
+
     try:
         while True:
-            while len(queue) < 2 or sum(len(batch) for batch, _ in queue) < 2 * workers:
-                batch = next(remaining, None)
-                if batch is None:
+            while len(queue) < 2 or sum(len(futures) for _, futures in queue) < 2 * workers:
+                positions = next(remaining, None)
+                if positions is None:
                     break
-                queue.append((batch, [pool.submit(load, position) for position in batch]))
+                batch = _Batch(positions, pin)
+                queue.append((batch, [pool.submit(fill, batch, i) for i in range(len(positions))]))
             if not queue:
                 return
             batch, futures = queue.popleft()
             if any(future.exception() for future in futures):
                 rest = [future for _, more in queue for future in more]
                 _raise_faults([e for f in (*futures, *rest) if (e := f.exception()) is not None])
-            clips = [future.result() for future in futures]
-            yield batch, torch.stack(clips)  # B x [...] -> [B, ...]
+            yield batch.positions, batch.clips()
+            del batch, futures  # frees the memory while the next batch is awaited
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Batch:
+    """The memory of one batch, which the first of its clips allocates.
+
+    A GPU may still copy from it when the consumer has dropped it: torch reuses page-locked memory
+    only after the copies from it have finished.
+    """
+
+    def __init__(self, positions: Sequence[int], pin: bool) -> None:
+        self.positions = positions
+        self._pin = pin
+        self._memory: Tensor | None = None
+        self._lock = threading.Lock()
+
+    def write(self, i: int, clip: Tensor) -> None:
+        """Put a clip [...] at place i."""
+        with self._lock:
+            if self._memory is None:
+                shape = (len(self.positions), *clip.shape)
+                self._memory = torch.empty(shape, dtype=clip.dtype, pin_memory=self._pin)
+        assert (clip.shape, clip.dtype) == (self._memory.shape[1:], self._memory.dtype)
+        # numpy, because torch would copy a whole clip in a team of OpenMP threads
+        np.copyto(self._memory[i].numpy(), clip.numpy())
+
+    def clips(self) -> Tensor:
+        """All clips [B, ...]."""
+        assert self._memory is not None, "a batch has at least one clip"
+        return self._memory
 
 
 def _raise_faults(errors: list[BaseException]) -> None:

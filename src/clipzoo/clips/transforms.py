@@ -1,8 +1,12 @@
 """Frames of one clip -> network input: crops, flip and resizing on uint8, normalisation later.
 
 The steps are chosen for speed on a CPU core: libjpeg-turbo decodes into channels-last uint8, torch
-resizes the uncopied crop (antialiased, as PIL does, within one grey level), OpenCV splits the
-channels into the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
+resizes the crop (antialiased, as PIL does, within one grey level), OpenCV splits the channels into
+the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
+
+Loader threads run this, so everything is copied by NumPy: torch copies large tensors with a team of
+OMP_NUM_THREADS threads, and would start one for each loader thread, beside that of the training
+step.
 """
 
 import math
@@ -55,6 +59,15 @@ def _decode(frame: bytes | np.ndarray) -> np.ndarray:
     return simplejpeg.decode_jpeg(frame, "RGB", buffer=_buffer("frame", height, width, 3))
 
 
+def _contiguous(image: np.ndarray) -> np.ndarray:
+    """A crop copied to a buffer that the next crop of this thread overwrites; or a whole image."""
+    if image.flags.c_contiguous:
+        return image
+    crop = _buffer("crop", *image.shape)
+    np.copyto(crop, image)
+    return crop
+
+
 def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
     """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, within 1 of PIL.
 
@@ -62,6 +75,7 @@ def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray
     """
     if image.shape[:2] == (height, width):
         return image
+    image = _contiguous(image)  # torch would copy a crop itself, with a team of threads
     source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
     result = _buffer(mode, height, width, 3)
     # `out` keeps the memory channels-last; without it torch reorders it, which takes as long as the
@@ -73,10 +87,7 @@ def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray
 
 def _split(image: np.ndarray, planes: np.ndarray) -> None:
     """uint8 [H, W, 3] -> planes [3, H, W]."""
-    if not image.flags.c_contiguous:  # a crop, which OpenCV splits ten times slower than a copy
-        crop = _buffer("crop", *image.shape)
-        np.copyto(crop, image)
-        image = crop
+    image = _contiguous(image)  # OpenCV splits a crop ten times slower than its copy
     cv2.split(image, [planes[0], planes[1], planes[2]])
 
 
@@ -186,11 +197,12 @@ class ViewTransform:
         self.short_side_px = short_side_px
         self.crops = crops
 
-    def __call__(self, frames: Frames) -> Tensor:
+    def __call__(self, frames: Frames, out: np.ndarray | None = None) -> Tensor:
         """All crops of one clip.
 
         Args:
             frames: T JPEGs, or uint8 [T, H, W, 3].
+            out: memory for the result; None = new memory.
 
         Returns:
             uint8 [crops, T, 3, input_px, input_px], in the order of `crop_names`.
@@ -199,7 +211,8 @@ class ViewTransform:
             ValueError: a frame is damaged.
         """
         size = self.input_px
-        views = np.empty((self.crops, len(frames), 3, size, size), np.uint8)
+        shape = (self.crops, len(frames), 3, size, size)
+        views = np.empty(shape, np.uint8) if out is None else out
         for t in range(len(frames)):
             image = resize_short_side(_decode(frames[t]), self.short_side_px)
             height, width = image.shape[:2]

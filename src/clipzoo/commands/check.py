@@ -5,8 +5,7 @@ Estimates and where they come from:
 - frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed),
   times the median number of frames of a video in the published list;
 - GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
-  tensors that autograd would save are summed; parameters, gradients, two Adam moments and DDP's
-  buckets are 4 bytes each; 1.5 GB for CUDA itself. Not measured on a GPU: leave a margin;
+  tensors that autograd would save are summed (train/memory.py);
 - GPU hours: from the recipe.
 """
 
@@ -30,9 +29,6 @@ FRAME_AREA = 340 * 256
 ASPECT = 4 / 3
 DEFAULT_FRAMES = 300
 """Frames of a video if no published list gives them: 10 s at 30 a second."""
-CUDA_BYTES = 1.5e9
-PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
-"""float32 parameter, gradient, two moments of Adam, DDP's bucket."""
 MARKS = {True: "ok", False: "MISSING", None: "note"}
 
 
@@ -64,8 +60,7 @@ def check_recipe(name: str) -> list[Finding]:
         *(finding for dataset in params.data.datasets for finding in _dataset(params, dataset)),
         *_weights(params, recipe),
         _disk(params, recipe),
-        *_batches(params),
-        *_memory(params),
+        *_run(params),
         Finding(topic="GPU hours", text=_hours(recipe), ok=None),
     ]
 
@@ -185,25 +180,78 @@ def _num_train(params: Params) -> int | None:
     return listed if listed is not None else spec and spec.expected("train", params.data.split)
 
 
-def _batches(params: Params) -> Iterator[Finding]:
+def _run(params: Params) -> Iterator[Finding]:
+    """What the run will use on this machine, the memory it needs, and how batches are divided."""
+    from clipzoo.runtime.machine import count_gpus, count_processes, count_workers
+
+    runtime = params.runtime
+    try:
+        num_gpus, processes = count_gpus(runtime.device), count_processes(runtime)
+    except ConfigError as error:
+        yield Finding(topic="machine", text=str(error), ok=False)
+        return
+    workers = count_workers(runtime, processes, on_gpu=num_gpus > 0)
+    micro_batch, memory = _memory(params, num_gpus, processes)
+    text = f"processes {processes}, workers {workers}, micro_batch {micro_batch}, "
+    text += f"{num_gpus} GPUs" if num_gpus else "no GPU"
+    chosen = [key for key in ("processes", "workers", "micro_batch") if not getattr(runtime, key)]
+    if chosen:
+        text += f" (chosen for this machine: {', '.join(chosen)})"
+    yield Finding(topic="machine", text=text, ok=True)
+    yield memory
+    yield from _batches(params, processes, micro_batch)
+
+
+def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding]:
+    """The micro-batch of training, and what is known of the memory that it needs."""
+    import torch  # slow to import, and other commands do not need it
+
+    from clipzoo.train import memory
+
+    model = memory.meta_model(params)
+    parameters = memory.num_parameters(model)
+    size, most = 0.0, 0
+    micro_batch = params.runtime.micro_batch or memory.CPU_MICRO_BATCH
+    if num_gpus:
+        size = min(memory.free_gpu_bytes(i) for i in range(num_gpus))
+        most = memory.fitting_clips(params, size, training=True)
+        if not params.runtime.micro_batch:
+            micro_batch = memory.choose_micro_batch(params, most, processes, training=True)
+    if params.train.epochs == 0:
+        text = f"evaluation only: {parameters / 1e6:.0f} M parameters"
+        return micro_batch, Finding(topic="GPU memory", text=text, ok=None)
+    clips = min(micro_batch, math.ceil(params.train.batch_size / processes))
+    each = memory.activation_bytes(model, params)
+    total = memory.PARAMETER_BYTES * parameters + clips * each + memory.CUDA_BYTES
+    text = (
+        f"about {total / 1e9:.1f} GB in training: {parameters / 1e6:.0f} M parameters, "
+        f"{clips} clips of {each / 1e9:.2f} GB ({params.train.precision})"
+    )
+    if not num_gpus:
+        return micro_batch, Finding(topic="GPU memory", text=f"{text}; no GPU here", ok=None)
+    fits = clips <= most
+    text += f"; {torch.cuda.get_device_name(0)} has {(size + memory.CUDA_BYTES) / 1e9:.0f} GB"
+    if not fits:
+        text += f"; runtime.micro_batch {max(most, 1)} would fit, or train.activation_checkpointing"
+    return micro_batch, Finding(topic="GPU memory", text=text, ok=fits)
+
+
+def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Finding]:
     """How batches are divided on this machine, and the number of steps."""
-    train, runtime = params.train, params.runtime
+    train = params.train
     if train.epochs == 0:
         yield Finding(topic="batch", text="no training (train.epochs 0)", ok=True)
         return
-    share = math.ceil(train.batch_size / runtime.processes)
-    parts = math.ceil(share / runtime.micro_batch)
-    micro = min(runtime.micro_batch, share)
-    text = (
-        f"{train.batch_size} clips a step = {runtime.processes} processes x {parts} micro-batches "
-        f"of {micro}"
-    )
-    if runtime.processes * parts * micro != train.batch_size:
+    share = math.ceil(train.batch_size / processes)
+    parts = math.ceil(share / micro_batch)
+    micro = min(micro_batch, share)
+    text = f"{train.batch_size} clips a step = {processes} processes x {parts} micro-batches "
+    text += f"of {micro}"
+    if processes * parts * micro != train.batch_size:
         text += " at most (any split gives the same gradient)"
     if params.model.arch.startswith("RN"):
         text += "; batch normalisation sees micro-batches, so they matter here"
-    enough = train.batch_size >= runtime.processes
-    yield Finding(topic="batch", text=text, ok=enough)
+    yield Finding(topic="batch", text=text, ok=train.batch_size >= processes)
     videos = _num_train(params)
     if not videos:
         yield Finding(topic="steps", text="the number of training videos is not known yet", ok=None)
@@ -226,37 +274,6 @@ def _num_classes(params: Params) -> int:
         return len(read_labels(labels))
     spec = _spec_or_none(params.data.dataset)
     return (spec and spec.num_classes) or 0
-
-
-def _memory(params: Params) -> Iterator[Finding]:
-    """Estimated memory of one GPU in training, and the memory of this machine's GPU."""
-    import torch  # slow to import, and other commands do not need it
-
-    from clipzoo.commands.estimates import activation_bytes, meta_model, num_parameters
-
-    model = meta_model(params)
-    parameters = num_parameters(model)
-    clip = activation_bytes(model, params)
-    micro = min(
-        params.runtime.micro_batch, math.ceil(params.train.batch_size / params.runtime.processes)
-    )
-    total = PARAMETER_BYTES * parameters + micro * clip + CUDA_BYTES
-    text = (
-        f"about {total / 1e9:.1f} GB in training: {parameters / 1e6:.0f} M parameters, "
-        f"{micro} clips of {clip / 1e9:.2f} GB ({params.train.precision})"
-    )
-    if params.train.epochs == 0:
-        text = f"evaluation only: {parameters / 1e6:.0f} M parameters"
-        total = 0.0
-    if not torch.cuda.is_available():
-        yield Finding(topic="GPU memory", text=f"{text}; no GPU here", ok=None)
-        return
-    size = torch.cuda.get_device_properties(0).total_memory
-    fits = total < size
-    if not fits:
-        most = int((size - CUDA_BYTES - PARAMETER_BYTES * parameters) / clip)
-        text += f"; runtime.micro_batch {max(most, 1)} would fit, or activation checkpointing"
-    yield Finding(topic="GPU memory", text=f"{text}; this GPU has {size / 1e9:.0f} GB", ok=fits)
 
 
 def _hours(recipe: Recipe) -> str:

@@ -72,7 +72,7 @@ def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], di
     files = {video.video_id: video.path for video in read_manifest(manifest_path(dataset))}
     frames = {}
     if index_path(dataset).exists():
-        table = read_index(index_path(dataset)).select(["video_id", "num_frames"])
+        table = read_index(index_path(dataset), ["video_id", "num_frames"])
         frames = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
     counts = Counter(_name(video_id) for video_id in files)
     by_name = {_name(v): v for v in files if counts[_name(v)] == 1}

@@ -1,7 +1,7 @@
 """Reading stored frames: tar shards, directories of image files, or raw videos.
 
-All three are described by `data/frames/<dataset>/index.parquet` and read by
-`store.read(video_id, indices)`; indices count the video's frames from 0. `reader` in
+All three are described by `data/frames/<dataset>/index.parquet` (shards also by jpegs.npy) and read
+by `store.read(video_id, indices)`; indices count the video's frames from 0. `reader` in
 datasets/<dataset>.yaml selects one of the three.
 """
 
@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Protocol
 
 import numpy as np
@@ -16,15 +17,19 @@ import pyarrow as pa
 
 from clipzoo.config import Params
 from clipzoo.data.index import (
-    FRAMES_DIR,
     StoreError,
     check_size,
+    count_jpegs,
     index_path,
+    open_jpegs,
     read_index,
     shard_name,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 from clipzoo.data.video import read_video
+
+VIDEO_COLUMNS = ("video_id", "num_frames", "width", "height", "fps")
+"""Of the index: the id and the first fields of `VideoInfo`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,13 @@ def open_store(params: Params, dataset: str) -> Store:
     """Open the frames of a dataset with the reader that its datasets/<name>.yaml names.
 
     Raises:
-        StoreError: the index is missing or of another version.
+        StoreError: the index is missing, damaged or of another version.
         ConfigError: as `load_spec`.
     """
-    spec = load_spec(dataset)
-    table = read_index(index_path(dataset))
+    spec, path = load_spec(dataset), index_path(dataset)
     if spec.reader == "shards":
-        return ShardStore(table, FRAMES_DIR / dataset)
+        return ShardStore(path)
+    table = read_index(path)
     root = raw_root(params, dataset)
     if spec.reader == "directory":
         return DirectoryStore(table, root, spec)
@@ -81,11 +86,9 @@ def open_store(params: Params, dataset: str) -> Store:
 
 
 def _videos(table: pa.Table) -> dict[str, VideoInfo]:
-    rows = table.select(["video_id", "num_frames", "width", "height", "fps"]).to_pylist()
-    return {
-        r["video_id"]: VideoInfo(r["num_frames"], r["width"], r["height"], r["fps"], row)
-        for row, r in enumerate(rows)
-    }
+    ids, *columns = (table.column(name).to_pylist() for name in VIDEO_COLUMNS)
+    rows = zip(*columns, range(table.num_rows), strict=True)
+    return {video_id: VideoInfo(*row) for video_id, row in zip(ids, rows, strict=True)}
 
 
 def _look_up(
@@ -106,13 +109,14 @@ def _look_up(
 class ShardStore:
     """JPEGs in tar shards, read at their offsets with pread, so that threads share no position."""
 
-    def __init__(self, table: pa.Table, directory: Path) -> None:
+    def __init__(self, index: Path) -> None:
+        table = read_index(index, [*VIDEO_COLUMNS, "shard"])
+        counts = count_jpegs(table)  # [N]
         self.videos = _videos(table)
-        self._directory = directory
+        self._directory = index.parent
         self._shards = table.column("shard").to_numpy()
-        # One flat array per column: tens of millions of Python integers would take gigabytes.
-        self._starts, self._offsets = _flat(table.column("offsets"))
-        _, self._sizes = _flat(table.column("sizes"))
+        self._starts = np.cumsum(counts) - counts  # [N], rows of the first JPEGs
+        self._jpegs = open_jpegs(index, int(counts.sum()))
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """See `Store.read`."""
@@ -124,21 +128,13 @@ class ShardStore:
         except OSError as error:
             raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
         try:
-            places = [(int(self._sizes[start + i]), int(self._offsets[start + i])) for i in frames]
-            images = [os.pread(handle, size, offset) for size, offset in places]
+            places = self._jpegs[[start + i for i in frames]].tolist()  # T x [block, size]
+            images = [os.pread(handle, size, block * BLOCKSIZE) for block, size in places]
         finally:
             os.close(handle)
-        if any(len(image) != size for image, (size, _) in zip(images, places, strict=True)):
+        if any(len(image) != size for image, (_, size) in zip(images, places, strict=True)):
             raise StoreError(f"{video_id}: {path} is shorter than its index says; extract it again")
         return images
-
-
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """List column -> where each row starts, and the values of all rows in one array."""
-    lists = column.combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):
-        lists = lists.chunk(0) if lists.num_chunks else pa.array([], column.type)
-    return lists.offsets.to_numpy(), lists.values.to_numpy()
 
 
 class DirectoryStore:

@@ -50,9 +50,14 @@ class Budget:
     """Peak learning rate."""
 
 
+def is_demo_arch(arch: str, demo: DemoConfig) -> bool:
+    """Whether an architecture is the one that the demo's budgets are made for."""
+    return open_clip_name(arch) == open_clip_name(demo.arch)
+
+
 def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
     """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
-    if open_clip_name(arch) == open_clip_name(demo.arch):
+    if is_demo_arch(arch, demo):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
     return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
 

@@ -1,10 +1,11 @@
-"""Raw videos -> tar shards of JPEGs and data/frames/<dataset>/index.parquet.
+"""Raw videos -> tar shards of JPEGs and their index in data/frames/<dataset>/.
 
 A shard holds a fixed run of videos in the order of the manifest, so its bytes depend neither on the
 number of workers nor on timing. A shard and its part of the index are renamed into place when they
 are complete: first the tar, then the part, which records the settings. A shard without a part, or
-with one of other settings, is made again. When all parts exist, they are merged into the index. A
-dataset that is read from frame files or raw videos (`reader`) has no tars, only parts.
+with one of other settings, is made again. When all parts exist, they are merged into the index
+(`clipzoo.data.index`); an index that already holds all shards is left as it is. A dataset that is
+read from frame files or raw videos (`reader`) has no tars, only parts.
 
 The settings include ffmpeg's command line and version, because another ffmpeg may decode, scale or
 compress differently: shards of another ffmpeg are made again. But DVC runs this stage only if a
@@ -17,40 +18,52 @@ and then `dvc repro`. The index's metadata record which ffmpeg made the frames
 treats the shards of another ffmpeg as unfinished.
 """
 
-import contextlib
 import hashlib
+import importlib.util
 import json
-import multiprocessing
 import os
-import sys
-from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
-from tqdm import tqdm
 
-from clipzoo.config import FramesConfig, Params
+from clipzoo.config import ConfigError, FramesConfig, Params
 from clipzoo.data.index import (
     FRAMES_DIR,
     INDEX_COLUMNS,
+    PART_COLUMNS,
     ShardState,
     StoreError,
+    count_jpegs,
     index_path,
+    jpegs_path,
+    make_part,
+    open_jpegs,
+    part_jpegs,
+    read_index,
     read_states,
     shard_name,
+    start_jpegs,
     write_index,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
-from clipzoo.files import raise_all, write_csv
+from clipzoo.files import raise_all, replacing, write_csv
+from clipzoo.frames.executors import Workers, local_processes, run_tasks
 from clipzoo.frames.ffmpeg import ffmpeg_version
 from clipzoo.frames.manifest import RawVideo, manifest_path, read_manifest
 from clipzoo.frames.packing import describe_ffmpeg, describe_videos, pack_videos
+from clipzoo.runtime.progress import progress_bar
 
 FORMAT_VERSION = 2
+VISIBLE_SECONDS = 90
+"""Longer than NFS remembers that a file is missing."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +79,14 @@ class ShardJob:
     ffmpeg: dict[str, str]
     """Of `describe_ffmpeg`; the same for all shards, so it is computed once."""
     videos: tuple[RawVideo, ...]
+    base: Path = Path()
+    """Folder that `directory` and `root` are relative to; absolute for a worker that may run in
+    another folder. It appears neither in the shard nor in its part."""
 
     @property
     def tar_path(self) -> Path:
         """Path of the shard."""
-        return self.directory / shard_name(self.shard)
+        return self.base / self.directory / shard_name(self.shard)
 
     @property
     def part_path(self) -> Path:
@@ -115,29 +131,34 @@ def extract(
     """Make all unfinished shards of a dataset, then its index.
 
     Args:
-        params: `frames`, `data.allow_missing`, `data.demo` and `runtime.extract_workers` are read.
+        params: `frames`, `data.allow_missing`, `data.demo` and `runtime` are read.
         dataset: its datasets/<name>.yaml and data/raw/<name>.csv must exist.
         share: (i, n): make every n-th shard starting with the i-th, 1 <= i <= n. The machine that
             finds all shards finished writes the index.
-        executor: runs the jobs; None = `extract_workers` processes, or one for each core.
+        executor: runs the jobs; None = as `runtime.executor` says.
 
     Raises:
         StoreError: more than `data.allow_missing` videos are broken or differ from the manifest;
-            lists them. Finished shards remain.
+            lists them. Or workers died or cannot make shards. Finished shards remain.
         OSError: a file cannot be written.
-        ListError, ConfigError: the manifest or the dataset's file is invalid.
+        ListError, ConfigError: the manifest or the dataset's file is invalid, or the cluster of
+            `runtime.scheduler` cannot be reached.
     """
     jobs = plan_shards(params, dataset)
     assigned = jobs[share[0] - 1 :: share[1]]
-    split_index(dataset, jobs)
-    states = {job.shard: read_state(job) for job in jobs}
-    todo = [job for job in assigned if states[job.shard] is None]
     allowed = params.data.allow_missing
+    states = read_indexed(dataset, jobs)
+    indexed = all(states.values()) and len(_failures(states)) <= allowed
+    if not indexed:
+        split_index(dataset, jobs)
+        states = {job.shard: read_state(job) for job in jobs}
+    todo = [job for job in assigned if states[job.shard] is None]
     if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
         todo += [job for job in assigned if (state := states[job.shard]) and state.failures]
     if todo:
-        with contextlib.nullcontext(executor) if executor else _pool(params) as pool:
-            _run(todo, pool, sum(len(job.videos) for job in assigned))
+        with _workers(params, share, todo[0], executor) as workers:
+            _run(todo, workers, sum(len(job.videos) for job in assigned))
+        _await_parts(todo)
         states = {job.shard: read_state(job) for job in jobs}
     failures = _failures(states)
     directory = FRAMES_DIR / dataset
@@ -151,7 +172,9 @@ def extract(
             StoreError,
         )
     if all(states.values()):
-        merge_parts(dataset, jobs)
+        if not indexed:
+            merge_parts(dataset, jobs)
+        remove_outdated(dataset, jobs)
     return _summary(jobs, states)
 
 
@@ -179,8 +202,13 @@ def plan_shards(params: Params, dataset: str) -> list[ShardJob]:
     ]
 
 
-def make_shard(job: ShardJob) -> int:
+def make_shard(job: ShardJob, check: Callable[[], None] | None = None) -> int:
     """Make one shard and its part of the index; return its number of videos.
+
+    Args:
+        job: the shard.
+        check: called before every video and before the shard is renamed into place; whatever it
+            raises leaves the shard unfinished.
 
     Raises:
         StoreError: the ffmpeg of this machine is not the one that the job was planned with.
@@ -191,21 +219,36 @@ def make_shard(job: ShardJob) -> int:
         raise StoreError(
             f"ffmpeg: found {ffmpeg_version()!r}; the job allows {planned!r}; install that one"
         )
-    job.directory.mkdir(parents=True, exist_ok=True)
+    job.tar_path.parent.mkdir(parents=True, exist_ok=True)
     job.part_path.unlink(missing_ok=True)  # until it is written again, the shard is unfinished
+    root = job.base / job.root
+    videos = _checked(job.videos, check) if check else job.videos
     if job.spec.reader == "shards":
-        report = pack_videos(job.tar_path, job.root, job.videos, job.spec, job.frames)
+        report = pack_videos(job.tar_path, root, videos, job.spec, job.frames)
         shard, tar_bytes = job.shard, job.tar_path.stat().st_size
     else:
-        report = describe_videos(job.root, job.videos, job.spec, job.frames)
+        report = describe_videos(root, videos, job.spec, job.frames)
         shard, tar_bytes = -1, 0
-    rows, failures, damaged = report
+    # Reasons name paths, ours and ffmpeg's; the index has the same ones wherever a shard is made.
+    failures, damaged = (
+        [[video_id, reason.replace(str(root), str(job.root))] for video_id, reason in videos]
+        for videos in report[1:]
+    )
+    rows = report[0]
     rows = [{**row, "shard": shard} for row in rows]
-    table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))
+    table = pa.Table.from_pylist(rows, pa.schema(list(PART_COLUMNS.items())))
     num_frames = sum(table.column("num_frames").to_pylist())
     state = ShardState(job.fingerprint(), tar_bytes, num_frames, failures, damaged)
     write_index(table, {job.shard: state}, job.part_path)
     return len(job.videos)
+
+
+def _checked(videos: Sequence[RawVideo], check: Callable[[], None]) -> Iterator[RawVideo]:
+    """The videos, with a check before each and after the last."""
+    for video in videos:
+        check()
+        yield video
+    check()
 
 
 def read_state(job: ShardJob) -> ShardState | None:
@@ -225,6 +268,27 @@ def _valid(job: ShardJob, state: ShardState | None) -> ShardState | None:
     return state
 
 
+def read_indexed(dataset: str, jobs: Sequence[ShardJob]) -> dict[int, ShardState | None]:
+    """States of the shards by the index of an earlier run, None where it has no valid one.
+
+    All are None unless the index can be read and is of these shards and no others.
+    """
+    states, nothing = read_states(index_path(dataset)), dict.fromkeys(job.shard for job in jobs)
+    if states.keys() != nothing.keys() or _open_index(dataset) is None:
+        return nothing
+    return {job.shard: _valid(job, states[job.shard]) for job in jobs}
+
+
+def _open_index(dataset: str) -> tuple[pa.Table, np.ndarray] | None:
+    """An index and its JPEGs uint32 [F, 2], mapped; None if damaged or of another version."""
+    path = index_path(dataset)
+    try:
+        table = read_index(path)
+        return table, open_jpegs(path, int(count_jpegs(table).sum()))
+    except StoreError:
+        return None
+
+
 def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
     """Split the index of an earlier run into the parts of its valid shards again.
 
@@ -233,22 +297,41 @@ def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
     path = index_path(dataset)
     states = read_states(path)
     valid = [job for job in jobs if _valid(job, states.get(job.shard))]
-    if valid:
-        table = parquet.read_table(path)
+    index = _open_index(dataset) if valid else None
+    if index:
+        table, jpegs = index
         place = {video_id: row for row, video_id in enumerate(table["video_id"].to_pylist())}
+        ends = np.concatenate([[0], np.cumsum(count_jpegs(table))])  # [N + 1]
         for job in valid:
             rows = [place[v.video_id] for v in job.videos if v.video_id in place]
-            write_index(table.take(rows), {job.shard: states[job.shard]}, job.part_path)
+            first, count = (rows[0], len(rows)) if rows else (0, 0)
+            assert rows == list(range(first, first + count)), "parts are merged in order"
+            part = make_part(table.slice(first, count), jpegs[ends[first] : ends[first + count]])
+            write_index(part, {job.shard: states[job.shard]}, job.part_path)
     path.unlink(missing_ok=True)
 
 
 def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
-    """Merge the parts of all shards into the index; remove the parts and outdated shards."""
+    """Merge the parts of all shards into the index, one after the other."""
+    path = index_path(dataset)
     states, tables = {}, []
     for job in jobs:
         states |= read_states(job.part_path)
-        tables.append(parquet.read_table(job.part_path))
-    write_index(pa.concat_tables(tables), states, index_path(dataset), jobs[0].ffmpeg)
+    extracted = jobs[0].spec.reader == "shards"
+    num_jpegs = sum(state.num_frames for state in states.values()) if extracted else 0
+    with replacing(jpegs_path(path)) as new, new.open("wb") as file:
+        start_jpegs(file, num_jpegs)
+        for job in jobs:
+            with parquet.ParquetFile(job.part_path) as part:
+                table = part.read()
+            file.write(part_jpegs(table).tobytes())
+            tables.append(table.select(list(INDEX_COLUMNS)))
+    # Written last: without it, the parts count.
+    write_index(pa.concat_tables(tables).combine_chunks(), states, path, jobs[0].ffmpeg)
+
+
+def remove_outdated(dataset: str, jobs: Sequence[ShardJob]) -> None:
+    """Remove the parts, which are in the index, and shards and partial files of earlier runs."""
     tar_names = {job.tar_path.name for job in jobs if job.spec.reader == "shards"}
     for path in (FRAMES_DIR / dataset).iterdir():
         if path.name.startswith("shard-") and path.name not in tar_names:
@@ -272,31 +355,46 @@ def _summary(jobs: Sequence[ShardJob], states: dict[int, ShardState | None]) -> 
     )
 
 
-def _pool(params: Params) -> Executor:
-    workers = params.runtime.extract_workers or len(os.sched_getaffinity(0))
-    # Workers are forked from a server without threads, because a fork of this process would copy
-    # the locks of Arrow's threads. The server imports modules once for all workers.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, mp_context=context)
+def _workers(
+    params: Params, share: tuple[int, int], job: ShardJob, executor: Executor | None
+) -> AbstractContextManager[Workers]:
+    """Where shards like `job` are made."""
+    if executor:
+        return nullcontext(Workers(executor.submit))
+    if params.runtime.executor == "processes":
+        return local_processes(params.runtime.extract_workers)
+    if importlib.util.find_spec("distributed") is None:
+        raise ConfigError(
+            "runtime.executor: found 'dask', whose package distributed is not installed; run "
+            "`make setup` or `pip install -e '.[dask]'`, or set runtime.executor to processes"
+        )
+    from clipzoo.frames.cluster import dask_workers
+
+    ffmpeg = job.ffmpeg.get("ffmpeg_version")
+    return dask_workers(params.runtime.scheduler, job.root, job.directory, ffmpeg, share)
 
 
-def _run(jobs: Sequence[ShardJob], pool: Executor, num_videos: int) -> None:
-    """Make shards in `pool` with a progress bar; an error cancels the jobs not started."""
+def _run(jobs: Sequence[ShardJob], workers: Workers, num_videos: int) -> None:
+    """Make shards with a progress bar over all `num_videos`, some of which are finished."""
     finished = num_videos - sum(len(job.videos) for job in jobs)
-    futures = [pool.submit(make_shard, job) for job in jobs]
-    every = 0.1 if sys.stderr.isatty() else 10
-    with tqdm(
-        total=num_videos, initial=finished, unit="video", mininterval=every, dynamic_ncols=True
-    ) as bar:
-        try:
-            for future in as_completed(futures):
-                bar.update(future.result())
-        except BrokenProcessPool as error:
-            raise StoreError(
-                "a worker died (out of memory?); run it again: finished shards are kept"
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)  # nothing is written after an error
+    tasks = (partial(make_shard, replace(job, base=workers.base)) for job in jobs)
+    with progress_bar("extract", num_videos, "video", initial=finished) as bar:
+        run_tasks(tasks, workers, bar)
+
+
+def _await_parts(jobs: Sequence[ShardJob]) -> None:
+    """Wait until this machine sees what others wrote; NFS may lag behind by a minute.
+
+    Raises:
+        StoreError: a shard was reported as made, but is not here after VISIBLE_SECONDS.
+    """
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    for job in jobs:
+        while read_state(job) is None:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{job.part_path}: was made by a worker, but is not here after "
+                    f"{VISIBLE_SECONDS} s; do all workers share this folder?"
+                )
+            os.listdir(job.directory)  # NFS then asks its server again
+            time.sleep(0.5)

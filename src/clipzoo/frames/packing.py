@@ -3,7 +3,7 @@
 import os
 import shlex
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -52,7 +52,7 @@ def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
 
 
 def pack_videos(
-    path: Path, root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
+    path: Path, root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
     """Decode videos into a tar, which is renamed into place when it is complete and on disk.
 
@@ -118,7 +118,7 @@ def _row(video: RawVideo, num_frames: int, width: int, height: int, fps: float) 
 
 
 def describe_videos(
-    root: Path, videos: Sequence[RawVideo], spec: DatasetSpec, frames: FramesConfig
+    root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
     """Index rows of videos that are not extracted: raw files, or directories of frame files."""
     rows, failures, damaged = [], [], []

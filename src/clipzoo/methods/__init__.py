@@ -32,7 +32,7 @@ from clipzoo.models.clip import (
     load_strictly,
     open_clip_name,
 )
-from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis}
 
@@ -109,6 +109,14 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     model = module.build(towers, options, meta["num_segments"])
     load_strictly(model, tensors, str(path))
     return model.eval()
+
+
+def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
+    """How the training of a model file split its steps (`split_settings`), by dotted key.
+
+    Empty if the result does not depend on it, as without batch normalisation.
+    """
+    return json.loads(read_metadata(path)["model"]).get("split", {})
 
 
 def raw_model() -> FrameMean:

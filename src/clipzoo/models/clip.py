@@ -7,6 +7,7 @@ metadata, what is needed to rebuild it: architecture, activation, input size, so
 import json
 import logging
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +171,20 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> N
 
 def normalise(frames: Tensor) -> Tensor:
     """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with CLIP's mean and std, on the same device."""
-    mean = torch.tensor(CLIP_MEAN, device=frames.device).view(3, 1, 1)  # [3] -> [3, 1, 1]
-    std = torch.tensor(CLIP_STD, device=frames.device).view(3, 1, 1)  # [3] -> [3, 1, 1]
-    # (frames / 255 - mean) / std in one pass
-    return torch.addcmul(-mean / std, frames.float(), 1 / (255 * std))
+    shift, scale = _pixel_constants(frames.device)
+    return torch.addcmul(shift, frames.float(), scale)  # (frames / 255 - mean) / std in one pass
+
+
+@cache
+def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """-mean / std and 1 / (255 std), float32 [3, 1, 1], copied to a device once.
+
+    They are no buffers of a model: checkpoints do not have them, and DistributedDataParallel would
+    exchange them in every step.
+    """
+    mean = torch.tensor(CLIP_MEAN, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
+    std = torch.tensor(CLIP_STD, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
+    return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.config import ConfigError
-from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+from clipzoo.tensors import WeightsError, read_safetensors, send, write_safetensors
 
 BATCH = 256
 
@@ -55,12 +55,12 @@ class ClassText:
 
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """The class text of some classes, in the given order."""
-        columns = list(classes)
+        columns = send(torch.tensor(classes, dtype=torch.int64), self.token_ids.device)  # [k]
         return replace(
             self,
-            token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, len(classes), L]
-            class_embeddings=self.class_embeddings[:, columns],  # [P, K, D] -> [P, len(classes), D]
-            class_names=[self.class_names[label] for label in columns],
+            token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, k, L]
+            class_embeddings=self.class_embeddings[:, columns],  # [P, K, D] -> [P, k, D]
+            class_names=[self.class_names[label] for label in classes],
         )
 
 

@@ -27,7 +27,10 @@ NO_RUNTIME = {
     "workers": 1,
     "micro_batch": 1,
     "device": "auto",
+    "max_restarts": 0,
     "extract_workers": 0,
+    "executor": "processes",
+    "scheduler": "",
 }
 
 

@@ -244,7 +244,8 @@ class _Run:
         used = verdicts.read_settings(self.root, self.name, stems[0])
         changed = None
         if used is not None:
-            changed = verdicts.modified(used, self.recipe_settings, stems[0])
+            split = verdicts.authors_split(self.recipe, self.recipe_settings)
+            changed = verdicts.modified(used, {**self.recipe_settings, **split}, stems[0])
         settings = used or self.recipe_settings
         row = self._published(dataset, key, stems[0], settings)
         return Row(

@@ -123,8 +123,8 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
     """Settings in which a run differs from its recipe and that can change the result.
 
     Args:
-        used: settings of the run by dotted key.
-        expected: settings of the recipe.
+        used: settings of the run by dotted key; with batch normalisation, values of `runtime` too.
+        expected: settings of the recipe, with those of `authors_split` if it says them.
         stem: of the metrics file, `test` or `zero_shot_<dataset>`.
 
     Returns:
@@ -136,11 +136,28 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
         for key in used.keys() | expected.keys()
         if key not in used or key not in expected or used[key] != expected[key]
     }
+    # Only batch normalisation depends on the machine, and not every recipe says on what it ran.
+    shared = used.keys() & expected.keys()
+    differing -= {key for key in differing - shared if key.startswith("runtime.")}
     weights = {used.get("model.weights"), expected.get("model.weights")}
     ignored += () if "demo" in weights else ("demo.",)
     selects = {used.get("train.select"), expected.get("train.select")}
     ignored += ("train.val_every",) if selects == {"last"} else ()
     return sorted(key for key in differing - HARMLESS if not key.startswith(ignored))
+
+
+def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[str, int]:
+    """The authors' micro-batch, by dotted key: what batch normalisation depends on.
+
+    Only their clips on one GPU count. With fewer GPUs and as large a micro-batch, the statistics
+    are over as many clips.
+
+    Args:
+        recipe: says on how many GPUs its config gives the batch size; None or 0 = not known.
+        settings: of the recipe.
+    """
+    gpus = recipe.authors.config_gpus if recipe else 0
+    return {"runtime.micro_batch": settings["train.batch_size"] // gpus} if gpus else {}
 
 
 def verdict(

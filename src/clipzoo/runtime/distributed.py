@@ -6,35 +6,126 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import (
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+    TCPStore,  # pyright: ignore[reportPrivateImportUsage]
+)
+
+from clipzoo.runtime.heartbeat import LIMIT_SECONDS, Heartbeat
+from clipzoo.runtime.machine import backend, check_gpus, count_gpus
+
+TIMEOUT = timedelta(hours=2)
+"""Of one exchange. The heartbeat finds a lost process long before; this ends the wait for one that
+hangs for good. Longer than a process works alone while others wait: a slower GPU that encodes its
+share of a test set, rank 0 that writes a checkpoint."""
+FAILED = "failed"
+"""Key in the launcher's store: the run failed for a reason that a restart cannot change."""
+
+_store: Store | None = None
+_heartbeat: Heartbeat | None = None
 
 
 def start(device: str) -> torch.device:
     """Join the process group (nccl on CUDA, gloo on CPU) and return this rank's device.
 
-    Without torchrun this is a single process and no group is created.
+    Without torchrun this is a single process and no group is created. CLIPZOO_BACKEND=gloo lets
+    tests run several processes on one GPU (see `machine.backend`).
 
     Args:
         device: `auto`, `cpu` or `cuda` (`runtime.device`).
 
     Raises:
-        ValueError: `cuda`, but no CUDA device is visible.
+        ConfigError: `cuda`, but no CUDA device is visible; or more processes than GPUs.
     """
-    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise ValueError("runtime.device: found 'cuda', but no CUDA device is visible; use 'auto'")
-    gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else None
+    num_gpus = count_gpus(device)
+    check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), num_gpus)
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    gpu = torch.device("cuda", local_rank % num_gpus) if num_gpus else None
     if gpu is not None:
         torch.cuda.set_device(gpu)
     if "RANK" in os.environ and not dist.is_initialized():
         _exit_with_launcher()
-        dist.init_process_group("nccl" if cuda else "gloo")
-        atexit.register(dist.destroy_process_group)
+        _join(backend(num_gpus), gpu)
     return gpu or torch.device("cpu")
+
+
+def _join(name: str, gpu: torch.device | None) -> None:
+    """Start this process's heartbeat and join the process group of backend `name`."""
+    global _store, _heartbeat
+    my_rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    _store = _connect(timedelta(seconds=LIMIT_SECONDS))
+    if _store.check([FAILED]):
+        sys.exit(1)  # a restart; the error has been printed
+    # The store outlives restarts, and with it the keys of a time when other processes lived.
+    start_of_run = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    if "NNODES" in os.environ:  # where launchers count differently, but agree on a new port
+        start_of_run = os.environ["MASTER_PORT"]
+    beats = PrefixStore(f"beats/{start_of_run}", _connect(timedelta(seconds=LIMIT_SECONDS)))
+    _heartbeat = Heartbeat(beats, my_rank, size)
+    atexit.register(_heartbeat.end)
+    arrive()
+    dist.init_process_group(
+        name,
+        store=PrefixStore(f"group/{start_of_run}", _connect(TIMEOUT)),
+        rank=my_rank,
+        world_size=size,
+        timeout=TIMEOUT,
+        # Given its device, nccl connects now, so that a fault of the network is told now.
+        device_id=gpu if name == "nccl" else None,
+    )
+    atexit.register(dist.destroy_process_group)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    if restarts:
+        limit = os.environ["TORCHELASTIC_MAX_RESTARTS"]
+        say(f"restart {restarts} of {limit} (runtime.max_restarts)")
+
+
+def _connect(timeout: timedelta) -> TCPStore:
+    """A connection to the store in a launcher, which outlives all processes.
+
+    On one machine that is the store of MASTER_ADDR, on several the one where the launchers meet.
+    """
+    if "NNODES" in os.environ:
+        host, port = os.environ["RDZV_ENDPOINT"].rsplit(":", 1)
+    else:
+        host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=timeout)
+
+
+def finish() -> None:
+    """Wait for all ranks at the end of a stage.
+
+    Otherwise the launcher of a machine whose ranks end early (all but rank 0 in an evaluation)
+    would end too, and the store with it. Rank 0 may take its time.
+    """
+    if _heartbeat is not None:
+        _heartbeat.patient = True
+    barrier()
+
+
+def leave(*, failed: bool) -> None:
+    """Last words of a process that ends with an error.
+
+    Args:
+        failed: a restart would end with the same error, so it is to end at once.
+    """
+    if _store is not None and failed:
+        _store.set(FAILED, "")
+    if _heartbeat is not None:
+        _heartbeat.end()
+
+
+def arrive() -> None:
+    """Count an exchange. Every rank calls this before every exchange, in the same order."""
+    if _heartbeat is not None:
+        _heartbeat.reached += 1
 
 
 def _exit_with_launcher() -> None:
@@ -57,6 +148,7 @@ def world_size() -> int:
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
+        arrive()
         dist.barrier()
 
 
@@ -65,6 +157,7 @@ def gather_objects(value: Any) -> list[Any]:
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * world_size()
+    arrive()
     dist.all_gather_object(values, value)
     return values
 
@@ -84,6 +177,7 @@ def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all_gather needs equal shapes
     padded[: len(rows)] = rows
     shares = [torch.empty_like(padded) for _ in counts]
+    arrive()
     dist.all_gather(shares, padded)
     # one [max(counts), ...] per rank -> [sum(counts), ...]
     return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])

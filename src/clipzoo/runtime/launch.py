@@ -8,9 +8,20 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
-from clipzoo.config import load_params
+from clipzoo.config import ConfigError, RuntimeConfig, load_params
+from clipzoo.runtime.allocator import keep_freed_memory
+from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
+from clipzoo.runtime.machine import count_processes, usable_cores
+
+JOIN_SECONDS = 3600
+"""Time that a machine waits for the others, at the start or after one was lost: long enough for a
+cluster to replace it."""
+CONNECT_SECONDS = 300
+"""Time that a machine waits for the first one, which may still be busy with an earlier stage."""
 
 
 def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
@@ -23,42 +34,64 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             environment. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
     """
+    keep_freed_memory()
+    launched = distributed and "RANK" in os.environ
     try:
-        launching = distributed and "RANK" not in os.environ
-        processes = load_params().runtime.processes if launching else 1
-        if processes > 1 or (launching and "NNODES" in os.environ):
-            _torchrun(processes)
-        else:
-            main()
-    except (ValueError, OSError) as error:
-        if os.environ.get("RANK", "0") != "0":
-            # All ranks may fail alike: rank 0 reports it and exits first, which ends the others.
-            time.sleep(10)
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if distributed and not launched:
+            runtime = load_params().runtime
+            processes = count_processes(runtime)
+            if processes > 1 or "NNODES" in os.environ:
+                _torchrun(processes, runtime)
+                return
+        main()
+        if launched:
+            from clipzoo.runtime.distributed import finish
+
+            finish()
+    except Exception as error:
+        if launched:
+            _leave(error)
+        text = describe(error)
+        if text is None:
+            raise
+        print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(1)
 
 
-def _torchrun(processes: int) -> None:
+def _leave(error: Exception) -> None:
+    """Report the error of one of several processes and end it.
+
+    It ends at once: what runs at a normal exit would wait for loader threads and for exchanges with
+    other processes, which may never end.
+    """
+    from clipzoo.runtime.distributed import leave
+
+    text = describe(error)
+    if is_of_a_connection(error) or os.environ["RANK"] != "0":
+        # All ranks may fail alike: rank 0 reports it and exits first, which ends the others. Where
+        # a connection broke, the launcher reports the process that was lost, if it is its own.
+        time.sleep(10)
+    if text is None:
+        traceback.print_exc()
+    else:
+        print(f"error: {text}", file=sys.stderr)
+    leave(failed=is_final(error))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     """Run this script and its arguments in `processes` processes; exit 1 if one fails."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import main
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    options = ["--nproc-per-node", str(processes)]
-    if "NNODES" in os.environ:
-        for name in ("NODE_RANK", "RDZV_ENDPOINT"):
-            if name not in os.environ:
-                raise ValueError(
-                    f"NNODES is set but {name} is not; several machines need "
-                    "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the first machine)"
-                )
-        options += ["--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]]
-        options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", os.environ["RDZV_ENDPOINT"]]
-        options += ["--rdzv-id", "clipzoo"]
-    else:
-        options += ["--standalone"]
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
+    options += _machines() if "NNODES" in os.environ else ["--standalone"]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     try:
         main([*options, *sys.argv])
     except ChildFailedError as error:
@@ -72,3 +105,38 @@ def _torchrun(processes: int) -> None:
                 file=sys.stderr,
             )
         sys.exit(1)
+    except RendezvousError as error:
+        raise ConfigError(
+            f"RDZV_ENDPOINT: found {os.environ.get('RDZV_ENDPOINT')}; NNODES="
+            f"{os.environ.get('NNODES')} machines did not meet there ({type(error).__name__}); "
+            "allowed: host:port of the first machine, which runs this stage too. If they had met "
+            "before, the run has ended on another machine, whose output says why"
+        ) from error
+    except SignalException as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _machines() -> list[str]:
+    """Options of torchrun for one of several machines.
+
+    Raises:
+        ConfigError: a variable is missing or wrong.
+    """
+    for name in ("NODE_RANK", "RDZV_ENDPOINT"):
+        if name not in os.environ:
+            raise ConfigError(
+                f"NNODES is set but {name} is not; several machines need "
+                "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the first machine)"
+            )
+    endpoint = os.environ["RDZV_ENDPOINT"]
+    if not endpoint.rpartition(":")[2].isdigit():
+        raise ConfigError(f"RDZV_ENDPOINT: found {endpoint!r}; allowed: host:port")
+    # A new port after each restart; otherwise a machine that stays keeps that of one that was lost.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    return [
+        *("--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint),
+        *("--rdzv-id", "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])),
+        *("--rdzv-conf", f"join_timeout={JOIN_SECONDS},read_timeout={CONNECT_SECONDS}"),
+    ]

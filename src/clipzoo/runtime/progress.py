@@ -5,11 +5,23 @@ import sys
 from tqdm import tqdm
 
 
+class _Bar(tqdm):
+    """Shows its first estimate of the remaining time as soon as there is one."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        first = not self.disable and self.n == self.initial
+        shown = super().update(n)
+        return self.refresh() if first and not shown else shown
+
+
 def progress_bar(
     desc: str, total: int, unit: str, *, initial: int = 0, disable: bool = False
 ) -> tqdm:
-    """A bar with rate and remaining time; without a terminal, updated only every 10 s."""
-    return tqdm(
+    """A bar with rate and remaining time.
+
+    Without a terminal it is printed after the first update, and then at most every 10 s.
+    """
+    return _Bar(
         desc=desc,
         total=total,
         unit=unit,

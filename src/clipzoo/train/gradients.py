@@ -15,7 +15,8 @@ of a step is computed once, over the features of the whole step:
 (GradCache, Gao et al., arXiv 2101.06983.) So memory does not grow with the number of micro-batches.
 With a single micro-batch, the graph of 1. is kept and nothing is encoded twice.
 
-Only batch normalisation (ResNet towers) depends on the split: it normalises over a micro-batch.
+Only batch normalisation (ResNet towers) depends on the split: it normalises over a micro-batch, and
+keeps the statistics of the first process. `split_settings` records the split of such a run.
 """
 
 import contextlib
@@ -31,7 +32,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
-from clipzoo.runtime.distributed import gather_rows, rank, world_size
+from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
+from clipzoo.tensors import send
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -56,6 +58,17 @@ def micro_batches(step_size: int, micro_batch: int) -> list[MicroBatch]:
     largest_share = math.ceil(step_size / world_size())
     parts = [list(places[i : i + micro_batch]) for i in range(0, largest_share, micro_batch)]
     return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
+
+
+def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
+    """How a run splits its steps, by dotted key; empty if its result does not depend on that.
+
+    Returns:
+        `runtime.micro_batch`, and `runtime.processes` of all machines together.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in method.modules()):
+        return {}
+    return {"runtime.micro_batch": micro_batch, "runtime.processes": world_size()}
 
 
 class _Forward(nn.Module):
@@ -98,25 +111,28 @@ class StepGradients:
                 self._forward, device_ids=ids, gradient_as_bucket_view=True
             )
 
-    def add(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> float:
+    def add(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> Tensor:
         """Compute the mean loss of a step and its gradients, which must be None before.
 
+        Nothing here waits for a GPU: what is sent to it is sent without blocking, and what depends
+        on labels and places alone is computed on the CPU.
+
         Args:
-            labels: [B] int64 in [0, K), of the whole step, the same on every process.
+            labels: [B] int64 in [0, K), of the whole step, the same on every process; on the CPU.
             parts: of `micro_batches(B, ...)`.
             inputs: clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
 
         Returns:
-            the loss, equal on all processes.
+            the loss, a scalar on the device, equal on all processes.
         """
-        labels = labels.to(self.device)
         if self.method.compares_videos:
             return self._whole_step(labels, parts, list(inputs))
         total = torch.zeros((), device=self.device)
+        step_labels = send(labels, self.device)
         for i, (part, clips) in enumerate(zip(parts, inputs, strict=True)):
             with self._exchange(last=i == len(parts) - 1):
                 features, text = self._encode(self._forward, clips, self.text)
-                targets = labels[part.places]  # [B] -> [b]
+                targets = _rows(step_labels, part.places)  # [B] -> [b]
                 loss = self.method.loss(features, Batch(labels=targets, texts=targets), text)
                 # The exchange averages over processes: times their number, it is a sum.
                 loss = loss * len(targets) * part.counted * world_size() / len(labels)
@@ -124,11 +140,11 @@ class StepGradients:
             total += loss.detach()
         if dist.is_initialized():
             dist.all_reduce(total)
-        return float(total) / world_size()
+        return total.double() / world_size()
 
     def _whole_step(
         self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Sequence[Tensor]
-    ) -> float:
+    ) -> Tensor:
         """Loss over the features of the whole step, in the three passes of the module's docstring.
 
         D is the embedding size, U the number of distinct labels, P that of templates; b clips and u
@@ -153,7 +169,7 @@ class StepGradients:
         embeddings.requires_grad_()
         loss = self.method.loss(
             features,
-            Batch(labels=labels, texts=texts),
+            Batch(labels=send(labels, self.device), texts=send(texts, self.device)),
             replace(step_text, class_embeddings=embeddings.transpose(0, 1)),  # [P, U, D]
         )
         trained = [p for p in self.method.parameters() if p.requires_grad]
@@ -176,18 +192,20 @@ class StepGradients:
                         if gradient is not None:
                             carried = carried + (parameter * gradient).sum()
                 carried.backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def _encode(
         self, forward: nn.Module, inputs: Tensor, text: ClassText
     ) -> tuple[Tensor, ClassText]:
-        inputs = inputs.to(self.device, non_blocking=True)
+        inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
         dtype = DTYPES[self.precision]
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
             return forward(inputs, text)
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
         """Gradients are exchanged between processes with the last micro-batch of a step."""
+        if last:
+            arrive()
         if last or not isinstance(self._forward, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._forward.no_sync()
@@ -226,10 +244,17 @@ def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> 
     places = [place for part in parts if part.counted for place in part.places]
     # of [b, ...] -> [n, ...]: this process's n rows, perhaps none
     local = torch.cat(counted) if counted else rows[0].detach().float()[:0]
-    local_places = torch.tensor(places, dtype=torch.int64, device=local.device)  # [n]
-    counts = [len(range(total)[r :: world_size()]) for r in range(world_size())]
-    order = gather_rows(local_places, counts).argsort()  # [total]
-    return gather_rows(local, counts)[order]  # [total, ...]
+    ascending = sorted(range(len(places)), key=places.__getitem__)
+    shares = [range(total)[r :: world_size()] for r in range(world_size())]
+    gathered = gather_rows(_rows(local, ascending), [len(share) for share in shares])
+    # Row i, of every process in turn, holds place `held[i]`.
+    held = [place for share in shares for place in share]
+    return _rows(gathered, sorted(range(total), key=held.__getitem__))  # [total, ...]
+
+
+def _rows(tensor: Tensor, places: list[int]) -> Tensor:
+    """Rows [len(places), ...] of a tensor [n, ...]; a GPU is not waited for."""
+    return tensor[send(torch.tensor(places, dtype=torch.int64), tensor.device)]
 
 
 def _carry(rows: Tensor, gradients: Tensor, part: MicroBatch) -> Tensor:
@@ -237,5 +262,5 @@ def _carry(rows: Tensor, gradients: Tensor, part: MicroBatch) -> Tensor:
 
     They are multiplied by the number of processes, over which the exchange averages.
     """
-    part_gradients = gradients[part.places] * (world_size() * part.counted)  # [B, ...] -> [b, ...]
-    return (rows.float() * part_gradients).sum()
+    part_gradients = _rows(gradients, part.places)  # [B, ...] -> [b, ...]
+    return (rows.float() * (part_gradients * (world_size() * part.counted))).sum()

@@ -1,10 +1,12 @@
 """What training writes while it runs: curves for `dvc plots`, and the progress bar."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import torch
 from dvclive.live import Live
 
 from clipzoo.runtime.distributed import rank
@@ -15,6 +17,42 @@ SUMMARY_EVERY = 500
 """Steps between two summaries of the latest values (metrics.json)."""
 
 
+class WaitingTime:
+    """Seconds in which a device had nothing to do because clips had not been loaded.
+
+    A GPU works through what it was given while the CPU waits for clips, so it is the GPU's clock
+    that counts, from the end of that work to the arrival of the clips:
+
+        CPU   give step 3 | wait for clips of step 4 | give step 4
+        GPU   step 2  | step 3             | idle    | step 4
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._device = device
+        self._unread: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """A context in which the CPU waits for clips."""
+        if self._device.type != "cuda":
+            began = time.perf_counter()
+            yield
+            self.seconds += time.perf_counter() - began
+            return
+        done, arrived = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        stream = torch.cuda.current_stream(self._device)
+        stream.record_event(done)
+        yield
+        stream.record_event(arrived)
+        self._unread.append((done, arrived))
+
+    def read(self) -> None:
+        """Add up the times of a GPU, after a transfer from it has waited for all its work."""
+        self.seconds += sum(done.elapsed_time(arrived) for done, arrived in self._unread) / 1000
+        self._unread.clear()
+
+
 class TrainingLog:
     """Logs every step; only rank 0 writes.
 
@@ -22,12 +60,17 @@ class TrainingLog:
         directory: of the curves.
         history: rows of the steps that an earlier, killed run took.
         total_steps: of the run.
+        device: of this process.
     """
 
     def __init__(
-        self, directory: Path, history: Sequence[dict[str, float]], total_steps: int
+        self,
+        directory: Path,
+        history: Sequence[dict[str, float]],
+        total_steps: int,
+        device: torch.device,
     ) -> None:
-        self.started, self.num_clips, self.waited_seconds = time.perf_counter(), 0, 0.0
+        self.started, self.num_clips, self.waiting = time.perf_counter(), 0, WaitingTime(device)
         self._bar = progress_bar(
             "train", total_steps, "step", initial=len(history), disable=rank() != 0
         )
@@ -39,29 +82,37 @@ class TrainingLog:
             print(f"resuming after step {len(history)} of {total_steps}", flush=True)
             _write_history(Path(self._live.plots_dir) / "metrics", history)
 
-    def add(self, row: dict[str, float], num_clips: int) -> None:
-        """Log one step.
+    def add(self, rows: Sequence[dict[str, float]], num_clips: int, skipped_steps: int) -> None:
+        """Log some steps, whose losses have been read from the device.
 
         Args:
-            row: `step` (from 0), `loss`, `lr` and, where it was taken, `val_top1`.
-            num_clips: clips of the step.
+            rows: `step` (from 0), `loss`, `lr` and, where it was taken, `val_top1`.
+            num_clips: clips of these steps.
+            skipped_steps: of the run so far, by the scaler of fp16.
         """
         self.num_clips += num_clips
+        self.waiting.read()
         seconds = time.perf_counter() - self.started
         self._bar.set_postfix_str(
-            f"loss {row['loss']:.3f}, lr {row['lr']:.2e}, {self.num_clips / seconds:.1f} clips/s, "
-            f"wait {100 * self.waited_seconds / seconds:.0f}%",
+            f"loss {rows[-1]['loss']:.3f}, lr {rows[-1]['lr']:.2e}, "
+            f"{self.num_clips / seconds:.1f} clips/s, "
+            f"wait {100 * self.waiting.seconds / seconds:.0f}%"
+            + (f", {skipped_steps} steps skipped" if skipped_steps else ""),
             refresh=False,
         )
-        self._bar.update()
-        if self._live is None:
-            return
-        self._live.step = int(row["step"])
+        self._bar.update(len(rows))
+        if self._live is not None:
+            for row in rows:
+                self._write(self._live, row)
+
+    @staticmethod
+    def _write(live: Live, row: dict[str, float]) -> None:
+        live.step = int(row["step"])
         for key in CURVES:
             if key in row:
-                self._live.log_metric(key, row[key], timestamp=False)
-        if (self._live.step + 1) % SUMMARY_EVERY == 0:
-            self._live.make_summary()  # not `next_step`, which reads the whole history again
+                live.log_metric(key, row[key], timestamp=False)
+        if (live.step + 1) % SUMMARY_EVERY == 0:
+            live.make_summary()  # not `next_step`, which reads the whole history again
 
     def close(self) -> None:
         """Write the steps since the last summary and close the files."""

@@ -7,7 +7,8 @@ optimizer steps (theirs micro-batches), and the last, shorter batch of an epoch 
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +19,10 @@ from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.loader import load_batches
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.tensors import read_safetensors
+from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
-from clipzoo.train.log import TrainingLog
-from clipzoo.train.optim import parameter_groups, schedule_factor
+from clipzoo.train.log import TrainingLog, WaitingTime
+from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
 from clipzoo.train.setup import Run, TrainingError
 from clipzoo.train.state import Progress, load_state, remove_state, save_state
 
@@ -34,41 +36,44 @@ def train(run: Run) -> dict[str, float]:
         the metrics of training.
 
     Raises:
-        TrainingError: a loss is not finite.
+        TrainingError: a loss is not finite, or the tower cannot be compiled.
     """
     settings, plan, method = run.params.train, run.plan, run.method
     if settings.activation_checkpointing:
         method.set_grad_checkpointing()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(method, settings.lr, settings.clip_ratio),
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+    if settings.compile:
+        compile_tower(method.visual)
+    optimizer = make_optimizer(method, settings)
     scaler = torch.amp.GradScaler(run.device.type, enabled=settings.precision == "fp16")
     gradients = StepGradients(
         method, run.text, device=run.device, precision=settings.precision, scaler=scaler
     )
     progress = load_state(run.state_dir, method, optimizer, scaler, run.device)
-    log = TrainingLog(run.log_dir, progress.history, plan.total_steps)
+    log = TrainingLog(run.log_dir, progress.history, plan.total_steps, run.device)
+    unread: list[TakenStep] = []
     method.train()
-    for step in load_steps(run, progress.step, log):
+    for step in load_steps(run, progress.step, log.waiting):
         lr = set_learning_rate(optimizer, run, step.number)
         optimizer.zero_grad(set_to_none=True)
-        loss = gradients.add(step.labels, step.parts, step.inputs)
-        check_finite(loss, step, run)
-        scaler.unscale_(optimizer)
+        with named_compiler_errors() if settings.compile else nullcontext():
+            loss = gradients.add(step.labels, step.parts, step.inputs)
         if settings.grad_clip:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(method.parameters(), settings.grad_clip)
         scaler.step(optimizer)
         scaler.update()
-        row = {"step": step.number, "loss": loss, "lr": lr}
         progress.step += 1
+        unread.append(TakenStep(number=step.number, positions=step.positions, loss=loss, lr=lr))
+        if not reads_losses(progress.step, run):
+            continue
+        rows = read_losses(unread, run)
+        progress.skipped_steps = count_skipped_steps(optimizer, scaler, progress.step)
         average_weights(progress, run)
         if plan.validates(progress.step, settings.val_every):
-            row["val_top1"] = validate(run, progress)
-        progress.history.append(row)
-        log.add(row, len(step.positions))
+            rows[-1]["val_top1"] = validate(run, progress)
+        progress.history += rows
+        log.add(rows, sum(len(taken.positions) for taken in unread), progress.skipped_steps)
+        unread.clear()
         if progress.step % settings.checkpoint_every == 0 and progress.step < plan.total_steps:
             if rank() == 0:
                 save_state(run.state_dir, progress, method, optimizer, scaler)
@@ -78,7 +83,7 @@ def train(run: Run) -> dict[str, float]:
     seconds = time.perf_counter() - log.started
     say(
         f"trained {len(progress.history)} steps; {log.num_clips} clips in this call's "
-        f"{seconds:.0f} s, {100 * log.waited_seconds / seconds:.0f}% of it waiting for data"
+        f"{seconds:.0f} s, {100 * log.waiting.seconds / seconds:.0f}% of it waiting for data"
     )
     return metrics
 
@@ -99,8 +104,25 @@ class Step:
     """uint8 frames [b, T, 3, S, S] of each part."""
 
 
-def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
-    """Every step of the run from the `first` one on; clips are loaded ahead within an epoch."""
+@dataclass(frozen=True, kw_only=True)
+class TakenStep:
+    """An optimizer step whose loss has not been read yet."""
+
+    number: int
+    """From 0."""
+    positions: list[int]
+    """Clips of the epoch, over all processes."""
+    loss: Tensor
+    """A scalar on the device."""
+    lr: float
+    """Of the head."""
+
+
+def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
+    """Every step of the run from the `first` one on; clips are loaded ahead within an epoch.
+
+    The time in which the device waits for them is added to `waiting`.
+    """
     plan, micro = run.plan, run.params.runtime.micro_batch
     for epoch in range(first // plan.steps_per_epoch, plan.epochs):
         start = epoch * plan.steps_per_epoch
@@ -115,6 +137,7 @@ def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
             lambda position, epoch=epoch: run.clips.load(position, epoch),
             batches,
             run.params.runtime.workers,
+            pin=run.device.type == "cuda",
         )
         for number, (positions, step_parts) in enumerate(
             zip(steps, parts, strict=True), max(first, start)
@@ -124,18 +147,17 @@ def load_steps(run: Run, first: int, log: TrainingLog) -> Iterator[Step]:
                 positions=positions,
                 labels=torch.tensor([run.clips.record(p).label for p in positions]),
                 parts=step_parts,
-                inputs=_next_inputs(loader, len(step_parts), log),
+                inputs=_next_inputs(loader, len(step_parts), waiting),
             )
 
 
 def _next_inputs(
-    loader: Iterator[tuple[object, Tensor]], count: int, log: TrainingLog
+    loader: Iterator[tuple[object, Tensor]], count: int, waiting: WaitingTime
 ) -> Iterator[Tensor]:
-    """The next `count` batches; the time spent waiting for them is added up in the log."""
+    """The next `count` batches."""
     for _ in range(count):
-        began = time.perf_counter()
-        _, inputs = next(loader)
-        log.waited_seconds += time.perf_counter() - began
+        with waiting.measured():
+            _, inputs = next(loader)
         yield inputs
 
 
@@ -157,15 +179,42 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> 
     return settings.lr * factor
 
 
-def check_finite(loss: float, step: Step, run: Run) -> None:
-    """Raise TrainingError, with step and videos, if the loss is not finite."""
-    if math.isfinite(loss):
-        return
-    ids = [run.clips.record(position).video_id for position in step.positions]
-    raise TrainingError(
-        f"the loss of step {step.number} (epoch {step.number // run.plan.steps_per_epoch}) is "
-        f"{loss}; its videos: {', '.join(ids)}; lower train.lr or use train.precision=bf16 or fp32"
-    )
+def read_every(device: torch.device) -> int:
+    """Steps between two readings of the losses: a reading waits for all work of a GPU, during which
+    it gets no more. On a CPU there is nothing to wait for."""
+    return 1 if device.type == "cpu" else 10
+
+
+def reads_losses(step: int, run: Run) -> bool:
+    """Whether the losses are read after `step` steps: every few, and before weights are kept.
+
+    So a loss that is not finite stops the run at the latest before its weights are validated,
+    averaged or saved.
+    """
+    plan = run.plan
+    periods = (read_every(run.device), plan.steps_per_epoch, run.params.train.checkpoint_every)
+    return step == plan.total_steps or any(step % period == 0 for period in periods)
+
+
+def read_losses(unread: Sequence[TakenStep], run: Run) -> list[dict[str, float]]:
+    """The rows of some steps for the log, by one transfer from the device.
+
+    Raises:
+        TrainingError: a loss is not finite; names the first such step and its videos.
+    """
+    losses = torch.stack([taken.loss for taken in unread]).tolist()
+    for taken, loss in zip(unread, losses, strict=True):
+        if not math.isfinite(loss):
+            ids = [run.clips.record(position).video_id for position in taken.positions]
+            raise TrainingError(
+                f"the loss of step {taken.number} (epoch "
+                f"{taken.number // run.plan.steps_per_epoch}) is {loss}; its videos: "
+                f"{', '.join(ids)}; lower train.lr or use train.precision=bf16 or fp32"
+            )
+    return [
+        {"step": taken.number, "loss": loss, "lr": taken.lr}
+        for taken, loss in zip(unread, losses, strict=True)
+    ]
 
 
 def average_weights(progress: Progress, run: Run) -> None:
@@ -194,18 +243,23 @@ def validate(run: Run, progress: Progress) -> float:
 
 
 def single_view_top1(run: Run) -> float:
-    """Top-1 (percent) of the current weights: one clip and the centre crop of every video."""
-    records, runtime = run.val_clips.records, run.params.runtime
+    """Top-1 (percent) of the current weights: one clip and the centre crop of every video.
+
+    The precision is a parameter of its own, so that a recipe can validate quickly and still test
+    as its authors do. Those of Text4Vis validate without autocast (`validate` in their train.py).
+    """
+    records, runtime, settings = run.val_clips.records, run.params.runtime, run.params.train
     share = list(range(len(records)))[rank() :: world_size()]
-    features = encode_videos(
-        run.method,
-        run.val_clips,
-        share,
-        device=run.device,
-        micro_batch=runtime.micro_batch,
-        precision=run.params.test.precision,
-        workers=runtime.workers,
-    )
+    with uncompiled() if settings.compile else nullcontext():
+        features = encode_videos(
+            run.method,
+            run.val_clips,
+            share,
+            device=run.device,
+            micro_batch=runtime.micro_batch,
+            precision=settings.val_precision,
+            workers=runtime.workers,
+        )
     with torch.no_grad():
         text = run.method.class_text(run.text).to("cpu")
         scores = run.method.score(features, text)  # [n, K]
@@ -230,6 +284,8 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         remove_state(run.state_dir)
     losses = [row["loss"] for row in progress.history]
     metrics |= {"steps": len(losses), "epochs": run.params.train.epochs}
+    if run.params.train.precision == "fp16":
+        metrics["skipped_steps"] = progress.skipped_steps
     if losses:
         tail = losses[-run.plan.steps_per_epoch :]
         metrics["loss_last_epoch"] = sum(tail) / len(tail)

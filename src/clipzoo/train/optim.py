@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
+
+from clipzoo.config import TrainConfig
 
 CLIP_PREFIXES = ("visual.", "text.", "logit_scale")
 
@@ -33,6 +36,31 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
             raw = name.startswith(CLIP_PREFIXES) and ".control_point." not in name
             groups[0 if raw else 1]["params"].append(parameter)
     return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the `parameter_groups` of a method."""
+    return torch.optim.AdamW(
+        parameter_groups(model, settings.lr, settings.clip_ratio),
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=settings.fused or None,  # False would also turn off the default, torch's foreach
+    )
+
+
+def count_skipped_steps(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, steps: int
+) -> int:
+    """How many of the `steps` since the start of the run the scaler has skipped.
+
+    It skips a step whose gradients overflow; AdamW, whose state a resumed run loads, does not count
+    it. A fused AdamW counts on its device, which is waited for.
+    """
+    if not scaler.is_enabled():
+        return 0
+    counts = [state["step"] for state in optimizer.state.values()]
+    return steps - int(counts[0]) if counts else steps
 
 
 def schedule_factor(

@@ -15,8 +15,9 @@ from clipzoo.config import Params
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip, embed_dim, input_size
 from clipzoo.models.text import ClassText
+from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
-from clipzoo.train.optim import parameter_groups
+from clipzoo.train.optim import make_optimizer
 
 NUM_CLASSES = 400
 CONTEXT_LENGTH = 77
@@ -61,14 +62,8 @@ def new_trial(params: Params, device: torch.device) -> Trial:
     if settings.activation_checkpointing:
         method.set_grad_checkpointing()
     if settings.compile:
-        method.visual.compile()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(method, settings.lr, settings.clip_ratio),
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=settings.fused or None,
-    )
+        compile_tower(method.visual)
+    optimizer = make_optimizer(method, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     embeddings = torch.randn(1, NUM_CLASSES, embed_dim(arch), device=device)  # [1, K, D]
     text = ClassText(

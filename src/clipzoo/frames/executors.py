@@ -1,0 +1,86 @@
+"""Where extraction's tasks run: on processes of this machine, or in any executor.
+
+`clipzoo.frames.cluster` is the third place, the workers of a Dask cluster.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from clipzoo.data.index import StoreError
+
+POLL_SECONDS = 5
+"""Seconds without a finished task after which the workers are checked."""
+
+Task = Callable[..., int]
+"""Makes one shard and returns its number of videos; it can be pickled. A place that cannot stop a
+running task calls it with a function that raises when the task should stop."""
+
+
+def _no_check() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A place to run tasks."""
+
+    submit: Callable[[Task], Future[int]]
+    check: Callable[[], None] = _no_check
+    """Raises StoreError if tasks cannot finish any more; called while none finishes."""
+    base: Path = Path()
+    """Folder that relative paths in tasks must be made relative to; absolute for workers that run
+    in other folders."""
+
+
+@contextmanager
+def local_processes(count: int) -> Iterator[Workers]:
+    """Run tasks in `count` processes of this machine; 0 = one for each core.
+
+    Raises:
+        StoreError: a process died. Finished shards remain.
+    """
+    count = count or len(os.sched_getaffinity(0))
+    print(f"{count} processes", flush=True)
+    # Workers are forked from a server without threads, because a fork of this process would copy
+    # the locks of Arrow's threads. The server imports modules once for all workers.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["clipzoo.frames.extraction"])
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        try:
+            yield Workers(pool.submit)
+        except BrokenProcessPool as error:
+            raise StoreError(
+                "a worker died (out of memory?); run it again: finished shards are kept"
+            ) from error
+
+
+def run_tasks(tasks: Iterable[Task], workers: Workers, bar: tqdm) -> None:
+    """Run tasks and count their videos in `bar`; after an error, cancel those not started.
+
+    Returns or raises when no task is running any more, so that nothing is written afterwards (on a
+    Dask cluster, when the block of `dask_workers` ends).
+    """
+    pending: set[Future[int]] = set()
+    try:
+        for task in tasks:
+            pending.add(workers.submit(task))
+        while pending:
+            # A future is dropped as soon as it is done: as long as somebody holds it, Dask computes
+            # its result a second time if the worker that made it is lost.
+            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
+            if not done:
+                workers.check()
+            while done:
+                bar.update(done.pop().result())
+    finally:
+        for future in pending:
+            future.cancel()
+        wait(pending)

@@ -1,0 +1,81 @@
+"""Errors as messages for the user: which value to change, or what else to try.
+
+Knows torch's errors by their class names and texts, since stages that do not need torch do not
+import it.
+"""
+
+import os
+
+from clipzoo.config import ConfigError, load_params
+from clipzoo.runtime import machine
+
+
+def describe(error: Exception) -> str | None:
+    """A message in place of a traceback; None for an error that only a bug explains."""
+    if isinstance(error, (ValueError, OSError)):
+        return str(error)
+    if _is_of_gpu_memory(error):
+        return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
+    if _is_of_cpu_memory(error):
+        return _memory(error, "this machine's memory", "a smaller runtime.processes")
+    if is_of_a_connection(error):
+        return (
+            f"rank {os.environ.get('RANK', '0')}: the connection to another process broke "
+            f"({_first_line(error)}); that process or its machine is lost: see its output"
+        )
+    if "AcceleratorError" in _names(error) or str(error).startswith(("CUDA error", "cuDNN error")):
+        return (
+            f"{_gpu()}: {_first_line(error)}; if it happens again, CUDA_LAUNCH_BLOCKING=1 shows "
+            "where, nvidia-smi shows whether the GPU is at fault, and runtime.device=cpu runs "
+            "without it"
+        )
+    return None
+
+
+def is_final(error: Exception) -> bool:
+    """Whether a restart would end with the same error: a wrong value or file, too little memory.
+
+    Broken connections and errors of a GPU may go away; so may bugs that depend on timing.
+    """
+    wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
+    return wrong or _is_of_gpu_memory(error) or _is_of_cpu_memory(error)
+
+
+def is_of_a_connection(error: Exception) -> bool:
+    """Whether an exchange between processes failed: errors of nccl, gloo or the store."""
+    of_torch = {"DistBackendError", "DistNetworkError", "DistStoreError"}
+    return bool(_names(error) & of_torch) or "gloo/transport" in str(error)
+
+
+def _is_of_gpu_memory(error: Exception) -> bool:
+    return "OutOfMemoryError" in _names(error) or "STATUS_ALLOC_FAILED" in str(error)
+
+
+def _is_of_cpu_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't alloc" in str(error)
+
+
+def _names(error: Exception) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
+def _memory(error: Exception, which: str, otherwise: str) -> str:
+    """The message for memory that ran out, with the micro-batch that this process had."""
+    try:
+        value = str(load_params().runtime.micro_batch)
+    except ConfigError:  # a stage outside of its folder
+        value = "?"
+    if value == "0" and machine.micro_batch is not None:
+        value = f"0 ({machine.micro_batch} chosen)"
+    return (
+        f"runtime.micro_batch: found {value}, and {which} ran out ({_first_line(error)}); "
+        f"allowed: a smaller number; or try {otherwise}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _gpu() -> str:
+    return f"GPU {os.environ.get('LOCAL_RANK', '0')} (rank {os.environ.get('RANK', '0')})"

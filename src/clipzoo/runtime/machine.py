@@ -1,0 +1,91 @@
+"""What this machine offers, and the numbers of processes and threads chosen for it.
+
+torch is imported only where GPUs are counted, so that stages that need none start quickly.
+"""
+
+import os
+
+from clipzoo.config import ConfigError, RuntimeConfig
+
+CPU_PROCESSES = 2
+"""On a CPU; more would only divide the cores that the model itself computes on."""
+MAX_WORKERS = 16
+"""Loader threads of a process; more would mostly wait for the interpreter's lock."""
+
+micro_batch: int | None = None
+"""The number chosen for this process, for messages; None = none was."""
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def backend(num_gpus: int) -> str:
+    """nccl on GPUs, gloo on a CPU.
+
+    CLIPZOO_BACKEND overrides it. Only tests set that: with `gloo`, more processes than there are
+    GPUs may share them, which nccl refuses.
+    """
+    return os.environ.get("CLIPZOO_BACKEND") or ("nccl" if num_gpus else "gloo")
+
+
+def count_gpus(device: str) -> int:
+    """The GPUs of this machine that `runtime.device` selects; 0 = the model runs on the CPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: `cuda`, but no CUDA device is visible.
+    """
+    if device == "cpu":
+        return 0
+    import torch
+
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cuda" and not num_gpus:
+        raise ConfigError(
+            "runtime.device: found 'cuda', but no CUDA device is visible; allowed here: auto, cpu"
+        )
+    return num_gpus
+
+
+def count_processes(runtime: RuntimeConfig) -> int:
+    """Processes of a distributed stage on this machine: `runtime.processes`, or the choice for 0.
+
+    The choice is one for each GPU, or two on a CPU of two or more cores.
+
+    Raises:
+        ConfigError: there are more processes than GPUs, or `cuda` and no GPU.
+    """
+    num_gpus = count_gpus(runtime.device)
+    if not runtime.processes:
+        return num_gpus or min(CPU_PROCESSES, usable_cores())
+    check_gpus(runtime.processes, num_gpus)
+    return runtime.processes
+
+
+def check_gpus(processes: int, num_gpus: int) -> None:
+    """Raise ConfigError if some of this machine's processes would have no GPU of their own."""
+    if 0 < num_gpus < processes and backend(num_gpus) == "nccl":
+        raise ConfigError(
+            f"runtime.processes: found {processes}; allowed: 1 to {num_gpus}, the number of "
+            "visible GPUs, or 0 for one process on each (or set runtime.device to cpu)"
+        )
+
+
+def count_workers(runtime: RuntimeConfig, processes: int, *, on_gpu: bool) -> int:
+    """Loader threads of each process: `runtime.workers`, or the choice for 0.
+
+    The choice is an equal share of the cores where a GPU computes, and one thread where the model
+    itself computes on the cores.
+
+    Args:
+        runtime: `workers` is read.
+        processes: on this machine.
+        on_gpu: whether the model runs on a GPU.
+    """
+    if runtime.workers:
+        return runtime.workers
+    return max(1, min(usable_cores() // processes, MAX_WORKERS)) if on_gpu else 1

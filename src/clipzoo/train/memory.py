@@ -1,0 +1,191 @@
+"""How much memory a run needs on a GPU, and the runtime values chosen by it.
+
+The model is built on the meta device, where nothing is computed, and the sizes of its tensors are
+added up. Training keeps parameters, gradients, Adam's moments and what autograd saves of each clip;
+inference keeps the parameters and the few largest tensors of one layer.
+"""
+
+import math
+import os
+
+import torch
+from torch import Tensor, nn
+
+from clipzoo.config import Params
+from clipzoo.methods import build
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.clip import build_clip, input_size, num_parameters
+from clipzoo.models.text import ClassText
+from clipzoo.runtime import machine
+from clipzoo.runtime.distributed import gather_objects, say, start, world_size
+
+CUDA_BYTES = 1.5e9
+"""CUDA itself, its libraries and nccl's buffers."""
+PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
+"""float32 parameter, gradient, two moments of Adam, DDP's bucket."""
+HALF = 0.5
+"""Under autocast nearly all tensors that autograd saves have 16 bits instead of 32."""
+COPIES = 4
+"""Of its largest tensor, the hidden layer of an MLP, that a forward pass holds at once: input,
+output and what the activation function makes in between."""
+MARGIN = 0.9
+"""Share of the memory that the choice uses: estimates are not exact, and memory gets fragmented."""
+CPU_MICRO_BATCH = 4
+"""On a CPU more at once is no faster, and takes memory."""
+MAX_INFERENCE = 32
+"""Clips at once in inference: more are no faster on a GPU, and fewer batches are shared out less
+evenly."""
+
+
+def meta_model(params: Params, *, training: bool = True) -> Method:
+    """The model of a run without weights, on the meta device.
+
+    Args:
+        params: the run.
+        training: as `train` uses it, or as an evaluation does.
+
+    Raises:
+        ConfigError: an unknown architecture, or an option that its tower does not support.
+    """
+    with torch.device("meta"):
+        clip = build_clip(params.model.arch, params.model.input_px, device="meta")
+        model = build(params, clip)
+    if training and params.train.activation_checkpointing:
+        model.set_grad_checkpointing()
+    return model.train(training)
+
+
+def _meta_clip(params: Params) -> Tensor:
+    """One clip, uint8 [1, T, 3, S, S] on the meta device."""
+    side = input_size(params.model.arch, params.model.input_px)
+    shape = (1, params.model.num_segments, 3, side, side)
+    return torch.empty(shape, dtype=torch.uint8, device="meta")
+
+
+def activation_bytes(model: Method, params: Params) -> float:
+    """Bytes that autograd saves for the backward pass of one clip, and of its text where trained.
+
+    A ViT's attention weights are excluded: the fused kernels of a GPU do not store them.
+    """
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    positions = getattr(model.visual, "positional_embedding", None)
+    tokens = -1 if positions is None else len(positions)
+    saved_bytes: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        scores = tensor.dim() >= 3 and tensor.shape[-2:] == (tokens, tokens)
+        if storage._cdata not in weights and not scores:
+            saved_bytes[storage._cdata] = storage.nbytes()
+            alive.append(tensor)  # the address of a freed storage could be used again
+        return tensor
+
+    alive: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        model.encode(_meta_clip(params))
+        model.class_text(_meta_text())
+    return sum(saved_bytes.values()) * (1.0 if params.train.precision == "fp32" else HALF)
+
+
+def _meta_text() -> ClassText:
+    """One class of one template, on the meta device."""
+    ids = torch.zeros(1, 1, 77, dtype=torch.int64, device="meta")  # [P, K, L]
+    embeddings = torch.empty(1, 1, 1, device="meta")  # [P, K, D]
+    return ClassText(token_ids=ids, class_embeddings=embeddings, class_names=["one"])
+
+
+@torch.no_grad()
+def inference_bytes(model: Method, params: Params) -> float:
+    """Bytes that the forward pass of one clip needs at most at one time, in float32."""
+    largest = 0
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * 4)
+
+    for module in model.modules():
+        module.register_forward_hook(note)
+    model.encode(_meta_clip(params))
+    return COPIES * largest
+
+
+def fitting_clips(params: Params, free_bytes: float, *, training: bool) -> int:
+    """The most clips that a process can encode at once in `free_bytes` of a GPU; 0 = not even one.
+
+    Args:
+        params: the run; `runtime` is not read.
+        free_bytes: left by CUDA itself.
+        training: with gradients, or inference alone.
+    """
+    model = meta_model(params, training=training)
+    if training:
+        each, kept = activation_bytes(model, params), PARAMETER_BYTES * num_parameters(model)
+    else:
+        each, kept = inference_bytes(model, params), 4 * num_parameters(model)
+    return max(0, int((MARGIN * free_bytes - kept) / each))
+
+
+def choose_micro_batch(params: Params, most: int, processes: int, *, training: bool) -> int:
+    """The micro-batch for `runtime.micro_batch: 0` on a GPU.
+
+    A step is cut into as few parts as possible, of about equal size. Example: of a step of 256 on 2
+    processes each has 128 clips; if 100 fit, they are encoded in two parts of 64.
+
+    Args:
+        params: `train.batch_size` is read in training.
+        most: clips that fit.
+        processes: of the run.
+        training: whether for `train`.
+    """
+    most = max(1, most)
+    if not training:
+        return min(most, MAX_INFERENCE)
+    share = math.ceil(params.train.batch_size / processes)
+    return math.ceil(share / math.ceil(share / most))
+
+
+def start_run(params: Params, *, training: bool) -> tuple[Params, torch.device]:
+    """Join the other processes and choose what `runtime` leaves open; rank 0 prints it.
+
+    All processes get the same micro-batch, that of the smallest GPU, since the batches of a test
+    set are shared out by it.
+
+    Args:
+        params: of the run.
+        training: whether the stage trains. Training and inference each have their own micro-batch;
+            validations during training use that of training.
+
+    Returns:
+        the parameters with the chosen numbers in place of every 0 in `runtime`, and the device of
+        this process.
+
+    Raises:
+        ConfigError: `runtime.device` is cuda and there is no GPU, or too few for all processes.
+    """
+    runtime = params.runtime
+    device = start(runtime.device)
+    on_gpu = device.type == "cuda"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    micro_batch = runtime.micro_batch or CPU_MICRO_BATCH
+    if on_gpu and not runtime.micro_batch:
+        fitting = fitting_clips(params, free_gpu_bytes(device), training=training)
+        most = min(gather_objects(fitting))
+        micro_batch = choose_micro_batch(params, most, world_size(), training=training)
+    workers = machine.count_workers(runtime, processes, on_gpu=on_gpu)
+    machine.micro_batch = micro_batch
+    say(
+        f"runtime: processes {processes} ({world_size()} in all, {device.type}), "
+        f"workers {workers}, micro_batch {micro_batch}"
+    )
+    values = {"processes": processes, "workers": workers, "micro_batch": micro_batch}
+    return params.model_copy(update={"runtime": runtime.model_copy(update=values)}), device
+
+
+def free_gpu_bytes(device: torch.device | int) -> float:
+    """Memory of a GPU for a model.
+
+    On a GPU that does nothing else this is always the same number, so that two runs choose alike.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    return min(free, total - CUDA_BYTES)

@@ -1,0 +1,75 @@
+"""Errors of torch as messages that name a key, in a stage of one process."""
+
+import pytest
+import torch
+from torch.distributed import DistBackendError  # pyright: ignore[reportPrivateImportUsage]
+
+from clipzoo.runtime import machine
+from clipzoo.runtime.failures import is_final
+from clipzoo.runtime.launch import run_stage
+
+GPU_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore text")
+BLAS_MEMORY = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")
+CPU_MEMORY = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+    "tried to allocate 90 bytes."
+)
+ASSERT = torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors", 710)
+NCCL = DistBackendError("NCCL error in: x.cpp:1, remote process exited")
+GLOO = RuntimeError("[/x/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+
+
+def error_of(error: Exception, capsys) -> str:
+    def stage() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(stage)
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (GPU_MEMORY, ["GPU 0 (rank 0)", "2.00 GiB", "train.activation_checkpointing=true"]),
+        (BLAS_MEMORY, ["GPU 0 (rank 0)", "CUBLAS_STATUS_ALLOC_FAILED"]),
+        (CPU_MEMORY, ["this machine's memory", "90 bytes", "runtime.processes"]),
+        (MemoryError(), ["this machine's memory", "MemoryError"]),
+    ],
+)
+def test_memory_that_ran_out_names_the_micro_batch(project, capsys, monkeypatch, error, words):
+    monkeypatch.setattr(machine, "micro_batch", 16)
+    err = error_of(error, capsys)
+    for word in ["error: runtime.micro_batch: found 0 (16 chosen)", *words]:
+        assert word in err
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("micro_batch: 0", "micro_batch: 24"))
+    assert "runtime.micro_batch: found 24, and" in error_of(error, capsys)
+    assert is_final(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ASSERT, ["GPU 3 (rank 11)", "device-side assert triggered", "runtime.device=cpu"]),
+        (NCCL, ["rank 11", "remote process exited", "is lost"]),
+        (GLOO, ["rank 11", "Connection closed by peer", "is lost"]),
+    ],
+)
+def test_errors_of_gpus_and_connections_name_the_rank(capsys, monkeypatch, error, words):
+    monkeypatch.setenv("RANK", "11")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    err = error_of(error, capsys)
+    assert all(word in err for word in words), err
+    assert not is_final(error)
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    def stage() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_stage(stage)
