@@ -14,6 +14,7 @@ the measurements, whose numbers mean nothing.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib
 import os
@@ -117,10 +118,10 @@ def _run_in_a_process(name: str, file: Path, seconds: float, device: torch.devic
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a section's process and those that it started."""
-    if process.poll() is None:
+    """End what is left of a section: its process and those that it started."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def _header(findings: dict[str, Findings], device: torch.device, elapsed: float) -> tuple[str, Row]:

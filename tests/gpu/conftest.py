@@ -1,11 +1,37 @@
 """The devices that the tests of this folder run on."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a GPU, warnings of drivers and compilers are shown and do not hide the numbers."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add a test's outcome to the file RESULTS_FILE, if it is set: benchmarks/gpu_right.py reads
+    it, also when the tests had to be ended."""
+    path = os.environ.get("RESULTS_FILE")
+    if not path or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if report.when == "call" or report.outcome != "passed":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        result = {
+            "test": report.nodeid.rpartition("::")[2],
+            "outcome": report.outcome,
+            "reason": reason,
+            "measured": dict(report.user_properties),
+        }
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
 
 
 @pytest.fixture(
