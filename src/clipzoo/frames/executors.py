@@ -81,6 +81,6 @@ def run_tasks(tasks: Iterable[Task], workers: Workers, bar: tqdm) -> None:
             while done:
                 bar.update(done.pop().result())
     finally:
-        for future in pending:
-            future.cancel()
-        wait(pending)
+        # Those that are cancelled are not waited for: Dask never marks some of them as done if the
+        # scheduler is lost.
+        wait([future for future in pending if not future.cancel()])

@@ -1,6 +1,7 @@
 """The ffmpeg binary: the one on PATH, else the one of the imageio-ffmpeg wheel."""
 
 import functools
+import os
 import shutil
 import subprocess
 
@@ -18,11 +19,13 @@ def ffmpeg_version() -> str:
     Raises:
         OSError: the binary cannot be run or prints nothing.
     """
-    return _version_of(ffmpeg_path())
+    path = ffmpeg_path()
+    # The time tells a new binary in the place of the old one, in workers that live for days.
+    return _version_of(path, os.stat(path).st_mtime_ns)
 
 
 @functools.cache
-def _version_of(path: str) -> str:
+def _version_of(path: str, _time_ns: int) -> str:
     process = subprocess.run([path, "-version"], capture_output=True, check=False)
     line = process.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
     if process.returncode or not line:
