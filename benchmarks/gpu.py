@@ -42,7 +42,7 @@ def main() -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device is visible: nothing to measure, nothing written")
         return 0
-    device = torch.device(arguments.device)
+    device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device("cpu")
     if arguments.only:
         _run_here(arguments.only, Path(arguments.file), arguments.seconds, device)
         return 0
@@ -97,6 +97,9 @@ def _run_here(name: str, file: Path, seconds: float, device: torch.device) -> No
         # Imported here, and not in the process that starts the sections: it takes seconds.
         from gpu_steps import Setting, smoke
 
+        from clipzoo.runtime.allocator import keep_freed_memory
+
+        keep_freed_memory()  # as `train` does
         setting = Setting(device=device) if device.type == "cuda" else smoke(device)
         getattr(importlib.import_module(f"gpu_{name}"), name)(section, setting)
 

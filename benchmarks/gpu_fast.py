@@ -35,7 +35,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
 GOAL_RATIO, GOAL_MFU = 3.0, 40.0
-COMPILE_SECONDS = 75.0
+COMPILE_SECONDS = 45.0
 """What a compiled variant may take, its rounds included; a guess until it has been measured."""
 BACKENDS = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 HEAD_WIDTH = 64

@@ -7,7 +7,6 @@ has them: left alone in one process; in several, the launcher's number, cores / 
 
 import itertools
 import math
-import os
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from gpu_steps import (
     Stepper,
     batch_that_fits,
     free_memory,
+    params_for,
     synchronize,
 )
 from workspace import extracted, inside, render
@@ -29,6 +29,7 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import replace
 from clipzoo.data.store import Store
+from clipzoo.runtime.machine import count_workers, usable_cores
 from clipzoo.train.log import WaitingTime
 from clipzoo.train.loop import load_steps
 from clipzoo.train.plan import Plan
@@ -76,7 +77,7 @@ def counts(cores: int) -> list[int]:
 
 def _load(section: Section, setting: Setting, folder: Path, size: str) -> None:
     """Clips a second of N threads in one process, and of N processes of one thread."""
-    most = setting.loaders or len(os.sched_getaffinity(0))
+    most = setting.loaders or usable_cores()
     options = (setting.num_segments, setting.input_px)
     with servers(folder, size, *options, most) as running:
         for number in counts(most):
@@ -98,7 +99,8 @@ def _add_rate(section: Section, size: str, kind: str, number: int, rate: float) 
 
 def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str) -> None:
     """Steps on clips in memory, then the same steps on clips from the loader."""
-    workers = len(os.sched_getaffinity(0))
+    chosen = replace(params_for(setting, arch, OURS), {"runtime.workers": 0}).runtime
+    workers = count_workers(chosen, 1, on_gpu=True)  # as `train` does
     batch = batch_that_fits(setting, arch)
     stepper = Stepper(setting, arch, OURS, batch)
     stepper.warm_up()

@@ -35,7 +35,7 @@ def full(section: Section, setting: Setting) -> None:
                 free_memory(setting.device)
     for arch in setting.archs:
         name = f"{arch}: largest micro-batch"
-        if section.enough_time(8, name):
+        if section.enough_time(20, name):
             with section.attempt(name):
                 _largest(section, setting, arch)
             free_memory(setting.device)

@@ -25,6 +25,7 @@ from clipzoo.clips.transforms import TrainTransform
 from clipzoo.config import AugmentConfig
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, open_store
+from clipzoo.runtime.allocator import keep_freed_memory
 
 SHORT_SIDE_PX = 256
 LOADED_AT_ONCE = 8
@@ -99,6 +100,7 @@ def servers(
 
 def serve(folder: Path, size: str, num_segments: int, input_px: int) -> None:
     """Load clips as training does, for each line on the input: threads, seconds, torch threads."""
+    keep_freed_memory()
     with inside(folder):
         store = open_store(params_for(size), DATASET)
         clips = train_clips(store, num_segments, input_px)

@@ -13,6 +13,8 @@ import torch
 from gpu_report import Section
 from gpu_steps import ROOT, Setting, synchronize
 
+from clipzoo.runtime.machine import usable_cores
+
 PEAK_TFLOPS = {
     "GB200": 2500,
     "B200": 2250,
@@ -84,7 +86,7 @@ def machine(section: Section, setting: Setting) -> None:
         "cuDNN": torch.backends.cudnn.version(),
         "Python": platform.python_version(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "memory (GB)": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
     }

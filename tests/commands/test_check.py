@@ -163,6 +163,30 @@ def test_batches_that_cannot_be_split_are_told(here):
     assert "no training" in findings()["batch"].text
 
 
+@pytest.mark.parametrize(
+    ("micro_batch", "ok", "offered"), [(4, True, "4"), (8, False, "4"), (3, True, "4")]
+)
+def test_a_gpu_takes_real_steps(here, monkeypatch, micro_batch, ok, offered):
+    """24 clips a step on one GPU, which takes at most 4 at once."""
+    import torch
+
+    from clipzoo.runtime import machine
+    from clipzoo.train import memory, search
+
+    asked = []
+    monkeypatch.setattr(machine, "count_gpus", lambda device: 1)
+    monkeypatch.setattr(memory, "free_gpu_bytes", lambda device: 80e9)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(search, "largest_on_gpu", lambda p, n, device: asked.append(n) or 4)
+    edit(here / "params.yaml", "  processes: 0", "  processes: 1")
+    edit(here / "params.yaml", "  micro_batch: 0", f"  micro_batch: {micro_batch}")
+    found = findings()["micro-batch"]
+    assert asked == [24]
+    assert found.ok is ok
+    assert found.text.startswith("4 of a process's 24 clips")
+    assert (f"runtime.micro_batch {offered} would" in found.text) is (micro_batch != 4)
+
+
 def test_few_shot_epochs_are_as_long_as_full_ones(here):
     edit(here / f"recipes/{NAME}.yaml", "zero_shot: []", "zero_shot: [], shots: 4")
     # 8 picked videos, repeated 50 // 8 = 6 times

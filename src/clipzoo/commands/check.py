@@ -5,7 +5,8 @@ Estimates and where they come from:
 - frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed),
   times the median number of frames of a video in the published list;
 - GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
-  tensors that autograd would save are summed (train/memory.py);
+  tensors that autograd would save are summed (train/memory.py); where there is a GPU, training
+  steps on noise show what fits it (train/search.py);
 - GPU hours: from the recipe.
 """
 
@@ -199,6 +200,8 @@ def _run(params: Params) -> Iterator[Finding]:
         text += f" (chosen for this machine: {', '.join(chosen)})"
     yield Finding(topic="machine", text=text, ok=True)
     yield memory
+    if num_gpus and params.train.epochs:
+        yield _trial(params, processes, micro_batch)
     yield from _batches(params, processes, micro_batch)
 
 
@@ -234,6 +237,21 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
     if not fits:
         text += f"; runtime.micro_batch {max(most, 1)} would fit, or train.activation_checkpointing"
     return micro_batch, Finding(topic="GPU memory", text=text, ok=fits)
+
+
+def _trial(params: Params, processes: int, micro_batch: int) -> Finding:
+    """The largest micro-batch that this machine's first GPU can take, by real steps on noise."""
+    import torch
+
+    from clipzoo.train import memory, search
+
+    share = math.ceil(params.train.batch_size / processes)
+    largest = search.largest_on_gpu(params, share, torch.device("cuda", 0))
+    text = f"{largest} of a process's {share} clips a step fit the GPU, by real steps on noise"
+    best = memory.choose_micro_batch(params, largest, processes, training=True)
+    if largest and best != min(micro_batch, share):
+        text += f"; runtime.micro_batch {best} would make equal parts of them"
+    return Finding(topic="micro-batch", text=text, ok=0 < min(micro_batch, share) <= largest)
 
 
 def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Finding]:
