@@ -1,6 +1,7 @@
 """Communication between the processes of a stage, which launch.py starts."""
 
 import atexit
+import contextlib
 import ctypes
 import os
 import signal
@@ -126,7 +127,8 @@ def leave(*, failed: bool) -> None:
         failed: a restart would end with the same error, so it is to end at once.
     """
     if _store is not None and failed:
-        _store.set(FAILED, "")
+        with contextlib.suppress(RuntimeError):  # the launcher may have ended
+            _store.set(FAILED, "")
     if _heartbeat is not None:
         _heartbeat.end()
 

@@ -127,16 +127,21 @@ def _machines() -> list[str]:
         if name not in os.environ:
             raise ConfigError(
                 f"NNODES is set but {name} is not; several machines need "
-                "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the first machine)"
+                "NNODES, NODE_RANK and RDZV_ENDPOINT (host:port of the machine with NODE_RANK 0)"
             )
     endpoint = os.environ["RDZV_ENDPOINT"]
     if not endpoint.rpartition(":")[2].isdigit():
         raise ConfigError(f"RDZV_ENDPOINT: found {endpoint!r}; allowed: host:port")
     # A new port after each restart; otherwise a machine that stays keeps that of one that was lost.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    conf = {
+        "is_host": int(os.environ["NODE_RANK"] == "0"),
+        "join_timeout": JOIN_SECONDS,
+        "read_timeout": CONNECT_SECONDS,
+    }
     return [
-        *("--nnodes", os.environ["NNODES"], "--node-rank", os.environ["NODE_RANK"]),
+        *("--nnodes", os.environ["NNODES"]),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint),
         *("--rdzv-id", "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])),
-        *("--rdzv-conf", f"join_timeout={JOIN_SECONDS},read_timeout={CONNECT_SECONDS}"),
+        *("--rdzv-conf", ",".join(f"{key}={value}" for key, value in conf.items())),
     ]
