@@ -22,6 +22,7 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_measurement_runs(tmp_path):
     sections = ["machine", "fast", "full", "fed"]
     done = run(

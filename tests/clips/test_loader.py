@@ -44,7 +44,7 @@ def test_threads_write_the_clips_into_the_memory_of_their_batch(monkeypatch):
         assert all(torch.equal(b, e) for (_, b), e in zip(batches, expected, strict=True))
     shapes = {((n, 3, 2), torch.uint8, True) for n in (1, 2)}
     assert set(pinned) == shapes
-    assert len(pinned) == 4, "once a batch"
+    assert len(pinned) == 2, "once a batch"
     assert all(name.startswith("loader") for name in writers)
 
 

@@ -11,7 +11,7 @@ from clipzoo.__main__ import main
 from clipzoo.commands import check
 from clipzoo.commands import recipes as zoo
 from clipzoo.runtime import machine
-from clipzoo.train import memory
+from clipzoo.train import memory, search
 
 ROOT = Path(__file__).parents[2]
 NAME = "own/one"
@@ -66,6 +66,7 @@ def with_gpus(patch: pytest.MonkeyPatch, num_gpus: int, *, cores: int, free_byte
     patch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(cores)))
     patch.setattr(memory, "free_gpu_bytes", lambda _: free_bytes)
     patch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    patch.setattr(search, "largest_on_gpu", lambda params, limit, device: limit)
 
 
 def test_a_complete_set_up_has_no_missing_parts(here):
@@ -168,15 +169,8 @@ def test_batches_that_cannot_be_split_are_told(here):
 )
 def test_a_gpu_takes_real_steps(here, monkeypatch, micro_batch, ok, offered):
     """24 clips a step on one GPU, which takes at most 4 at once."""
-    import torch
-
-    from clipzoo.runtime import machine
-    from clipzoo.train import memory, search
-
     asked = []
-    monkeypatch.setattr(machine, "count_gpus", lambda device: 1)
-    monkeypatch.setattr(memory, "free_gpu_bytes", lambda device: 80e9)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    with_gpus(monkeypatch, 1, cores=8, free_bytes=80e9)
     monkeypatch.setattr(search, "largest_on_gpu", lambda p, n, device: asked.append(n) or 4)
     edit(here / "params.yaml", "  processes: 0", "  processes: 1")
     edit(here / "params.yaml", "  micro_batch: 0", f"  micro_batch: {micro_batch}")

@@ -70,7 +70,7 @@ def repr_lists(change: tuple) -> list:
 def test_nothing_leaks_from_the_recipe_before_and_runtime_stays(here):
     path = here / "params.yaml"
     text = path.read_text()
-    path.write_text(text.replace("micro_batch: 4", "micro_batch: 3"))
+    path.write_text(text.replace("micro_batch: 0", "micro_batch: 3"))
     assert path.read_text() != text
     zoo.use("demo/interpolation")
     zoo.use("text4vis/k400-vitb32-f8")

@@ -371,6 +371,7 @@ def test_a_killed_worker_costs_only_the_shards_that_it_was_making(
     assert lines.count("other") == VIDEOS - 1
 
 
+@pytest.mark.slow
 def test_a_task_that_always_kills_its_worker(videos, params, cluster, use_ffmpeg):
     expected = locally(params)
     use_ffmpeg('case "$*" in *v5.avi*) sleep 0.5; kill -9 $PPID;; esac')
@@ -412,6 +413,7 @@ def lonely_cluster(project) -> Iterator[tuple[subprocess.Popen, str]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_lost_scheduler_is_an_error_and_not_a_hang(
     videos, params_for, lonely_cluster, monkeypatch
 ):
