@@ -106,6 +106,7 @@ def alive(pid: int) -> bool:
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
+@pytest.mark.slow
 def test_a_slow_rank_is_named_and_no_process_outlives_a_killed_launcher(script):
     process = start(script, "sleep", CLIPZOO_HEARTBEAT_SECONDS="2")
     assert process.stderr is not None

@@ -32,6 +32,7 @@ def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     assert "Running stage" not in repository.dvc("repro")
 
 
+@pytest.mark.slow
 def test_experiments_change_one_value_and_can_be_compared(repository):
     repository.set(data__zero_shot=[])
     before = (repository.path / "params.yaml").read_text().splitlines()

@@ -38,7 +38,8 @@ def test_micro_batches_change_nothing(case, size):
         assert_close(gradients, whole)
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_change_nothing(processes, tmp_path):
     """Whole and uneven steps, some of which leave processes without a clip, in one torchrun."""
     subprocess.run(

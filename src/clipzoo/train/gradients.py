@@ -1,7 +1,7 @@
 """Gradients of one optimizer step, whatever the number of processes and micro-batches.
 
-No other module of training knows either number. Place i of a step (0 .. B - 1) belongs to process
-i % world size, which encodes its places in micro-batches:
+Place i of a step (0 .. B - 1) belongs to process i % world size, which encodes its places in
+micro-batches:
 
     step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
 
