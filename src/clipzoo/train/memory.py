@@ -22,8 +22,8 @@ from clipzoo.runtime.distributed import gather_objects, say, start, world_size
 CUDA_BYTES = 1.5e9
 """CUDA itself, its libraries and nccl's buffers."""
 PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
-"""float32 parameter, gradient (in DDP's bucket) and two moments of Adam; as much as one of these for
-autocast's 16-bit copies in the passes, and then for AdamW's temporary tensors."""
+"""float32 parameter, gradient (in DDP's bucket) and two moments of Adam; and as much as one of them
+for autocast's 16-bit copies in the passes, and for AdamW's temporary tensors after them."""
 HALF = 0.5
 """Under autocast nearly all tensors that autograd saves have 16 bits instead of 32."""
 COPIES = 4
