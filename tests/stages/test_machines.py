@@ -54,8 +54,9 @@ class Machine:
             reader.start()
 
     def _read(self, stream) -> None:
-        for line in stream:
-            self.output += line
+        with stream:
+            for line in stream:
+                self.output += line
 
     def wait(self) -> int:
         status = self.process.wait(timeout=400)
