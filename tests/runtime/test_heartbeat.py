@@ -142,3 +142,17 @@ def test_one_of_the_waiting_ranks_of_a_machine_prints(run, capfd, monkeypatch):
     with pytest.raises(Exit):
         run.last(2 * LIMIT)
     assert capfd.readouterr().err == ""
+
+
+def test_a_rank_may_go_on_while_its_thread_reads(run, monkeypatch, capfd):
+    read = Heartbeat._read
+
+    def read_late(pulse: Heartbeat) -> list[heartbeat.Beat]:
+        beats = read(pulse)
+        pulse.reached += 1
+        return beats
+
+    run.last(10, slow=1)
+    monkeypatch.setattr(Heartbeat, "_read", read_late)
+    run.last(30, slow=1)
+    assert "rank 0" not in capfd.readouterr().err

@@ -132,7 +132,8 @@ class Heartbeat:
         """Name the slow ranks that this one waits for; exit if one of them is lost."""
         now = time.monotonic()
         waited = now - self._stalled
-        behind = {rank: b for rank, b in enumerate(beats) if b.exchanges < self.reached}
+        # Not `reached`: the main thread may have gone on since this rank's own beat was written.
+        behind = {rank: b for rank, b in enumerate(beats) if b.exchanges < self._seen}
         first = min(
             rank
             for rank, beat in enumerate(beats)
