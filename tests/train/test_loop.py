@@ -1,5 +1,6 @@
 """The training loop on a tiny model and clips of noise, in one process."""
 
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -225,6 +226,15 @@ def test_validations_are_as_far_apart_as_asked():
     lines = Path("plots/train/plots/metrics/val_top1.tsv").read_text().splitlines()[1:]
     assert [int(line.split("\t")[0]) for line in lines] == [5, 8]
     assert metrics["val_top1_last"] == curve("val_top1")[-1]
+
+
+def test_a_run_may_end_within_its_first_epoch():
+    """As one with a stand-in of another architecture does: demo.other_train_steps."""
+    run = make_run(tiny_params(epochs=4))
+    run.plan = dataclasses.replace(run.plan, max_steps=2)
+    metrics = train(run)
+    assert metrics["steps"] == len(curve("loss")) == 2
+    assert "val_top1_last" in metrics
 
 
 @pytest.mark.parametrize("killed_after", [2, 3, 5])
