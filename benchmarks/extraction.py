@@ -10,7 +10,6 @@ the ratio of each round is one measurement. The time includes starting the worke
 import argparse
 import contextlib
 import io
-import os
 import resource
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from clipzoo.commands.scan import scan
 from clipzoo.frames.decoding import jpeg_command
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import read_manifest
+from clipzoo.runtime.machine import usable_cores
 
 SIZE = "340x256"
 COPIES = 8
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, help="folder of class folders with real videos")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    workers = len(os.sched_getaffinity(0))
+    workers = usable_cores()
     with tempfile.TemporaryDirectory() as name, inside(Path(name)):
         Path("datasets").mkdir()
         root = arguments.videos or render(Path("videos").resolve())

@@ -41,8 +41,8 @@ def full(section: Section, setting: Setting) -> None:
             free_memory(setting.device)
     if setting.device.type == "cuda":
         section.note(
-            "one process without DistributedDataParallel; the estimate counts its buckets "
-            "(4 bytes a parameter)"
+            "one process without DistributedDataParallel, which would add no memory of its own: "
+            "gradients live in its buckets"
         )
 
 

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipzoo.files import replacing
+
 Row = dict[str, Any]
 """Column -> value; units are in the columns' names."""
 
@@ -113,9 +115,9 @@ def write_report(
 
 
 def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    """Write a file so that it is always either the old one or the complete new one."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def shown(value: Any) -> str:

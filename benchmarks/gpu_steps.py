@@ -137,7 +137,7 @@ def estimate(params: Params) -> Estimate:
 
 
 def batch_that_fits(setting: Setting, arch: str, variant: Variant = OURS) -> int:
-    """The setting's batch, or the largest power of two that fits beside a second model."""
+    """The setting's batch, or the largest power of two that fits with a second model."""
     if setting.device.type != "cuda":
         return setting.batch
     free, _ = torch.cuda.mem_get_info(setting.device)

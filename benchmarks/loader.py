@@ -41,6 +41,7 @@ from clipzoo.data.records import Record
 from clipzoo.data.store import ShardStore, Store, open_store
 from clipzoo.models.clip import CLIP_MEAN, CLIP_STD
 from clipzoo.runtime.allocator import keep_freed_memory
+from clipzoo.runtime.machine import usable_cores
 
 NUM_SEGMENTS, INPUT_PX, SHORT_SIDE_PX = 8, 224, 256
 SIZES = {"340x256": "340x256", "320": "426x320"}
@@ -171,7 +172,7 @@ def compare_size(folder: Path, videos: Path | None, size: str, rounds: int) -> f
 
 def as_train_loads(folder: Path, size: str) -> None:
     """Print the speed of `load_batches` in processes and threads like those of `train`."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     for processes, threads in dict.fromkeys([(1, 1), (1, 2), (1, cores), (2, 1), (cores, 1)]):
         omp_threads = max(1, cores // processes)  # as in runtime/launch.py
         command = [sys.executable, __file__, "--load", str(folder), size, str(threads)]

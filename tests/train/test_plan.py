@@ -28,6 +28,11 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert small_plan().step_positions(2) == small_plan().step_positions(2)
 
 
+def test_steps_after_the_end_of_the_run_are_left_out():
+    plan = small_plan(max_steps=4)
+    assert [len(plan.step_positions(epoch)) for epoch in range(3)] == [3, 1, 0]
+
+
 def test_few_shot_picks_are_repeated_as_the_authors_do():
     plan = make_plan(replace(PARAMS, {"data.shots": 2}), num_records=8, num_all=50)
     assert plan.num_clips == 8 * 6

@@ -5,7 +5,7 @@ resizes the crop (antialiased, as PIL does, within one grey level), OpenCV split
 the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
 
 Loader threads run this, so everything is copied by NumPy: torch copies large tensors with a team of
-OMP_NUM_THREADS threads, and would start one for each loader thread, beside that of the training
+OMP_NUM_THREADS threads, and would start one for each loader thread, on top of that of the training
 step.
 """
 

@@ -4,7 +4,6 @@
 """
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from clipzoo.data.index import StoreError
+from clipzoo.runtime.machine import usable_cores
 
 POLL_SECONDS = 5
 """Seconds without a finished task after which the workers are checked."""
@@ -47,7 +47,7 @@ def local_processes(count: int) -> Iterator[Workers]:
     Raises:
         StoreError: a process died. Finished shards remain.
     """
-    count = count or len(os.sched_getaffinity(0))
+    count = count or usable_cores()
     print(f"{count} processes", flush=True)
     # Workers are forked from a server without threads, because a fork of this process would copy
     # the locks of Arrow's threads. The server imports modules once for all workers.

@@ -78,7 +78,7 @@ def _join(name: str, gpu: torch.device | None) -> None:
         rank=my_rank,
         world_size=size,
         timeout=TIMEOUT,
-        # Given its device, nccl connects now, so that a fault of the network is told now.
+        # Given its device, nccl connects now, so that a network fault shows up here.
         device_id=gpu if name == "nccl" else None,
     )
     atexit.register(dist.destroy_process_group)

@@ -126,8 +126,7 @@ def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
     plan, micro = run.plan, run.params.runtime.micro_batch
     for epoch in range(first // plan.steps_per_epoch, plan.epochs):
         start = epoch * plan.steps_per_epoch
-        last = max(plan.total_steps - start, 0)  # the run may end before this epoch
-        steps = plan.step_positions(epoch)[max(first - start, 0) : last]
+        steps = plan.step_positions(epoch)[max(first - start, 0) :]
         parts = [micro_batches(len(positions), micro) for positions in steps]
         batches = [
             [positions[place] for place in part.places]

@@ -37,9 +37,13 @@ class Plan:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def step_positions(self, epoch: int) -> list[list[int]]:
-        """Clips of every step of an epoch: a permutation by (seed, epoch), cut into batches."""
+        """Clips of every step of an epoch: a permutation by (seed, epoch), cut into batches.
+
+        Steps after the end of the run are left out.
+        """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        steps = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        return steps[: max(self.total_steps - epoch * self.steps_per_epoch, 0)]
 
     def validates(self, step: int, every_epochs: int) -> bool:
         """Whether a validation follows after `step` steps: every N epochs and at the end."""
