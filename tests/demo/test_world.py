@@ -74,7 +74,7 @@ def test_a_still_shows_the_end_that_its_caption_names():
 
 def test_shapes_look_different():
     """Silhouettes of equal radius differ in a good part of their points."""
-    u, v = np.meshgrid(*[np.linspace(-1.2, 1.2, 49, dtype=np.float32)] * 2)
+    u, v = np.meshgrid(*[np.linspace(-1.2, 1.2, 49)] * 2)
     inside = {shape: world.outside(shape, u, v) < 0 for shape in world.SHAPES}
     for a in world.SHAPES:
         assert inside[a].mean() > 0.1

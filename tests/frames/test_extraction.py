@@ -284,7 +284,7 @@ def test_another_ffmpeg_command_remakes_all_shards(videos, params_for, pool, mon
     command, expected = metadata()["ffmpeg_command"], files()
     assert command.startswith("ffmpeg -hide_banner ")
     assert " -i file:VIDEO " in command
-    assert "flags=bicubic" in command
+    assert "flags=bicubic+accurate_rnd+bitexact" in command
     assert str(videos) not in command
     made, original = remade(monkeypatch), packing.jpeg_command
     planned = []

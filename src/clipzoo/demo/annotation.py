@@ -11,19 +11,21 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
+from numpy.typing import NDArray
 
 from clipzoo.config import ConfigError, DemoConfig
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
 from clipzoo.files import write_csv
-from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CODECS = {
-    "mp4": "-c:v libx264 -preset veryfast -crf 24",
-    "avi": "-c:v mpeg4 -q:v 4",
+    "mp4": "-c:v libx264 -preset veryfast -crf 24 -x264-params cpu-independent=1",
+    "avi": "-c:v mpeg4 -q:v 4 -dct int -idct simple",
     "webm": "-c:v libvpx -deadline good -cpu-used 5 -crf 16 -b:v 1M",
 }
-"""File extension: ffmpeg's video encoder and its options.
+"""File extension: ffmpeg's video encoder and its options, chosen so that every CPU writes the same
+bytes.
 
 libvpx is not used in realtime mode, whose output depends on the speed of the machine.
 """
@@ -106,8 +108,11 @@ def _write_video(video: Video, root: Path) -> None:
     encode(frames[::-1] if video.action.reversed else frames, root / video.path, rate)
 
 
-def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
-    """Write frames to a video file; the same frames always give the same bytes.
+def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
+    """Write frames to a video file; the same frames give the same bytes, on every CPU.
+
+    The ffmpeg is that of the imageio-ffmpeg wheel, whose version requirements.lock fixes: encoders
+    change from version to version.
 
     Args:
         frames: [T, H, W, 3], uint8 RGB; H and W even.
@@ -120,19 +125,45 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
     height, width = frames.shape[1:3]
     # One thread and no creation time, version or random id in the file: same bytes on every run.
     command = [
-        *(ffmpeg_path(), "-v", "error", "-nostdin", "-y"),
-        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{width}x{height}"),
         *("-framerate", str(frame_rate), "-i", "pipe:0", "-threads", "1"),
-        *(*CODECS[path.suffix[1:]].split(), "-pix_fmt", "yuv420p"),
+        *CODECS[path.suffix[1:]].split(),
         *("-flags:v", "+bitexact", "-fflags", "+bitexact", "-map_metadata", "-1", str(path)),
     ]
-    process = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
+    process = subprocess.run(command, input=yuv420(frames), capture_output=True, check=False)
     if process.returncode:
         message = process.stderr.decode(errors="replace").strip()
         raise OSError(
-            f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and libvpx: "
-            "if no ffmpeg is on PATH, the one of the imageio-ffmpeg wheel is used, which has them"
+            f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and libvpx, "
+            "which the ffmpeg of the imageio-ffmpeg wheel has: unset IMAGEIO_FFMPEG_EXE"
         )
+
+
+def yuv420(frames: NDArray[np.uint8]) -> bytes:
+    """Frames as raw yuv420p (BT.601, limited range), in integers.
+
+    ffmpeg's own conversion rounds differently on processors with AVX2.
+
+    Args:
+        frames: [T, H, W, 3], uint8 RGB; H and W even.
+
+    Returns:
+        for each frame its planes Y [H, W], U and V [H/2, W/2], uint8.
+    """
+    num_frames, height, width, _ = frames.shape
+    blocks = frames.reshape(num_frames, height // 2, 2, width // 2, 2, 3)
+    luma = _weighted(frames.astype(np.int32), (66, 129, 25), 8) + 16  # [T, H, W]
+    sums = blocks.sum((2, 4), dtype=np.int32)  # [T, H/2, W/2, 3], of four pixels
+    planes = [luma, *(_weighted(sums, w, 10) + 128 for w in ((-38, -74, 112), (112, -94, -18)))]
+    flat = [plane.reshape(num_frames, -1) for plane in planes]
+    return np.concatenate(flat, axis=1).astype(np.uint8).tobytes()
+
+
+def _weighted(pixels: NDArray[np.int32], weights: tuple[int, int, int], bits: int) -> np.ndarray:
+    """Weighted sums [...] of pixels [..., 3], divided by 2 ** `bits` and rounded."""
+    red, green, blue = (pixels[..., i] * weight for i, weight in enumerate(weights))
+    return (red + green + blue + (1 << (bits - 1))) >> bits
 
 
 def write_manifest(videos: list[Video], root: Path) -> Path:

@@ -6,6 +6,11 @@ backwards, so the set of frames of a video does not reveal which of the two it i
 
 Everything is drawn from the numbers of a `Scene`. Background, place, size, speed, noise, length,
 frame size, frame rate and codec vary at random from video to video.
+
+The same seed gives the same pixels on every CPU. So numbers are computed in float64, in steps that
+IEEE 754 rounds correctly (+, -, *, / and square roots, each an operation of its own) and rounded to
+pixel values once. Matrix products, sines, logarithms and `np.hypot` differ in their last bits from
+one processor to the next and must not be used here, nor NumPy's own distributions of floats.
 """
 
 from dataclasses import dataclass
@@ -108,20 +113,36 @@ class Scene:
     width: int
     height: int
     """px, even (the codecs store colour at half resolution)."""
-    radius: NDArray[np.float32]
+    radius: NDArray[np.float64]
     """[T], as a share of the short side."""
-    light: NDArray[np.float32]
+    light: NDArray[np.float64]
     """[T], factor on pixel values."""
-    centre: NDArray[np.float32]
+    centre: NDArray[np.float64]
     """[T, 2], x and y from the middle of the frame."""
-    angle: float
-    """Rotation of the object, radians."""
-    background: NDArray[np.float32]
+    half_turn: float
+    """Rotation of the object: the tangent of half its angle."""
+    background: NDArray[np.float64]
     """[h, w, 3], RGB 0 to 255: a coarse pattern, stretched over the frame."""
     noise: float
     """Standard deviation of the sensor noise, in pixel values."""
     seed: int
     """Of the sensor noise."""
+
+
+def uniform(
+    rng: np.random.Generator, low: float, high: float, size: int | tuple[int, ...] = ()
+) -> NDArray[np.float64]:
+    """Uniform random numbers in [low, high), equal on every CPU.
+
+    `rng.uniform` multiplies and adds in compiled code, which some processors round once, not twice.
+
+    Args:
+        rng: random generator.
+        low: lower end.
+        high: upper end.
+        size: shape of the result.
+    """
+    return low + (high - low) * np.asarray(rng.random(size))
 
 
 def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int) -> Scene:
@@ -135,12 +156,12 @@ def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int)
         rng: random generator; the same state gives the same scene.
         num_frames: T, at least 2.
     """
-    starts, stops = rng.uniform((0.0, 0.85), (0.15, 1.0))
+    starts, stops = uniform(rng, 0.0, 0.15), uniform(rng, 0.85, 1.0)
     time = np.linspace(0.0, 1.0, num_frames)
     progress = np.clip((time - starts) / (stops - starts), 0.0, 1.0)
     radius, light = _course(action.family, rng, progress)
-    drift = rng.uniform(-0.06, 0.06, 2)
-    centre = rng.uniform(-0.06, 0.06, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
+    drift = uniform(rng, -0.06, 0.06, 2)
+    centre = uniform(rng, -0.06, 0.06, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=_frame_size(rng))
 
 
@@ -154,9 +175,9 @@ def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) ->
     """
     progress = np.array([0.0 if action.reversed else 1.0])
     radius, light = _course(action.family, rng, progress)
-    centre = rng.uniform(-0.08, 0.08, (1, 2))
+    centre = uniform(rng, -0.08, 0.08, (1, 2))
     # Videos are seen through crops of half the frame's area or more, so objects appear larger.
-    radius = radius * rng.uniform(1.0, 1.25)
+    radius = radius * uniform(rng, 1.0, 1.25)
     return _scene(action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px))
 
 
@@ -164,9 +185,9 @@ def _course(
     family: str, rng: np.random.Generator, progress: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Radius and light, each [T], where `progress` [T] runs from 0 to 1."""
-    small, large = rng.uniform(*SIZE_RANGE["small"]), rng.uniform(*SIZE_RANGE["large"])
-    dark, bright = rng.uniform(*LIGHT_RANGE["dark"]), rng.uniform(*LIGHT_RANGE["bright"])
-    size, light = rng.uniform(*STEADY_SIZE), rng.uniform(*STEADY_LIGHT)
+    small, large = uniform(rng, *SIZE_RANGE["small"]), uniform(rng, *SIZE_RANGE["large"])
+    dark, bright = uniform(rng, *LIGHT_RANGE["dark"]), uniform(rng, *LIGHT_RANGE["bright"])
+    size, light = uniform(rng, *STEADY_SIZE), uniform(rng, *STEADY_LIGHT)
     still = np.ones_like(progress)
     if family == "large":
         return small + (large - small) * progress, light * still
@@ -175,7 +196,7 @@ def _course(
 
 def _frame_size(rng: np.random.Generator) -> tuple[int, int]:
     short = 2 * int(rng.integers(36, 49))
-    long = 2 * round(short * rng.uniform(1.0, 1.5) / 2)
+    long = 2 * round(short * float(uniform(rng, 1.0, 1.5)) / 2)
     return (long, short) if rng.random() < 0.8 else (short, long)
 
 
@@ -188,20 +209,20 @@ def _scene(
     centre: NDArray[np.float64],
     size: tuple[int, int],
 ) -> Scene:
-    red, green, blue = COLOURS[action.colour] + rng.uniform(-15, 15, 3)
-    gray = rng.uniform(60, 170) + rng.uniform(-12, 12, 3)
-    pattern = rng.uniform(-1, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3))
+    red, green, blue = COLOURS[action.colour] + uniform(rng, -15, 15, 3)
+    gray = uniform(rng, 60, 170) + uniform(rng, -12, 12, 3)
+    pattern = uniform(rng, -1, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3))
     return Scene(
         colour=(float(red), float(green), float(blue)),
         shape=action.shape,
         width=size[0],
         height=size[1],
-        radius=radius.astype(np.float32),
-        light=light.astype(np.float32),
-        centre=centre.astype(np.float32),
-        angle=float(rng.uniform(-0.2, 0.2)),
-        background=(gray + rng.uniform(5, 30) * pattern).astype(np.float32),
-        noise=float(rng.uniform(2, 6)),
+        radius=radius,
+        light=light,
+        centre=centre,
+        half_turn=float(uniform(rng, -0.1, 0.1)),
+        background=gray + uniform(rng, 5, 30) * pattern,
+        noise=float(uniform(rng, 2, 6)),
         seed=int(rng.integers(2**63)),
     )
 
@@ -213,24 +234,24 @@ def render(scene: Scene) -> NDArray[np.uint8]:
         frames [T, H, W, 3], uint8 RGB, in the order of `scene.radius`.
     """
     short = min(scene.width, scene.height)
-    x = (np.arange(scene.width, dtype=np.float32) + 0.5 - scene.width / 2) / short
-    y = (np.arange(scene.height, dtype=np.float32) + 0.5 - scene.height / 2) / short
+    x = (np.arange(scene.width) + 0.5 - scene.width / 2) / short
+    y = (np.arange(scene.height) + 0.5 - scene.height / 2) / short
     dx = x[None, None, :] - scene.centre[:, 0, None, None]  # [T, 1, W]
     dy = y[None, :, None] - scene.centre[:, 1, None, None]  # [T, H, 1]
     radius = scene.radius[:, None, None]
-    cos, sin = np.float32(np.cos(scene.angle)), np.float32(np.sin(scene.angle))
+    square = scene.half_turn * scene.half_turn
+    cos, sin = (1 - square) / (1 + square), 2 * scene.half_turn / (1 + square)
     u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius  # [T, H, W]
     # The edge is one pixel wide: `outside` is in radii, the blend in pixels.
     cover = np.clip(0.5 - outside(scene.shape, u, v) * (radius * short), 0, 1)[..., None]
     ground = _stretch(scene.background, scene.height, scene.width)
-    frames = ground + cover * (np.array(scene.colour, np.float32) - ground)
+    frames = ground + cover * (np.array(scene.colour) - ground)
     frames *= scene.light[:, None, None, None]
-    noise = np.random.default_rng(scene.seed).standard_normal(frames.shape, dtype=np.float32)
-    frames += scene.noise * noise
+    frames += scene.noise * _noise(scene.seed, frames.shape)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
-def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.floating]:
+def outside(shape: str, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far points lie outside a shape of radius 1: below 0 inside, 0 on its edge.
 
     Args:
@@ -242,44 +263,39 @@ def outside(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArr
         distances in radii, of the shape of `u`.
     """
     if shape == "circle":
-        return np.hypot(u, v) - 0.9
+        return np.sqrt(u * u + v * v) - 0.9
     if shape == "ring":
-        return np.abs(np.hypot(u, v) - 0.75) - 0.22
+        return np.abs(np.sqrt(u * u + v * v) - 0.75) - 0.22
+    if shape == "triangle":  # a corner on top; of its three edges, one is level
+        a, b = np.abs(u) * (np.sqrt(3) / 2), v * 0.5
+        return np.maximum(v, a - b) - 0.5
+    a, b = np.abs(u), np.abs(v)
     if shape == "bar":
-        return np.maximum(np.abs(u) - 1, np.abs(v) - 0.35)
+        return np.maximum(a - 1, b - 0.35)
     if shape == "pole":
-        return np.maximum(np.abs(u) - 0.35, np.abs(v) - 1)
+        return np.maximum(a - 0.35, b - 1)
     if shape == "cross":
-        a, b = np.abs(u), np.abs(v)
         return np.minimum(np.maximum(a - 1, b - 0.3), np.maximum(b - 1, a - 0.3))
-    points, inner = {"triangle": (3, 0.5), "star": (5, 0.4)}[shape]
-    return _spiked(points, inner, u, v)
+    raise AssertionError(shape)
 
 
-def _spiked(
-    points: int, inner: float, u: NDArray[np.float32], v: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """A star: outer corners at radius 1 (the first on top), inner ones at radius `inner`."""
-    sector = np.pi / points
-    angle = np.arctan2(u, -v)
-    folded = np.abs((angle + sector) % (2 * sector) - sector).astype(np.float32)
-    r = np.hypot(u, v)
-    along, across = r * np.cos(folded), r * np.sin(folded)
-    # The edge runs from the outer corner (1, 0) to the inner one; its normal points outwards.
-    ex, ey = inner * np.cos(sector) - 1, inner * np.sin(sector)
-    length = np.hypot(ex, ey)
-    return ((along - 1) * (ey / length) - across * (ex / length)).astype(np.float32)
+def _noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Nearly normal noise of mean 0 and standard deviation 1: the sum of four random bytes."""
+    parts = np.random.default_rng(seed).integers(0, 256, (4, *shape), dtype=np.uint8)
+    total = parts.sum(0, dtype=np.int16)
+    return (total - 510) / np.sqrt(4 * (256 * 256 - 1) / 12)
 
 
-def _stretch(pattern: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """A coarse pattern [h, w, 3], bilinear, over [height, width, 3]."""
-    rows = _blend_matrix(pattern.shape[0], height)
-    columns = _blend_matrix(pattern.shape[1], width)
-    across = np.tensordot(columns, pattern, (1, 1))  # [width, h, 3]
-    return np.ascontiguousarray(np.tensordot(rows, across, (1, 1)))  # [height, width, 3]
+def _stretch(pattern: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """A coarse pattern [h, w, 3], bilinear, corners on corners, over [height, width, 3]."""
+    across = _stretch_rows(pattern.swapaxes(0, 1), width).swapaxes(0, 1)  # [h, width, 3]
+    return _stretch_rows(across, height)
 
 
-def _blend_matrix(coarse: int, fine: int) -> NDArray[np.float32]:
-    """[fine, coarse] weights of linear interpolation, corners on corners."""
-    at = np.linspace(0, coarse - 1, fine, dtype=np.float32)
-    return np.clip(1 - np.abs(at[:, None] - np.arange(coarse, dtype=np.float32)), 0, 1)
+def _stretch_rows(pattern: NDArray[np.float64], height: int) -> NDArray[np.float64]:
+    """A pattern [h, w, 3], linear, over [height, w, 3]."""
+    last = len(pattern) - 1  # at least 1
+    at = np.arange(height) * last / (height - 1)  # [height], in rows of the pattern
+    above = np.minimum(at.astype(int), last - 1)
+    share = (at - above)[:, None, None]
+    return pattern[above] * (1 - share) + pattern[above + 1] * share
