@@ -16,6 +16,7 @@ from clipzoo.models.clip import (
 )
 from clipzoo.models.weights import load_weights
 from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.machine import environment
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
         f" (rounded up from {input_px} to a multiple of the patch)" if side != input_px else ""
     )
     print(f"prepare_clip: {arch} at {side} px{rounded}, {_plan(params)}", flush=True)
-    metrics: dict[str, float | int] = {"input_px": side}
+    metrics: dict[str, float | int | str] = {"input_px": side}
     torch.manual_seed(params.seed)
     if weights == "demo":
         budget = pretrain_budget(arch, params.demo)
@@ -37,9 +38,11 @@ def main() -> None:
         model = build_clip(arch, side)
     else:
         model = load_weights(arch, weights, side)
-    save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights)
+    computed = environment("cpu") if weights in ("demo", "random") else ""
+    save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
     path = "metrics/clip.json"
-    write_metrics(path, {**metrics, "num_parameters": num_parameters(model)})
+    metrics |= {"num_parameters": num_parameters(model), "environment": computed}
+    write_metrics(path, metrics)
     activation = "QuickGELU" if uses_quick_gelu(model) else "GELU"
     print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
 

@@ -9,14 +9,15 @@ def main() -> None:
     from functools import partial
 
     from clipzoo.clips import encoding
-    from clipzoo.config import load_params, write_settings
+    from clipzoo.config import load_params
     from clipzoo.data.records import training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_test
+    from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_classifier, load_model, read_split
+    from clipzoo.methods import MODEL_FILE, load_classifier, load_model
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
     from clipzoo.tensors import file_sha256
@@ -55,10 +56,10 @@ def main() -> None:
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
     predictions.save("test", tensors, records, clips.view_names, {**described, **source})
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
+    described |= record_provenance(params, device.type, plots)
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
-    write_settings(params, plots, read_split())
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

@@ -10,6 +10,7 @@ def main() -> None:
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE
     from clipzoo.runtime.distributed import rank, say, world_size
+    from clipzoo.runtime.machine import environment
     from clipzoo.train.loop import train
     from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
@@ -28,11 +29,13 @@ def main() -> None:
     metrics = train(run)
     if rank() == 0:
         ids = [record.video_id for record in records.selected]
-        counts = {"num_videos": len(ids), "num_dropped_short": len(records.dropped)}
-        write_metrics(
-            f"metrics/{params.recipe}/train.json",
-            {**metrics, **counts, "videos_sha256": videos_sha256(ids)},
-        )
+        about = {
+            "num_videos": len(ids),
+            "num_dropped_short": len(records.dropped),
+            "videos_sha256": videos_sha256(ids),
+            "environment": environment(device.type),
+        }
+        write_metrics(f"metrics/{params.recipe}/train.json", {**metrics, **about})
     say(f"wrote {MODEL_FILE}, {run.log_dir}; next: test")
 
 

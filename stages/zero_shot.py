@@ -9,12 +9,13 @@ def main() -> None:
     from functools import partial
 
     from clipzoo.clips import encoding
-    from clipzoo.config import load_params, write_settings
+    from clipzoo.config import load_params
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
+    from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_model, raw_model, read_split
+    from clipzoo.methods import MODEL_FILE, load_model, raw_model
     from clipzoo.models.clip import CLIP_FILE
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
@@ -57,12 +58,10 @@ def main() -> None:
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
     predictions.save(set_name, tensors | {"labels": labels}, records, clips.view_names, about)
-    path = f"metrics/{params.recipe}/{set_name}.json"
-    plots = f"plots/{params.recipe}/{set_name}"
-    values |= describe_choice(curve, plots)
-    write_metrics(path, {**described, **values})
-    write_settings(params, plots, read_split())
-    say(f"wrote predictions/{set_name}.*, {path}; next: report")
+    path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
+    described |= record_provenance(params, device.type, plots)
+    write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})
+    say(f"wrote predictions/{set_name}.*, {path}.json; next: report")
 
 
 if __name__ == "__main__":

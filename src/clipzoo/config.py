@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from clipzoo.files import near, write_json
+from clipzoo.files import near
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
@@ -495,17 +495,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def write_settings(params: Params, directory: str | Path, split: Mapping[str, int]) -> None:
-    """Write settings.json: the values a result was made with.
-
-    Args:
-        params: for `Params.settings`.
-        directory: of the file.
-        split: of `methods.read_split`, values of `runtime` that this result depends on.
-    """
-    write_json({**params.settings(), **split}, Path(directory) / "settings.json")
 
 
 # Below: pydantic's errors in our words.

@@ -5,6 +5,7 @@ Imports nothing from clipzoo.
 
 import csv
 import difflib
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +62,11 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
         raise NumberError(f"{path}: a value is not finite: {dict(values)}") from error
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
+
+
+def json_sha256(values: Mapping[str, object]) -> str:
+    """SHA-256 of a mapping's values as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:

@@ -15,6 +15,7 @@ from dvc.utils.hydra import apply_overrides
 from clipzoo.__main__ import main
 from clipzoo.commands import recipes as zoo
 from clipzoo.config import ConfigError, load_params
+from clipzoo.files import json_sha256
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +232,7 @@ def finish(name: str, **changes: Any) -> None:
     """What a finished run leaves of a recipe."""
     settings = recipe_settings(name) | changes
     for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
-        for path, values in ((f"metrics/{name}", {}), (f"plots/{name}/{stem}", settings)):
+        for path, values in ((f"metrics/{name}", {"settings_sha256": json_sha256(settings)}), (f"plots/{name}/{stem}", settings)):
             Path(path).mkdir(parents=True, exist_ok=True)
             file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
             (Path(path) / file).write_text(json.dumps(values))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clipzoo.files import json_sha256
 from clipzoo.report import tables as report
 from clipzoo.report.recipes import recipe_settings
 from clipzoo.report.results import ReportError
@@ -70,13 +71,21 @@ RECIPES = {
         },
     },
     "zoo/other": {"about": "Nothing published."},
+    "zoo/shapes": {
+        "about": "Expected from runs on other machines.",
+        "expected": [
+            {"metric": "top1", "dataset": "ucf101", "value": 97.5, "tolerance": 0.5},
+            {"metric": "full_top1", "dataset": "hmdb51", "value": 85.5, "tolerance": 3},
+        ],
+    },
 }
 
 
 def put(root: Path, name: str, values: Any) -> None:
     path = root / "metrics" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values))
+    about = {"settings_sha256": "none", "environment": "torch 2, x86_64 AVX2"}
+    path.write_text(json.dumps({**about, **values} if "num_videos" in values else values))
 
 
 def record(root: Path, name: str, **changes: Any) -> None:
@@ -87,6 +96,9 @@ def record(root: Path, name: str, **changes: Any) -> None:
     path = root / "plots" / recipe / stem / "settings.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values))
+    metrics = root / "metrics" / f"{name}.json"
+    measured = {**json.loads(metrics.read_text()), "settings_sha256": json_sha256(values)}
+    metrics.write_text(json.dumps(measured))
 
 
 @pytest.fixture
@@ -134,14 +146,17 @@ def test_results_are_readable(root: Path):
     ]
     values = ["97.1 (94.6 to 98.9)", "81.0 (75.0 to 86.0)", "40.0 (33.0 to 46.5)"]
     assert line(text, "demo") == ["demo", "ucf101, hmdb51", *values]
+    assert "Environment: torch 2, x86_64 AVX2." in text
     assert line(text, "bike/vit-l") == ["bike/vit-l", "ucf101", "88.0 (94.6 to 98.9)", "", ""]
     demo = text.split("\n## demo\n")[1]
     assert line(demo, "top-1") == ["top-1", "97.1 (94.6 to 98.9)"]
     protocol = "Protocol: clips 2, crops 1, uniform."
+    environment = "Environment: torch 2, x86_64 AVX2."
     assert (
-        f"\nDataset: ucf101. Videos: 240 (ab12cd34). {protocol} Verdict: no published value.\n\n"
+        f"\nDataset: ucf101. Videos: 240 (ab12cd34). {protocol} {environment} "
+        "Verdict: no published value.\n\n"
     ) in demo
-    assert f"\nDataset: hmdb51. Videos: 240 of 250 (ab12cd34). {protocol} Verdict: " in demo
+    assert f"\nDataset: hmdb51. Videos: 240 of 250 (ab12cd34). {protocol} {environment} " in demo
     assert line(demo, "zero-shot top-1, half of the classes")[1] == "88.0 ± 2.5"
     assert line(demo, "gain in zero-shot top-1 over the raw CLIP")[1] == "40.0 (33.0 to 46.5)"
     assert "CLIP weights of the last run: retrieval_top1 91.25, weights demo." in text
@@ -199,8 +214,53 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
     model, ours = ["ucf101", "ViT-B/32, 8 frames"], "97.1 (94.6 to 98.9)"
     views = "clips 2, crops 1, uniform"
     verdict = "reproduced (within 0.3)"
-    assert [*model, "top-1", views, "97", ours, "+0.1", verdict] in published
-    assert [*model, "top-1", "clips 4, crops 3", "98", "", "", "not run here"] in published
+    environment = "torch 2, x86_64 AVX2"
+    assert [*model, "top-1", views, "97", ours, "+0.1", environment, verdict] in published
+    assert [*model, "top-1", "clips 4, crops 3", "98", "", "", "", "not run here"] in published
+
+
+def test_a_run_without_published_rows_is_compared_with_the_expected_values(empty: Path):
+    put(empty, "zoo/shapes/test.json", TEST)
+    put(empty, "zoo/shapes/zero_shot_hmdb51.json", ZERO_SHOT)
+    record(empty, "zoo/shapes/test")
+    rows = report.write_report(empty)
+    text = (empty / "RESULTS.md").read_text()
+    assert line(text.split("\n## zoo/shapes\n")[1].split("hmdb51.")[0], "top-1")[2:] == [
+        "97.5",
+        "-0.4",
+        "reproduced (within 0.5)",
+    ]
+    unrecorded = "zero-shot top-1 no verdict: settings not recorded"
+    assert line(text, "zoo/shapes")[-1] == unrecorded
+    record(empty, "zoo/shapes/zero_shot_hmdb51")
+    rows = report.write_report(empty)
+    text = (empty / "RESULTS.md").read_text()
+    assert line(text, "zoo/shapes")[-1] == "zero-shot top-1 4.5 below (tolerance 3)"
+    top1 = next(row for row in rows if row.metric == "top1" and row.recipe == "zoo/shapes")
+    assert (top1.published, top1.expected) == (None, 97.5)
+    put(empty, "zoo/shapes/zero_shot_hmdb51.json", {**ZERO_SHOT, "full_top1": 84.0})
+    record(empty, "zoo/shapes/zero_shot_hmdb51")
+    report.write_report(empty)
+    assert line((empty / "RESULTS.md").read_text(), "zoo/shapes")[-1] == "reproduced"
+
+
+def test_runs_of_two_machines_are_told_apart(root: Path):
+    other = "torch 2, x86_64 AVX512; torch 2, x86_64 AVX2"
+    put(root, "demo/zero_shot_hmdb51.json", {**ZERO_SHOT, "environment": other})
+    rows = report.write_report(root)
+    text = (root / "RESULTS.md").read_text()
+    assert line(text, "demo")[-1] == f"torch 2, x86_64 AVX2 / {other}"
+    assert line(text, "bike/vit-l")[-1] == "torch 2, x86_64 AVX2"
+    assert {row.environment for row in rows if row.dataset == "hmdb51"} == {other}
+
+
+def test_settings_of_another_run_give_no_verdict(empty: Path):
+    put(empty, "zoo/shapes/test.json", TEST)
+    record(empty, "zoo/shapes/test")
+    put(empty, "zoo/shapes/test.json", {**TEST, "settings_sha256": "of another run"})
+    rows = report.write_report(empty)
+    verdicts = {row.verdict for row in rows if row.recipe == "zoo/shapes"}
+    assert verdicts == {"no verdict: settings not recorded"}
 
 
 def test_constant_columns_stand_above_their_table():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipzoo.config import load_params, replace, write_settings
+from clipzoo.config import replace
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import Authors, Published, Recipe
 
@@ -149,16 +149,3 @@ def test_verdicts(value, row, recipe, changed, same, words):
 def test_an_incomplete_row_gets_no_verdict(changes, words):
     row = replace(ROW, changes)
     assert verdicts.verdict(98.1, row, RECIPE, [], True) == words
-
-
-def test_settings_are_read_as_they_were_written(tmp_path):
-    params = load_params()
-    write_settings(params, tmp_path / "plots/demo/test", {})
-    write_settings(params, tmp_path / "plots/rn50/test", {"runtime.micro_batch": 32})
-    read = verdicts.read_settings(tmp_path, "demo", "test")
-    assert read is not None
-    assert read["train.lr"] == params.train.lr
-    assert read["data.datasets"] == params.data.datasets
-    assert not any(key.startswith("runtime") for key in read)
-    assert verdicts.read_settings(tmp_path, "rn50", "test") == read | {"runtime.micro_batch": 32}
-    assert verdicts.read_settings(tmp_path, "demo", "zero_shot_x") is None

@@ -119,6 +119,13 @@ def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
     return json.loads(read_metadata(path)["model"]).get("split", {})
 
 
+def read_environments(path: str | Path = MODEL_FILE) -> list[str]:
+    """Where a model file's CLIP and its training were computed (`machine.environment`)."""
+    meta = json.loads(read_metadata(path)["model"])
+    found = (meta["clip"].get("environment"), meta.get("environment"))
+    return [environment for environment in found if environment]
+
+
 def raw_model() -> FrameMean:
     """The raw CLIP as a video model: the mean of its frame embeddings, nothing trained."""
     clip, _ = load_clip()

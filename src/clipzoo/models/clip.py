@@ -107,20 +107,41 @@ def num_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def save_clip(model: nn.Module, path: str | Path, *, arch: str, input_px: int, source: str) -> None:
-    """Write the CLIP's parameters, and the metadata to rebuild it, to one safetensors file."""
+def save_clip(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    arch: str,
+    input_px: int,
+    source: str,
+    environment: str = "",
+) -> None:
+    """Write the CLIP's parameters, and the metadata to rebuild it, to one safetensors file.
+
+    Args:
+        model: an open_clip model.
+        path: of the file.
+        arch: its architecture.
+        input_px: side of its input, px.
+        source: where its weights come from.
+        environment: that computed them (`machine.environment`); '' for weights that were loaded.
+    """
     clip = {
         "arch": open_clip_name(arch),
         "input_px": input_size(arch, input_px),
         "quick_gelu": uses_quick_gelu(model),
         "source": source,
+        "environment": environment,
     }
     tensors = {k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}
     write_safetensors(tensors, path, {"clip": json.dumps(clip, sort_keys=True)})
 
 
 def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
-    """{arch, input_px, quick_gelu, source} of a file written by `save_clip`; builds nothing.
+    """What a file written by `save_clip` holds; builds nothing.
+
+    Returns:
+        {arch, input_px, quick_gelu, source, environment}.
 
     Raises:
         WeightsError: the file is missing or was not written by `save_clip`.
@@ -138,7 +159,7 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     """Build the CLIP of a file written by `save_clip` and load its parameters.
 
     Returns:
-        the model (float32, CPU, evaluation mode), and {arch, input_px, quick_gelu, source}.
+        the model (float32, CPU, evaluation mode), and its metadata (`read_clip_metadata`).
 
     Raises:
         WeightsError: the file is missing, or does not fit the architecture it names.

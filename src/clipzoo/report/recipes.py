@@ -54,6 +54,18 @@ class Published(Section):
     notes: str = ""
 
 
+class Expected(Section):
+    """What a run of a demo recipe gives, measured over seeds and kinds of processors."""
+
+    metric: str
+    """A key of the metrics file."""
+    dataset: str
+    value: Float
+    """Percent: the mean of the measured runs."""
+    tolerance: Float = Field(ge=0)
+    """Largest difference, in percentage points, that counts as reproduced."""
+
+
 class Authors(Section):
     """How the authors ran it; the values are in `reference/configs.csv` and `training_logs.csv`."""
 
@@ -88,6 +100,8 @@ class Recipe(Section):
     authors: Authors = Authors()
     notes: list[str] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
+    expected: list[Expected] = Field(default_factory=list)
+    """Of a recipe without a published row; source: docs/reliability.md."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The overlay: keys of params.yaml, without `recipe` and `runtime`."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.report import verdicts
-from clipzoo.report.recipes import Loaded, Published
+from clipzoo.report.recipes import Expected, Loaded, Published
 
 NOT_RUN = "not run here"
 NO_RECIPE = ""
@@ -79,8 +79,12 @@ class Row:
     videos: str
     """Which published set of videos it was measured on, or by how many videos it differs."""
     protocol: str
+    environment: str
+    """`machine.environment` of all that computed it; '' = not recorded."""
     published: float | None
     published_std: float | None
+    expected: float | None
+    """What runs on other machines gave, if there is no published value."""
     source: str
     """Of the published value or, for a row without a number, of the row."""
     delta: float | None
@@ -161,8 +165,10 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         videos_sha256="",
         videos="",
         protocol="" if None in views else f"clips {row.clips}, crops {row.crops}",
+        environment="",
         published=row.value,
         published_std=row.std,
+        expected=None,
         source=row.source,
         delta=None,
         modified="",
@@ -248,6 +254,8 @@ class _Run:
             changed = verdicts.modified(used, {**self.recipe_settings, **split}, stems[0])
         settings = used or self.recipe_settings
         row = self._published(dataset, key, stems[0], settings)
+        expected = None if row else self._expected(dataset, key)
+        target = row.value if row else expected and expected.value
         return Row(
             recipe=self.name,
             dataset=dataset,
@@ -264,15 +272,22 @@ class _Run:
             videos_sha256=values["videos_sha256"] if len(stems) == 1 else "",
             videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
             protocol=values["protocol"],
+            environment="; ".join(dict.fromkeys(self.files[s]["environment"] for s in stems)),
             published=row and row.value,
             published_std=row and row.std,
+            expected=expected and expected.value,
             source=row.source if row else "",
-            delta=None if row is None or row.value is None else value - row.value,
+            delta=None if target is None else value - target,
             modified=" ".join(changed or ()),
             verdict=verdicts.verdict(
-                value, row, self.recipe, changed, all(same for _, same in videos)
+                value, row or expected, self.recipe, changed, all(same for _, same in videos)
             ),
         )
+
+    def _expected(self, dataset: str, key: str) -> Expected | None:
+        """The expected number for a result."""
+        rows = self.recipe.expected if self.recipe else []
+        return next((row for row in rows if (row.dataset, row.metric) == (dataset, key)), None)
 
     def _published(
         self, dataset: str, key: str, stem: str, settings: Mapping[str, Any]

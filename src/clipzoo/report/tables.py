@@ -14,6 +14,7 @@ import pandas as pd
 from clipzoo.files import replacing
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
+from clipzoo.report.verdicts import REPRODUCED
 
 RESULTS_FILE = "RESULTS.md"
 ZOO_FILE = "zoo.csv"
@@ -29,7 +30,9 @@ classes without videos. Values that are the same in every row of a table are giv
 
 Only a run with the settings of its recipe, on the published set of videos, gets a verdict;
 `modified:` names the settings that differ. "{not_run}" marks a published value without a
-measurement.
+measurement. The demo's recipes state the values that other seeds and processors gave. `Environment`
+is the software and the processor that computed a result: of pre-training, training and evaluation,
+where they differ.
 """
 
 PUBLISHED_INTRODUCTION = """
@@ -63,26 +66,48 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
 
 
 def summary_table(rows: Iterable[Row]) -> str:
-    """One line per run: top-1, zero-shot top-1 and the gain over the raw CLIP."""
-    header = ("Run", "Datasets", "Top-1", "Zero-shot top-1", "Gain over the raw CLIP")
+    """One line per run: top-1, zero-shot top-1, the gain over the raw CLIP and the verdict."""
+    metrics = {"top1": "Top-1", "full_top1": "Zero-shot top-1", "gain": "Gain over the raw CLIP"}
+    header = ("Run", "Datasets", *metrics.values(), "Environment", "Verdict")
     runs: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row.value is not None:
             runs.setdefault(row.recipe, {}).setdefault(row.metric, []).append(row)
     cells = []
     for recipe, results in runs.items():
-        values = [
-            "; ".join(_value(row) for row in results.get(metric, []))
-            for metric in ("top1", "full_top1", "gain")
-        ]
-        datasets = [row.dataset for rows in results.values() for row in rows]
-        cells.append((recipe, ", ".join(dict.fromkeys(datasets)), *values))
+        values = ["; ".join(_value(row) for row in results.get(metric, [])) for metric in metrics]
+        run = [row for found in results.values() for row in found]
+        datasets = ", ".join(dict.fromkeys(row.dataset for row in run))
+        environments = " / ".join(dict.fromkeys(row.environment for row in run))
+        cells.append((recipe, datasets, *values, environments, _run_verdict(run)))
     return _table(header, cells)
+
+
+def _run_verdict(rows: Sequence[Row]) -> str:
+    """The verdicts of a run on the values that have a published or expected one, in short."""
+    compared = [row for row in rows if row.delta is not None]
+    verdicts = list(dict.fromkeys(row.verdict for row in compared))
+    if len(verdicts) == 1:
+        return verdicts[0]
+    missed = [row for row in compared if not row.verdict.startswith(REPRODUCED)]
+    words = [f"{row.result} {row.verdict}" for row in missed]
+    return "; ".join(words) or (REPRODUCED if compared else "")
 
 
 def results_table(rows: Iterable[Row]) -> str:
     """The results of one run, as a markdown table for each dataset and protocol."""
-    header = ("Result", "Value", "Dataset", "Videos", "Protocol", "Published", "Delta", "Verdict")
+    header = (
+        "Result",
+        "Value",
+        "Dataset",
+        "Videos",
+        "Protocol",
+        "Environment",
+        "Published",
+        "Expected",
+        "Delta",
+        "Verdict",
+    )
     groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
     for row in rows:
         cells = (
@@ -91,7 +116,9 @@ def results_table(rows: Iterable[Row]) -> str:
             row.dataset,
             _videos(row),
             row.protocol,
+            row.environment,
             _number(row.published),
+            _number(row.expected),
             _delta(row),
             row.verdict,
         )
@@ -110,6 +137,7 @@ def published_table(rows: Sequence[Row]) -> str:
         "Published",
         "Ours",
         "Delta",
+        "Environment",
         "Verdict",
     )
     cells = [
@@ -122,6 +150,7 @@ def published_table(rows: Sequence[Row]) -> str:
             "no number" if row.published is None else f"{row.published:g}",
             _value(row) if row.value is not None else "",
             _delta(row),
+            row.environment,
             row.verdict,
         )
         for row in sorted(rows, key=lambda row: row.recipe)

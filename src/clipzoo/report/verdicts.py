@@ -1,7 +1,8 @@
 """Compare a run with the published row: its videos, its settings, and the verdict.
 
 A result gets a verdict only if it was measured with the settings of its recipe, on the videos that
-the authors published, and if the recipe allows one.
+the authors published, and if the recipe allows one. The demo's results are compared with what was
+measured on other machines.
 """
 
 import csv
@@ -12,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clipzoo.report.recipes import Published, Recipe
+from clipzoo.files import json_sha256
+from clipzoo.report.recipes import Expected, Published, Recipe
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
@@ -35,6 +37,8 @@ ELSEWHERE = {
 }
 
 
+REPRODUCED = "reproduced"
+"""How the verdict on a result within the tolerance begins."""
 SHOWN = 3
 """Number of modified settings that a verdict names."""
 
@@ -111,12 +115,19 @@ def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool
 
 
 def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings of a metrics file (`write_settings`); None = not recorded."""
-    path = root / "plots" / recipe / stem / "settings.json"
+    """The settings of a metrics file; None = not recorded, or those of another run.
+
+    Args:
+        root: of the repository.
+        recipe: of the run.
+        stem: of the metrics file.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        files = (f"metrics/{recipe}/{stem}.json", f"plots/{recipe}/{stem}/settings.json")
+        metrics, settings = (json.loads((root / file).read_text("utf-8")) for file in files)
     except (OSError, ValueError):
         return None
+    return settings if json_sha256(settings) == metrics.get("settings_sha256") else None
 
 
 def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) -> list[str]:
@@ -162,7 +173,7 @@ def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[st
 
 def verdict(
     value: float,
-    row: Published | None,
+    row: Published | Expected | None,
     recipe: Recipe | None,
     changed: list[str] | None,
     same_videos: bool,
@@ -171,7 +182,7 @@ def verdict(
 
     Args:
         value: ours, percent.
-        row: the published number; None = none for this result.
+        row: the published number, or the expected one; None = none for this result.
         recipe: of the run; None = no recipe has its name.
         changed: of `modified`; None = the settings were not recorded.
         same_videos: whether the videos are the published set.
@@ -185,14 +196,15 @@ def verdict(
         return f"modified: {', '.join(changed[:SHOWN])}{more}"
     if row is None or row.value is None:
         return "no published value"
-    if not recipe.verdict:
-        return "no verdict: see the recipe"
-    if not same_videos:
-        return "no verdict: other videos"
-    if row.clips is None or row.crops is None:
-        return "no verdict: views not published"
+    if isinstance(row, Published):
+        if not recipe.verdict:
+            return "no verdict: see the recipe"
+        if not same_videos:
+            return "no verdict: other videos"
+        if row.clips is None or row.crops is None:
+            return "no verdict: views not published"
     delta = value - row.value
     if abs(delta) <= row.tolerance:
-        return f"reproduced (within {row.tolerance:g})"
+        return f"{REPRODUCED} (within {row.tolerance:g})"
     side = "below" if delta < 0 else "above"
     return f"{abs(delta):.1f} {side} (tolerance {row.tolerance:g})"

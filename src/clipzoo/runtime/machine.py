@@ -4,6 +4,7 @@ torch is imported only where GPUs are counted, so that stages that need none sta
 """
 
 import os
+import platform
 
 from clipzoo.config import ConfigError, RuntimeConfig
 
@@ -19,6 +20,26 @@ micro_batch: int | None = None
 def usable_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def environment(device: str) -> str:
+    """What the last digits of a result depend on, besides its settings: torch and the processor.
+
+    Two machines with the same description compute alike, up to the number of processes and threads.
+
+    Args:
+        device: type of the device that computes, `cpu` or `cuda`.
+
+    Returns:
+        for example 'torch 2.15.0, x86_64 AVX512' or 'torch 2.15.0, CUDA 13.0, NVIDIA H200'.
+    """
+    import torch
+
+    version = torch.__version__.partition("+")[0]
+    if device == "cuda":
+        return f"torch {version}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"torch {version}, {platform.machine()} {capability}"
 
 
 def backend(num_gpus: int) -> str:

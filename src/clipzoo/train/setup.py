@@ -20,6 +20,7 @@ from clipzoo.models.classifiers import lda_classifier
 from clipzoo.models.clip import CLIP_FILE, read_clip_metadata
 from clipzoo.models.text import ClassText, class_text_path, load_class_text
 from clipzoo.runtime.distributed import gather_objects, rank, world_size
+from clipzoo.runtime.machine import environment
 from clipzoo.train.gradients import split_settings
 from clipzoo.train.plan import Plan, make_plan
 from clipzoo.train.state import STATE_DIR, fingerprint
@@ -117,11 +118,12 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         text = text.of_classes(classes)
     augment = TrainTransform(input_px, params.augment)
     split = split_settings(method, params.runtime.micro_batch) if params.train.epochs else {}
+    made_on = {"environment": environment(device.type)} if params.train.epochs else {}
     return Run(
         params=params,
         device=device,
         method=method.to(device),
-        metadata={**metadata, "split": split} if split else metadata,
+        metadata=metadata | made_on | ({"split": split} if split else {}),
         clips=TrainClips(store, train_records, augment, params.model.num_segments, params.seed),
         val_clips=_single_views(params, store, val_records, input_px),
         text=text.to(device),

@@ -1,0 +1,30 @@
+"""What a result was made with: the settings, and the environments that computed it."""
+
+from pathlib import Path
+
+from clipzoo.config import Params
+from clipzoo.files import json_sha256, write_json
+from clipzoo.methods import read_environments, read_split
+from clipzoo.runtime.machine import environment
+
+
+def record_provenance(params: Params, device: str, directory: str | Path) -> dict[str, str]:
+    """Write settings.json: the values that a result was made with.
+
+    They are those of `Params.settings`, and those of `runtime` that the result depends on
+    (`read_split`).
+
+    Args:
+        params: the run.
+        device: type of the device that computes, `cpu` or `cuda`.
+        directory: of settings.json.
+
+    Returns:
+        metrics: settings_sha256, the fingerprint of these settings, and environment
+        (`machine.environment`) of the pre-training, the training and the evaluation, each that
+        differs from the one before.
+    """
+    settings = {**params.settings(), **read_split()}
+    write_json(settings, Path(directory) / "settings.json")
+    environments = dict.fromkeys([*read_environments(), environment(device)])
+    return {"settings_sha256": json_sha256(settings), "environment": "; ".join(environments)}
