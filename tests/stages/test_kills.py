@@ -1,0 +1,93 @@
+"""A hundred kills at random moments of all stages; the results are the same bytes.
+
+Harsher than in use: DVC removes a stage's outputs before it runs the stage again; here every stage
+finds whatever its killed predecessors left.
+"""
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Workspace, new_workspace
+
+pytestmark = pytest.mark.slow
+
+STAGES = [
+    ("make_demo", "demo_shapes"),
+    ("make_demo", "demo_unseen"),
+    ("prepare_clip",),
+    ("extract_frames", "demo_shapes"),
+    ("extract_frames", "demo_unseen"),
+    ("build_lists", "demo_shapes"),
+    ("build_lists", "demo_unseen"),
+    ("embed_labels", "demo_shapes"),
+    ("embed_labels", "demo_unseen"),
+    ("train",),
+    ("test",),
+    ("zero_shot", "demo_unseen"),
+    ("report",),
+]
+WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
+NUM_KILLS = 100
+
+
+def hashes(root: Path) -> dict[str, str]:
+    """SHA-256 of every file that stages write."""
+    files = [path for name in WRITTEN for path in sorted([root / name, *(root / name).rglob("*")])]
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if path.is_file()
+    }
+
+
+def run(workspace: Workspace, stage: tuple[str, ...]) -> float:
+    """Run a stage to its end; returns its seconds."""
+    began = time.monotonic()
+    workspace.run(*stage)
+    return time.monotonic() - began
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+
+
+def kill(process: subprocess.Popen, how: str) -> None:
+    """SIGKILL to a stage and all its processes, to the stage alone, or to one of its processes."""
+    others = children(process.pid)
+    if how == "all" or (how == "child" and not others):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        os.kill(process.pid if how == "parent" else others[0], signal.SIGKILL)
+
+
+def test_a_hundred_kills_change_no_byte(tmp_path: Path):
+    rng = random.Random(2026)
+    calm, killed = (new_workspace(tmp_path / name / "run") for name in ("calm", "killed"))
+    for workspace in (calm, killed):
+        workspace.set(runtime__processes=2, train__checkpoint_every=1)
+    seconds = {stage: run(calm, stage) for stage in STAGES}
+    share = NUM_KILLS / sum(seconds.values())  # long stages are killed more often, all at least once
+    counts = {stage: max(3, round(share * length)) for stage, length in seconds.items()}
+    num_killed = 0
+    for stage in STAGES:
+        for _ in range(counts[stage]):
+            process = killed.start(*stage)
+            time.sleep(rng.uniform(0, seconds[stage]))
+            if process.poll() is None:
+                kill(process, rng.choice(["all", "all", "parent", "child"]))
+                num_killed += 1
+            process.communicate(timeout=120)
+        run(killed, stage)
+    assert num_killed >= 0.9 * NUM_KILLS
+    expected, found = hashes(calm.path), hashes(killed.path)
+    assert len(expected) > 50
+    assert found == expected
+    assert not list(killed.path.rglob("*.part"))
