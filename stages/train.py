@@ -13,6 +13,7 @@ def main() -> None:
     from clipzoo.train.loop import train
     from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
+    from clipzoo.train.state import remove_state
 
     params, device = start_run(load_params(), training=True)
     records = load_training_records(params)
@@ -33,6 +34,7 @@ def main() -> None:
             f"metrics/{params.recipe}/train.json",
             {**metrics, **counts, "videos_sha256": videos_sha256(ids)},
         )
+        remove_state(run.state_dir)
     say(f"wrote {MODEL_FILE}, {run.log_dir}; next: test")
 
 

@@ -18,10 +18,9 @@ from clipzoo.data.records import Record
 from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.train import loop
-from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run, TrainingError
-from clipzoo.train.state import STATE_DIR, Progress, fingerprint
+from clipzoo.train.state import STATE_DIR, Progress, fingerprint, remove_state
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS = 3, 10
@@ -93,6 +92,13 @@ def make_run(params: Params) -> Run:
         state_dir=STATE_DIR / fingerprint(params, [CLIP], {}),
         log_dir=Path("plots/train"),
     )
+
+
+def train(run: Run) -> dict[str, float]:
+    """As the stage does."""
+    metrics = loop.train(run)
+    remove_state(run.state_dir)
+    return metrics
 
 
 def curve(name: str) -> list[float]:
