@@ -10,6 +10,7 @@ from tqdm import tqdm
 from clipzoo.config import load_params
 from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
 from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.parent import exit_with_parent
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
         flush=True,
     )
     root = Path("data/raw") / dataset
-    with ProcessPoolExecutor(processes) as executor:
+    with ProcessPoolExecutor(processes, initializer=exit_with_parent) as executor:
         finished = write_videos(videos, root, executor)
         for _ in tqdm(finished, total=len(videos), desc="render", unit="video", mininterval=2):
             pass

@@ -14,6 +14,7 @@ def main() -> None:
     from clipzoo.train.loop import train
     from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
+    from clipzoo.train.state import remove_state
 
     params, device = start_run(load_params(), training=True)
     records = load_training_records(params)
@@ -36,6 +37,7 @@ def main() -> None:
             "environment": environment(device.type),
         }
         write_metrics(f"metrics/{params.recipe}/train.json", {**metrics, **about})
+        remove_state(run.state_dir)
     say(f"wrote {MODEL_FILE}, {run.log_dir}; next: test")
 
 

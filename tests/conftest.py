@@ -1,6 +1,8 @@
-"""A project folder to run the data stages in."""
+"""A project folder to run the data stages in, and limits of the process that a test sets."""
 
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +40,19 @@ def params_for(project: Path) -> ParamsFor:
         return replace(load_params(ROOT / "params.yaml"), values | flatten(changes))
 
     return build
+
+
+@pytest.fixture
+def set_umask() -> Iterator[Callable[[int], int]]:
+    """`os.umask` for the time of a test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Files may not grow above a number of bytes for the rest of a test: like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

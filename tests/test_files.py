@@ -1,17 +1,28 @@
 """Atomic writes, csv and JSON, and errors that list every fault."""
 
+import errno
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import torch
+from matplotlib.figure import Figure
+from pyarrow import parquet
+from safetensors.torch import save_file
 
 from clipzoo.files import (
+    DiskError,
     ListError,
     NumberError,
+    named_disk_errors,
     near,
     raise_all,
     read_rows,
@@ -20,6 +31,9 @@ from clipzoo.files import (
     write_json,
     write_metrics,
 )
+from clipzoo.tensors import write_safetensors
+
+ROOT = Path(__file__).parents[1]
 
 
 def names(folder: Path) -> list[str]:
@@ -92,19 +106,131 @@ def test_an_error_before_anything_is_written_is_passed_on(tmp_path: Path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
-def test_a_full_disk_leaves_the_old_file(linked: tuple[Path, Path]):
+def write_with_torch(part: Path) -> None:
+    with part.open("wb") as file:
+        torch.save(torch.zeros(5000), file)
+
+
+def write_picture(part: Path) -> None:
+    figure = Figure()
+    figure.subplots().imshow(np.random.default_rng(0).random((90, 90)))
+    figure.savefig(part, format="png")
+
+
+NUMBERS = list(range(5000))
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda part: part.write_text("x" * 20000),
+    "torch": write_with_torch,
+    "safetensors": lambda part: save_file({"x": torch.zeros(5000)}, part),
+    "parquet": lambda part: parquet.write_table(pa.table({"x": NUMBERS}), part, compression="none"),
+    "picture": write_picture,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_limit_is_named_whatever_writes(
+    kind: str, linked: tuple[Path, Path], limit_file_size: Callable[[int], None]
+):
+    """Each library has errors of its own, for a limited size of files as for a full disk."""
     _, path = linked
-
-    def write() -> None:
-        with replacing(path) as part:
-            part.symlink_to("/dev/full")
-            part.write_text("new")
-
-    with pytest.raises(OSError, match="No space left"):
-        write()
+    limit_file_size(6000)
+    with pytest.raises(DiskError) as caught, replacing(path, num_bytes=20_000_000) as part:
+        WRITERS[kind](part)
+    text = str(caught.value)
+    assert f"{path}: cannot be written (File too large): it needs 20.0 MB, and " in text
+    assert " MB are free; raise the limit on the size of files" in text
     assert path.read_text() == "old"
     assert names(path.parent) == ["test.json"]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == text, "as from a worker of a pool"
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from clipzoo.files import DiskError, replacing, write_csv
+full = Path("full")
+write_csv(("x",), [[i] for i in range(1000)], full / "kept.csv")
+for write in (
+    lambda: write_csv(("x",), [[i] for i in range(999_999)], full / "kept.csv"),
+    lambda: write_csv(("x",), [[i] for i in range(999_999)], full / "new" / "x.csv"),
+):
+    try:
+        write()
+    except DiskError as error:
+        print(error)
+print(len((full / "kept.csv").read_text().splitlines()), *sorted(p.name for p in full.iterdir()))
+with replacing(full / "x.txt") as part:
+    part.write_text("room again")
+"""
+
+
+def test_a_full_disk_is_named_and_gets_its_space_back(tmp_path: Path):
+    """A file system of 1 MB, which this user may make for one process."""
+    (tmp_path / "full").mkdir()
+    mount = "mount -t tmpfs -o size=1m none full"
+    sandbox = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*sandbox, mount], cwd=tmp_path, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system of its own: {error}")
+    process = subprocess.run(
+        [*sandbox, f"{mount} && exec '{sys.executable}' -c '{FULL_DISK}'"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    kept, new, rest = process.stdout.splitlines()
+    fault = "cannot be written (No space left on device): it needs more than the 1.0 MB that were "
+    free = "written, and 1.0 MB are free; free some space there"
+    assert f"full/kept.csv: {fault}{free}" in kept
+    assert f"full/new/x.csv: {fault}{free}" in new
+    assert rest == "1001 kept.csv new"
+
+
+def test_too_many_files_are_told_apart_from_too_little_space(tmp_path, monkeypatch):
+    space = os.statvfs_result((4096, 4096, 1000, 500, 500, 1000, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: space)
+    with (
+        pytest.raises(DiskError, match=r"2\.0 MB are free \(but no inode"),
+        replacing(tmp_path / "x"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DiskError, match=r"quota -s"), named_disk_errors(tmp_path / "curves"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    with pytest.raises(PermissionError), named_disk_errors(tmp_path / "curves"):
+        raise PermissionError
+
+
+def test_what_killed_processes_left_of_a_file_is_removed(tmp_path: Path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    node = os.uname().nodename
+    kept = {
+        f"x.csv.{node}.{os.getppid()}.part",  # lives
+        f"x.csv.elsewhere.{dead.pid}.part",
+        f"y.csv.{node}.{dead.pid}.part",
+        f"x.csv.{node}.backup.part",
+    }
+    for name in (*kept, f"x.csv.{node}.{dead.pid}.part"):
+        (tmp_path / name).touch()
+    write_csv(("x",), [], tmp_path / "x.csv")
+    assert set(names(tmp_path)) == {*kept, "x.csv"}
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch):
+    synced = []
+
+    def sync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append((path.suffix, (tmp_path / "x.json").exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_json({}, tmp_path / "x.json")
+    assert synced == [(".part", False), ("", True)], "the file, and then the folder"
+    write_csv(("x",), [], tmp_path / "x.csv")
+    assert len(synced) == 2, "DVC would notice a csv that changed"
 
 
 def test_a_row_that_fails_leaves_no_csv(tmp_path: Path):
@@ -115,15 +241,19 @@ def test_a_row_that_fails_leaves_no_csv(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
-def test_permissions_are_those_of_the_umask(umask: int, mode: int, tmp_path: Path):
-    before = os.umask(umask)
-    try:
-        write_csv(("x",), [], tmp_path / "x.csv")
-        write_metrics(tmp_path / "x.json", {"top1": 1.0})
-    finally:
-        os.umask(before)
-    for name in ("x.csv", "x.json"):
-        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+def test_permissions_are_those_of_the_umask(
+    umask: int, mode: int, tmp_path: Path, set_umask: Callable[[int], int]
+):
+    set_umask(umask)
+    write_csv(("x",), [], tmp_path / "x.csv")
+    write_metrics(tmp_path / "x.json", {"top1": 1.0})
+    write_safetensors({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {})
+    for kind in WRITERS.keys() - {"safetensors"}:
+        with replacing(tmp_path / kind) as part:
+            WRITERS[kind](part)
+    assert len(names(tmp_path)) == 3 + len(WRITERS) - 1
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == mode, path.name
 
 
 def test_two_processes_do_not_write_the_same_part(tmp_path: Path):

@@ -30,8 +30,10 @@ def write_safetensors(
 
     Raises:
         ValueError: a tensor is not contiguous.
+        DiskError: the disk is full.
     """
-    with replacing(path) as part:
+    num_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    with replacing(path, num_bytes=num_bytes) as part:
         part.touch()
         mode = part.stat().st_mode  # from the umask; the library creates files for their owner only
         save_file(tensors, part, metadata=metadata)

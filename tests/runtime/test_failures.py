@@ -19,6 +19,13 @@ NCCL = DistBackendError("NCCL error in: x.cpp:1, remote process exited")
 GLOO = RuntimeError("[/x/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1")
 
 
+@pytest.fixture(autouse=True)
+def stage(tmp_path, monkeypatch) -> None:
+    """A folder and a command line, for the stage's lock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stage.py"])
+
+
 def error_of(error: Exception, capsys) -> str:
     def stage() -> None:
         raise error

@@ -44,6 +44,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text(params)
     (tmp_path / "stage.py").write_text(SCRIPT)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage.py"])
     for name in ("NNODES", "NODE_RANK", "RDZV_ENDPOINT", "RANK"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "stage.py"

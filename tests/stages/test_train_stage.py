@@ -1,7 +1,14 @@
 """train through its script: DDP, kill and resume, one process against two."""
 
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -63,6 +70,98 @@ def test_kill_9_then_the_same_command_gives_the_same_curve(copy_of_demo, process
     assert "resuming after step" in copy_of_demo.run("train")
     assert curve(copy_of_demo) == loss
     assert curve(copy_of_demo, "val_top1") == top1
+
+
+def wait_for_a_state(workspace) -> None:
+    deadline = time.monotonic() + 200
+    while not list((workspace.path / ".state/train").glob("*/state.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_training_is_refused_and_the_first_goes_on(demo, copy_of_demo, processes):
+    copy_of_demo.set(runtime__processes=processes)
+    first = copy_of_demo.start("train")
+    wait_for_a_state(copy_of_demo)
+    second = copy_of_demo.start("train")
+    _, err = second.communicate(timeout=300)
+    assert second.returncode == 1
+    assert f"process {first.pid} on " in err
+    assert "Traceback" not in err
+    first.communicate(timeout=300)
+    assert first.returncode == 0
+    assert curve(copy_of_demo) == pytest.approx(curve(demo), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_stage_that_outlives_a_killed_dvc_is_named_until_it_ends(demo, tmp_path):
+    shutil.copytree(demo.path, tmp_path / "repository", symlinks=True)
+    workspace = replace(demo, path=tmp_path / "repository")
+    workspace.set(train__epochs=40)
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "train"]
+
+    def repro() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command,
+            cwd=workspace.path,
+            env=workspace.environment(),
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+
+    dvc = subprocess.Popen(
+        command,
+        cwd=workspace.path,
+        env=workspace.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_a_state(workspace)
+    dvc.kill()
+    dvc.wait()
+    refused = repro()
+    assert refused.returncode != 0
+    message = re.search(r"error: train has been running since .*: process (\d+) on", refused.stderr)
+    assert message, refused.stderr
+    os.kill(int(message[1]), signal.SIGTERM)
+    time.sleep(5)
+    done = repro()
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step" in done.stdout
+    assert (
+        len(pd.read_csv(workspace.path / "plots/demo/train/plots/metrics/loss.tsv", sep="\t"))
+        == 120
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("folder", "file"), [(".state", "state.pt"), ("models", "model.safeten")])
+def test_a_full_disk_costs_no_step_that_was_saved(demo, copy_of_demo, folder, file):
+    """A file system of its own, too small for the state or for the model."""
+    disk = copy_of_demo.path / folder
+    (copy_of_demo.path / "spare").mkdir()
+    shutil.copytree(disk, copy_of_demo.path / "spare" / folder) if disk.exists() else disk.mkdir()
+    mount = f"mount -t tmpfs -o size=6m none {folder} && cp -r spare/. . && exec"
+    sandbox = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    process = subprocess.run(
+        [*sandbox, f"{mount} {sys.executable} stages/train.py && find . -name '*.part'"],
+        cwd=copy_of_demo.path,
+        env=copy_of_demo.environment(),
+        capture_output=True,
+        text=True,
+    )
+    if "mount" in process.stderr or "unshare" in process.stderr:
+        pytest.skip(f"no file system of its own: {process.stderr}")
+    assert process.returncode == 1
+    assert f"{file}" in process.stderr
+    assert "No space left on device" in process.stderr
+    assert "Traceback" not in process.stderr
+    out = copy_of_demo.run("train")
+    assert ("resuming after step 36 of 36" in out) is (folder == "models")
+    assert curve(copy_of_demo) == curve(demo)
 
 
 def test_stand_in_weights_of_another_architecture_are_refused(copy_of_demo):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipzoo.files import DiskError
 from clipzoo.train import log as log_module
 from clipzoo.train.log import TrainingLog
 
@@ -38,12 +39,22 @@ def test_every_step_is_logged(tmp_path):
     assert json.loads(files["metrics.json"]) == summary
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 6])
+@pytest.mark.parametrize("killed_after", [1, 4, 6, 7])
 def test_a_resumed_run_leaves_the_files_of_a_whole_one(tmp_path, killed_after):
     whole = run(tmp_path / "whole", [], ROWS)
     killed = TrainingLog(tmp_path / "killed", [], len(ROWS), CPU)
     killed.add(ROWS[:5], num_clips=4, skipped_steps=0)  # some after the last resume point
     assert run(tmp_path / "killed", ROWS[:killed_after], ROWS[killed_after:]) == whole
+
+
+def test_a_full_disk_names_the_folder(tmp_path, limit_file_size):
+    rows = [{"step": step, "loss": 1 / 3, "lr": 0.1} for step in range(600)]
+    limit_file_size(8000)  # less than the curve, more than the progress bar
+    log = TrainingLog(tmp_path / "plots", [], len(rows), CPU)
+    with pytest.raises(DiskError, match=r"plots: cannot be written \(File too large\)"):
+        log.add(rows, num_clips=4, skipped_steps=0)
+    with pytest.raises(DiskError, match=r"plots: cannot be written \(File too large\)"):
+        TrainingLog(tmp_path / "plots", rows, len(rows), CPU)
 
 
 def test_dvclive_reads_its_history_once(tmp_path, monkeypatch):

@@ -15,13 +15,13 @@ from clipzoo import methods
 from clipzoo.clips.clips import TrainClips
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
+from clipzoo.files import DiskError
 from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.train import loop
-from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run, TrainingError
-from clipzoo.train.state import STATE_DIR, Progress, fingerprint
+from clipzoo.train.state import STATE_DIR, Progress, fingerprint, remove_state
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS = 3, 10
@@ -93,6 +93,13 @@ def make_run(params: Params) -> Run:
         state_dir=STATE_DIR / fingerprint(params, [CLIP], {}),
         log_dir=Path("plots/train"),
     )
+
+
+def train(run: Run) -> dict[str, float]:
+    """As the stage does."""
+    metrics = loop.train(run)
+    remove_state(run.state_dir)
+    return metrics
 
 
 def curve(name: str) -> list[float]:
@@ -253,6 +260,48 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(monkeypatch, kil
     assert taken == list(range(killed_after // 2 * 2, 6)), "from the last resume point on"
     assert (curve("loss"), curve("lr"), curve("val_top1")) == (losses, rates, tops)
     assert Path("plots/train/metrics.json").read_bytes() == summary
+    assert_same(model_file(), expected)
+
+
+@pytest.mark.parametrize("changes", [{"select": "best"}, {"average_epochs": 2}])
+def test_a_model_that_cannot_be_written_loses_no_training(monkeypatch, changes):
+    params = tiny_params(**changes)
+    metrics = train(make_run(params))
+    expected, losses, tops = model_file(), curve("loss"), curve("val_top1")
+    summary = Path("plots/train/metrics.json").read_bytes()
+    shutil.rmtree("plots")
+    Path(methods.MODEL_FILE).unlink()
+    save_model = methods.save_model
+
+    def fail(model, path, metadata):
+        if path == methods.MODEL_FILE:
+            raise DiskError("full")
+        save_model(model, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(methods, "save_model", fail)
+        with pytest.raises(DiskError):
+            loop.train(make_run(params))
+    monkeypatch.setattr(loop, "set_learning_rate", None)  # no step is taken
+    run = make_run(params)
+    assert loop.train(run) == metrics
+    assert (curve("loss"), curve("val_top1")) == (losses, tops)
+    assert Path("plots/train/metrics.json").read_bytes() == summary
+    assert_same(model_file(), expected)
+    assert (run.state_dir / "state.pt").is_file(), "the stage still has to write the metrics"
+
+
+def test_a_damaged_resume_point_costs_the_steps_since_the_one_before(monkeypatch, capsys):
+    train(make_run(tiny_params(epochs=3)))
+    expected, losses = model_file(), curve("loss")
+    kill_at(monkeypatch, 7, tiny_params(epochs=3))
+    (state,) = STATE_DIR.glob("*/state.pt")
+    state.write_bytes(state.read_bytes()[:-1000])
+    train(make_run(tiny_params(epochs=3)))
+    out = capsys.readouterr().out
+    assert f"{state}: is damaged" in out
+    assert "resuming after step 4 of 9" in out
+    assert curve("loss") == losses
     assert_same(model_file(), expected)
 
 

@@ -29,7 +29,7 @@ from clipzoo.runtime.distributed import barrier, rank, start
 from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run
-from clipzoo.train.state import STATE_DIR
+from clipzoo.train.state import STATE_DIR, remove_state
 
 ROOT = Path(__file__).parent.parent.parent
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
@@ -141,6 +141,7 @@ def trace(
     train(run)
     if rank() != 0:
         return {}
+    remove_state(run.state_dir)
     curve = run.log_dir / "plots/metrics/loss.tsv"
     losses = [float(line.split()[1]) for line in curve.read_text().splitlines()[1:]]
     return {"losses": losses, **sums(before, trained_parameters(run.method))}

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from clipzoo.annotations.annotation import read_lines, read_text, without_extension
 from clipzoo.data.records import MAX_FRAMES, Record, check_video_id, read_list, write_list
-from clipzoo.files import ListError, raise_all
+from clipzoo.files import ListError, raise_all, replacing
 
 MAX_CLASSES = 1_000_000
 """Upper bound, since lists of other projects do not give the number of classes."""
@@ -239,8 +239,8 @@ def write_entries(
             except ValueError as error:
                 faults.append(f"{entry.where}: {entry.video_id!r}: {error}")
         raise_all(f"{len(faults)} videos that the format {form} cannot hold", faults)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        with replacing(path, durable=False) as part:
+            part.write_text("".join(lines), encoding="utf-8")
     return _left_out(entries, form)
 
 

@@ -24,11 +24,15 @@ from clipzoo.report.recipes import (
     recipe_names,
     recipe_settings,
 )
+from clipzoo.runtime.lock import only_one
 
 PARAMS_FILE = Path("params.yaml")
 MODEL_FILE = Path("models/model.safetensors")
 KEPT_DIR = Path("models/zoo")
 """Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
+
+LOCK = "use or zoo"
+"""What changes params.yaml runs once at a time."""
 
 
 def usable_params(name: str) -> Params:
@@ -159,7 +163,9 @@ def is_done(name: str) -> bool:
     return not _is_parent(name) or kept_model(name).is_file()
 
 
-def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False) -> list[str]:
+def run_zoo(
+    patterns: Sequence[str], *, stop: bool = False, again: bool = False, locks: Sequence[int] = ()
+) -> list[str]:
     """Use and reproduce recipes one after the other; returns the names of those that failed.
 
     Each recipe's metrics are in a folder of its name. A recipe that `is_done` is skipped, so a
@@ -170,6 +176,7 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
         stop: stop at the first failure. Otherwise only the children of a failed recipe are
             skipped, and counted as failed.
         again: also run recipes that are finished.
+        locks: file descriptors that DVC inherits, so that it holds these locks too.
 
     Raises:
         ConfigError: a pattern matches nothing, or a recipe is invalid; none is run.
@@ -190,7 +197,8 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
             print("skipped: already done with these settings (--again runs it again)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
-        process = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+        command = [sys.executable, "-m", "dvc", "repro"]
+        process = subprocess.run(command, check=False, pass_fds=locks)
         if process.returncode == 0:
             keep_model(name)
             continue
@@ -219,7 +227,8 @@ def queue(name: str) -> None:
         command = ["dvc", "exp", "run", "--queue", "--name", name.replace("/", "-")]
         process = subprocess.run([sys.executable, "-m", *command], check=False)
     finally:
-        PARAMS_FILE.write_bytes(before)
+        with replacing(PARAMS_FILE) as part:
+            part.write_bytes(before)
     if process.returncode:
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
 
@@ -227,10 +236,12 @@ def queue(name: str) -> None:
 def use_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo use RECIPE [--queue]`."""
     if arguments.queue:
-        queue(arguments.recipe)
+        with only_one(LOCK):
+            queue(arguments.recipe)
         print(f"queued {arguments.recipe}; params.yaml is unchanged; next: dvc queue start")
         return
-    changes = use(arguments.recipe)
+    with only_one(LOCK):
+        changes = use(arguments.recipe)
     print(describe_changes(changes), end="")
     print(f"use: {arguments.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
     print(f"next: python -m clipzoo check {arguments.recipe}; dvc repro")
@@ -238,7 +249,10 @@ def use_command(arguments: argparse.Namespace) -> None:
 
 def zoo_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo zoo PATTERN... [--stop] [--again]`."""
-    failed = run_zoo(arguments.recipes, stop=arguments.stop, again=arguments.again)
+    with only_one(LOCK) as lock:
+        failed = run_zoo(
+            arguments.recipes, stop=arguments.stop, again=arguments.again, locks=[lock]
+        )
     if failed:
         raise ConfigError(
             f"{len(failed)} recipes failed: {', '.join(failed)}; fix the errors and run the same "

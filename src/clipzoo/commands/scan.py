@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
-from clipzoo.files import ListError, read_rows, write_csv
+from clipzoo.files import ListError, read_rows, replacing, write_csv
 from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
 
 FOLDER_SPEC = """\
@@ -54,8 +54,8 @@ def scan(dataset: str, root: Path) -> ScanSummary:
     written = []
     spec_path = SPEC_DIR / f"{dataset}.yaml"
     if not spec_path.exists():
-        spec_path.parent.mkdir(parents=True, exist_ok=True)
-        spec_path.write_text(FOLDER_SPEC.format(val_fraction=0.2), encoding="utf-8")
+        with replacing(spec_path) as part:
+            part.write_text(FOLDER_SPEC.format(val_fraction=0.2), encoding="utf-8")
         written.append(str(spec_path))
     try:
         spec = load_spec(dataset)
@@ -63,7 +63,8 @@ def scan(dataset: str, root: Path) -> ScanSummary:
         folders = _class_folders([v.video_id for v in videos]) if spec.format == "folder" else []
         single = bool(folders) and len(videos) == len(folders)
         if written and single:
-            spec_path.write_text(FOLDER_SPEC.format(val_fraction=1.0), encoding="utf-8")
+            with replacing(spec_path) as part:
+                part.write_text(FOLDER_SPEC.format(val_fraction=1.0), encoding="utf-8")
         link = _link(dataset, root)
     except (ValueError, OSError):
         if written:

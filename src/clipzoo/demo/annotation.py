@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clipzoo.config import ConfigError, DemoConfig
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
-from clipzoo.files import write_csv
+from clipzoo.files import replacing, write_csv
 
 CODECS = {
     "mp4": "-c:v libx264 -preset veryfast -crf 24 -x264-params cpu-independent=1",
@@ -190,7 +190,8 @@ def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass,
     test = [v.path for v in videos if v.subset == "val"]
     lists = {"classInd": index, "trainlist01": train, "testlist01": test}
     for name, lines in lists.items():
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with replacing(folder / f"{name}.txt", durable=False) as part:
+            part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     names = [(i - 1, action.name) for action, i in number.items()]
     write_csv(("id", "name"), names, folder / "labels.csv")
 

@@ -76,8 +76,6 @@ def pack_videos(
                 tar.truncate()
                 failures.append([video.video_id, str(error)])
         tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
-        tar.flush()
-        os.fsync(tar.fileno())
     return rows, failures, damaged
 
 

@@ -15,6 +15,7 @@ from open_clip.model import resize_pos_embed
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from clipzoo.files import DiskError, named_disk_errors
 from clipzoo.models.archives import named_tensors, read_file
 from clipzoo.models.clip import build_clip, load_strictly, open_clip_name
 from clipzoo.models.openai import is_openai
@@ -100,7 +101,10 @@ def _load_tag(name: str, tag: str, input_px: int) -> nn.Module:
             f"and is not in the cache; {alternatives}"
         )
     try:
-        return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)
+        with named_disk_errors(huggingface_hub.constants.HF_HUB_CACHE):
+            return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)
+    except DiskError:
+        raise
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"model.weights: {tag} cannot be loaded ({error}); {alternatives}"

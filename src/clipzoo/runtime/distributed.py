@@ -2,9 +2,7 @@
 
 import atexit
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -52,7 +50,6 @@ def start(device: str) -> torch.device:
     if gpu is not None:
         torch.cuda.set_device(gpu)
     if "RANK" in os.environ and not dist.is_initialized():
-        _exit_with_launcher()
         _join(backend(num_gpus), gpu)
     return gpu or torch.device("cpu")
 
@@ -137,13 +134,6 @@ def arrive() -> None:
     """Count an exchange. Every rank calls this before every exchange, in the same order."""
     if _heartbeat is not None:
         _heartbeat.reached += 1
-
-
-def _exit_with_launcher() -> None:
-    """Exit when torchrun dies; otherwise a killed run would continue next to its restart."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def rank() -> int:

@@ -15,7 +15,9 @@ from pathlib import Path
 from clipzoo.config import ConfigError, RuntimeConfig, load_params
 from clipzoo.runtime.allocator import keep_freed_memory
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
+from clipzoo.runtime.lock import only_one
 from clipzoo.runtime.machine import count_processes, usable_cores
+from clipzoo.runtime.parent import announce_launcher, exit_with_launcher
 
 JOIN_SECONDS = 3600
 """Time that a machine waits for the others, at the start or after one was lost: long enough for a
@@ -27,6 +29,9 @@ CONNECT_SECONDS = 300
 def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
     """Run a stage's `main`; print an expected error as one message instead of a traceback.
 
+    In one folder a stage with the same arguments runs once at a time (`lock.only_one`). The
+    launcher holds the lock for the processes that it starts, which end with it.
+
     Args:
         main: the stage.
         distributed: start `runtime.processes` processes of this script through torchrun, if more
@@ -37,17 +42,21 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
     keep_freed_memory()
     launched = distributed and "RANK" in os.environ
     try:
-        if distributed and not launched:
-            runtime = load_params().runtime
-            processes = count_processes(runtime)
-            if processes > 1 or "NNODES" in os.environ:
-                _torchrun(processes, runtime)
-                return
-        main()
         if launched:
+            exit_with_launcher()
+            main()
             from clipzoo.runtime.distributed import finish
 
             finish()
+            return
+        with only_one(_stage()):
+            if distributed:
+                runtime = load_params().runtime
+                processes = count_processes(runtime)
+                if processes > 1 or "NNODES" in os.environ:
+                    _torchrun(processes, runtime)
+                    return
+            main()
     except Exception as error:
         if launched:
             _leave(error)
@@ -56,6 +65,13 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             raise
         print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def _stage() -> str:
+    """The stage and its arguments, and which of several machines this is: each has a launcher."""
+    number = os.environ.get("NODE_RANK", "0")
+    machine = [] if number == "0" else [f"machine {number}"]
+    return " ".join([Path(sys.argv[0]).stem, *sys.argv[1:], *machine])
 
 
 def _leave(error: Exception) -> None:
@@ -91,6 +107,7 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
     options += _machines() if "NNODES" in os.environ else ["--standalone"]
+    announce_launcher()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
     try:
         main([*options, *sys.argv])

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from dvclive.live import Live
 
+from clipzoo.files import named_disk_errors
 from clipzoo.runtime.distributed import rank
 from clipzoo.runtime.progress import progress_bar
 
@@ -75,12 +76,16 @@ class TrainingLog:
             "train", total_steps, "step", initial=len(history), disable=rank() != 0
         )
         self._live: Live | None = None
+        self._directory = directory
         if rank() != 0:
             return
-        self._live = Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
         if history:
             print(f"resuming after step {len(history)} of {total_steps}", flush=True)
-            _write_history(Path(self._live.plots_dir) / "metrics", history)
+        with named_disk_errors(directory):
+            self._live = Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
+            if history:
+                _write_history(Path(self._live.plots_dir) / "metrics", history[:-1])
+                self._write(self._live, history[-1])  # for the summary, if no step follows
 
     def add(self, rows: Sequence[dict[str, float]], num_clips: int, skipped_steps: int) -> None:
         """Log some steps, whose losses have been read from the device.
@@ -102,8 +107,9 @@ class TrainingLog:
         )
         self._bar.update(len(rows))
         if self._live is not None:
-            for row in rows:
-                self._write(self._live, row)
+            with named_disk_errors(self._directory):
+                for row in rows:
+                    self._write(self._live, row)
 
     @staticmethod
     def _write(live: Live, row: dict[str, float]) -> None:
@@ -118,8 +124,9 @@ class TrainingLog:
         """Write the steps since the last summary and close the files."""
         self._bar.close()
         if self._live is not None:
-            self._live.make_summary()  # otherwise `end` returns to the step of the last one
-            self._live.end()
+            with named_disk_errors(self._directory):
+                self._live.make_summary()  # otherwise `end` returns to the step of the last one
+                self._live.end()
 
 
 def _write_history(directory: Path, history: Sequence[dict[str, float]]) -> None:

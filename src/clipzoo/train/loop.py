@@ -24,7 +24,7 @@ from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.log import TrainingLog, WaitingTime
 from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
 from clipzoo.train.setup import Run, TrainingError
-from clipzoo.train.state import Progress, load_state, remove_state, save_state
+from clipzoo.train.state import Progress, load_state, save_state
 
 BEST_FILE = "best.safetensors"
 
@@ -32,11 +32,15 @@ BEST_FILE = "best.safetensors"
 def train(run: Run) -> dict[str, float]:
     """Train from the last resume point (or the start) to the end and write the model file.
 
+    The state stays until the caller has written everything else (`remove_state`).
+
     Returns:
         the metrics of training.
 
     Raises:
         TrainingError: a loss is not finite, or the tower cannot be compiled.
+        StateError: the resume point does not fit.
+        DiskError: the disk is full.
     """
     settings, plan, method = run.params.train, run.plan, run.method
     if settings.activation_checkpointing:
@@ -74,7 +78,8 @@ def train(run: Run) -> dict[str, float]:
         progress.history += rows
         log.add(rows, sum(len(taken.positions) for taken in unread), progress.skipped_steps)
         unread.clear()
-        if progress.step % settings.checkpoint_every == 0 and progress.step < plan.total_steps:
+        # After the last step too: a run that fails to write its model goes on from here.
+        if progress.step % settings.checkpoint_every == 0 or progress.step == plan.total_steps:
             if rank() == 0:
                 save_state(run.state_dir, progress, method, optimizer, scaler)
             barrier()
@@ -269,7 +274,7 @@ def single_view_top1(run: Run) -> float:
 
 
 def finish(run: Run, progress: Progress) -> dict[str, float]:
-    """Write the model file, delete the training state and return the metrics."""
+    """Write the model file and return the metrics."""
     metrics: dict[str, float] = {}
     if run.params.train.select == "best" and progress.best:
         barrier()  # rank 0 has written it
@@ -281,7 +286,6 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         methods.save_model(run.method, methods.MODEL_FILE, run.metadata)
         with torch.no_grad():
             methods.save_classifier(run.method.class_text(run.text).class_embeddings)
-        remove_state(run.state_dir)
     losses = [row["loss"] for row in progress.history]
     metrics |= {"steps": len(losses), "epochs": run.params.train.epochs}
     if run.params.train.precision == "fp16":

@@ -9,6 +9,7 @@ goes on without it.
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,17 @@ from torch.optim import Optimizer
 
 from clipzoo.config import Params
 from clipzoo.files import replacing
+from clipzoo.runtime.distributed import gather_objects, rank
 from clipzoo.tensors import file_sha256
 
 STATE_DIR = Path(".state/train")
+STATE_FILE, PREVIOUS_FILE = "state.pt", "previous.pt"
 ROUNDING = {"train.compile", "train.fused"}
 """Parameters in which a run may differ from the one that it continues."""
+
+
+class StateError(ValueError):
+    """A state cannot be used; the message names its file."""
 
 
 @dataclass(kw_only=True)
@@ -65,15 +72,28 @@ def save_state(
     optimizer: Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write the state to a new file and rename it: a kill leaves the previous one intact."""
+    """Write the state to a new file and rename it; the one before becomes PREVIOUS_FILE.
+
+    So a kill or a power failure leaves at least one of them intact.
+
+    Raises:
+        DiskError: the disk is full; the state before is intact.
+    """
     content = {
         "progress": vars(progress),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
     }
-    with replacing(directory / "state.pt") as part:
-        torch.save(content, part)
+    moments = (value for state in optimizer.state.values() for value in state.values())
+    tensors = (*content["model"].values(), *progress.average.values(), *moments)
+    num_bytes = sum(value.nbytes for value in tensors if isinstance(value, Tensor))
+    path = directory / STATE_FILE
+    with replacing(path, num_bytes=num_bytes) as part:
+        with part.open("wb") as file:  # given a path, torch would not say why it cannot write
+            torch.save(content, file)
+        if path.is_file():
+            path.replace(directory / PREVIOUS_FILE)
 
 
 def load_state(
@@ -83,21 +103,64 @@ def load_state(
     scaler: torch.amp.GradScaler,
     device: torch.device,
 ) -> Progress:
-    """Load the state of an interrupted identical run; without one, progress starts at step 0."""
-    path = directory / "state.pt"
-    if not path.is_file():
+    """Load the state of an interrupted identical run; without one, progress starts at step 0.
+
+    A damaged state is removed; the one before takes its place, or training starts over.
+
+    Raises:
+        StateError: another version of this program wrote it.
+    """
+    # One rank chooses for all, which would otherwise go on from different steps.
+    name = gather_objects(_newest_intact(directory) if rank() == 0 else "")[0]
+    if not name:
         return Progress()
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(content["model"])
-    for saved, group in zip(
-        content["optimizer"]["param_groups"], optimizer.param_groups, strict=True
-    ):
-        saved["fused"] = group["fused"]  # otherwise `load_state_dict` would set the saved one
-    optimizer.load_state_dict(content["optimizer"])
-    scaler.load_state_dict(content["scaler"])
-    progress = Progress(**content["progress"])
+    path = directory / name
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**content["progress"])
+        model.load_state_dict(content["model"])
+        for saved, group in zip(
+            content["optimizer"]["param_groups"], optimizer.param_groups, strict=True
+        ):
+            saved["fused"] = group["fused"]  # otherwise `load_state_dict` would set the saved one
+        optimizer.load_state_dict(content["optimizer"])
+        scaler.load_state_dict(content["scaler"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise StateError(
+            f"{path}: does not fit ({' '.join(str(error).split())}); another version of this program wrote it: use that "
+            f"one, or remove {directory} to train from the start"
+        ) from error
     progress.average = {name: mean.to(device) for name, mean in progress.average.items()}
     return progress
+
+
+def _newest_intact(directory: Path) -> str:
+    """Name of the state to go on from, "" for none; removes damaged ones and says so."""
+    faults, intact = [], ""
+    for path in (directory / STATE_FILE, directory / PREVIOUS_FILE):
+        if path.is_file() and (fault := _fault(path)):
+            faults.append(f"{path}: is damaged ({fault})")
+            path.unlink()
+        elif path.is_file():
+            intact = path.name
+            break
+    if faults:
+        way = f"training goes on from {intact}" if intact else "training starts over"
+        print(f"{'; '.join(faults)}; {way}", flush=True)
+    return intact
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a state file, "" if nothing. Any changed byte that matters is found."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # the format of torch.save
+            damaged = archive.testzip()  # compares checksums, which torch does not
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # whatever these libraries make of random bytes
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return f"wrong checksum of {damaged}" if damaged else ""
 
 
 def remove_state(directory: Path) -> None:

@@ -1,0 +1,86 @@
+"""Locks against two processes that would write the same files.
+
+DVC keeps two `dvc repro` apart. But a stage outlives a DVC that is killed, and the next `dvc repro`
+would start it a second time, next to the first.
+
+The lock is the system's (flock), on a file in .state/locks/ that names its holder. It ends with the
+process, however that ends, so what a dead process has left never blocks.
+"""
+
+import errno
+import fcntl
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from clipzoo.files import named_disk_errors, process_exists
+
+LOCK_DIR = Path(".state/locks")
+WITHOUT_LOCKS = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
+"""What flock fails with on a network file system without locks."""
+
+
+class LockError(ValueError):
+    """Another process does the same; the message names it."""
+
+
+@contextmanager
+def only_one(name: str) -> Iterator[int]:
+    """Be the only process in this folder (on any machine) that runs `name` in a block.
+
+    Args:
+        name: of what the process does, for example a stage and its arguments.
+
+    Yields:
+        the lock's file descriptor. A process that inherits it holds the lock too.
+
+    Raises:
+        LockError: another process holds the lock.
+        OSError: the lock's file cannot be written.
+    """
+    path = LOCK_DIR / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.lock"
+    with named_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise LockError(_describe(name, path, file.read())) from error
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            print(
+                f"note: {path}: this file system has no locks ({error.strerror}); start nothing "
+                "twice at the same time",
+                file=sys.stderr,
+            )
+        since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        with named_disk_errors(path):
+            file.truncate(0)
+            file.write(f"{os.getpid()},{os.uname().nodename},{since}\n")
+            file.flush()
+        yield file.fileno()
+
+
+def _describe(name: str, path: Path, holder: str) -> str:
+    """The message for a lock that is held, by the text in its file."""
+    pid, machine, since = (*holder.strip().split(",", 2), "", "")[:3]
+    if not pid.isdecimal():  # it has got the lock this very moment
+        return f"{name} has just been started by another process ({path}); wait for that one"
+    here = machine == os.uname().nodename
+    who, end = f"process {pid} on {machine}", f"end it (`kill {pid}`)"
+    if not here:
+        end += f" there, or, if that machine is lost, remove {path}"
+    elif not process_exists(int(pid)):
+        who = f"a process that process {pid} has left behind"
+        end = f"end it (`fuser {path}` finds it)"
+    return (
+        f"{name} has been running since {since}: {who} holds {path}. Both would write the same "
+        f"files: wait for it, or {end}; then run this again"
+    )

@@ -1,0 +1,57 @@
+"""End a process with the one that started it, so that nothing goes on after a kill.
+
+Imports nothing but the standard library: a process does this before its slow imports.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+LAUNCHER = "CLIPZOO_LAUNCHER"
+"""Variable with the process id of the launcher, for the processes that it starts."""
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def announce_launcher() -> None:
+    """Tell the processes that this one is about to start who their parent is."""
+    os.environ[LAUNCHER] = str(os.getpid())
+
+
+def exit_with_launcher() -> None:
+    """End this process as soon as its launcher ends, or at once if that has happened.
+
+    Linux kills it, however busy or stopped it is, but only if the launcher ends after the request.
+    A process that was started, or stopped, before and gets to the request later has a new parent
+    by then. Does nothing without a launcher that called `announce_launcher`.
+    """
+    expected = os.environ.get(LAUNCHER)
+    if expected is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if str(os.getppid()) != expected:
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            print(
+                f"error: the launcher (process {expected}) has ended", file=sys.stderr, flush=True
+            )
+        os._exit(1)
+
+
+def exit_with_parent() -> None:
+    """End this process of a multiprocessing pool as soon as the process of the pool ends.
+
+    Otherwise it would wait for its next task for ever: it holds both ends of the pipe that it
+    reads, and its parent may be a server that lives as long as it does.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "called by a process that multiprocessing has started"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
