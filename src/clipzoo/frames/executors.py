@@ -4,6 +4,8 @@
 """
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -53,13 +55,26 @@ def local_processes(count: int) -> Iterator[Workers]:
     # the locks of Arrow's threads. The server imports modules once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["clipzoo.frames.extraction"])
-    with ProcessPoolExecutor(count, mp_context=context) as pool:
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_stage) as pool:
         try:
             yield Workers(pool.submit)
         except BrokenProcessPool as error:
             raise StoreError(
                 "a worker died (out of memory?); run it again: finished shards are kept"
             ) from error
+
+
+def _end_with_stage() -> None:
+    """Let this process end when the stage does, even if that was killed: `kill -9` of the stage
+    alone would leave its workers, and they would write shards while the next run does."""
+    stage = multiprocessing.parent_process()
+    assert stage is not None
+
+    def wait_and_end() -> None:
+        stage.join()
+        os._exit(1)  # its ffmpeg ends too, see `decoding`
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def run_tasks(tasks: Iterable[Task], workers: Workers, bar: tqdm) -> None:
