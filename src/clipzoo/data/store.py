@@ -27,6 +27,7 @@ from clipzoo.data.index import (
     member_name,
     open_jpegs,
     read_index,
+    read_states,
     shard_name,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
@@ -119,21 +120,24 @@ class ShardStore:
         self.videos = _videos(table)
         self._directory = index.parent
         self._shards = table.column("shard").to_numpy()
+        self._lengths = {shard: state.tar_bytes for shard, state in read_states(index).items()}
         self._starts = np.cumsum(counts) - counts  # [N], rows of the first JPEGs
         self._jpegs = open_jpegs(index, int(counts.sum()))
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
-        path = self._directory / shard_name(self._shards[info.row])
+        shard = self._shards[info.row]
+        path, length = self._directory / shard_name(shard), self._lengths.get(shard, 0)
         start = int(self._starts[info.row])
-        places = self._jpegs[[start + i for i in frames]].tolist()  # T x [block, size]
         try:
             handle = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
         try:
-            length = os.fstat(handle).st_size
+            if os.fstat(handle).st_size != length:
+                raise ValueError(f"has {os.fstat(handle).st_size} bytes; allowed: {length}")
+            places = self._jpegs[[start + i for i in frames]].tolist()  # T x [block, size]
             return [
                 _read_jpeg(handle, length, member_name(video_id, i + 1), *place)
                 for i, place in zip(frames, places, strict=True)
@@ -159,10 +163,7 @@ def _read_jpeg(handle: int, length: int, name: str, block: int, size: int) -> by
     """
     offset = block * BLOCKSIZE
     if not BLOCKSIZE <= offset <= length - size:
-        raise ValueError(
-            f"is shorter than its index says: found {length} bytes; allowed: a JPEG of {size} "
-            f"at {offset}"
-        )
+        raise ValueError(f"has {length} bytes, and its index has a JPEG of {size} at {offset}")
     # The block before the JPEG is the member's header, read together with it.
     member = os.pread(handle, BLOCKSIZE + size, offset - BLOCKSIZE)
     expected = header_fields(name, size)

@@ -143,7 +143,8 @@ def describe_videos(
 
 def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     try:
-        count = count_frames((entry.name for entry in os.scandir(path)), spec)
+        with os.scandir(path) as entries:  # opening a named pipe would wait for ever
+            count = count_frames((entry.name for entry in entries if entry.is_file()), spec)
         first = path / spec.frame_template.format(spec.first_index)
         height, width = map(int, simplejpeg.decode_jpeg_header(first.read_bytes())[:2])
     except (ListError, ValueError, OSError) as error:
