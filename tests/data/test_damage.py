@@ -55,6 +55,15 @@ def store(project, params_for, tmp_path_factory) -> Path:
     return STORE
 
 
+def message_of_frames(expected: dict[str, list[bytes]]) -> str:
+    """Read all frames: the message of the error, or '' if they are as expected."""
+    try:
+        assert frames() == expected
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
 def frames() -> dict[str, list[bytes]]:
     """All frames of the store."""
     store = ShardStore(index_path("mine"))
@@ -95,38 +104,31 @@ def swap(content: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("name", ["index.parquet", "jpegs.npy"])
 def test_300_random_damages_of_an_index_give_no_wrong_frame(store, name):
     expected, path, rng = frames(), store / name, random.Random(0)
-    whole, refused, harmless = path.read_bytes(), 0, 0
+    whole, refused = path.read_bytes(), 0
     for _ in range(30):
         for damage in (flip, flip, flip, overwrite, overwrite, overwrite, cut, drop, swap, swap):
             path.write_bytes(damage(whole, rng))
-            try:
-                assert frames() == expected, damage
-                harmless += 1
-                assert name != "index.parquet" or path.read_bytes() == whole
-            except StoreError as error:
-                refused += 1
-                assert str(path) in str(error) or "/shard-0000" in str(error), error
+            message = message_of_frames(expected)
+            refused += bool(message)
+            if message:
+                assert str(path) in message or "/shard-0000" in message
+            elif name == "index.parquet":
+                assert path.read_bytes() == whole
     path.write_bytes(whole)
     assert frames() == expected
-    assert refused + harmless == 300
     assert refused > 200
 
 
 def test_shards_that_are_cut_shifted_or_exchanged_give_no_wrong_frame(store):
-    expected, rng, refused = frames(), random.Random(0), 0
+    expected, rng = frames(), random.Random(0)
     shards = sorted(store.glob("shard-*.tar"))
     wholes = [shard.read_bytes() for shard in shards]
     others = [(Path("data/frames/other") / shard.name).read_bytes() for shard in shards]
     for shard, whole, *wrong in zip(shards, wholes, wholes[::-1], others, strict=True):
         for content in (*wrong, *(damage(whole, rng) for damage in (cut, drop) * 10)):
             shard.write_bytes(content)
-            try:
-                assert frames() == expected
-            except StoreError as error:
-                refused += 1
-                assert str(shard) in str(error)
+            assert str(shard) in message_of_frames(expected)
         shard.write_bytes(whole)
-    assert refused == 44
 
 
 def test_a_member_of_another_name_is_refused(store):
@@ -136,9 +138,9 @@ def test_a_member_of_another_name_is_refused(store):
     (store / "shard-00000.tar").write_bytes(content.replace(b"c/a/0000", b"c/z/0000"))
     with pytest.raises(StoreError) as caught:
         ShardStore(index_path("mine")).read("c/a", [2])
+    found, allowed = r"found \(b'c/z/00003.jpg'", r"allowed: \(b'c/a/00003.jpg'"
     assert re.search(
-        r"^c/a: data/frames/mine/shard-00000.tar has another member at \d+: found \(b'c/z/00003.jpg'"
-        r".* allowed: \(b'c/a/00003.jpg', .*run `dvc checkout`",
+        rf"^c/a: {shard} has another member at \d+: {found}.* {allowed}.*run `dvc checkout`",
         str(caught.value),
     )
 
