@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -362,6 +363,7 @@ def test_a_full_disk_is_reported_once_and_leaves_finished_shards_alone(project):
         _, errors = stage.communicate(timeout=100)
     assert stage.returncode == 1
     assert errors.count("File too large") == 1
+    assert re.search(r"shard-0000[13]\.tar: .* are free", errors)  # `files.replacing`
     assert "Traceback" not in errors
     left = sorted(path.name for path in Path("data/frames/mine").iterdir())
     assert not [name for name in left if name.endswith(".part") or "00001" in name]
