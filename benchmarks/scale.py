@@ -18,6 +18,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -142,11 +143,21 @@ def open_frames() -> Job:
 def read_clips() -> Job:
     """20,000 reads of 8 frames from random videos (zeros: the shards are sparse)."""
     from clipzoo.config import load_params
-    from clipzoo.data.store import open_store
+    from clipzoo.data.index import FRAMES_DIR, member_name, shard_name
+    from clipzoo.data.store import ShardStore, open_store
 
     store, rng = open_store(load_params(), DATASET), np.random.default_rng(0)
+    assert isinstance(store, ShardStore)
     ids = [list(store.videos)[i] for i in rng.integers(len(store.videos), size=NUM_READS)]
     frames = np.sort(rng.integers(NUM_FRAMES, size=(NUM_READS, 8)))
+    for video_id, indices in zip(ids, frames.tolist(), strict=True):
+        row = store.videos[video_id].row
+        with (FRAMES_DIR / DATASET / shard_name(store._shards[row])).open("r+b") as shard:
+            for i in indices:  # the headers of these frames, which the store compares
+                member = tarfile.TarInfo(member_name(video_id, i + 1))
+                block, member.size = store._jpegs[store._starts[row] + i].tolist()
+                shard.seek((block - 1) * tarfile.BLOCKSIZE)
+                shard.write(member.tobuf())
 
     def read() -> None:
         for video_id, indices in zip(ids, frames, strict=True):

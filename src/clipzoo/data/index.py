@@ -10,14 +10,21 @@ metadata hold the ffmpeg version and command that made the frames (`ffmpeg_versi
 jpegs.npy has one row for each JPEG, video after video in the order of index.parquet. It is mapped
 into memory, so that the processes of a machine share one copy of tens of millions of rows. The part
 of one shard has both, in one parquet file.
+
+Damage is found before another frame can be taken for the one asked for. index.parquet and parts
+contain a hash of themselves, which is compared before anything else is read. A row of jpegs.npy is
+compared when its frame is read (`clipzoo.data.store`): the header of the tar's member must have the
+name of the frame and the size in the row. So a store of any size opens at once.
 """
 
+import hashlib
+import io
 import json
+import stat
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -45,8 +52,16 @@ PART_COLUMNS = {
 JPEG_COLUMNS = 2
 """Of jpegs.npy, uint32: the JPEG's offset in its shard in blocks of 512 bytes (contents of tar
 members start at whole blocks), and its size in bytes."""
+SIZE_FIELD = slice(124, 136)
+"""Place of the size in the header of a tar's member; the name is at its start."""
 METADATA_KEY = b"clipzoo"
 """Metadata key of the states of all shards (`ShardState`), as JSON."""
+HASH_KEY = b"hash"
+HASH_MARK = b"blake2b-128 of this file with zeros in its place: "
+"""Value of HASH_KEY, followed by the hash. The metadata are not compressed, so that both are in the
+file as they are."""
+NO_HASH = b"0" * 32
+RESTORE = "run `dvc checkout` to restore it, or extract_frames to make it again"
 
 
 class StoreError(OSError):
@@ -85,18 +100,59 @@ def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         columns: among INDEX_COLUMNS; None = all.
 
     Raises:
-        StoreError: the file is missing or is not an index of this version.
+        StoreError: the file is missing or damaged, or is not an index of this version.
     """
-    names, table = list(INDEX_COLUMNS), None
+    return _read_table(path, list(INDEX_COLUMNS), columns)
+
+
+def read_part(path: Path) -> pa.Table:
+    """Read the part of one shard, columns PART_COLUMNS.
+
+    Raises:
+        StoreError: as `read_index`.
+    """
+    return _read_table(path, list(PART_COLUMNS))
+
+
+def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
+    with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
+        if file.schema_arrow.names != names:
+            raise StoreError(f"{path}: index of another version; run extract_frames again")
+        return file.read(list(columns or names)).select(list(columns or names))
+
+
+def _read_whole(path: Path) -> bytes:
+    """Content of an index or a part, which has the hash that it claims.
+
+    Raises:
+        StoreError: the file is missing or damaged.
+    """
     try:
-        with parquet.ParquetFile(path) as file:
-            if file.schema_arrow.names == names:
-                table = file.read(list(columns or names))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); run extract_frames") from error
-    if table is None:
-        raise StoreError(f"{path}: index of another version; run extract_frames again")
-    return table.select(list(columns or names))
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror}); run extract_frames"
+        ) from error
+    place = content.rfind(HASH_MARK) + len(HASH_MARK)  # no mark: any place, the hash is wrong
+    expected, found = content[place : place + len(NO_HASH)], _hash(content, place)
+    if place < len(HASH_MARK):
+        raise StoreError(
+            f"{path}: cannot be read (it contains no hash: damaged, or of an earlier version, to "
+            f"which extract_frames adds it); {RESTORE}"
+        )
+    if expected != found:
+        raise StoreError(
+            f"{path}: cannot be read (damaged: found hash {found.decode()}; allowed: "
+            f"{expected.decode('ascii', 'replace')!r}, which it contains); {RESTORE}"
+        )
+    return content
+
+
+def _hash(content: bytes, place: int) -> bytes:
+    """Hash of a file's content, in hex, as if NO_HASH were at `place`."""
+    digest = hashlib.blake2b(content[:place] + NO_HASH, digest_size=len(NO_HASH) // 2)
+    digest.update(content[place + len(NO_HASH) :])
+    return digest.hexdigest().encode()
 
 
 def count_jpegs(table: pa.Table) -> np.ndarray:
@@ -117,26 +173,31 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
         count: number of JPEGs by that index.
 
     Raises:
-        StoreError: the file is missing, damaged, or of another length.
+        StoreError: the file is missing, or does not have the header and the length of this table.
     """
-    path = jpegs_path(index)
-    fix = "run `dvc checkout`, or extract_frames again"
+    path, header = jpegs_path(index), jpegs_header(count)
+    num_bytes = len(header) + count * JPEG_COLUMNS * 4
     try:
-        jpegs = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); {fix}") from error
-    if jpegs.dtype != np.dtype("<u4") or jpegs.shape != (count, JPEG_COLUMNS):
+        with path.open("rb") as file:
+            start, found = file.read(len(header)), path.stat().st_size
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error
+    if start != header or found != num_bytes:
         raise StoreError(
-            f"{path}: found {jpegs.dtype} {list(jpegs.shape)}; {index} needs uint32 "
-            f"{[count, JPEG_COLUMNS]}; {fix}"
+            f"{path}: found {found} bytes, header {start[10:].rstrip()!r}; {index} needs "
+            f"{num_bytes}, header {header[10:].rstrip()!r}; {RESTORE}"
         )
+    shape = (count, JPEG_COLUMNS)
+    jpegs = np.memmap(path, "<u4", mode="r", offset=len(header), shape=shape)
     return np.asarray(jpegs)  # still mapped; indexing a plain array is faster
 
 
-def start_jpegs(file: IO[bytes], count: int) -> None:
-    """Write the header of a table of `count` JPEGs, the rows of which follow (`part_jpegs`)."""
+def jpegs_header(count: int) -> bytes:
+    """What a table of `count` JPEGs starts with; its rows follow (`part_jpegs`)."""
     header = {"descr": "<u4", "fortran_order": False, "shape": (count, JPEG_COLUMNS)}
+    file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, header)  # pyright: ignore[reportArgumentType]
+    return file.getvalue()
 
 
 def part_jpegs(part: pa.Table) -> np.ndarray:
@@ -170,17 +231,53 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}.tar"
 
 
+def member_name(video_id: str, number: int) -> str:
+    """Name of a frame in its shard.
+
+    Args:
+        video_id: of its video.
+        number: of the frame, counted from 1.
+    """
+    return f"{video_id}/{number:05d}.jpg"
+
+
+def header_fields(name: str, size: int) -> tuple[bytes, bytes]:
+    """Name (without the zeros after it) and size, as the header of a member of a shard has them.
+
+    Where a name is not ASCII or is too long, the complete one is in a PAX header before this one.
+
+    Args:
+        name: `member_name`.
+        size: of the JPEG, bytes.
+    """
+    return name.encode("ascii", "replace")[: tarfile.LENGTH_NAME], b"%011o\0" % size
+
+
 def check_size(path: Path, size: int) -> None:
-    """Raise StoreError if a file is missing or its size (bytes) differs from the manifest's."""
+    """Raise StoreError unless a path is a regular file, or a link to one, of `size` bytes."""
     try:
-        num_bytes = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe for ever
+        raise StoreError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
+    num_bytes = status.st_size
     if num_bytes != size:
         raise StoreError(
             f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
+
+
+def file_kind(mode: int) -> str:
+    """What a path is, for messages.
+
+    Args:
+        mode: `st_mode` of os.stat.
+    """
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def write_index(
@@ -201,17 +298,46 @@ def write_index(
         OSError: the file cannot be written; no partial file is left.
     """
     shards = {str(shard): asdict(state) for shard, state in states.items()}
-    metadata = {METADATA_KEY: json.dumps(shards), **(ffmpeg or {})}
-    table = table.replace_schema_metadata(metadata)
-    with replacing(path) as part:
-        parquet.write_table(table, part, compression="zstd", use_dictionary=False)
+    metadata = {METADATA_KEY: json.dumps(shards), **(ffmpeg or {}), HASH_KEY: HASH_MARK + NO_HASH}
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(
+        table.replace_schema_metadata(metadata), buffer, compression="zstd", use_dictionary=False
+    )
+    content = buffer.getvalue().to_pybytes()
+    place = content.rfind(HASH_MARK + NO_HASH) + len(HASH_MARK)
+    with replacing(path) as part, part.open("wb") as file:
+        for piece in (content[:place], _hash(content, place), content[place + len(NO_HASH) :]):
+            file.write(piece)
+
+
+def add_hash(path: Path) -> None:
+    """Add the hash to an index that was written before indexes had one; leave any other as it is.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        content = path.read_bytes()
+        if HASH_MARK in content:
+            return
+        table = parquet.read_table(pa.BufferReader(content))
+        metadata = dict(table.schema.metadata or {})
+        states = _states(metadata.pop(METADATA_KEY))
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        return
+    if set(metadata) <= {b"ffmpeg_version", b"ffmpeg_command"}:
+        ffmpeg = {key.decode(): value.decode() for key, value in metadata.items()}
+        write_index(table, states, path, ffmpeg)
 
 
 def read_states(path: Path) -> dict[int, ShardState]:
-    """States in the metadata of a part or an index; empty if the file is missing or neither."""
+    """States in the metadata of a part or an index; empty if it is missing, damaged or neither."""
     try:
-        metadata = parquet.read_schema(path).metadata or {}
-        states = json.loads(metadata.get(METADATA_KEY, b"{}"))
-        return {int(shard): ShardState(**state) for shard, state in states.items()}
-    except (OSError, ValueError, TypeError):  # pa.ArrowInvalid is a ValueError
+        metadata = parquet.read_schema(pa.BufferReader(_read_whole(path))).metadata or {}
+        return _states(metadata.get(METADATA_KEY, b"{}"))
+    except (OSError, ValueError, TypeError):  # StoreError is an OSError
         return {}
+
+
+def _states(text: bytes) -> dict[int, ShardState]:
+    return {int(shard): ShardState(**state) for shard, state in json.loads(text).items()}

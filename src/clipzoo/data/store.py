@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tarfile import BLOCKSIZE
+from tarfile import BLOCKSIZE, LENGTH_NAME
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +17,17 @@ import pyarrow as pa
 
 from clipzoo.config import Params
 from clipzoo.data.index import (
+    RESTORE,
+    SIZE_FIELD,
     StoreError,
     check_size,
     count_jpegs,
+    header_fields,
     index_path,
+    member_name,
     open_jpegs,
     read_index,
+    read_states,
     shard_name,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
@@ -115,26 +120,60 @@ class ShardStore:
         self.videos = _videos(table)
         self._directory = index.parent
         self._shards = table.column("shard").to_numpy()
+        self._lengths = {shard: state.tar_bytes for shard, state in read_states(index).items()}
         self._starts = np.cumsum(counts) - counts  # [N], rows of the first JPEGs
         self._jpegs = open_jpegs(index, int(counts.sum()))
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
-        path = self._directory / shard_name(self._shards[info.row])
+        shard = self._shards[info.row]
+        path, length = self._directory / shard_name(shard), self._lengths.get(shard, 0)
         start = int(self._starts[info.row])
         try:
             handle = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
         try:
+            if os.fstat(handle).st_size != length:
+                raise ValueError(f"has {os.fstat(handle).st_size} bytes; allowed: {length}")
             places = self._jpegs[[start + i for i in frames]].tolist()  # T x [block, size]
-            images = [os.pread(handle, size, block * BLOCKSIZE) for block, size in places]
+            return [
+                _read_jpeg(handle, length, member_name(video_id, i + 1), *place)
+                for i, place in zip(frames, places, strict=True)
+            ]
+        except ValueError as error:
+            raise StoreError(f"{video_id}: {path} {error}; {RESTORE}") from error
         finally:
             os.close(handle)
-        if any(len(image) != size for image, (_, size) in zip(images, places, strict=True)):
-            raise StoreError(f"{video_id}: {path} is shorter than its index says; extract it again")
-        return images
+
+
+def _read_jpeg(handle: int, length: int, name: str, block: int, size: int) -> bytes:
+    """The JPEG of a member of a shard, which must be the member that the index says it is.
+
+    Args:
+        handle: of the shard.
+        length: of the shard, bytes.
+        name: `member_name`.
+        block: offset of the JPEG, blocks.
+        size: of the JPEG, bytes.
+
+    Raises:
+        ValueError: says what was found.
+    """
+    offset = block * BLOCKSIZE
+    if not BLOCKSIZE <= offset <= length - size:
+        raise ValueError(f"has {length} bytes, and its index has a JPEG of {size} at {offset}")
+    # The block before the JPEG is the member's header, read together with it.
+    member = os.pread(handle, BLOCKSIZE + size, offset - BLOCKSIZE)
+    expected = header_fields(name, size)
+    found = member[:LENGTH_NAME].rstrip(b"\0"), member[SIZE_FIELD]
+    if found != expected:
+        raise ValueError(
+            f"has another member at {offset}: found {found}; allowed: {expected} (name, size in "
+            "octal digits)"
+        )
+    return member[BLOCKSIZE:]
 
 
 class DirectoryStore:

@@ -3,8 +3,14 @@
 decord seeks to other frames than it plays if B-frames are packed (avi) or an edit list cuts the
 start (`seeks_exactly`), repeats the last frame if a header claims more frames than there are, and
 cannot return frames of some widths (`WRONG_WIDTHS`).
+
+decord has no list of allowed formats, and would follow a playlist or script to other files. So
+`check_container` looks at the start of a file before decord opens it. Nor can a thread of this
+process be ended if decord hangs in it; so extraction lets ffmpeg decode a file first, which is
+ended if it stalls (`clipzoo.frames.decoding`).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +23,17 @@ from clipzoo.data.index import StoreError
 
 WRONG_WIDTHS = (24, 48, 72)
 """Widths (px) at which decord pads lines to 4 bytes per pixel and reads them as 4 channels."""
+CONTAINERS = {
+    "mov, mp4": rb"\0.{3}(ftyp|moov|free|skip|wide|pnot|styp|uuid)|.{4}mdat",
+    "matroska, webm": rb"\x1a\x45\xdf\xa3",
+    "avi": rb"RIFF.{4}AVI[ X\x19]",
+    "flv": rb"FLV\x01.\0\0\0\x09",
+    "asf": rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+    "ogg": rb"OggS\0",
+    "mpeg": rb"\0?\0\0\x01[\x00-\xff]",
+    "mpegts": rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47.{191}\x47",
+}
+"""What files of each allowed format begin with."""
 THUMBNAIL_PX = 32
 SEEK_PROBES = 8
 
@@ -82,12 +99,29 @@ def seeks_exactly(path: Path) -> bool:
     return True
 
 
+def check_container(path: Path) -> None:
+    """Raise StoreError unless a file begins like a container of one video (`CONTAINERS`)."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+    if not any(re.match(pattern, start, re.DOTALL) for pattern in CONTAINERS.values()):
+        raise StoreError(
+            f"{path}: is no video that decord may open: it begins with {start[:16]!r}; allowed: "
+            f"{', '.join(CONTAINERS)}"
+        )
+
+
 def _open(path: Path, width: int, height: int) -> Any:
     import decord  # here, because it loads a second ffmpeg: only for raw videos
 
+    check_container(path)
     decord.logging.set_level(decord.logging.FATAL)
     try:
-        return decord.VideoReader(str(path), num_threads=1, width=width, height=height)
+        # From the root on, because `concat:x.mp4` is an address.
+        name = os.path.abspath(path)
+        return decord.VideoReader(name, num_threads=1, width=width, height=height)
     except (decord.DECORDError, RuntimeError) as error:
         raise StoreError(f"{path}: decord cannot open it ({_reason(error)})") from error
 

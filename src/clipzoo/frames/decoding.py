@@ -3,12 +3,18 @@
 ffmpeg writes one picture for every decoded frame (even if the frame rate varies) unless `fps` is
 set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
 decoding, because headers may be wrong. A video counts as broken if ffmpeg reports any error.
+
+Videos come from strangers. ffmpeg may open nothing but the file itself (`SAFE_INPUT`), is ended if
+it gives no frame for STALLED_SECONDS, and ends with the process that started it.
 """
 
 import functools
+import os
 import re
+import selectors
+import shutil
 import subprocess
-import tempfile
+import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +29,23 @@ from clipzoo.frames.ffmpeg import ffmpeg_path
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
 """End of one JPEG and start of the next; it cannot occur inside, where 0xff is followed by 0."""
-
-
 FEWEST_BYTES = 31
 """-q:v if the picture does not matter."""
+STALLED_SECONDS = 120
+"""Time without a new frame after which a decoder is ended: far more than a frame takes, and longer
+than a file server's short interruptions."""
+CONTAINERS = (
+    *("asf", "asf_o", "avi", "flv", "h264", "hevc", "live_flv", "m4v", "matroska", "mov", "mpeg"),
+    *("mpegts", "mpegvideo", "ogg"),
+)
+"""ffmpeg's names of the formats that hold a video in one file. What they leave out are playlists,
+manifests and scripts, which make ffmpeg open other files and addresses, and pictures."""
+SAFE_INPUT = (
+    *("-protocol_whitelist", "file,pipe"),
+    *("-format_whitelist", ",".join(CONTAINERS)),
+)
+"""Options of an input, known to ffmpeg 3.0 and later. They are in no index and no fingerprint,
+because they change no frame."""
 
 
 class VideoError(ValueError):
@@ -87,6 +106,21 @@ def _has_fps_mode() -> bool:
     return b"fps_mode" in subprocess.run(command, capture_output=True, check=False).stdout
 
 
+@functools.cache
+def _ending_with_us() -> list[str]:
+    """What to put before a command so that the kernel ends it when this thread ends, even by -9.
+
+    Empty where setpriv (of util-linux 2.33 and later) is missing: there, ffmpeg ends when it next
+    writes to the closed pipe. Python's own way, a function that runs between fork and exec, may
+    deadlock in a process with threads.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    usage = subprocess.run([setpriv, "--help"], capture_output=True, check=False).stdout
+    return [setpriv, "--pdeathsig", "KILL"] if b"--pdeathsig" in usage else []
+
+
 @dataclass
 class Outcome:
     """What ffmpeg reported."""
@@ -98,32 +132,78 @@ class Outcome:
 
 
 def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
-    """Yield ffmpeg's standard output in chunks; `outcome` is filled in at the end."""
-    # Messages go to a file, not to a pipe, which would have to be read while frames arrive.
-    with tempfile.TemporaryFile() as messages:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages) as process:
-            assert process.stdout is not None
-            try:
-                while chunk := process.stdout.read(CHUNK_BYTES):
+    """Yield ffmpeg's standard output in chunks; `outcome` is filled in at the end.
+
+    Args:
+        command: of `jpeg_command` or `count_command`; `SAFE_INPUT` is added to it.
+        outcome: is changed.
+
+    Raises:
+        VideoError: ffmpeg gave no output for STALLED_SECONDS and was ended.
+    """
+    place = command.index("-i")
+    command = [*_ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe, bufsize=0) as process:
+        try:
+            yield from _read_output(process, outcome)
+            process.wait(STALLED_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise VideoError(f"ffmpeg did not end within {STALLED_SECONDS} s") from error
+        except BaseException:  # the caller stopped, e.g. because the disk is full
+            process.kill()
+            raise
+    if process.returncode and not outcome.damage:
+        outcome.damage = f"ffmpeg ended with code {process.returncode}"
+
+
+def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator[bytes]:
+    """Yield what comes from standard output, and note what comes from standard error."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    rest = b""  # of the messages: an incomplete line
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        deadline = time.monotonic() + STALLED_SECONDS
+        while selector.get_map():
+            # Messages are no progress: a decoder may print them for ever.
+            if time.monotonic() > deadline:
+                raise VideoError(
+                    f"ffmpeg gave no new frame for {STALLED_SECONDS} s and was ended; a file "
+                    "server that hangs, or a file that makes ffmpeg hang"
+                )
+            for key, _ in selector.select(max(0, deadline - time.monotonic())):
+                chunk = os.read(key.fd, CHUNK_BYTES)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
                     yield chunk
-            except BaseException:  # the caller stopped, e.g. because the disk is full
-                process.kill()
-                raise
-        messages.seek(0)
-        _judge(messages.read().decode("utf-8", "replace"), process.returncode, outcome)
+                    deadline = time.monotonic() + STALLED_SECONDS  # the caller took its time
+                else:
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    rest = rest[-CHUNK_BYTES:]
+                    for line in lines:
+                        _note(line.decode("utf-8", "replace"), outcome)
+    _note(rest.decode("utf-8", "replace"), outcome)
 
 
-def _judge(messages: str, returncode: int, outcome: Outcome) -> None:
-    rate = re.search(r"Video:.*?([\d.]+)(k?) fps", messages)
-    if rate:
+def _note(line: str, outcome: Outcome) -> None:
+    """Keep the first frame rate and the first error among ffmpeg's messages."""
+    rate = re.search(r"Video:.*?([\d.]+)(k?) fps", line)
+    if rate and not outcome.fps:
         outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
-    error = re.search(r"\[(?:error|fatal|panic)\] (.+)", messages)
-    if error and "matches no streams" in error[1]:
-        outcome.damage = "it has no video stream"
-    elif error:
+    error = re.search(r"\[(?:error|fatal|panic)\] (.+)", line)
+    if error and not outcome.damage:
         outcome.damage = error[1].strip()
-    elif returncode:
-        outcome.damage = f"ffmpeg ended with code {returncode}"
+        if "matches no streams" in outcome.damage:
+            outcome.damage = "it has no video stream"
+        elif "Format not on whitelist" in outcome.damage:
+            outcome.damage = (
+                "it is no video but a playlist, a script or a picture; allowed: containers of one "
+                f"video ({', '.join(CONTAINERS)})"
+            )
 
 
 def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:

@@ -32,7 +32,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
 
 from clipzoo.config import ConfigError, FramesConfig, Params
 from clipzoo.data.index import (
@@ -41,16 +40,18 @@ from clipzoo.data.index import (
     PART_COLUMNS,
     ShardState,
     StoreError,
+    add_hash,
     count_jpegs,
     index_path,
+    jpegs_header,
     jpegs_path,
     make_part,
     open_jpegs,
     part_jpegs,
     read_index,
+    read_part,
     read_states,
     shard_name,
-    start_jpegs,
     write_index,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
@@ -147,6 +148,7 @@ def extract(
     jobs = plan_shards(params, dataset)
     assigned = jobs[share[0] - 1 :: share[1]]
     allowed = params.data.allow_missing
+    add_hash(index_path(dataset))
     states = read_indexed(dataset, jobs)
     indexed = all(states.values()) and len(_failures(states)) <= allowed
     if not indexed:
@@ -320,10 +322,9 @@ def merge_parts(dataset: str, jobs: Sequence[ShardJob]) -> None:
     extracted = jobs[0].spec.reader == "shards"
     num_jpegs = sum(state.num_frames for state in states.values()) if extracted else 0
     with replacing(jpegs_path(path)) as new, new.open("wb") as file:
-        start_jpegs(file, num_jpegs)
+        file.write(jpegs_header(num_jpegs))
         for job in jobs:
-            with parquet.ParquetFile(job.part_path) as part:
-                table = part.read()
+            table = read_part(job.part_path)
             file.write(part_jpegs(table).tobytes())
             tables.append(table.select(list(INDEX_COLUMNS)))
     # Written last: without it, the parts count.

@@ -6,10 +6,11 @@ no longer have the size in the manifest.
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from clipzoo.data.index import file_kind
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import RAW_DIR, DatasetSpec
 from clipzoo.files import ListError, raise_all, read_rows, write_csv
@@ -80,23 +81,25 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
     folder of frame files numbered without a gap.
 
     Raises:
-        ListError: the folder does not exist or has no videos, two files have the same id, or a
-            name cannot be stored.
+        ListError: the folder does not exist or has no videos. Or lists all faults: a folder that
+            cannot be read, something named like a video that is no regular file (a broken link, a
+            named pipe), two files of the same id, a name that cannot be stored.
     """
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
     if spec.reader == "directory":
-        videos, others = _frame_folders(root, spec), []
+        is_frame = _frame_pattern(spec).fullmatch
+        files, faults = _find_files(root, lambda name: is_frame(name) is not None)
+        videos, others = _frame_folders(files, spec, faults), []
     else:
-        files = sorted(_walk(root))
-        others = [
-            file for file in files if PurePosixPath(file).suffix.lower() not in VIDEO_SUFFIXES
-        ]
-        paths = [file for file in files if PurePosixPath(file).suffix.lower() in VIDEO_SUFFIXES]
+        files, faults = _find_files(root, _is_video)
+        others = [file for file in files if not _is_video(file)]
+        paths = [file for file in files if _is_video(file)]
         sizes = [(root / file).stat().st_size for file in paths]
         ids = [spec.video_id(str(PurePosixPath(file).with_suffix(""))) for file in paths]
         videos = [RawVideo(*row) for row in zip(ids, paths, sizes, strict=True)]
-    _check_ids(videos, root)
+    faults += _faults_of_ids(videos)
+    raise_all(f"{root}: {len(faults)} faults; fix, rename or remove them:", faults)
     if not videos:
         raise ListError(
             f"{root}: no videos found (files that end in {' '.join(VIDEO_SUFFIXES)}); "
@@ -105,46 +108,95 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
     return videos, others
 
 
-def _check_ids(videos: list[RawVideo], root: Path) -> None:
-    faults = [f"{root}: {fault}" for v in videos if (fault := check_video_id(v.video_id))]
+def _is_video(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _faults_of_ids(videos: list[RawVideo]) -> list[str]:
+    faults = [fault for video in videos if (fault := check_video_id(video.video_id))]
     first: dict[str, str] = {}
     for video in videos:
         other = first.setdefault(video.video_id, video.path)
         if other != video.path:
-            faults.append(f"{root}: {other} and {video.path} have the same id, {video.video_id!r}")
-    raise_all(f"{root}: {len(faults)} names that cannot be used; rename them", faults)
+            faults.append(f"{other} and {video.path} have the same id, {video.video_id!r}")
+    return faults
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Paths of files below `root`, relative, with `/`; a folder linked twice is entered once."""
-    entered = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(folder) in entered:
-            folders.clear()
+def _find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Regular files below `root`, sorted, as paths relative to it with `/`, and faults.
+
+    A folder that is linked too is entered once, by its own path.
+
+    Args:
+        root: the folder.
+        is_wanted: whether a file of this name is needed, so that anything else of this name is a
+            fault.
+    """
+    files, faults = [], []
+    entered, folders, links = set(), [""], []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(root / folder)
+        if real in entered:
             continue
-        entered.add(os.path.realpath(folder))
-        for name in files:
-            if not name.startswith("."):
-                yield Path(folder, name).relative_to(root).as_posix()
+        entered.add(real)
+        try:
+            with os.scandir(root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            faults.append(f"{folder or root}: {error.strerror}")
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "lost+found":
+                continue
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            kind = _kind(entry)
+            if kind == "a regular file":
+                files.append(path)
+            elif is_wanted(entry.name):
+                faults.append(f"{path}: is {kind}; allowed: a regular file, or a link to one")
+            elif kind == "a folder":
+                (links if entry.is_symlink() else folders).append(path)
+    return sorted(files), faults
 
 
-def _frame_folders(root: Path, spec: DatasetSpec) -> list[RawVideo]:
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """What an entry of a folder is, or what it links to; no system call for files and folders."""
+    try:
+        if entry.is_file():
+            return "a regular file"
+        if entry.is_dir():
+            return "a folder"
+        return file_kind(entry.stat().st_mode)
+    except FileNotFoundError:
+        return f"a broken link, to {os.readlink(entry.path)!r}"
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
+
+
+def _frame_folders(files: list[str], spec: DatasetSpec, faults: list[str]) -> list[RawVideo]:
+    """Folders of frame files; `faults` gets those with gaps."""
     folders: dict[str, list[str]] = {}
-    for file in _walk(root):
+    for file in files:
         folder, _, name = file.rpartition("/")
         folders.setdefault(folder, []).append(name)
-    videos, faults = [], []
+    videos = []
     for folder, names in sorted(folders.items()):
         try:
             count = count_frames(names, spec)
         except ListError as error:
-            faults.append(f"{root / folder}: {error}")
+            faults.append(f"{folder}: {error}")
             continue
         if count:
             videos.append(RawVideo(spec.video_id(folder), folder, count))
-    raise_all(f"{root}: {len(faults)} folders that cannot be read", faults)
     return videos
+
+
+def _frame_pattern(spec: DatasetSpec) -> re.Pattern[str]:
+    """Names of frame files."""
+    before, _, rest = spec.frame_template.partition("{")
+    after = rest.partition("}")[2]
+    return re.compile(re.escape(before) + r"\d+" + re.escape(after))
 
 
 def count_frames(names: Iterable[str], spec: DatasetSpec) -> int:
@@ -153,9 +205,7 @@ def count_frames(names: Iterable[str], spec: DatasetSpec) -> int:
     Raises:
         ListError: the files are not numbered from `first_index` on without a gap.
     """
-    before, _, rest = spec.frame_template.partition("{")
-    after = rest.partition("}")[2]
-    pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+    pattern = _frame_pattern(spec)
     frame_names = {name for name in names if pattern.fullmatch(name)}
     for i in range(len(frame_names)):
         name = spec.frame_template.format(spec.first_index + i)

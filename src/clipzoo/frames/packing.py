@@ -10,7 +10,7 @@ from typing import IO
 import simplejpeg
 
 from clipzoo.config import FramesConfig
-from clipzoo.data.index import StoreError, check_size
+from clipzoo.data.index import StoreError, check_size, member_name
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.video import seeks_exactly
 from clipzoo.files import ListError, replacing
@@ -88,7 +88,7 @@ def _pack_video(
     command = jpeg_command(path, frames.size, frames.quality, spec.fps)
     offsets, sizes, shapes = [], [], set()
     for number, jpeg in enumerate(split_jpegs(run_ffmpeg(command, outcome)), start=1):
-        tar.write(_tar_header(f"{video.video_id}/{number:05d}.jpg", len(jpeg)))
+        tar.write(_tar_header(member_name(video.video_id, number), len(jpeg)))
         offsets.append(tar.tell())
         sizes.append(len(jpeg))
         shapes.add(simplejpeg.decode_jpeg_header(jpeg)[:2])
@@ -141,7 +141,8 @@ def describe_videos(
 
 def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     try:
-        count = count_frames((entry.name for entry in os.scandir(path)), spec)
+        with os.scandir(path) as entries:  # opening a named pipe would wait for ever
+            count = count_frames((entry.name for entry in entries if entry.is_file()), spec)
         first = path / spec.frame_template.format(spec.first_index)
         height, width = map(int, simplejpeg.decode_jpeg_header(first.read_bytes())[:2])
     except (ListError, ValueError, OSError) as error:
