@@ -18,6 +18,7 @@ HARMLESS = {
     "src/clipzoo/__init__.py",
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
+    "src/clipzoo/sections.py",
     "src/clipzoo/tensors.py",
     "src/clipzoo/runtime/__init__.py",
     "src/clipzoo/runtime/allocator.py",

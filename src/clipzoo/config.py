@@ -1,92 +1,31 @@
 """The parameters of a run: frozen pydantic models and the only reader of params.yaml.
 
-There are no defaults: params.yaml holds every value. Unknown, missing and mistyped keys are errors
-that name the key and the allowed values; all errors of a file are reported at once.
+There are no defaults: params.yaml holds every value.
 
 The options of a method are a top-level section with its name (`text4vis:`). This module does not
 know their keys: a method is a module of `clipzoo.methods` and checks its section itself.
 """
 
 import re
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from clipzoo.files import near, write_json
+from clipzoo.sections import ConfigError as ConfigError
+from clipzoo.sections import Float, Section, SectionType, build, flatten, load, require
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
 METHODS_DIR = Path(__file__).parent / "methods"
 
 
-class ConfigError(ValueError):
-    """A parameter is unknown, missing, of the wrong type or out of range."""
-
-
-class Section(BaseModel):
-    """A mapping in a YAML file: frozen, with exactly the declared keys and types.
-
-    A validator of one value raises ValueError with the text for what is allowed; a validator of
-    several values calls `require`. `build` composes the message.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-SectionType = TypeVar("SectionType", bound=Section)
-
-
-def require(*checks: tuple[bool, str, object, str]) -> None:
-    """For a model validator: each check is (ok, key in this section, its value, what is allowed).
-
-    Raises:
-        ConfigError: one line for each check that failed.
-    """
-    lines = [_fault(key, value, allowed) for ok, key, value, allowed in checks if not ok]
-    if lines:
-        raise ConfigError("\n".join(lines))
-
-
 def method_names() -> list[str]:
     """Names of the modules in `clipzoo.methods`, sorted; imports none of them."""
     return sorted(path.stem for path in METHODS_DIR.glob("[!_]*.py"))
-
-
-def _fault(key: str, value: object, allowed: str) -> str:
-    return f"{key}: found {value!r}; allowed: {allowed}"
-
-
-def _read_number(value: object) -> object:
-    """Read 5e-5 as a float: PyYAML takes it for text and expects 5.0e-5."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _read_none(value: object) -> object:
-    return "None" if value is None else value
 
 
 def _one_of(*allowed: int) -> AfterValidator:
@@ -129,12 +68,6 @@ def _method_section(name: str) -> str:
     if name not in method_names():
         raise PydanticCustomError("extra_forbidden", "unknown key")
     return name
-
-
-Float = Annotated[float, BeforeValidator(_read_number)]
-"""A finite float; also an int, or text such as 5e-5."""
-NoneWord = BeforeValidator(_read_none)
-"""For a choice of words that includes `None`: YAML's null means that word."""
 
 
 class DataConfig(Section):
@@ -410,6 +343,10 @@ class Params(Section):
         )
         return self
 
+    @classmethod
+    def keys(cls) -> list[str]:
+        return [*cls.model_fields, *method_names()]
+
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
         """The sections of all methods in the file, unchecked."""
@@ -437,37 +374,6 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return load(Params, path)
 
 
-def load(cls: type[SectionType], path: str | Path) -> SectionType:
-    """Read a YAML file into the section `cls`; raises as `load_params`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    return build(cls, values, path)
-
-
-def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
-    """Validate a mapping as the section `cls`.
-
-    Args:
-        cls: the model.
-        values: the mapping, as parsed from YAML.
-        where: the file, for messages.
-        key: of the mapping in that file, dotted; '' = the mapping is the whole file.
-
-    Raises:
-        ConfigError: names `where` and every fault: its key, the value and what is allowed.
-    """
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        faults = _describe(cls, error.errors(include_url=False), (key,) if key else ())
-    text = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults", *faults])
-    raise ConfigError(f"{where}: {text}") from None
-
-
 def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
     """A copy with some values changed, by dotted key, checked like a file.
 
@@ -486,17 +392,6 @@ def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
     return build(type(section), changed, "changed values")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with dotted keys: {"train": {"lr": 1}} -> {"train.lr": 1}."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def write_settings(params: Params, directory: str | Path, split: Mapping[str, int]) -> None:
     """Write settings.json: the values a result was made with.
 
@@ -506,98 +401,3 @@ def write_settings(params: Params, directory: str | Path, split: Mapping[str, in
         split: of `methods.read_split`, values of `runtime` that this result depends on.
     """
     write_json({**params.settings(), **split}, Path(directory) / "settings.json")
-
-
-# Below: pydantic's errors in our words.
-
-_TYPES = {
-    "int_type": "a value of type int",
-    "float_type": "a value of type float",
-    "string_type": "a value of type str",
-    "bool_type": "a value of type bool",
-    "finite_number": "a finite number",
-    "invalid_key": "keys that are text",
-    "list_type": "a list",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "too_short": "one value or more",
-    "string_too_short": "some text",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "{le:g} or less",
-}
-"""pydantic's type of error -> what is allowed; `{}` stands for limits from its context."""
-
-Location = tuple[int | str, ...]
-
-
-def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -> list[str]:
-    """The faults of a mapping, one line each, in the order of the declared keys."""
-    unknown = {error["loc"] for error in errors if error["type"] == "extra_forbidden"}
-    lines = []
-    for error in errors:
-        kind, location, context = error["type"], error["loc"], error.get("ctx", {})
-        key, value = _dotted(start + location), error["input"]
-        if kind == "extra_forbidden":
-            lines.append(_unknown_key(cls, location, key))
-        elif location in unknown:
-            pass  # the content of an unknown key does not matter
-        elif kind == "missing":
-            lines.append(f"missing key {key} ({_type_name(_annotation(cls, location))})")
-        elif kind == "literal_error":
-            choices = _choices(_annotation(cls, location))
-            allowed = ", ".join(map(str, choices)) + near(value, choices)
-            lines.append(_fault(key, value, allowed))
-        elif isinstance(context.get("error"), ConfigError):  # raised by `require`
-            prefix = f"{key}." if start + location else ""
-            lines += [prefix + line for line in str(context["error"]).splitlines()]
-        elif kind == "value_error":
-            lines.append(_fault(key, value, str(context["error"])))
-        else:
-            allowed = _TYPES[kind].format(**context) if kind in _TYPES else error["msg"]
-            lines.append(_fault(key, value, allowed))
-    return lines
-
-
-def _dotted(location: Location) -> str:
-    """("published", 0, "metric") -> published[0].metric."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "the file"
-
-
-def _unknown_key(cls: type[Section], location: Location, key: str) -> str:
-    section = _section(_annotation(cls, location[:-1]))
-    allowed = [*section.model_fields, *(method_names() if section is Params else ())]
-    return f"unknown key {key}; allowed: {', '.join(allowed)}{near(location[-1], allowed)}"
-
-
-def _annotation(cls: type[Section], location: Location) -> Any:
-    """The declared type of the value at a location (of the list, for an item of one)."""
-    kind: Any = cls
-    for part in location:
-        if isinstance(part, str):
-            kind = _section(kind).model_fields[part].annotation
-    return kind
-
-
-def _section(kind: Any) -> type[Section]:
-    """The model in a type such as list[Published]."""
-    while not isinstance(kind, type) or not issubclass(kind, Section):
-        kind = typing.get_args(kind)[0]
-    return kind
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    """The words of a type such as list[Literal["full", "half"]]."""
-    while typing.get_origin(kind) is not Literal:
-        kind = typing.get_args(kind)[0]
-    return typing.get_args(kind)
-
-
-def _type_name(kind: Any) -> str:
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return "a mapping"
-    if typing.get_origin(kind) is Literal:
-        return " | ".join(map(str, typing.get_args(kind)))
-    return getattr(kind, "__name__", str(kind))
