@@ -20,6 +20,7 @@ HARMLESS = {
     "src/clipzoo/files.py",
     "src/clipzoo/sections.py",
     "src/clipzoo/tensors.py",
+    "src/clipzoo/yaml_files.py",
     "src/clipzoo/runtime/__init__.py",
     "src/clipzoo/runtime/allocator.py",
     "src/clipzoo/runtime/distributed.py",

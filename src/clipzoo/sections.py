@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from clipzoo.files import near
+from clipzoo.yaml_files import NUMBER, ConfigError, read_yaml
 
-
-class ConfigError(ValueError):
-    """A parameter is unknown, missing, of the wrong type or out of range."""
+SHOWN_CHARACTERS = 200
+"""Most characters of a wrong value that an error shows."""
 
 
 class Section(BaseModel):
@@ -56,17 +55,16 @@ def require(*checks: tuple[bool, str, object, str]) -> None:
 
 
 def _fault(key: str, value: object, allowed: str) -> str:
-    return f"{key}: found {value!r}; allowed: {allowed}"
+    try:
+        found = repr(value)
+    except ValueError:
+        found = "a number of thousands of digits"  # Python refuses to print it
+    found = found if len(found) <= SHOWN_CHARACTERS else f"{found[:SHOWN_CHARACTERS]}..."
+    return f"{key}: found {found}; allowed: {allowed}"
 
 
 def _read_number(value: object) -> object:
-    """Read 5e-5 as a float: PyYAML takes it for text and expects 5.0e-5."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
 
 
 def _read_none(value: object) -> object:
@@ -81,13 +79,7 @@ NoneWord = BeforeValidator(_read_none)
 
 def load(cls: type[SectionType], path: str | Path) -> SectionType:
     """Read a YAML file into the section `cls`; raises ConfigError as `build`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    return build(cls, values, path)
+    return build(cls, read_yaml(path), path)
 
 
 def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
@@ -135,10 +127,10 @@ _TYPES = {
     "model_type": "a mapping of keys to values",
     "too_short": "one value or more",
     "string_too_short": "some text",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "{le:g} or less",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "below {lt}",
+    "less_than_equal": "{le} or less",
 }
 """pydantic's type of error -> what is allowed; `{}` stands for limits from its context."""
 
@@ -168,9 +160,15 @@ def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -
         elif kind == "value_error":
             lines.append(_fault(key, value, str(context["error"])))
         else:
-            allowed = _TYPES[kind].format(**context) if kind in _TYPES else error["msg"]
+            limits = {name: _plain(limit) for name, limit in context.items()}
+            allowed = _TYPES[kind].format(**limits) if kind in _TYPES else error["msg"]
             lines.append(_fault(key, value, allowed))
     return lines
+
+
+def _plain(limit: object) -> object:
+    """A limit as one writes it: 1 for 1.0."""
+    return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
 def _dotted(location: Location) -> str:

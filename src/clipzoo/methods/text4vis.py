@@ -44,7 +44,7 @@ class Options(Section):
 
     head: Annotated[Literal["Transf", "None"], NoneWord]
     """Frames to video: temporal Transformer, or mean."""
-    head_layers: int = Field(ge=1)
+    head_layers: int = Field(ge=1, le=1000)
     """Layers of the temporal Transformer (6 in the paper)."""
     temporal_module: Literal["none", "tsm", "tokenshift", "tokent1d"]
     """Exchange between frames inside the vision tower."""
