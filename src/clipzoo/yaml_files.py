@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from yaml.composer import ComposerError
 
 from clipzoo.files import raise_all
 
@@ -27,7 +28,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(
+            raise ComposerError(
                 problem="found an alias (*name); write the value out", problem_mark=mark
             )
         return super().compose_node(parent, index)
