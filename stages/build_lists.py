@@ -1,18 +1,14 @@
-"""build_lists DATASET: annotation files + frame index -> lists/DATASET/."""
-
-import argparse
+"""build_lists --dataset NAME: annotation files + frame index -> lists/NAME/."""
 
 from clipzoo.annotations.joining import LISTS_DIR, build_lists
 from clipzoo.config import load_params
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
 from clipzoo.files import SHOWN
-from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.launch import dataset_argument, run_stage
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
-    dataset = parser.parse_args().dataset
+    dataset = dataset_argument()
     params, spec = load_params(), load_spec(dataset)
     print(
         f"build_lists: {ANNOTATION_DIR / dataset}, format {spec.format}, split {params.data.split}",

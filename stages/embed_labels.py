@@ -1,20 +1,19 @@
-"""embed_labels DATASET: class names x prompt templates -> token ids and class embeddings."""
+"""embed_labels --dataset NAME: class names x prompt templates -> token ids and class embeddings."""
 
 import dataclasses
 import json
-import sys
 
 from clipzoo.config import load_params
 from clipzoo.data.records import read_labels
 from clipzoo.models.classifiers import random_classifier
 from clipzoo.models.clip import CLIP_FILE, load_clip
 from clipzoo.models.text import class_text_path, embed_class_names, save_class_text
-from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.tensors import file_sha256
 
 
 def main() -> None:
-    params, dataset = load_params(), sys.argv[1]
+    params, dataset = load_params(), dataset_argument()
     names = read_labels(f"lists/{dataset}/labels.csv")
     classifier = params.text.classifier if dataset == params.data.dataset else "text"
     clip, meta = load_clip()

@@ -1,4 +1,4 @@
-"""extract_frames DATASET [--shard i/n]: raw videos -> data/frames/DATASET/ (shards and index)."""
+"""extract_frames --dataset NAME [--shard i/n]: raw videos -> data/frames/NAME/: shards, index."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from clipzoo.runtime.launch import run_stage
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
+    parser.add_argument("--dataset", required=True)
     parser.add_argument(
         "--shard",
         default="1/1",

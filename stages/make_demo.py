@@ -1,7 +1,6 @@
-"""make_demo DATASET: render a demo dataset: video files, manifest and annotation files."""
+"""make_demo --dataset NAME: render a demo dataset: video files, manifest and annotation files."""
 
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -9,12 +8,12 @@ from tqdm import tqdm
 
 from clipzoo.config import load_params
 from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
-from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.runtime.parent import exit_with_parent
 
 
 def main() -> None:
-    params, dataset = load_params(), sys.argv[1]
+    params, dataset = load_params(), dataset_argument()
     videos = plan_videos(dataset, params.demo)
     processes = params.runtime.extract_workers or os.cpu_count() or 1
     classes = len({video.action for video in videos})

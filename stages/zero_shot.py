@@ -1,11 +1,10 @@
-"""zero_shot DATASET: encode an unseen dataset once, measure every protocol (torchrun)."""
+"""zero_shot --dataset NAME: encode an unseen dataset once, measure every protocol (torchrun)."""
 
-from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime.launch import dataset_argument, run_stage
 
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    import sys
     from functools import partial
 
     from clipzoo.clips import encoding
@@ -22,7 +21,7 @@ def main() -> None:
     from clipzoo.tensors import file_sha256
     from clipzoo.train.memory import start_run
 
-    dataset = sys.argv[1]
+    dataset = dataset_argument()
     params, device = start_run(load_params(), training=False)
     set_name, views, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
     records, lists, share = predictions.read_whole_set(params, dataset, text.num_classes)

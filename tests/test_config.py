@@ -1,10 +1,13 @@
 """params.yaml: every wrong key or value is refused with a message that says what to do."""
 
+import re
 import shutil
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
@@ -85,8 +88,23 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("frames.size", 256, ["frames.size", "found 256", "-S \"frames.size='256'\""]),
         ("frames.size", "big", ["frames.size", "'340x256'"]),
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),
+        ("text.templates", ["{} {x}"], ["text.templates[0]", "{} {x}", "no other {"]),
         ("augment", 3, ["augment", "mapping"]),
-        ("recipe", "../out", ["recipe", "../out"]),
+        ("seed", 2**64, ["seed", "18446744073709551616", f"{2**64 - 1} or less"]),
+        ("seed", -1, ["seed", "-1", "0 or more"]),
+        ("model.input_px", 10**9, ["model.input_px", "1000000000", "4096 or less"]),
+        ("model.input_px", 0, ["model.input_px", "0", "1 or more"]),
+        ("frames.size", "5000", ["frames.size", "'5000'", "4096 px or less"]),
+        ("frames.size", "9" * 5000, ["frames.size", "'999", "'340x256'"]),
+        ("train.milestones", [1, float("nan")], ["train.milestones[1]", "nan", "finite"]),
+        ("train.lr", "1e999", ["train.lr", "inf", "finite"]),
+        ("train.lr", 10**400, ["train.lr", "1000", "...", "float"]),
+        ("train.warmup_epochs", 21, ["train.warmup_epochs", "21", "train.epochs, 20"]),
+        ("zero_shot.interpolation", [0.5, 1.5], ["zero_shot.interpolation[1]", "1.5", "1 or less"]),
+        ("zero_shot.interpolation", [-0.5], ["zero_shot.interpolation[0]", "-0.5", "0 or more"]),
+        ("zero_shot.protocols", ["base_to_novel"], ["base_to_novel", "full, half, splits"]),
+        ("runtime.processes", 33, ["runtime.processes", "33", "train.batch_size, 32"]),
+        ("runtime.workers", 10**6, ["runtime.workers", "1000000", "1024 or less"]),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, key, value, parts):
@@ -95,6 +113,77 @@ def test_a_wrong_value_is_named(tmp_path, key, value, parts):
         load_params(path)
     for part in [str(path), *parts]:
         assert part in str(error.value)
+
+
+NAMES = ("x; touch pwned", "$(id)", "`id`", "a'b", 'a"b', "a b", "a\nb", "-rf", "--x", ".a", "")
+NO_DATASETS = (*NAMES, "..", "a/b", "/tmp", "\u00e9", "a" * 101, "x.csv", "a\n")
+NO_RECIPES = (*NAMES, "..", "../x", "a/../b", "/tmp", "a//b", "a/", "a/.b", "a/-b", "a" * 101)
+WITHIN_OUTPUTS = (
+    "test",
+    "a/train",
+    "a/zero_shot_x/b",
+    "clip.json",
+    "a/m.safetensors",
+    "a/" * 100 + "a",
+)
+
+
+@pytest.mark.parametrize("key", ["dataset", "datasets", "demo", "zero_shot"])
+def test_a_dataset_cannot_have_a_name_for_a_shell_or_another_folder(values, key):
+    where = f"data.{key}" if key == "dataset" else f"data.{key}[1]"
+    for name in NO_DATASETS:
+        values["data"][key] = name if key == "dataset" else ["demo_shapes", name]
+        with pytest.raises(ConfigError) as error:
+            build(config.Params, values, "p")
+        assert f"{where}: found {name!r}; allowed: 1 to 100 letters" in str(error.value)
+
+
+def test_a_recipe_cannot_have_a_name_for_a_shell_or_another_folder(values):
+    for name in NO_RECIPES:
+        with pytest.raises(ConfigError, match=r"p: recipe: found .*; allowed: parts of 1 to 100"):
+            build(config.Params, {**values, "recipe": name}, "p")
+
+
+def test_a_recipe_cannot_lie_within_the_outputs_of_another(values):
+    for name in WITHIN_OUTPUTS:
+        with pytest.raises(ConfigError, match=r"recipe: found .*no part of which is train, test"):
+            build(config.Params, {**values, "recipe": name}, "p")
+
+
+def test_plain_names_are_allowed(values):
+    for recipe in ("a", "text4vis/k400-vitb16-f8", "0/tests/x_1.2-b"):
+        assert build(config.Params, {**values, "recipe": recipe}, "p").recipe == recipe
+    for name in ("ucf101", "0-my.videos_2", "a..b"):
+        values["data"] |= {"dataset": name, "datasets": [name], "demo": [], "zero_shot": []}
+        assert build(config.Params, values, "p").data.dataset == name
+
+
+def test_the_largest_seed_is_one_that_torch_takes():
+    torch.manual_seed(config.MAX_SEED)
+    with pytest.raises((RuntimeError, ValueError, OverflowError)):
+        torch.manual_seed(config.MAX_SEED + 1)
+
+
+def test_evaluation_alone_has_no_warm_up_and_no_steps(values):
+    values["train"] |= {"epochs": 0, "warmup_epochs": 5}
+    values["runtime"]["processes"] = 100
+    assert build(config.Params, values, "p").train.warmup_epochs == 5
+
+
+def test_the_comments_offer_what_is_allowed():
+    """The words of a choice stand in params.yaml as `a | b`, and no word besides."""
+    text = re.sub(r" \([^)]*\)", "", (ROOT / "params.yaml").read_text())
+    choices = set()
+    for section in typing.get_type_hints(config.Params).values():
+        for field in getattr(section, "model_fields", {}).values():
+            kind = field.annotation
+            while typing.get_origin(kind) is list:
+                (kind,) = typing.get_args(kind)
+            if typing.get_origin(kind) is typing.Literal:
+                choices.add(" | ".join(typing.get_args(kind)))
+    assert "full | half | splits" in choices
+    for words in choices:
+        assert re.search(rf"(?<![|] ){re.escape(words)}(?! [|])", text), words
 
 
 def test_all_faults_are_reported_at_once(tmp_path):

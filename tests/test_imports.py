@@ -15,6 +15,8 @@ STAGES = sorted((ROOT / "stages").glob("*.py"))
 # A folder (or a module at the top of the package) may import those of earlier layers.
 LAYERS = (
     ("files",),
+    ("yaml_files",),
+    ("sections",),
     ("config", "tensors"),
     ("runtime", "data", "models", "report"),
     ("annotations", "frames", "clips", "methods"),

@@ -18,7 +18,9 @@ HARMLESS = {
     "src/clipzoo/__init__.py",
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
+    "src/clipzoo/sections.py",
     "src/clipzoo/tensors.py",
+    "src/clipzoo/yaml_files.py",
     "src/clipzoo/runtime/__init__.py",
     "src/clipzoo/runtime/allocator.py",
     "src/clipzoo/runtime/distributed.py",
@@ -35,10 +37,6 @@ HARMLESS = {
     "src/clipzoo/models/__init__.py",
     "src/clipzoo/train/memory.py",
 }
-
-
-def stage_body(name: str) -> dict:
-    return STAGES[name].get("do", STAGES[name])
 
 
 def file_of(module: str) -> Path | None:
@@ -74,7 +72,7 @@ def reachable(path: Path) -> set[str]:
 
 def code_deps(name: str, method: str) -> list[str]:
     """Files and folders of code that a stage depends on, for one value of model.method."""
-    deps = [dep.replace("${model.method}", method) for dep in stage_body(name)["deps"]]
+    deps = [dep.replace("${model.method}", method) for dep in STAGES[name]["deps"]]
     return [dep for dep in deps if dep.startswith(("src/", "stages/"))]
 
 
@@ -94,6 +92,27 @@ def test_deps_are_what_the_script_can_reach(name, method):
     assert not unused, f"{name} never reaches {unused}"
 
 
+def test_commands_hold_no_text_of_a_user():
+    """Only ${item} of a matrix, which DVC writes as `--dataset <name>` with the name quoted."""
+    for name, stage in STAGES.items():
+        assert "foreach" not in stage
+        assert stage.get("matrix", {}).keys() <= {"dataset"}
+        item = " ${item}" if "matrix" in stage else ""
+        assert stage["cmd"] == f"PYTHONPATH=src python stages/{name}.py{item}"
+
+
+def test_names_are_checked_before_an_output_is_removed():
+    """Stages whose outputs' paths have names in them come after check_names."""
+    (checked,) = STAGES["check_names"]["outs"]
+    after = {name for name, stage in STAGES.items() if checked in stage.get("deps", [])}
+    written = {out: name for name in after for out in STAGES[name]["outs"] if isinstance(out, str)}
+    for name, stage in STAGES.items():
+        outs = [str(out) for kind in ("outs", "metrics") for out in stage.get(kind, [])]
+        if any("${" in out for out in outs):
+            assert name in after or set(stage["deps"]) & set(written), name
+    assert {"make_demo", "prepare_clip", "extract_frames", "build_lists"} == after
+
+
 def test_a_methods_file_reruns_only_rows_of_that_method():
     for name in STAGES:
         for method in METHODS:
@@ -104,7 +123,7 @@ def test_a_methods_file_reruns_only_rows_of_that_method():
 
 
 def test_code_deps_are_few():
-    deps = [d for name in STAGES for d in stage_body(name)["deps"]]
+    deps = [d for name in STAGES for d in STAGES[name]["deps"]]
     assert len([d for d in deps if d.startswith("src/")]) <= 40
 
 

@@ -1,92 +1,35 @@
 """The parameters of a run: frozen pydantic models and the only reader of params.yaml.
 
-There are no defaults: params.yaml holds every value. Unknown, missing and mistyped keys are errors
-that name the key and the allowed values; all errors of a file are reported at once.
+There are no defaults: params.yaml holds every value.
 
 The options of a method are a top-level section with its name (`text4vis:`). This module does not
 know their keys: a method is a module of `clipzoo.methods` and checks its section itself.
 """
 
 import re
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from clipzoo.files import near
+from clipzoo.sections import Float, Section, SectionType, build, flatten, load, require
+from clipzoo.yaml_files import ConfigError as ConfigError
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
+MAX_PX = 4096
+"""Longest side of a stored frame and of the model's input: anything longer is a typing error."""
+MAX_SEED = 2**64 - 1
+"""Largest seed that torch takes."""
 METHODS_DIR = Path(__file__).parent / "methods"
-
-
-class ConfigError(ValueError):
-    """A parameter is unknown, missing, of the wrong type or out of range."""
-
-
-class Section(BaseModel):
-    """A mapping in a YAML file: frozen, with exactly the declared keys and types.
-
-    A validator of one value raises ValueError with the text for what is allowed; a validator of
-    several values calls `require`. `build` composes the message.
-    """
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-SectionType = TypeVar("SectionType", bound=Section)
-
-
-def require(*checks: tuple[bool, str, object, str]) -> None:
-    """For a model validator: each check is (ok, key in this section, its value, what is allowed).
-
-    Raises:
-        ConfigError: one line for each check that failed.
-    """
-    lines = [_fault(key, value, allowed) for ok, key, value, allowed in checks if not ok]
-    if lines:
-        raise ConfigError("\n".join(lines))
 
 
 def method_names() -> list[str]:
     """Names of the modules in `clipzoo.methods`, sorted; imports none of them."""
     return sorted(path.stem for path in METHODS_DIR.glob("[!_]*.py"))
-
-
-def _fault(key: str, value: object, allowed: str) -> str:
-    return f"{key}: found {value!r}; allowed: {allowed}"
-
-
-def _read_number(value: object) -> object:
-    """Read 5e-5 as a float: PyYAML takes it for text and expects 5.0e-5."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    return value
-
-
-def _read_none(value: object) -> object:
-    return "None" if value is None else value
 
 
 def _one_of(*allowed: int) -> AfterValidator:
@@ -98,24 +41,58 @@ def _one_of(*allowed: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,99}")
+_OUTPUT = re.compile(r"train|test|zero_shot_.*|.*\.(json|safetensors)")
+"""Parts of paths that stages write below metrics/<recipe>/, plots/<recipe>/ and models/zoo/."""
+
+
 def _one_place(template: str) -> str:
-    if template.count("{}") != 1:
-        raise ValueError("exactly one {} in each")
+    before, place, after = template.partition("{}")
+    if not place or set("{}") & set(before + after):
+        raise ValueError("exactly one {} in each, and no other { or }")
     return template
 
 
 def _frame_size(size: object) -> str:
-    if not isinstance(size, str) or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+    if isinstance(size, str) and re.fullmatch(r"[1-9]\d{,3}(x[1-9]\d{,3})?", size, re.ASCII):
+        if max(map(int, size.split("x"))) <= MAX_PX:
+            return size
+        raise ValueError(f"sides of {MAX_PX} px or less")
+    raise ValueError(
+        "text, a short side like '256' or an exact size like '340x256'; "
+        "on the command line, -S \"frames.size='256'\""
+    )
+
+
+def check_dataset_name(name: str) -> str:
+    """Return a dataset's name; ValueError with what is allowed if it cannot name files.
+
+    DVC puts names into paths that it empties before a stage runs, and into commands.
+    """
+    if not _NAME.fullmatch(name) or name.endswith(".csv"):
         raise ValueError(
-            "text, a short side like '256' or an exact size like '340x256'; "
-            "on the command line, -S \"frames.size='256'\""
+            "1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit, not "
+            "ending in .csv (data/raw/ holds a folder and a .csv of each dataset)"
         )
-    return size
+    return name
 
 
-def _recipe_name(name: str) -> str:
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name:
-        raise ValueError("letters, digits, '.', '_', '-', with '/' between parts")
+def check_recipe_name(name: str) -> str:
+    """Return a recipe's name; ValueError with what is allowed if it cannot name folders.
+
+    metrics/<recipe>/ and plots/<recipe>/ must not lie within what another recipe writes there.
+    """
+    parts = name.split("/")
+    if not all(map(_NAME.fullmatch, parts)):
+        raise ValueError(
+            "parts of 1 to 100 letters, digits, '.', '_' and '-', each beginning with a letter or "
+            "digit, with '/' between them"
+        )
+    if len(name) > 200 or any(map(_OUTPUT.fullmatch, parts)):
+        raise ValueError(
+            "200 characters, no part of which is train, test or zero_shot_*, or ends in .json or "
+            ".safetensors, as the outputs of other recipes do"
+        )
     return name
 
 
@@ -131,20 +108,17 @@ def _method_section(name: str) -> str:
     return name
 
 
-Float = Annotated[float, BeforeValidator(_read_number)]
-"""A finite float; also an int, or text such as 5e-5."""
-NoneWord = BeforeValidator(_read_none)
-"""For a choice of words that includes `None`: YAML's null means that word."""
+DatasetName = Annotated[str, AfterValidator(check_dataset_name)]
 
 
 class DataConfig(Section):
-    dataset: str
+    dataset: DatasetName
     """The dataset trained and tested on."""
-    datasets: list[str]
+    datasets: list[DatasetName]
     """Every dataset of the run: extracted, listed and embedded."""
-    demo: list[str]
+    demo: list[DatasetName]
     """Datasets that make_demo renders."""
-    zero_shot: list[str]
+    zero_shot: list[DatasetName]
     """Datasets evaluated without training."""
     class_names: str
     """Name of a committed label file for `dataset`; '' = the one its dataset file names."""
@@ -186,25 +160,25 @@ class FramesConfig(Section):
 class DemoConfig(Section):
     arch: str
     """The architecture that the demo's step budgets are made for."""
-    train_videos: int = Field(ge=1)
+    train_videos: int = Field(ge=1, le=100_000)
     """Training videos per class of the first dataset."""
-    val_videos: int = Field(ge=1)
+    val_videos: int = Field(ge=1, le=100_000)
     """Validation videos per class of the first dataset."""
-    unseen_videos: int = Field(ge=1)
+    unseen_videos: int = Field(ge=1, le=100_000)
     """Videos per class of the second dataset."""
-    pretrain_steps: int = Field(ge=1)
+    pretrain_steps: int = Field(ge=1, le=10_000_000)
     """Contrastive pre-training steps of the stand-in CLIP."""
-    pretrain_batch: int = Field(ge=1)
+    pretrain_batch: int = Field(ge=1, le=100_000)
     """Still-caption pairs per pre-training step."""
     pretrain_lr: Float = Field(gt=0)
     """Peak learning rate of pre-training."""
-    other_pretrain_steps: int = Field(ge=1)
+    other_pretrain_steps: int = Field(ge=1, le=10_000_000)
     """Pre-training steps of an architecture other than `arch`."""
-    other_pretrain_batch: int = Field(ge=1)
+    other_pretrain_batch: int = Field(ge=1, le=100_000)
     """Pairs per step of an architecture other than `arch`."""
-    other_train_steps: int = Field(ge=1)
+    other_train_steps: int = Field(ge=1, le=10_000_000)
     """Optimizer steps of training for an architecture other than `arch` on demo weights."""
-    other_videos: int = Field(ge=1)
+    other_videos: int = Field(ge=1, le=100_000)
     """Videos per class that evaluations encode with such an architecture."""
 
 
@@ -217,9 +191,9 @@ class ModelConfig(Section):
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
     """A module of `clipzoo.methods`; the section with its name holds its options."""
-    num_segments: int = Field(ge=1)
+    num_segments: int = Field(ge=1, le=1024)
     """T: frames per clip, one from each equal temporal slice."""
-    input_px: int = Field(ge=1)
+    input_px: int = Field(ge=1, le=MAX_PX)
     """Input size (px), rounded up to a multiple of the tower's patch."""
 
 
@@ -232,7 +206,7 @@ class TextConfig(Section):
 
 
 class AugmentConfig(Section):
-    short_side_px: int = Field(ge=1)
+    short_side_px: int = Field(ge=1, le=MAX_PX)
     """Frames are resized to this short side before the crop."""
     min_area: Float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
@@ -259,11 +233,11 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    epochs: int = Field(ge=0)
+    epochs: int = Field(ge=0, le=1_000_000)
     """0 = no training: the checkpoint (or the bare CLIP) is evaluated as it is."""
     warmup_epochs: int = Field(ge=0)
     """Epochs of linear warm-up from 0."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=1_000_000)
     """Clips in one optimizer step, over all processes and micro-batches."""
     lr: Float = Field(gt=0)
     """Peak learning rate of the head."""
@@ -307,20 +281,24 @@ class TrainConfig(Section):
     """Optimizer steps between two resume points."""
 
     @model_validator(mode="after")
-    def _averages_are_of_the_last(self) -> "TrainConfig":
-        ok = not self.average_epochs or self.select == "last"
-        require((ok, "select", self.select, "last, because train.average_epochs is not 0"))
+    def _epochs_agree(self) -> "TrainConfig":
+        last = not self.average_epochs or self.select == "last"
+        fits = not self.epochs or self.warmup_epochs <= self.epochs
+        require(
+            (last, "select", self.select, "last, because train.average_epochs is not 0"),
+            (fits, "warmup_epochs", self.warmup_epochs, f"at most train.epochs, {self.epochs}"),
+        )
         return self
 
 
 class TestConfig(Section):
-    clips: int = Field(ge=1)
+    clips: int = Field(ge=1, le=1000)
     """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
     """Spatial crops per clip."""
     dense: bool
     """Clips are dense 128-frame windows instead of one frame from each segment."""
-    short_side_px: int = Field(ge=1)
+    short_side_px: int = Field(ge=1, le=MAX_PX)
     """Frames are resized to this short side before the crops."""
     precision: Literal["fp32", "fp16", "bf16"]
     """Precision of the forward pass, under autocast."""
@@ -330,27 +308,27 @@ class ZeroShotConfig(Section):
     protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
     """full: all classes; half: 10 seeded halves of the classes; splits: the test videos of each
     official split."""
-    interpolation: list[Float]
+    interpolation: list[Annotated[Float, Field(ge=0, le=1)]]
     """Also evaluate vision towers with the weights (1 - alpha) raw + alpha fine-tuned, for each of
     these alpha; [] = off."""
-    clips: int = Field(ge=1)
+    clips: int = Field(ge=1, le=1000)
     """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
     """Spatial crops per clip."""
 
 
 class RuntimeConfig(Section):
-    processes: int = Field(ge=0)
+    processes: int = Field(ge=0, le=1024)
     """torchrun processes on this machine; 0 = one for each GPU, 2 on a CPU."""
-    workers: int = Field(ge=0)
+    workers: int = Field(ge=0, le=1024)
     """Loader threads of each process; 0 = chosen for the machine."""
-    micro_batch: int = Field(ge=0)
+    micro_batch: int = Field(ge=0, le=1_000_000)
     """Clips that a process encodes at once; 0 = chosen for the machine."""
     device: Literal["auto", "cpu", "cuda"]
     """auto: a GPU if one is available."""
     max_restarts: int = Field(ge=0)
     """Times that train, test and zero_shot are restarted after a process or machine was lost."""
-    extract_workers: int = Field(ge=0)
+    extract_workers: int = Field(ge=0, le=1024)
     """Extraction processes; 0 = one for each core."""
     executor: Literal["processes", "dask"]
     """Where extraction runs: processes of this machine, or the workers of a Dask cluster."""
@@ -374,9 +352,9 @@ class Params(Section):
         Annotated[str, AfterValidator(_method_section)], dict[str, Any]
     ]
 
-    recipe: Annotated[str, AfterValidator(_recipe_name)]
+    recipe: Annotated[str, AfterValidator(check_recipe_name)]
     """Name of the run: metrics/<recipe>/ and plots/<recipe>/."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MAX_SEED)
     """Seed of every random choice, combined with the epoch, video or class."""
     data: DataConfig
     frames: FramesConfig
@@ -394,6 +372,7 @@ class Params(Section):
         method, classifier = self.model.method, self.text.classifier
         sections = ", ".join(self.methods) or "none is"
         named = self.data.classes == "all" or classifier == "text"
+        processes, clips = self.runtime.processes, self.train.batch_size
         require(
             (
                 method in self.methods,
@@ -407,8 +386,18 @@ class Params(Section):
                 classifier,
                 "text, because data.classes is base and novel classes have only their names",
             ),
+            (
+                not self.train.epochs or processes <= clips,
+                "runtime.processes",
+                processes,
+                f"at most train.batch_size, {clips}: each process needs a clip of every step",
+            ),
         )
         return self
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        return [*cls.model_fields, *method_names()]
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -437,37 +426,6 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return load(Params, path)
 
 
-def load(cls: type[SectionType], path: str | Path) -> SectionType:
-    """Read a YAML file into the section `cls`; raises as `load_params`."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    return build(cls, values, path)
-
-
-def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
-    """Validate a mapping as the section `cls`.
-
-    Args:
-        cls: the model.
-        values: the mapping, as parsed from YAML.
-        where: the file, for messages.
-        key: of the mapping in that file, dotted; '' = the mapping is the whole file.
-
-    Raises:
-        ConfigError: names `where` and every fault: its key, the value and what is allowed.
-    """
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        faults = _describe(cls, error.errors(include_url=False), (key,) if key else ())
-    text = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults", *faults])
-    raise ConfigError(f"{where}: {text}") from None
-
-
 def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
     """A copy with some values changed, by dotted key, checked like a file.
 
@@ -484,109 +442,3 @@ def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:
             mapping = mapping.setdefault(parent, {})
         mapping[last] = value
     return build(type(section), changed, "changed values")
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with dotted keys: {"train": {"lr": 1}} -> {"train.lr": 1}."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-# Below: pydantic's errors in our words.
-
-_TYPES = {
-    "int_type": "a value of type int",
-    "float_type": "a value of type float",
-    "string_type": "a value of type str",
-    "bool_type": "a value of type bool",
-    "finite_number": "a finite number",
-    "invalid_key": "keys that are text",
-    "list_type": "a list",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "too_short": "one value or more",
-    "string_too_short": "some text",
-    "greater_than": "above {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "below {lt:g}",
-    "less_than_equal": "{le:g} or less",
-}
-"""pydantic's type of error -> what is allowed; `{}` stands for limits from its context."""
-
-Location = tuple[int | str, ...]
-
-
-def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -> list[str]:
-    """The faults of a mapping, one line each, in the order of the declared keys."""
-    unknown = {error["loc"] for error in errors if error["type"] == "extra_forbidden"}
-    lines = []
-    for error in errors:
-        kind, location, context = error["type"], error["loc"], error.get("ctx", {})
-        key, value = _dotted(start + location), error["input"]
-        if kind == "extra_forbidden":
-            lines.append(_unknown_key(cls, location, key))
-        elif location in unknown:
-            pass  # the content of an unknown key does not matter
-        elif kind == "missing":
-            lines.append(f"missing key {key} ({_type_name(_annotation(cls, location))})")
-        elif kind == "literal_error":
-            choices = _choices(_annotation(cls, location))
-            allowed = ", ".join(map(str, choices)) + near(value, choices)
-            lines.append(_fault(key, value, allowed))
-        elif isinstance(context.get("error"), ConfigError):  # raised by `require`
-            prefix = f"{key}." if start + location else ""
-            lines += [prefix + line for line in str(context["error"]).splitlines()]
-        elif kind == "value_error":
-            lines.append(_fault(key, value, str(context["error"])))
-        else:
-            allowed = _TYPES[kind].format(**context) if kind in _TYPES else error["msg"]
-            lines.append(_fault(key, value, allowed))
-    return lines
-
-
-def _dotted(location: Location) -> str:
-    """("published", 0, "metric") -> published[0].metric."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "the file"
-
-
-def _unknown_key(cls: type[Section], location: Location, key: str) -> str:
-    section = _section(_annotation(cls, location[:-1]))
-    allowed = [*section.model_fields, *(method_names() if section is Params else ())]
-    return f"unknown key {key}; allowed: {', '.join(allowed)}{near(location[-1], allowed)}"
-
-
-def _annotation(cls: type[Section], location: Location) -> Any:
-    """The declared type of the value at a location (of the list, for an item of one)."""
-    kind: Any = cls
-    for part in location:
-        if isinstance(part, str):
-            kind = _section(kind).model_fields[part].annotation
-    return kind
-
-
-def _section(kind: Any) -> type[Section]:
-    """The model in a type such as list[Published]."""
-    while not isinstance(kind, type) or not issubclass(kind, Section):
-        kind = typing.get_args(kind)[0]
-    return kind
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    """The words of a type such as list[Literal["full", "half"]]."""
-    while typing.get_origin(kind) is not Literal:
-        kind = typing.get_args(kind)[0]
-    return typing.get_args(kind)
-
-
-def _type_name(kind: Any) -> str:
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return "a mapping"
-    if typing.get_origin(kind) is Literal:
-        return " | ".join(map(str, typing.get_args(kind)))
-    return getattr(kind, "__name__", str(kind))

@@ -232,7 +232,10 @@ def finish(name: str, **changes: Any) -> None:
     """What a finished run leaves of a recipe."""
     settings = recipe_settings(name) | changes
     for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
-        for path, values in ((f"metrics/{name}", {"settings_sha256": json_sha256(settings)}), (f"plots/{name}/{stem}", settings)):
+        for path, values in (
+            (f"metrics/{name}", {"settings_sha256": json_sha256(settings)}),
+            (f"plots/{name}/{stem}", settings),
+        ):
             Path(path).mkdir(parents=True, exist_ok=True)
             file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
             (Path(path) / file).write_text(json.dumps(values))

@@ -326,5 +326,5 @@ def test_unknown_recipes_are_refused_with_near_names(root):
     with pytest.raises(ConfigError, match=r"unknown recipe 'own/onee' \(did you mean own/one"):
         load_recipe("own/onee", root)
     (root / "recipes/own/one.yaml").write_text("a: [")
-    with pytest.raises(ConfigError, match=r"own/one\.yaml: not a readable YAML"):
+    with pytest.raises(ConfigError, match=r"own/one\.yaml is not YAML"):
         load_recipe("own/one", root)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from clipzoo.files import json_sha256
+from clipzoo.report import recipes
 from clipzoo.report import tables as report
 from clipzoo.report.recipes import recipe_settings
 from clipzoo.report.results import ReportError
@@ -329,11 +330,10 @@ def test_a_report_reads_every_recipe_file_once(tmp_path: Path, monkeypatch):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     put(tmp_path, "demo/test.json", TEST)
     put(tmp_path, "text4vis/k400-vitb32-f8/test.json", TEST)
-    texts, load = [], yaml.safe_load
-    monkeypatch.setattr(yaml, "safe_load", lambda text: texts.append(text) or load(text))
+    read, load = [], recipes.read_yaml
+    monkeypatch.setattr(recipes, "read_yaml", lambda path: read.append(path) or load(path))
     report.write_report(tmp_path)
-    files = list((tmp_path / "recipes").rglob("*.yaml"))
-    assert sorted(texts) == sorted(path.read_text() for path in files)
+    assert sorted(read) == sorted((tmp_path / "recipes").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize(

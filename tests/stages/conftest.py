@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ TINY = {
 }
 
 
+def arguments(args: Sequence[str]) -> list[str]:
+    """Of a stage's script: the first is a dataset, as in dvc.yaml."""
+    return ["--dataset", *args] if args else []
+
+
 @dataclass
 class Workspace:
     """A folder in which stages run as `dvc repro` would run them."""
@@ -82,7 +88,7 @@ class Workspace:
         yaml.dump(params, self.path / "params.yaml")
 
     def command(self, stage: str, *args: str) -> list[str]:
-        return [sys.executable, f"stages/{stage}.py", *args]
+        return [sys.executable, f"stages/{stage}.py", *arguments(args)]
 
     def environment(self, **more: str) -> dict[str, str]:
         """This environment with what DVC needs, and nothing that a user set for own runs."""
@@ -123,7 +129,7 @@ class Workspace:
         """A stage's main in this process: no torchrun, and no seconds of imports."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.path)
-            patch.setattr(sys, "argv", [f"stages/{stage}.py", *args])
+            patch.setattr(sys, "argv", [f"stages/{stage}.py", *arguments(args)])
             runpy.run_path(f"stages/{stage}.py")["main"]()
 
 

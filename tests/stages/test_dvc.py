@@ -26,7 +26,7 @@ def top1(repository) -> float:
 
 def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     stages = yaml.safe_load((demo.path / "dvc.lock").read_text())["stages"]
-    assert len(stages) == 13
+    assert len(stages) == 14
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
     assert "Running stage" not in repository.dvc("repro")
@@ -39,7 +39,7 @@ def test_experiments_change_one_value_and_can_be_compared(repository):
     change = ("-S", "train.lr=5e-5", "-S", "train.epochs=1")
     out = repository.dvc("exp", "run", *change)
     ran = {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
-    assert ran == {"train", "test", "report"}
+    assert ran == {"check_names", "train", "test", "report"}
     after = (repository.path / "params.yaml").read_text().splitlines()
     changed = [b.strip() for a, b in zip(before, after, strict=True) if a != b]
     assert [line.split(":")[0] for line in changed] == ["epochs", "lr"]
@@ -74,7 +74,7 @@ def test_what_an_edit_reruns(repository):
             file.write("# edited\n")
         assert running(repository) == expected
     repository.set(recipe="another", data__zero_shot=[])
-    assert running(repository) == {"train", "test"}
+    assert running(repository) == {"check_names", "train", "test"}
 
 
 @pytest.mark.slow

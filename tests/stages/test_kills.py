@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import Workspace, new_workspace
 
 pytestmark = pytest.mark.slow
@@ -74,7 +75,9 @@ def test_a_hundred_kills_change_no_byte(tmp_path: Path):
     for workspace in (calm, killed):
         workspace.set(runtime__processes=2, train__checkpoint_every=1)
     seconds = {stage: run(calm, stage) for stage in STAGES}
-    share = NUM_KILLS / sum(seconds.values())  # long stages are killed more often, all at least once
+    share = NUM_KILLS / sum(
+        seconds.values()
+    )  # long stages are killed more often, all at least once
     counts = {stage: max(3, round(share * length)) for stage, length in seconds.items()}
     num_killed = 0
     for stage in STAGES:

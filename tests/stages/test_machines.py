@@ -155,7 +155,7 @@ def test_the_commands_of_the_docs_run_by_hand(repository, stage):
     command = code("Several machines.").replace("host0:PORT", f"127.0.0.1:{free_port()}")
     if stage == "zero_shot":
         command = command.replace("--single-item train", "--single-item zero_shot@demo_unseen")
-        command = command.replace("stages/train.py", "stages/zero_shot.py demo_unseen")
+        command = command.replace("stages/train.py", "stages/zero_shot.py --dataset demo_unseen")
     commands = [line for line in command.splitlines() if line.startswith("NNODES=2")]
     assert len(commands) == 2
     shells = [run_shell(repository, line) for line in commands]

@@ -73,10 +73,10 @@ def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeyp
     for name, stage in STAGES.items():
         reads: set[str] = set()
         monkeypatch.setattr(config, "load_params", lambda *_, r=reads: Recorder(load(), "", r))
-        for item in ["demo_shapes", "demo_unseen"] if "do" in stage else [None]:
+        for item in ["demo_shapes", "demo_unseen"] if "matrix" in stage else [None]:
             if (name, item) != ("zero_shot", "demo_shapes"):
                 fresh_workspace.run_here(name, *filter(None, [item]))
-        declared = dict(expand(stage.get("do", stage).get("params", []), params))
+        declared = dict(expand(stage.get("params", []), params))
         covered = set().union(*declared.values())
         reads = {key for key in reads if not key.startswith("runtime.")}
         faults += [

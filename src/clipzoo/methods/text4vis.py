@@ -25,7 +25,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.config import NoneWord, Section, require
 from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
@@ -36,6 +35,7 @@ from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
+from clipzoo.sections import NoneWord, Section, require
 from clipzoo.tensors import WeightsError
 
 
@@ -44,7 +44,7 @@ class Options(Section):
 
     head: Annotated[Literal["Transf", "None"], NoneWord]
     """Frames to video: temporal Transformer, or mean."""
-    head_layers: int = Field(ge=1)
+    head_layers: int = Field(ge=1, le=1000)
     """Layers of the temporal Transformer (6 in the paper)."""
     temporal_module: Literal["none", "tsm", "tokenshift", "tokent1d"]
     """Exchange between frames inside the vision tower."""

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from clipzoo.config import ConfigError, Float, Params, Section, build
 from clipzoo.files import near
+from clipzoo.yaml_files import read_yaml
 
 RECIPES_DIR = Path("recipes")
 DEMO = "demo"
@@ -194,10 +194,7 @@ def _overlays(path: Path, folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict) or not isinstance(values.get("params", {}), dict):
         raise ConfigError(f"{path}: found no mapping; allowed: the keys of a recipe, e.g. `params`")
     return values

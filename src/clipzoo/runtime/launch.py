@@ -3,6 +3,7 @@
 Does not import torch, so that stages that do not need it start quickly.
 """
 
+import argparse
 import logging
 import os
 import signal
@@ -65,6 +66,13 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             raise
         print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def dataset_argument() -> str:
+    """The dataset that the stage runs for: its one argument, `--dataset NAME`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="of params.yaml")
+    return parser.parse_args().dataset
 
 
 def _stage() -> str:
