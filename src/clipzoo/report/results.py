@@ -243,7 +243,7 @@ class _Run:
         videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
         used = verdicts.read_settings(self.root, self.name, stems[0])
         changed = None
-        if used is not None:
+        if used is not None and self.recipe is not None:
             split = verdicts.authors_split(self.recipe, self.recipe_settings)
             changed = verdicts.modified(used, {**self.recipe_settings, **split}, stems[0])
         settings = used or self.recipe_settings

@@ -37,6 +37,8 @@ ELSEWHERE = {
 
 SHOWN = 3
 """Number of modified settings that a verdict names."""
+OWN_RUN = "own run"
+"""The verdict on a run whose name is not that of a recipe, as on a user's own videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ def verdict(
         same_videos: whether the videos are the published set.
     """
     if recipe is None:
-        return "no recipe of this name"
+        return OWN_RUN
     if changed is None:
         return "no verdict: settings not recorded"
     if changed:
