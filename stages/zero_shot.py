@@ -56,11 +56,11 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
-    predictions.save(set_name, tensors | {"labels": labels}, records, clips.view_names, about)
+    tensors["labels"] = labels
+    predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path = f"metrics/{params.recipe}/{set_name}.json"
     plots = f"plots/{params.recipe}/{set_name}"
-    values |= describe_choice(curve, plots)
-    write_metrics(path, {**described, **values})
+    write_metrics(path, {**described, **values, **describe_choice(curve, plots)})
     write_settings(params, plots, read_split())
     say(f"wrote predictions/{set_name}.*, {path}; next: report")
 
