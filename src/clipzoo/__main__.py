@@ -11,6 +11,7 @@ from clipzoo.commands.check import check_command
 from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
 from clipzoo.commands.predictions import predictions_command
+from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
 from clipzoo.config import SHOTS
 
@@ -90,6 +91,13 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     command.add_argument("recipe", help="name of the recipe")
     command.set_defaults(run=check_command)
+    command = add_command(
+        commands,
+        "repro",
+        "run the pipeline as `dvc repro` does, without its advice to push",
+        ("repro",),
+    )
+    command.set_defaults(run=repro_command)
     command = add_command(
         commands,
         "zoo",

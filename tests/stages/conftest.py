@@ -56,17 +56,17 @@ class Workspace:
     def git(self, *args: str) -> None:
         subprocess.run(["git", *args], cwd=self.path, env=self.environment(), check=True)
 
-    def dvc(self, *args: str) -> str:
-        """Run a dvc command that must succeed; returns what it printed."""
+    def dvc(self, *args: str, module: str = "dvc") -> str:
+        """Run a dvc command that must succeed, or one of clipzoo; returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", *args],
+            [sys.executable, "-m", module, *args],
             cwd=self.path,
             env=self.environment(),
             capture_output=True,
             text=True,
             timeout=500,
         )
-        assert done.returncode == 0, f"dvc {args}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{module} {args}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def set(self, **values: object) -> None:
@@ -167,7 +167,7 @@ def demo(tmp_path_factory, worker_id) -> Workspace:
             workspace.git("init", "-q")
             workspace.git("add", ".")
             workspace.git("commit", "-q", "-m", "start")
-            output.write_text(workspace.dvc("repro"))
+            output.write_text(workspace.dvc("repro", module="clipzoo"))
     workspace.first_repro = output.read_text()
     return workspace
 

@@ -204,7 +204,7 @@ def run_zoo(patterns: Sequence[str], *, stop: bool = False, again: bool = False)
             print("skipped: already done with these settings (--again runs it again)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
-        process = subprocess.run([sys.executable, "-m", "dvc", "repro"], check=False)
+        process = subprocess.run([sys.executable, "-m", "clipzoo", "repro"], check=False)
         if process.returncode == 0:
             keep_model(name)
             continue
