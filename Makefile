@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup repro use zoo test test-slow gpu lint format lock clean
+.PHONY: help setup repro experiments use zoo test test-slow gpu lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -21,9 +21,15 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 	@touch $@
 
 repro: setup  ## run the pipeline (dvc repro) and print the results table
-	dvc repro
+	python -m clipzoo repro
 	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
 	@echo 'RESULTS.md has all results and the published values.'
+
+# Of the columns with a path (metrics and dependencies), the accuracies alone; and changed parameters.
+DROP := ^(?!.*:(full_)?top1$$).*/|^(Created|Executor|metrics|plots|recipes)$$
+
+experiments: setup  ## compare experiments: what was changed, top-1 and zero-shot top-1
+	dvc exp show --only-changed --drop '$(DROP)'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
 	python -m clipzoo use '$(RECIPE)'

@@ -225,11 +225,10 @@ def measure_test() -> Job:
             trained_classes=range(text.num_classes),
             view_names=views,
             dense=False,
-            seed=0,
         )
         about = predictions.describe_set(records, dataset=DATASET, lists=["val"], protocol="12")
         tensors = {"features": features, "probabilities": probabilities, "labels": labels}
-        predictions.save("test", tensors, records, views, about)
+        predictions.save("test", tensors, records, views, text.class_names, about)
         write_metrics(f"metrics/{params.recipe}/test.json", {**about, **values})
         plot_test(f"plots/{params.recipe}/test", probabilities, labels, text.class_names)
 
@@ -260,7 +259,9 @@ def measure_zero_shot() -> Job:
             protocols=["full", "half"],
             seed=0,
         )
-        predictions.save("zero_shot", tensors | {"labels": labels}, records, ["clip0-centre"], {})
+        tensors["labels"] = labels
+        names, views = text.class_names, ["clip0-centre"]
+        predictions.save("zero_shot", tensors, records, views, names, {})
 
     return test
 

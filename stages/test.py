@@ -47,14 +47,15 @@ def main() -> None:
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense, "seed": params.seed}
+    protocols = {"view_names": clips.view_names, "dense": views.dense}
     probabilities, values = evaluate_test(
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
-    predictions.save("test", tensors, records, clips.view_names, {**described, **source})
+    about = {**described, **source}
+    predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
     write_metrics(path, {**described, **values})

@@ -56,7 +56,8 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
-    predictions.save(set_name, tensors | {"labels": labels}, records, clips.view_names, about)
+    tensors["labels"] = labels
+    predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
     described |= record_provenance(params, device.type, plots)
     write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})

@@ -3,21 +3,49 @@
 import argparse
 import sys
 from pathlib import Path
+from statistics import median
 
 from clipzoo.commands import recipes as zoo
+from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
+from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
+from clipzoo.commands.predictions import predictions_command
+from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
+from clipzoo.config import SHOTS
+
+EXAMPLES = (
+    "recipes 'text4vis/k400-*'",
+    "check text4vis/k400-vitb16-f8",
+    "use demo/head-none",
+    "scan mine ~/videos",
+    "predictions test --wrong",
+    "COMMAND --help",
+)
+FEWEST = 5
+"""Classes in the table of those with the fewest videos."""
 
 
-def main() -> None:
-    """Run one command; print expected errors as a message and exit with code 1."""
-    parser = argparse.ArgumentParser(prog="python -m clipzoo", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; what it returns has `run`, the function of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clipzoo",
+        description=__doc__,
+        epilog=show_examples(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
     add_list_commands(commands)
     _add_recipes(commands)
-    arguments = parser.parse_args()
+    _add_predictions(commands)
+    return parser
+
+
+def main() -> None:
+    """Run one command; print expected errors as a message and exit with code 1."""
+    arguments = make_parser().parse_args()
     try:
         arguments.run(arguments)
     except (ValueError, OSError) as error:
@@ -26,27 +54,82 @@ def main() -> None:
 
 
 def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("scan", help="write the manifest of a folder of videos")
+    command = add_command(
+        commands,
+        "scan",
+        "write the manifest of a folder of videos",
+        ("scan mine ~/videos", "scan ucf101 /data/UCF-101"),
+    )
     command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or any new name")
     command.add_argument("root", type=Path, help="folder that holds its videos")
     command.set_defaults(run=_run_scan)
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("use", help="put a recipe's values into params.yaml")
+    command = add_command(
+        commands,
+        "recipes",
+        "list recipes with their published value and what is missing here",
+        ("recipes", "recipes 'text4vis/k400-*'"),
+    )
+    command.add_argument("patterns", nargs="*", help="names or patterns; all if none is given")
+    command.set_defaults(run=recipes_command)
+    command = add_command(
+        commands,
+        "use",
+        "put a recipe's values into params.yaml",
+        ("use demo/head-none", "use text4vis/k400-vitb16-f8 --queue"),
+    )
     command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
     command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
     command.set_defaults(run=zoo.use_command)
-    command = commands.add_parser(
-        "check", help="show what a recipe's run needs and what is missing"
+    command = add_command(
+        commands,
+        "check",
+        "show what a recipe's run needs and what is missing",
+        ("check text4vis/k400-vitb16-f8",),
     )
     command.add_argument("recipe", help="name of the recipe")
     command.set_defaults(run=check_command)
-    command = commands.add_parser("zoo", help="run recipes one after the other")
+    command = add_command(
+        commands,
+        "repro",
+        "run the pipeline as `dvc repro` does, without its advice to push",
+        ("repro",),
+    )
+    command.set_defaults(run=repro_command)
+    command = add_command(
+        commands,
+        "zoo",
+        "run recipes one after the other",
+        ("zoo 'demo/*'", "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop"),
+    )
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
     command.add_argument("--again", action="store_true", help="also run recipes that are finished")
     command.set_defaults(run=zoo.zoo_command)
+
+
+def _add_predictions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = add_command(
+        commands,
+        "predictions",
+        "show what the last run predicted for each video",
+        ("predictions", "predictions test --wrong", "predictions demo_unseen --wrong --top 0"),
+    )
+    command.add_argument(
+        "set",
+        nargs="?",
+        metavar="SET",
+        help="test, zero_shot_<dataset>, a dataset or a .parquet file; all of the run if not given",
+    )
+    command.add_argument(
+        "--wrong", action="store_true", help="only wrong ones, the most confident first"
+    )
+    command.add_argument(
+        "--top", type=int, default=20, metavar="N", help="at most N videos (20); 0 = all"
+    )
+    command.set_defaults(run=predictions_command)
 
 
 def _run_scan(arguments: argparse.Namespace) -> None:
@@ -56,13 +139,38 @@ def _run_scan(arguments: argparse.Namespace) -> None:
     if summary.class_names:
         shown = ", ".join(summary.class_names[:10]) + (", ..." if summary.class_names[10:] else "")
         print(f"{len(summary.class_names)} classes: {shown}")
+        print(_describe_classes(summary), end="")
     if summary.others:
         shown = ", ".join(summary.others[:10]) + (", ..." if summary.others[10:] else "")
         print(f"ignored {len(summary.others)} files without a video extension: {shown}")
     if summary.link:
-        print(f"made the link {summary.link} (for this machine only: do not track it)")
+        print(f"made the link {summary.link} (for this machine only; git ignores it)")
     print(f"wrote {', '.join(summary.written)}")
     print(_next_steps(arguments.dataset, summary))
+
+
+def _describe_classes(summary: ScanSummary) -> str:
+    """How many videos the classes have, and which few-shot lists they allow."""
+    classes = sorted(summary.classes, key=lambda count: count.num_videos)
+    numbers = [count.num_videos for count in classes]
+    text = f"videos of a class: {numbers[0]} to {numbers[-1]}, median {median(numbers):g}"
+    if numbers[0] < numbers[-1]:
+        text += "; the classes with the fewest:"
+    text += "\n"
+    if numbers[0] < numbers[-1]:
+        rows = [
+            (count.name, str(count.num_videos), str(count.num_train), str(count.num_val))
+            for count in classes[:FEWEST]
+        ]
+        text += aligned(("Class", "Videos", "Train", "Val"), rows, indent="  ")
+    fewest = min(classes, key=lambda count: count.num_train)
+    possible = [str(shots) for shots in SHOTS if shots <= fewest.num_train]
+    missing = [str(shots) for shots in SHOTS if shots > fewest.num_train]
+    text += f"few-shot lists (data.shots): {', '.join(possible) or 'none'}"
+    if missing:
+        text += f"; missing: {', '.join(missing)}, because of the class {fewest.name!r} "
+        text += f"({fewest.num_train} for training)"
+    return text + "\n"
 
 
 def _next_steps(dataset: str, summary: ScanSummary) -> str:

@@ -85,7 +85,8 @@ def test_the_command_prints_one_screen(here, capsys, monkeypatch):
     main()
     lines = capsys.readouterr().out.splitlines()
     assert 8 <= len(lines) <= 24
-    assert lines[0] == "check own/one: a test"
+    assert lines[0] == "check own/one: ready"
+    assert lines[1].strip() == "a test"
 
 
 def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypatch):
@@ -94,9 +95,18 @@ def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypa
     with pytest.raises(SystemExit, match="1"):
         main()
     printed = capsys.readouterr()
-    assert "MISSING dataset videos: no data/raw/videos.csv; get the videos (from" in printed.out
-    assert "MISSING dataset videos: annotation files in data/annotations/videos/" in printed.out
-    assert "error: 2 things are missing: dataset videos, dataset videos" in printed.err
+    fault = (
+        "videos of videos: no data/raw/videos.csv; get the videos and run `python -m clipzoo scan"
+    )
+    lines = printed.out.splitlines()
+    assert lines[0].startswith(f"check own/one: not ready: {fault}")
+    assert lines[0].endswith("(and 1 more)")
+    assert len(lines[0]) < 200
+    assert f"MISSING {fault} videos FOLDER` (from somewhere)" in lines
+    assert (
+        "MISSING annotations of videos: annotation files in data/annotations/videos/" in printed.out
+    )
+    assert "error: 2 things are missing: videos of videos, annotations of videos" in printed.err
 
 
 def test_missing_videos_are_counted(here):

@@ -1,15 +1,20 @@
 """`python -m clipzoo scan` and the manifest."""
 
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from clipzoo.__main__ import main
-from clipzoo.commands.scan import scan
+from clipzoo.commands.scan import ClassCount, scan
 from clipzoo.data.spec import load_spec
 from clipzoo.files import ListError
 from clipzoo.frames.manifest import read_manifest
+
+ROOT = Path(__file__).parents[2]
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -39,6 +44,62 @@ def test_own_videos_in_one_command(project, monkeypatch, capsys):
     assert manifest == "video_id,path,size\na/x y,a/x y.webm,2\na/ü,a/ü.mp4,3\nb_c/z,b_c/z.MP4,1\n"
     assert [v.size for v in read_manifest(Path("data/raw/mine.csv"))] == [2, 3, 1]
     assert Path("data/raw/mine").resolve() == root.resolve()
+
+
+def test_the_videos_of_each_class_are_counted(project, monkeypatch, capsys):
+    """As build_lists will divide them: a fifth for validation, at least one and never all."""
+    counts = {"a": 9, "b": 3, "c": 1, "d": 21, "e": 30, "f_g": 4, "h": 10}
+    names = [f"{name}/{i}.mp4" for name, num in counts.items() for i in range(num)]
+    root = touch(project / "v", *names)
+    classes = {c.name: (c.num_train, c.num_val) for c in scan("mine", root).classes}
+    assert classes == {
+        "a": (7, 2),
+        "b": (2, 1),
+        "c": (1, 0),
+        "d": (17, 4),
+        "e": (24, 6),
+        "f g": (3, 1),
+        "h": (8, 2),
+    }
+    run(monkeypatch, "scan", "mine", str(root))
+    out = capsys.readouterr().out
+    assert "videos of a class: 1 to 30, median 9; the classes with the fewest:" in out
+    table = [line.split() for line in out.split("Train  Val\n")[1].splitlines()[:5]]
+    assert [row[0] for row in table] == ["c", "b", "f", "a", "h"]
+    assert table[1] == ["b", "3", "2", "1"]
+    assert "few-shot lists (data.shots): none; missing: 2, 4, 8, 16" in out
+    shutil.rmtree(root / "c")
+    run(monkeypatch, "scan", "mine", str(root))
+    assert re.search(
+        r"\(data\.shots\): 2; missing: 4, 8, 16, .* 'b' \(2 for", capsys.readouterr().out
+    )
+
+
+def test_counts_of_train_and_val_folders_are_those_of_the_folders(project, monkeypatch, capsys):
+    names = [f"train/{name}/{i}.mp4" for name in "ab" for i in range(16)]
+    root = touch(project / "v", *names, "val/a/1.mp4", "val/b/1.mp4")
+    assert scan("mine", root).classes == [ClassCount("a", 16, 1), ClassCount("b", 16, 1)]
+    run(monkeypatch, "scan", "mine", str(root))
+    out = capsys.readouterr().out
+    assert "videos of a class: 17 to 17, median 17\n" in out
+    assert "few-shot lists (data.shots): 2, 4, 8, 16\n" in out
+
+
+def test_git_sees_the_files_to_track_and_not_the_link(project, tmp_path_factory):
+    root = touch(tmp_path_factory.mktemp("videos"), "a/1.mp4", "a/2.mp4", "b/1.mp4")
+    shutil.copy(ROOT / ".gitignore", project)
+    (project / "data/raw").mkdir(parents=True)
+    shutil.copy(ROOT / "data/raw/.gitignore", project / "data/raw")
+    subprocess.run(["git", "init", "-q"], check=True)
+    summary = scan("mine", root)
+    assert Path(summary.link).is_symlink()
+    (project / "data/raw/mine.csv.dvc").touch()  # of a user who tracks videos by `dvc add`
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], check=True, capture_output=True, text=True
+    )
+    untracked = {line.removeprefix("?? ") for line in status.stdout.splitlines()}
+    expected = {".gitignore", "params.yaml", "data/raw/.gitignore", "data/raw/mine.csv.dvc"}
+    assert untracked == expected | set(summary.written)
 
 
 def test_edited_class_names_are_kept(project):

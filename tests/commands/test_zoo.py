@@ -211,7 +211,7 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
     assert zoo.run_zoo([child, "demo"]) == []
     assert dvc.recipes == [parent, child, "demo"]
-    assert dvc.commands == [["-m", "dvc", "repro"]] * 3
+    assert dvc.commands == [["-m", "clipzoo", "repro"]] * 3
     assert zoo.kept_model(parent).read_text() == f"model of {parent}"
     assert not zoo.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"

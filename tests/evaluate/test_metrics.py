@@ -17,7 +17,7 @@ def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 
 def test_evaluate_on_a_case_computed_by_hand():
-    values = metrics.evaluate(PROBABILITIES, LABELS, seed=1)
+    values = metrics.evaluate(PROBABILITIES, LABELS)
     assert values["top1"] == 50  # videos 0 and 3
     assert values["top5"] == 100  # K = 3 <= 5
     assert values["mean_class_accuracy"] == 50  # class 1 has no videos: (1/2 + 1/2) / 2
@@ -62,7 +62,7 @@ def test_map_equals_the_golden_value():
 def test_multi_label_sets_have_map_alone():
     targets = torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]])
     scores = torch.tensor([[0.9, 0.8, 0.1], [0.1, 0.2, 0.3], [0.2, 0.5, 0.4], [0.3, 0.1, 0.2]])
-    values = metrics.evaluate(scores, targets, seed=1)
+    values = metrics.evaluate(scores, targets)
     # class 0: rank 1; class 1: ranks 1 and 3; class 2: rank 3
     assert values == {"map": pytest.approx(100 * (1 + (1 + 2 / 3) / 2 + 1 / 3) / 3)}
 
@@ -72,12 +72,31 @@ def test_torchnet_warns_of_nothing_else(recwarn: pytest.WarningsRecorder):
     assert not recwarn.list
 
 
-def test_bootstrap_interval_is_that_of_explicit_resamples():
-    correct = torch.arange(200) < 150
-    draws = np.random.default_rng(0).choice(correct.numpy(), (5000, 200)).mean(axis=1)
-    expected = 100 * np.percentile(draws, [2.5, 97.5])
-    assert metrics.bootstrap_interval(correct, seed=3) == pytest.approx(expected, abs=0.6)
-    assert metrics.bootstrap_interval(correct, 3) == metrics.bootstrap_interval(correct, 3)
+@pytest.mark.parametrize(
+    ("hits", "num", "low", "high"),
+    [
+        # n / (n + z^2) where all are right, and Newcombe's examples (Stat. Med. 17, 1998, table I)
+        (6, 6, 60.966, 100),
+        (0, 6, 0, 39.034),
+        (81, 263, 25.53, 36.62),
+        (15, 148, 6.24, 16.05),
+        (0, 20, 0, 16.11),
+        (1, 29, 0.61, 17.18),
+    ],
+)
+def test_wilson_interval_is_that_of_the_literature(hits: int, num: int, low: float, high: float):
+    correct = torch.arange(num) < hits
+    interval = metrics.wilson_interval(correct)
+    assert interval == pytest.approx((low, high), abs=0.005)
+    values = metrics.evaluate(torch.stack([correct, ~correct], 1).float(), torch.zeros(num).long())
+    assert (values["ci95_low"], values["ci95_high"]) == interval
+
+
+@pytest.mark.parametrize("num", [1, 7, 29, 240, 19_881])
+def test_the_ends_of_an_interval_are_exact(num: int):
+    low, high = metrics.wilson_interval(torch.ones(num, dtype=torch.bool))
+    assert 0 < low < high == 100
+    assert metrics.wilson_interval(torch.zeros(num, dtype=torch.bool))[0] == 0
 
 
 def test_paired_interval_is_that_of_explicit_pairs():
@@ -104,4 +123,4 @@ def test_paired_interval_is_that_of_explicit_pairs():
 )
 def test_bad_input_is_refused(probabilities: torch.Tensor, labels: torch.Tensor, message: str):
     with pytest.raises(metrics.MetricsError, match=message):
-        metrics.evaluate(probabilities, labels, seed=1)
+        metrics.evaluate(probabilities, labels)

@@ -16,7 +16,7 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
-from clipzoo.evaluate import plots
+from clipzoo.evaluate import metrics, plots
 
 
 def read(path: Path) -> list[list[str]]:
@@ -141,7 +141,7 @@ def test_multi_label_sets_get_counts(tmp_path: Path):
 
 @pytest.mark.parametrize(("row", "expected"), [([0.5, 0.5, 0.0], 0), ([0.0, 0.5, 0.5], 1)])
 def test_the_first_of_equals_is_predicted(row: list[float], expected: int):
-    assert plots.first_of_highest(torch.tensor([row])).tolist() == [expected]
+    assert metrics.first_of_highest(torch.tensor([row])).tolist() == [expected]
 
 
 class ColourStore:

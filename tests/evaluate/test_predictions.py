@@ -12,6 +12,7 @@ from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import read_safetensors
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+NAMES = ["run", "a bow", "jump"]
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
 
 
@@ -29,19 +30,22 @@ def test_labels_are_ids_or_targets():
 def test_saved_predictions_hold_all_that_scores_them():
     tensors = {
         "features": torch.randn(2, 3, 4).half(),
-        "probabilities": torch.rand(2, 3),
+        "probabilities": torch.tensor([[0.5, 0.2, 0.3], [0.6, 0.2, 0.2]]),
         "labels": torch.tensor([1, 0]),
     }
     views = ["clip0-left", "clip0-right", "clip0-centre"]
-    predictions.save("test", tensors, RECORDS, views, {"arch": "ViT-L/14", "num_videos": 2})
+    metadata = {"arch": "ViT-L/14", "num_videos": 2}
+    predictions.save("test", tensors, RECORDS, views, NAMES, metadata)
     read, metadata = read_safetensors("predictions/test.safetensors")
     assert {k: v.tolist() for k, v in read.items()} == {k: v.tolist() for k, v in tensors.items()}
     assert json.loads(metadata.pop("view_names")) == views
     assert metadata == {"arch": "ViT-L/14", "num_videos": "2", "features_dtype": "float16"}
     rows = parquet.read_table("predictions/test.parquet").to_pylist()
     assert rows == [
-        {"video_id": "b/ü 1.mp4", "label": 1, "pos": 0},
-        {"video_id": "a", "label": 0, "pos": 1},
+        {"video_id": "b/ü 1.mp4", "label": 1, "pos": 0, "class": "a bow", "predicted": "run"}
+        | {"probability": 0.5, "rank": 3},
+        {"video_id": "a", "label": 0, "pos": 1, "class": "run", "predicted": "run"}
+        | {"probability": pytest.approx(0.6), "rank": 1},
     ]
     assert sorted(p.name for p in Path("predictions").iterdir()) == [
         "test.parquet",
@@ -50,24 +54,43 @@ def test_saved_predictions_hold_all_that_scores_them():
 
 
 def test_equal_predictions_are_equal_bytes():
-    tensors = {"features": torch.ones(2, 1, 4), "labels": torch.tensor([1, 0])}
+    tensors = {
+        "features": torch.ones(2, 1, 4),
+        "probabilities": torch.full((2, 3), 1 / 3),
+        "labels": torch.tensor([1, 0]),
+    }
     metadata = {f"key {i}": 'ü "\n\x01' for i in range(8)}
     written = set()
     for _ in range(3):
-        predictions.save("test", tensors, RECORDS, ["clip0-centre"], metadata)
+        predictions.save("test", tensors, RECORDS, ["clip0-centre"], NAMES, metadata)
         written.add(Path("predictions/test.safetensors").read_bytes())
-    assert len(written) == 1
+        written.add(Path("predictions/test.parquet").read_bytes())
+    assert len(written) == 2
     read, stored = read_safetensors("predictions/test.safetensors")
     assert metadata.items() <= stored.items()
     assert torch.equal(read["features"], tensors["features"])
 
 
-def test_labels_of_multi_label_sets_are_kept_as_in_lists():
+def test_multi_label_sets_have_all_true_classes_and_the_best_rank():
     records = [Record("a", 9, 2, labels=(0, 2)), Record("b", 9, -1, labels=())]
-    tensors = {"features": torch.zeros(2, 1, 4), "labels": predictions.label_tensor(records, 3)}
-    predictions.save("test", tensors, records, ["clip0-centre"], {})
+    tensors = {
+        "features": torch.zeros(2, 1, 4),
+        "probabilities": torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.0, 0.8]]),
+        "labels": predictions.label_tensor(records, 3),
+    }
+    predictions.save("test", tensors, records, ["clip0-centre"], NAMES, {})
     table = parquet.read_table("predictions/test.parquet")
     assert table.column("label").to_pylist() == ["0;2", ""]
+    assert table.column("class").to_pylist() == ["run; jump", ""]
+    assert table.column("predicted").to_pylist() == ["a bow", "jump"]
+    assert table.column("rank").to_pylist() == [2, None]  # jump is second, run third
+
+
+def test_equal_probabilities_are_predicted_as_they_are_measured():
+    tied = torch.tensor([[0.4, 0.4, 0.2]])
+    first, second = (predictions.readable(tied, torch.tensor([label]), NAMES) for label in (0, 1))
+    assert [c["predicted"].to_pylist() for c in (first, second)] == [["run"], ["run"]]
+    assert [c["rank"].to_pylist() for c in (first, second)] == [[1], [2]]
 
 
 def test_the_whole_set_is_train_and_val():

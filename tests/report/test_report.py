@@ -171,11 +171,41 @@ def test_zoo_csv_has_full_precision(root: Path):
     rows = list(csv.DictReader((root / "zoo.csv").read_text().splitlines()))
     names = ["bike/vit-l"] * 4 + ["demo"] * 7 + ["zoo/kinetics"] + ["zoo/ucf"] * 3
     assert [r["recipe"] for r in rows] == names
-    assert {r["verdict"] for r in rows[:4]} == {"no recipe of this name"}
+    assert {r["verdict"] for r in rows[:4]} == {"own run"}
     assert {(r["value"], r["verdict"]) for r in rows[-4:]} == {("", "not run here")}
     top1 = next(r for r in rows if r["recipe"] == "demo" and r["result"] == "top-1")
     assert float(top1["value"]) == TEST["top1"]
     assert (top1["videos_sha256"], top1["published"], top1["std"]) == (SHA, "", "")
+
+
+@pytest.mark.parametrize(("num", "note"), [(29, ", few videos"), (30, "")])
+def test_intervals_over_few_videos_are_marked(empty: Path, num: int, note: str):
+    counts = {"num_videos": num, "num_expected": num}
+    put(empty, "demo/test.json", {**TEST, **counts})
+    put(empty, "demo/zero_shot_hmdb51.json", {**ZERO_SHOT, **counts})
+    report.write_report(empty)
+    text = (empty / "RESULTS.md").read_text()
+    top1, zero_shot = f"97.1 (94.6 to 98.9{note})", f"81.0 (75.0 to 86.0{note})"
+    assert line(text.split("## Runs")[1], "top-1")[1] == top1
+    assert (
+        line(text, "gain in zero-shot top-1 over the raw CLIP")[1] == f"40.0 (33.0 to 46.5{note})"
+    )
+    (run,) = [row for row in cells(text.split("## Runs")[1]) if row[0] == "demo"]
+    assert run[2:4] == [top1, zero_shot]
+    assert '"few videos" marks fewer than 30' in text
+
+
+def test_an_own_run_is_compared_with_nothing(empty: Path):
+    put(empty, "mine/test.json", {**TEST, "dataset": "mine"})
+    record(empty, "demo/test")
+    (empty / "plots/demo").rename(empty / "plots/mine")
+    rows = report.write_report(empty)
+    assert {(row.verdict, row.modified) for row in rows if row.recipe == "mine"} == {
+        ("own run", "")
+    }
+    section = (empty / "RESULTS.md").read_text().split("\n## mine\n")[1]
+    assert "Verdict: own run." in section
+    assert "differ from the recipe" not in section
 
 
 def test_the_report_is_the_same_every_time(root: Path):

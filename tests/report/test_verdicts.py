@@ -132,7 +132,7 @@ RECIPE = Recipe(about="a test")
         (98.1, ROW, RECIPE, [], False, "no verdict: other videos"),
         (98.1, ROW, Recipe(about="", verdict=False), [], True, "no verdict: see the recipe"),
         (98.1, None, RECIPE, [], True, "no published value"),
-        (98.1, None, None, None, True, "no recipe of this name"),
+        (98.1, None, None, None, True, "own run"),
     ],
 )
 def test_verdicts(value, row, recipe, changed, same, words):

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from clipzoo.runtime import launch
 from clipzoo.runtime.launch import run_stage
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +37,27 @@ def main():
 if __name__ == "__main__":
     run_stage(main, distributed=True)
 """
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize(("variable", "threads"), [(None, 3), ("1", 2)])
+def test_a_stage_of_one_process_has_a_thread_for_each_usable_core(
+    project, monkeypatch, distributed: bool, variable: str | None, threads: int
+):
+    """Unless OMP_NUM_THREADS is set, which torch itself reads at its import."""
+    monkeypatch.setattr(launch, "usable_cores", lambda: 3)
+    monkeypatch.setattr(launch, "count_processes", lambda _: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable or "")
+    if variable is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        run_stage(lambda: seen.append(torch.get_num_threads()), distributed=distributed)
+        assert os.environ["OMP_NUM_THREADS"] == (variable or "3")
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [threads]
 
 
 @pytest.fixture

@@ -62,17 +62,17 @@ class Workspace:
     def git(self, *args: str) -> None:
         subprocess.run(["git", *args], cwd=self.path, env=self.environment(), check=True)
 
-    def dvc(self, *args: str) -> str:
-        """Run a dvc command that must succeed; returns what it printed."""
+    def dvc(self, *args: str, module: str = "dvc") -> str:
+        """Run a dvc command that must succeed, or one of clipzoo; returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", *args],
+            [sys.executable, "-m", module, *args],
             cwd=self.path,
             env=self.environment(),
             capture_output=True,
             text=True,
             timeout=500,
         )
-        assert done.returncode == 0, f"dvc {args}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{module} {args}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def set(self, **values: object) -> None:
@@ -157,6 +157,12 @@ def fresh_workspace(tmp_path) -> Workspace:
     return new_workspace(tmp_path / "run")
 
 
+@pytest.fixture
+def workspaces(tmp_path) -> tuple[Workspace, Workspace]:
+    """Two in which nothing has been run yet."""
+    return new_workspace(tmp_path / "a" / "run"), new_workspace(tmp_path / "b" / "run")
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, worker_id) -> Workspace:
     """The whole pipeline, run once by `dvc repro` in a fresh repository; nothing is to be changed.
@@ -173,7 +179,7 @@ def demo(tmp_path_factory, worker_id) -> Workspace:
             workspace.git("init", "-q")
             workspace.git("add", ".")
             workspace.git("commit", "-q", "-m", "start")
-            output.write_text(workspace.dvc("repro"))
+            output.write_text(workspace.dvc("repro", module="clipzoo"))
     workspace.first_repro = output.read_text()
     return workspace
 

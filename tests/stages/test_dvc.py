@@ -29,6 +29,7 @@ def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     assert len(stages) == 14
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
+    assert "dvc push" not in demo.first_repro
     assert "Running stage" not in repository.dvc("repro")
 
 

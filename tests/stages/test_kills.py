@@ -14,23 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Workspace, new_workspace
-
 pytestmark = pytest.mark.slow
 
 STAGES = [
-    ("make_demo", "demo_shapes"),
-    ("make_demo", "demo_unseen"),
+    ("check_names",),
+    ("make_demo", "--dataset", "demo_shapes"),
+    ("make_demo", "--dataset", "demo_unseen"),
     ("prepare_clip",),
-    ("extract_frames", "demo_shapes"),
-    ("extract_frames", "demo_unseen"),
-    ("build_lists", "demo_shapes"),
-    ("build_lists", "demo_unseen"),
-    ("embed_labels", "demo_shapes"),
-    ("embed_labels", "demo_unseen"),
+    ("extract_frames", "--dataset", "demo_shapes"),
+    ("extract_frames", "--dataset", "demo_unseen"),
+    ("build_lists", "--dataset", "demo_shapes"),
+    ("build_lists", "--dataset", "demo_unseen"),
+    ("embed_labels", "--dataset", "demo_shapes"),
+    ("embed_labels", "--dataset", "demo_unseen"),
     ("train",),
     ("test",),
-    ("zero_shot", "demo_unseen"),
+    ("zero_shot", "--dataset", "demo_unseen"),
     ("report",),
 ]
 WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
@@ -47,7 +46,7 @@ def hashes(root: Path) -> dict[str, str]:
     }
 
 
-def run(workspace: Workspace, stage: tuple[str, ...]) -> float:
+def run(workspace, stage: tuple[str, ...]) -> float:
     """Run a stage to its end; returns its seconds."""
     began = time.monotonic()
     workspace.run(*stage)
@@ -69,9 +68,9 @@ def kill(process: subprocess.Popen, how: str) -> None:
         os.kill(process.pid if how == "parent" else others[0], signal.SIGKILL)
 
 
-def test_a_hundred_kills_change_no_byte(tmp_path: Path):
+def test_a_hundred_kills_change_no_byte(workspaces):
     rng = random.Random(2026)
-    calm, killed = (new_workspace(tmp_path / name / "run") for name in ("calm", "killed"))
+    calm, killed = workspaces
     for workspace in (calm, killed):
         workspace.set(runtime__processes=2, train__checkpoint_every=1)
     seconds = {stage: run(calm, stage) for stage in STAGES}

@@ -14,7 +14,8 @@ import argparse
 import csv
 import math
 import shutil
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ FRAME_AREA = 340 * 256
 ASPECT = 4 / 3
 DEFAULT_FRAMES = 300
 """Frames of a video if no published list gives them: 10 s at 30 a second."""
+VERDICT_WIDTH = 120
+"""Characters of the first fault in the verdict; the line below has all of it."""
 MARKS = {True: "ok", False: "MISSING", None: "note"}
 
 
@@ -58,21 +61,25 @@ def check_recipe(name: str) -> list[Finding]:
     recipe, params = load_recipe(name, runtime=runtime)
     read_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
     return [
-        *(finding for dataset in params.data.datasets for finding in _dataset(params, dataset)),
-        *_weights(params, recipe),
+        *(
+            finding
+            for dataset in params.data.datasets
+            for finding in dataset_findings(params, dataset)
+        ),
+        *weights_findings(params, recipe),
         _disk(params, recipe),
         *_run(params),
         Finding(topic="GPU hours", text=_hours(recipe), ok=None),
     ]
 
 
-def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
+def dataset_findings(params: Params, dataset: str) -> Iterator[Finding]:
     """Paths and counts of one dataset."""
-    topic = f"dataset {dataset}"
+    topic = f"videos of {dataset}"
     try:
         spec = load_spec(dataset)
     except ConfigError as error:
-        yield Finding(topic=topic, text=str(error), ok=False)
+        yield Finding(topic=f"dataset file of {dataset}", text=str(error), ok=False)
         return
     if dataset in params.data.demo:
         yield Finding(topic=topic, text="rendered by make_demo", ok=True)
@@ -81,8 +88,8 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
     num_videos = _num_lines(manifest)
     num_annotated = 0 if spec.approx_videos else spec.total(params.data.split)
     if num_videos is None:
-        text = f"no {manifest}; get the videos ({spec.about.strip()}), then "
-        text += f"python -m clipzoo scan {dataset} FOLDER"
+        text = f"no {manifest}; get the videos and run `python -m clipzoo scan {dataset} FOLDER` "
+        text += f"({spec.about.strip()})"
         yield Finding(topic=topic, text=text, ok=False)
     else:
         text = f"{num_videos} videos in {manifest}"
@@ -100,7 +107,7 @@ def _dataset(params: Params, dataset: str) -> Iterator[Finding]:
     text = f"annotation files in {folder}/" + (
         "" if has_files else f": none; datasets/{dataset}.yaml says which are needed"
     )
-    yield Finding(topic=topic, text=text, ok=has_files)
+    yield Finding(topic=f"annotations of {dataset}", text=text, ok=has_files)
 
 
 def _num_lines(path: Path) -> int | None:
@@ -111,7 +118,7 @@ def _num_lines(path: Path) -> int | None:
         return max(sum(1 for _ in csv.reader(file)) - 1, 0)
 
 
-def _weights(params: Params, recipe: Recipe) -> Iterator[Finding]:
+def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
     """The CLIP weights and the model to start from."""
     weights = params.model.weights
     if "/" in weights or Path(weights).suffix:
@@ -301,11 +308,25 @@ def _hours(recipe: Recipe) -> str:
     return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {source}"
 
 
+def _verdict(findings: Sequence[Finding]) -> str:
+    """`ready`, or the first thing that is missing, in one line."""
+    faults = [finding for finding in findings if finding.ok is False]
+    if not faults:
+        return "ready"
+    text = textwrap.shorten(
+        f"{faults[0].topic}: {faults[0].text}", VERDICT_WIDTH, placeholder=" ..."
+    )
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"not ready: {text}{more}"
+
+
 def check_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo check RECIPE`: one screen; an error if something is missing."""
+    """`python -m clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
+    something is missing."""
     recipe, _ = load_recipe(arguments.recipe)
     findings = check_recipe(arguments.recipe)
-    print(f"check {arguments.recipe}: {recipe.about}")
+    print(f"check {arguments.recipe}: {_verdict(findings)}")
+    print(f"{'':8}{recipe.about}")
     for finding in findings:
         print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
     missing = [finding.topic for finding in findings if finding.ok is False]

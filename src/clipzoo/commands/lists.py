@@ -12,6 +12,7 @@ from clipzoo.annotations.peer_lists import (
     read_entries,
     write_entries,
 )
+from clipzoo.commands.arguments import add_command
 from clipzoo.data.index import index_path, read_index
 from clipzoo.data.records import videos_sha256
 from clipzoo.files import ListError, raise_all
@@ -23,9 +24,11 @@ SHOWN = 10
 
 def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `lists convert` and `lists diff`."""
-    lists = commands.add_parser("lists", help="convert or compare lists of videos")
+    diff = "lists diff lists/ucf101/val.csv val_rgb_split_1.txt"
+    convert = "lists convert lists/ucf101/val.csv val.txt --from clipzoo --to text4vis-frames"
+    lists = add_command(commands, "lists", "convert or compare lists of videos", (convert, diff))
     kinds = lists.add_subparsers(required=True, metavar="KIND")
-    command = kinds.add_parser("convert", help="write a list in another project's format")
+    command = add_command(kinds, "convert", "write a list in another project's format", (convert,))
     command.add_argument("source", type=Path, help="list to read")
     command.add_argument("target", type=Path, help="list to write")
     command.add_argument("--from", dest="source_format", choices=FORMATS, required=True)
@@ -35,7 +38,7 @@ def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     command.add_argument("--strip", default="", help="prefix to remove from paths")
     command.add_argument("--drop-empty", action="store_true", help="skip videos of 0 frames")
     command.set_defaults(run=_convert)
-    command = kinds.add_parser("diff", help="show the videos that only one of two lists has")
+    command = add_command(kinds, "diff", "show the videos that only one of two lists has", (diff,))
     command.add_argument("first", type=Path, help="a list in any of the formats")
     command.add_argument("second", type=Path, help="another one")
     command.set_defaults(run=_diff)

@@ -15,7 +15,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
 from clipzoo.config import ConfigError, Params, load_params
-from clipzoo.files import replacing
+from clipzoo.files import near, replacing
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import (
     RECIPES_DIR,
@@ -109,10 +109,8 @@ def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
     return "".join(f"{key}: {old!r} -> {new!r}\n" for key, old, new in changes)
 
 
-def select(patterns: Sequence[str]) -> list[str]:
-    """Recipes that match shell patterns, parents before children.
-
-    A parent is included if no earlier run kept its model.
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Recipes that match shell patterns, in the order of the patterns.
 
     Raises:
         ConfigError: a pattern that matches nothing.
@@ -122,8 +120,23 @@ def select(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matches = fnmatch.filter(known, pattern)
         if not matches:
-            raise ConfigError(f"no recipe matches {pattern!r}; allowed: {', '.join(known)}")
+            raise ConfigError(
+                f"no recipe matches {pattern!r}{near(pattern, known)}; `python -m clipzoo recipes` "
+                "lists all"
+            )
         chosen |= dict.fromkeys(matches)
+    return list(chosen)
+
+
+def select(patterns: Sequence[str]) -> list[str]:
+    """Recipes that match shell patterns, parents before children.
+
+    A parent is included if no earlier run kept its model.
+
+    Raises:
+        ConfigError: a pattern that matches nothing.
+    """
+    chosen = matching(patterns)
     order: dict[str, None] = {}
     for name in chosen:
         parent = load_recipe(name)[0].parent
@@ -197,7 +210,7 @@ def run_zoo(
             print("skipped: already done with these settings (--again runs it again)", flush=True)
             continue
         print(describe_changes(use(name)), end="", flush=True)
-        command = [sys.executable, "-m", "dvc", "repro"]
+        command = [sys.executable, "-m", "clipzoo", "repro"]
         process = subprocess.run(command, check=False, pass_fds=locks)
         if process.returncode == 0:
             keep_model(name)

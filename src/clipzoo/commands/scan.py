@@ -2,9 +2,11 @@
 its other files."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipzoo.annotations.formats.folder import validation_share
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
 from clipzoo.files import ListError, read_rows, replacing, write_csv
@@ -18,12 +20,26 @@ val_fraction: {val_fraction} # share of each class for validation, unless there 
 
 
 @dataclass(frozen=True)
+class ClassCount:
+    """The videos of one class."""
+
+    name: str
+    num_train: int
+    num_val: int
+
+    @property
+    def num_videos(self) -> int:
+        """Of both sets."""
+        return self.num_train + self.num_val
+
+
+@dataclass(frozen=True)
 class ScanSummary:
     """What a scan found and wrote."""
 
     num_videos: int
     num_bytes: int
-    class_names: list[str]
+    classes: list[ClassCount]
     """For `format: folder`; empty for other formats."""
     others: list[str]
     """Files without a video extension."""
@@ -33,6 +49,11 @@ class ScanSummary:
     """The created link to the videos; empty = none."""
     only_val: bool
     """Each class has only one video, so all are for validation and none for training."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of `classes`."""
+        return [count.name for count in self.classes]
 
 
 def scan(dataset: str, root: Path) -> ScanSummary:
@@ -70,14 +91,18 @@ def scan(dataset: str, root: Path) -> ScanSummary:
         if written:
             spec_path.unlink()
         raise
-    names = _write_classes(dataset, folders) if folders else []
+    classes = []
+    val_fraction = load_spec(dataset).val_fraction
     if folders:
+        names = _write_classes(dataset, folders)
+        counts = _count_videos([v.video_id for v in videos], val_fraction)
+        classes = [ClassCount(n, *counts[folder]) for folder, n in zip(folders, names, strict=True)]
         written.append(str(classes_path(dataset)))
     write_manifest(videos, manifest_path(dataset))
     written.append(str(manifest_path(dataset)))
     num_bytes = 0 if spec.reader == "directory" else sum(video.size for video in videos)
-    only_val = single and load_spec(dataset).val_fraction == 1
-    return ScanSummary(len(videos), num_bytes, names, others, written, link, only_val)
+    only_val = single and val_fraction == 1
+    return ScanSummary(len(videos), num_bytes, classes, others, written, link, only_val)
 
 
 def classes_path(dataset: str) -> Path:
@@ -85,10 +110,29 @@ def classes_path(dataset: str) -> Path:
     return ANNOTATION_DIR / dataset / "classes.csv"
 
 
+def _count_videos(video_ids: list[str], val_fraction: float) -> dict[str, tuple[int, int]]:
+    """Videos for training and validation of each class folder, as build_lists will divide them."""
+    parts = [video_id.split("/") for video_id in video_ids]
+    if _is_divided(parts):
+        counts = Counter((part[0], part[1]) for part in parts)
+        folders = {folder for _, folder in counts}
+        return {folder: (counts["train", folder], counts["val", folder]) for folder in folders}
+    shares = {}
+    for folder, num in Counter(part[0] for part in parts).items():
+        num_val = validation_share(num, val_fraction)
+        shares[folder] = (num - num_val, num_val)
+    return shares
+
+
+def _is_divided(parts: list[list[str]]) -> bool:
+    """Whether ids, split at `/`, begin with the sets train and val."""
+    return {part[0] for part in parts} == {"train", "val"}
+
+
 def _class_folders(video_ids: list[str]) -> list[str]:
     """Class folders of `<class>/<video>` or train/<class>/<video> and val/<class>/<video>."""
     parts = [video_id.split("/") for video_id in video_ids]
-    divided = {part[0] for part in parts} == {"train", "val"}
+    divided = _is_divided(parts)
     depth = 1 if divided else 0
     loose = ["/".join(part) for part in parts if len(part) < depth + 2]
     if loose:

@@ -80,7 +80,7 @@ def accuracy_curve(
         )
         if features is not None:  # rank 0 has them all
             probabilities = encoding.score_videos(model, features, text)
-            values = metrics.evaluate(probabilities, labels, params.seed)
+            values = metrics.evaluate(probabilities, labels)
             rows.append((alpha, *(values[key] for key in COLUMNS[1:])))
     return rows
 

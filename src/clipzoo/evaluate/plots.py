@@ -61,7 +61,7 @@ def plot_test(
     _draw_per_class(directory / "per_class.png", rows)
 
     names = {k: class_names[k] for k in sorted(order[:MAX_CLASSES])}
-    pairs = zip(labels.tolist(), first_of_highest(probabilities).tolist(), strict=True)
+    pairs = zip(labels.tolist(), metrics.first_of_highest(probabilities).tolist(), strict=True)
     named = [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
     write_csv(("actual", "predicted"), named, directory / "confusion.csv")
     _draw_confusion(directory / "confusion.png", named, list(names.values()), len(order))
@@ -119,7 +119,7 @@ def examples_figure(
 
     Green rows are right, red ones wrong. Arguments as in `draw_examples`, with labels [N].
     """
-    predicted = first_of_highest(probabilities)  # [N]
+    predicted = metrics.first_of_highest(probabilities)  # [N]
     view = clips.view_names.index("clip0-centre")
     examples = _choose_examples(clips, predicted == labels, labels)
     width = min(clips.num_segments, MAX_FRAMES) * FRAME_INCHES
@@ -176,12 +176,6 @@ def _strip(frames: Tensor) -> np.ndarray:
     gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
     parts = [part for image in images for part in (gap, image)]
     return np.concatenate(parts[1:], axis=1)  # [S, W, 3]
-
-
-def first_of_highest(probabilities: Tensor) -> Tensor:
-    """The most likely class [N] int64 of probabilities [N, K]; among equals the lowest id."""
-    highest = probabilities.max(dim=1, keepdim=True).values  # [N, 1]
-    return (probabilities == highest).int().argmax(dim=1)  # [N, K] -> [N]
 
 
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:

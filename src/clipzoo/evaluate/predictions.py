@@ -12,6 +12,7 @@ from torch import Tensor
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
+from clipzoo.evaluate import metrics
 from clipzoo.files import ListError, read_rows, replacing
 from clipzoo.tensors import write_safetensors
 
@@ -129,18 +130,20 @@ def save(
     tensors: Mapping[str, Tensor],
     records: Sequence[Record],
     view_names: Sequence[str],
+    class_names: Sequence[str],
     metadata: Mapping[str, int | str],
 ) -> None:
-    """Write predictions/<set_name>.safetensors and, with the ids, predictions/<set_name>.parquet.
+    """Write predictions/<set_name>.safetensors and, for readers, predictions/<set_name>.parquet.
 
-    From these, any metric, class subset or fusion of views can be computed on a CPU without the
-    model.
+    From the first, any metric, class subset or fusion of views can be computed on a CPU without the
+    model; the second has the ids in the same order and `readable`.
 
     Args:
         set_name: `test` or `zero_shot_<dataset>`.
         tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
         records: the N videos, in the order of the tensors' rows.
         view_names: V names, stored as a JSON list.
+        class_names: K names.
         metadata: stored as strings; `features_dtype` is added.
     """
     text = {key: str(value) for key, value in metadata.items()}
@@ -157,7 +160,42 @@ def save(
                 for record in records
             ],
             "pos": range(len(records)),
+            **readable(tensors["probabilities"], tensors["labels"], class_names),
         }
     )
     with replacing(path.with_suffix(".parquet")) as part:
         parquet.write_table(table, part)
+
+
+def readable(
+    probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
+) -> dict[str, pa.Array]:
+    """Columns that say what was predicted for each video.
+
+    Args:
+        probabilities: [N, K] float32.
+        labels: [N] int64, or targets [N, K] of 0 and 1.
+        class_names: K names.
+
+    Returns:
+        of N values each: `class`, the true one (several are separated by `; `); `predicted`, the
+        most likely class; `probability` of that one, 0 to 1; and `rank` of the true class, 1 =
+        predicted; the best one of several, null if there is none.
+    """
+    predicted = metrics.first_of_highest(probabilities).tolist()
+    if labels.dim() == 1:
+        classes = [class_names[label] for label in labels.tolist()]
+        ranks = metrics.ranks(probabilities, labels).tolist()
+    else:
+        true_ids: list[list[int]] = [row.nonzero()[:, 0].tolist() for row in labels]
+        classes = ["; ".join(class_names[k] for k in ids) for ids in true_ids]
+        # With the other classes below all probabilities, the highest is the best of the true ones.
+        best = metrics.first_of_highest(probabilities.masked_fill(labels == 0, -1))  # [N]
+        all_ranks = metrics.ranks(probabilities, best).tolist()
+        ranks = [rank if ids else None for rank, ids in zip(all_ranks, true_ids, strict=True)]
+    return {
+        "class": pa.array(classes, pa.string()),
+        "predicted": pa.array([class_names[k] for k in predicted], pa.string()),
+        "probability": pa.array(probabilities.max(dim=1).values.numpy(), pa.float32()),
+        "rank": pa.array(ranks, pa.int64()),
+    }

@@ -45,7 +45,6 @@ def evaluate_test(
     trained_classes: Sequence[int],
     view_names: Sequence[str],
     dense: bool,
-    seed: int,
 ) -> tuple[Tensor, dict[str, float]]:
     """Probabilities and metrics of the configured views, and the metrics of a single view.
 
@@ -61,16 +60,15 @@ def evaluate_test(
             `evaluate_base_to_novel` are added.
         view_names: V names.
         dense: whether clips are dense windows.
-        seed: of the bootstrap.
 
     Returns:
         probabilities [N, K] from all views, and the metrics.
     """
     probabilities = score(features, text)
-    result = metrics.evaluate(probabilities, labels, seed)
+    result = metrics.evaluate(probabilities, labels)
     if len(view_names) > 1 and not dense:
         single = score(single_view(features, view_names), text)
-        result |= with_prefix("single_view_", metrics.evaluate(single, labels, seed))
+        result |= with_prefix("single_view_", metrics.evaluate(single, labels))
     if len(trained_classes) < text.num_classes:
         result |= evaluate_base_to_novel(score, features, labels, text, trained_classes)
     return probabilities, result
@@ -186,7 +184,6 @@ def evaluate_zero_shot(
     text: ClassText,
     *,
     protocols: Sequence[str],
-    seed: int,
     splits: Sequence[Tensor] = (),
 ) -> tuple[Tensor, dict[str, float]]:
     """Probabilities over all classes, and the metrics of the protocols, of one model.
@@ -198,7 +195,6 @@ def evaluate_zero_shot(
         text: of all K classes.
         protocols: any of `full`, `half` and `splits`; a half needs two classes, so `half` is
             skipped for sets with fewer than 4.
-        seed: of the bootstrap.
         splits: positions int64 [M] of the test videos of each official split; empty for a set with
             a single split, which gets no `splits` metrics.
 
@@ -213,7 +209,7 @@ def evaluate_zero_shot(
     if labels.dim() != 1:
         raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
     probabilities = score(features, text)  # [N, K]
-    values = metrics.evaluate(probabilities, labels, seed)
+    values = metrics.evaluate(probabilities, labels)
     result = {}
     if "full" in protocols:
         result["full_top1"] = values["top1"]
@@ -254,7 +250,7 @@ def compare_zero_shot(
         labels: [N] int64.
         texts: of each, since a trained text tower gives other class embeddings.
         protocols, splits: as in `evaluate_zero_shot`.
-        seed: of the bootstraps.
+        seed: of the gain's bootstrap.
 
     Returns:
         features and probabilities [N, K] of both; the metrics of both and, under `full`, gain,
@@ -268,7 +264,6 @@ def compare_zero_shot(
             labels,
             texts[prefix],
             protocols=protocols,
-            seed=seed,
             splits=splits,
         )
         tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}

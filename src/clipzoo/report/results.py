@@ -154,7 +154,7 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         dataset=row.dataset,
         arch=settings["model.arch"],
         num_frames=settings["model.num_segments"],
-        result=_result_name(row.metric),
+        result=result_name(row.metric),
         metric=row.metric,
         value=None,
         std=None,
@@ -176,7 +176,7 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
     )
 
 
-def _result_name(metric: str) -> str:
+def result_name(metric: str) -> str:
     """The words for a published metric's key."""
     names = {keys[0]: name for name, keys in (TEST_RESULTS | ZERO_SHOT_RESULTS).items()}
     return names[metric]
@@ -227,7 +227,7 @@ class _Run:
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
-                name = _result_name(metric)
+                name = result_name(metric)
                 yield self._row(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
 
     def _row(
@@ -249,7 +249,7 @@ class _Run:
         videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
         used = verdicts.read_settings(self.root, self.name, stems[0])
         changed = None
-        if used is not None:
+        if used is not None and self.recipe is not None:
             split = verdicts.authors_split(self.recipe, self.recipe_settings)
             changed = verdicts.modified(used, {**self.recipe_settings, **split}, stems[0])
         settings = used or self.recipe_settings

@@ -14,25 +14,28 @@ import pandas as pd
 from clipzoo.files import replacing
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
-from clipzoo.report.verdicts import REPRODUCED
+from clipzoo.report.verdicts import OWN_RUN, REPRODUCED
 
 RESULTS_FILE = "RESULTS.md"
 ZOO_FILE = "zoo.csv"
+FEW_VIDEOS = 30
+"""Below this number of videos, an interval is marked: one video more or less moves it by points."""
 
 INTRODUCTION = """# Results
 
 Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; `zoo.csv` has
-the same rows in full precision. Values are percentages. The 95% interval of a bootstrap over videos
-is in brackets; ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or over
-the splits. `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP is
-computed by torchnet, where a class without positives counts as 0; the mean class accuracy excludes
-classes without videos. Values that are the same in every row of a table are given above it.
+the same rows in full precision. Values are percentages. The 95% interval is in brackets: Wilson's
+for an accuracy, by a bootstrap over videos for a gain; "few videos" marks fewer than {few_videos}.
+± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or over the splits.
+`Videos` is the number measured, with the first 8 digits of their fingerprint. mAP is computed by
+torchnet, where a class without positives counts as 0; the mean class accuracy excludes classes
+without videos. Values that are the same in every row of a table are given above it.
 
 Only a run with the settings of its recipe, on the published set of videos, gets a verdict;
 `modified:` names the settings that differ. "{not_run}" marks a published value without a
-measurement. The demo's recipes state the values that other seeds and processors gave. `Environment`
-is the software and the processor that computed a result: of pre-training, training and evaluation,
-where they differ.
+measurement, "{own_run}" a run that follows no recipe. The demo's recipes state the values that
+other seeds and processors gave. `Environment` is the software and the processor that computed a
+result: of pre-training, training and evaluation, where they differ.
 """
 
 PUBLISHED_INTRODUCTION = """
@@ -47,7 +50,8 @@ GPUs. `python -m clipzoo check <recipe>` shows what is missing.
 
 def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str, Loaded]) -> str:
     """The text of RESULTS.md: published rows, other recipes, one line per run, then each run."""
-    parts = [INTRODUCTION.format(not_run=NOT_RUN), PUBLISHED_INTRODUCTION, published_table(rows)]
+    introduction = INTRODUCTION.format(few_videos=FEW_VIDEOS, not_run=NOT_RUN, own_run=OWN_RUN)
+    parts = [introduction, PUBLISHED_INTRODUCTION, published_table(rows)]
     parts += [_other_recipes(metrics, rows, recipes), "\n## Runs\n\n", summary_table(rows)]
     runs = {recipe: files for recipe, files in metrics.items() if recipe}
     if "clip" in metrics.get(NO_RECIPE, {}):
@@ -208,7 +212,8 @@ def _value(row: Row) -> str:
     if row.std is not None:
         value += f" ± {row.std:.1f}"
     if row.ci95_low is not None:
-        value += f" ({row.ci95_low:.1f} to {row.ci95_high:.1f})"
+        few = ", few videos" if row.num_videos is not None and row.num_videos < FEW_VIDEOS else ""
+        value += f" ({row.ci95_low:.1f} to {row.ci95_high:.1f}{few})"
     return value
 
 

@@ -41,6 +41,8 @@ REPRODUCED = "reproduced"
 """How the verdict on a result within the tolerance begins."""
 SHOWN = 3
 """Number of modified settings that a verdict names."""
+OWN_RUN = "own run"
+"""The verdict on a run whose name is not that of a recipe, as on a user's own videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,7 @@ def verdict(
         same_videos: whether the videos are the published set.
     """
     if recipe is None:
-        return "no recipe of this name"
+        return OWN_RUN
     if changed is None:
         return "no verdict: settings not recorded"
     if changed:

@@ -57,6 +57,7 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
                 if processes > 1 or "NNODES" in os.environ:
                     _torchrun(processes, runtime)
                     return
+            _set_threads(1)
             main()
     except Exception as error:
         if launched:
@@ -116,7 +117,7 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
     options += _machines() if "NNODES" in os.environ else ["--standalone"]
     announce_launcher()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // processes)))
+    _set_threads(processes)
     try:
         main([*options, *sys.argv])
     except ChildFailedError as error:
@@ -140,6 +141,16 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     except SignalException as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _set_threads(processes: int) -> None:
+    """Divide the usable cores among this machine's processes; OMP_NUM_THREADS overrides it."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    threads = max(1, usable_cores() // processes)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:  # read the variable when it was imported
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def _machines() -> list[str]:

@@ -36,10 +36,18 @@ def parse_folder(source: Source) -> Annotations:
             members[folder].append(Annotation(video_id, video_id, number[folder]))
     for folder, videos in members.items():
         num_val = len(videos)
-        if source.trained_on and source.spec.val_fraction < 1:
-            num_val = min(max(1, round(len(videos) * source.spec.val_fraction)), len(videos) - 1)
+        if source.trained_on:
+            num_val = validation_share(len(videos), source.spec.val_fraction)
         rng = np.random.default_rng([source.seed, zlib.crc32(folder.encode())])
         chosen = set(rng.permutation(len(videos))[: max(0, num_val)].tolist())
         for position, video in enumerate(videos):
             (result.val if position in chosen else result.train).append(video)
     return result
+
+
+def validation_share(num_videos: int, val_fraction: float) -> int:
+    """How many of a class's videos are for validation: at least one, and not all unless
+    `val_fraction` is 1; so none of a single video."""
+    if val_fraction == 1:
+        return num_videos
+    return min(max(1, round(num_videos * val_fraction)), num_videos - 1)

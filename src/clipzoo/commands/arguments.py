@@ -1,0 +1,44 @@
+"""What the commands share: subcommands with examples in their help, and plain tables."""
+
+import argparse
+from collections.abc import Sequence
+
+
+def add_command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    summary: str,
+    examples: Sequence[str],
+) -> argparse.ArgumentParser:
+    """Add a subcommand.
+
+    Args:
+        commands: of the parser.
+        name: of the subcommand.
+        summary: one line, for the list of commands and its own help.
+        examples: command lines without `python -m clipzoo`, shown at the end of its help.
+    """
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=show_examples(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def show_examples(examples: Sequence[str]) -> str:
+    """The end of a help text."""
+    return "\n".join(["examples:", *(f"  python -m clipzoo {example}" for example in examples)])
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:
+    """A table in plain text, each column as wide as its widest cell; one line for each row."""
+    cells = [header, *rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "".join(
+        indent
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        + "\n"
+        for row in cells
+    )

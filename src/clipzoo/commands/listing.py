@@ -1,0 +1,75 @@
+"""`python -m clipzoo recipes [PATTERN ...]`: every recipe, its published value, what is missing."""
+
+import argparse
+from collections.abc import Sequence
+
+from clipzoo.commands.arguments import aligned
+from clipzoo.commands.check import dataset_findings, weights_findings
+from clipzoo.commands.recipes import matching
+from clipzoo.config import Params
+from clipzoo.report.recipes import Recipe, load_recipe
+from clipzoo.report.results import result_name
+
+HEADER = ("Recipe", "Dataset", "Published", "Weights", "Missing here")
+
+
+def recipe_rows(patterns: Sequence[str]) -> list[tuple[str, ...]]:
+    """One row of `HEADER` for each recipe that matches; no model is built.
+
+    Raises:
+        ConfigError: a pattern that matches nothing, or an invalid recipe.
+    """
+    rows = []
+    seen: dict[tuple[object, ...], list[str]] = {}
+    for name in matching(patterns):
+        recipe, params = load_recipe(name)
+        dataset, published = _published(recipe)
+        dataset = dataset or params.data.dataset
+        missing = _missing(params, recipe, seen)
+        rows.append((name, dataset, published, params.model.weights, "; ".join(missing) or "-"))
+    return rows
+
+
+def _published(recipe: Recipe) -> tuple[str, str]:
+    """The dataset and the words of a recipe's first published number."""
+    for row in recipe.published:
+        if row.value is not None:
+            return row.dataset, f"{row.value:g} {result_name(row.metric)}"
+    return (recipe.published[0].dataset, "no number") if recipe.published else ("", "-")
+
+
+def _missing(
+    params: Params, recipe: Recipe, seen: dict[tuple[object, ...], list[str]]
+) -> list[str]:
+    """What a run needs and this machine does not have, in a few words.
+
+    Args:
+        params: of the recipe.
+        recipe: with its parent.
+        seen: results for datasets that recipes share: a manifest may have 200,000 lines.
+    """
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for dataset in params.data.datasets:
+        key = (dataset, params.data.split, params.data.allow_missing, dataset in params.data.demo)
+        if key not in seen:
+            faults = [f.topic for f in dataset_findings(params, dataset) if f.ok is False]
+            seen[key] = list(dict.fromkeys(t.removesuffix(f" of {dataset}") for t in faults))
+        if seen[key]:
+            kinds.setdefault(tuple(seen[key]), []).append(dataset)
+    parts = [f"{', '.join(kind)} of {', '.join(datasets)}" for kind, datasets in kinds.items()]
+    for finding in weights_findings(params, recipe):
+        if finding.ok is False:
+            parts.append(f"{finding.topic} {finding.text}")
+        elif finding.topic == "parent's model":
+            parts.append(f"model of {recipe.parent}")
+    return parts
+
+
+def recipes_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo recipes [PATTERN ...]`."""
+    rows = recipe_rows(arguments.patterns or ["*"])
+    print(aligned(HEADER, rows), end="")
+    ready = sum(row[-1] == "-" for row in rows)
+    print(
+        f"{len(rows)} recipes, {ready} with nothing missing; next: python -m clipzoo check RECIPE"
+    )

@@ -1,0 +1,110 @@
+"""`python -m clipzoo predictions [SET] [--wrong] [--top N]`: what was predicted for each video."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from clipzoo.commands.arguments import aligned
+from clipzoo.commands.recipes import PARAMS_FILE
+from clipzoo.config import load_params
+from clipzoo.files import ListError
+
+PREDICTIONS_DIR = Path("predictions")
+COLUMNS = ("video_id", "class", "predicted", "probability", "rank")
+HEADER = ("Video", "Class", "Predicted", "Probability", "Rank")
+
+
+def prediction_files(name: str | None) -> list[Path]:
+    """The parquet files of the active run, or those that a name stands for.
+
+    Args:
+        name: a path, `test`, `zero_shot_<dataset>` or a dataset; None = all of the active run.
+
+    Raises:
+        ListError: there is no such file; the message names those that there are.
+        ConfigError: params.yaml cannot be read.
+    """
+    data = load_params(PARAMS_FILE).data
+    sets = {"test": data.dataset, **{f"zero_shot_{dataset}": dataset for dataset in data.zero_shot}}
+    known = {stem: PREDICTIONS_DIR / f"{stem}.parquet" for stem in sets}
+    if name is None:
+        chosen = list(known.values())
+    elif name in known or name in sets.values():
+        chosen = [path for stem, path in known.items() if name in (stem, sets[stem])]
+    else:
+        chosen = [Path(name).with_suffix(".parquet")]
+    files = [path for path in chosen if path.is_file()]
+    if not files:
+        there = ", ".join(str(path) for path in sorted(PREDICTIONS_DIR.glob("*.parquet")))
+        raise ListError(
+            f"predictions: found no {' and no '.join(map(str, chosen))}; allowed: "
+            f"{', '.join(sets)}, one of their datasets, or a file ({there or 'there is none'}); "
+            f"`dvc repro` writes those of the recipe in {PARAMS_FILE}"
+        )
+    return files
+
+
+def read_predictions(path: Path) -> list[dict[str, Any]]:
+    """One row for each video: the values of `COLUMNS`.
+
+    Raises:
+        ListError: not a file of predictions, or one of an older version without these columns.
+    """
+    try:
+        present = parquet.read_schema(path).names
+        missing = [name for name in COLUMNS if name not in present]
+        if not missing:
+            return parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ListError(f"{path}: cannot be read as parquet ({error})") from error
+    raise ListError(
+        f"{path}: no column {', '.join(missing)}; found {', '.join(present)}; `dvc repro` writes "
+        "the file with them"
+    )
+
+
+def describe(path: Path, *, wrong: bool, top: int) -> str:
+    """A table of a file's videos.
+
+    Args:
+        path: of the parquet file.
+        wrong: only those whose most likely class is not (one of) the true one, the most confident
+            first; otherwise all in the order of the file.
+        top: largest number of lines; 0 = all.
+    """
+    rows = read_predictions(path)
+    mistakes = [row for row in rows if row["rank"] != 1]
+    text = f"{path}: {len(rows)} videos, {len(mistakes)} wrong\n"
+    if wrong:
+        rows = sorted(mistakes, key=lambda row: -row["probability"])
+    if not rows:
+        return text
+    shown = rows[:top] if top else rows
+    text += aligned(HEADER, [_cells(row) for row in shown])
+    more = len(rows) - len(shown)
+    return text + (f"... and {more} more; --top 0 shows all\n" if more else "")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    rank = "" if row["rank"] is None else str(row["rank"])
+    return (
+        row["video_id"],
+        row["class"],
+        row["predicted"],
+        f"{row['probability']:.3f}",
+        rank,
+    )
+
+
+def predictions_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo predictions [SET] [--wrong] [--top N]`."""
+    if arguments.top < 0:
+        raise ListError(f"--top: found {arguments.top}; allowed: 0 (all) or more")
+    texts = [
+        describe(path, wrong=arguments.wrong, top=arguments.top)
+        for path in prediction_files(arguments.set)
+    ]
+    print("\n".join(texts), end="")

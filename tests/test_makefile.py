@@ -1,0 +1,34 @@
+"""What the Makefile passes on."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ("Experiment", True),
+        ("State", True),
+        ("train.lr", True),
+        ("text4vis.head", True),
+        ("metrics/demo/test.json:top1", True),
+        ("metrics/demo/head-none/zero_shot_demo_unseen.json:full_top1", True),
+        ("Created", False),
+        ("metrics/demo/test.json:single_view_top1", False),
+        ("metrics/demo/zero_shot_demo_unseen.json:raw_full_top1", False),
+        ("metrics/demo/test.json:ci95_low", False),
+        ("metrics/demo/train.json:loss_last_epoch", False),
+        ("models/model.safetensors", False),
+        ("src/clipzoo/models", False),
+        ("metrics", False),
+        ("plots", False),
+    ],
+)
+def test_make_experiments_shows_changes_and_accuracies(column: str, shown: bool):
+    """`dvc exp show --drop` drops the columns that its pattern matches from the beginning."""
+    (pattern,) = re.findall("^DROP := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert (re.match(pattern.replace("$$", "$"), column) is None) == shown
