@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyarrow import parquet
 
 from clipzoo.commands.scan import scan
 from clipzoo.data.index import (
-    HASH_KEY,
     StoreError,
     index_path,
     open_jpegs,
@@ -162,23 +160,6 @@ def test_damaged_parts_are_made_again(store, params_for):
     for _ in range(50):
         part.write_bytes(rng.choice((flip, cut, swap))(whole, rng))
         assert part.read_bytes() == whole or read_states(part) == {}
-
-
-def test_an_index_without_a_hash_gets_one_and_keeps_its_frames(store, params_for):
-    """Written by an earlier version."""
-    expected, index, path = frames(), index_path("mine").read_bytes(), index_path("mine")
-    times = [shard.stat().st_mtime_ns for shard in sorted(store.glob("shard-*"))]
-    table = parquet.read_table(path)
-    metadata = {k: v for k, v in (table.schema.metadata or {}).items() if k != HASH_KEY}
-    parquet.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-    with pytest.raises(StoreError, match=r"contains no hash: .* extract_frames adds it"):
-        ShardStore(path)
-    params = params_for("mine", frames={"shard_videos": 2, "quality": 3})
-    with ThreadPoolExecutor(1) as pool:
-        extract(params, "mine", executor=pool)
-    assert path.read_bytes() == index
-    assert [shard.stat().st_mtime_ns for shard in sorted(store.glob("shard-*"))] == times
-    assert frames() == expected
 
 
 def test_texts_in_the_index_are_not_taken_for_its_hash(store):

@@ -189,7 +189,7 @@ def test_indexes_of_other_kinds_are_refused(project, params_for):
         open_store(params_for("mine"), "mine")
     index_path("mine").parent.mkdir(parents=True)
     parquet.write_table(pa.table({"video_id": ["a"]}), index_path("mine"))
-    with pytest.raises(StoreError, match="contains no hash: damaged, or of an earlier version"):
+    with pytest.raises(StoreError, match="contains no hash: damaged, or of another version"):
         open_store(params_for("mine"), "mine")
     write_index(pa.table({"video_id": ["a"]}), {}, index_path("mine"))
     with pytest.raises(StoreError, match="another version"):

@@ -47,7 +47,7 @@ WANTED = {
     "recipe": "a",
     "model.arch": "ViT-B/32",
     "model.weights": "openai",
-    "demo.train_videos": 40,
+    "demo.train_videos": 12,
     "data.allow_missing": 0,
     "data.zero_shot": [],
     "frames.size": "320",

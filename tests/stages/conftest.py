@@ -26,8 +26,8 @@ COPIED = (
     ".gitignore",
 )
 TINY = {
-    "demo.train_videos": 3,
-    "demo.val_videos": 2,
+    "demo.train_videos": 2,
+    "demo.val_videos": 1,
     "demo.unseen_videos": 1,
     "demo.pretrain_steps": 3,
     "demo.pretrain_batch": 8,

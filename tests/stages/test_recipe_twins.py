@@ -37,8 +37,8 @@ def without_training_videos_but_with_splits(lists: Path) -> None:
     write_csv(SPLIT_COLUMNS, rows, lists / "demo_unseen/splits.csv")
 
 
-NUM_VAL, NUM_UNSEEN, NUM_CLASSES, DIM = 24, 12, 12, 128
-NUM_TRAIN = {("all", 0): 36, ("all", 2): 24, ("base", 0): 18, ("base", 2): 12}
+NUM_VAL, NUM_UNSEEN, NUM_CLASSES, DIM = 48, 24, 48, 128
+NUM_TRAIN = {("all", 0): 96, ("all", 2): 96, ("base", 0): 48, ("base", 2): 48}
 """By data.classes and data.shots; all are whole steps of 12."""
 DESCRIBED = {"dataset", "protocol", "num_videos", "num_expected", "videos_sha256"}
 TEST_KEYS = {"top1", "ci95_low", "ci95_high", "top5", "mean_class_accuracy", "map"}

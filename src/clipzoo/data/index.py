@@ -137,8 +137,8 @@ def _read_whole(path: Path) -> bytes:
     expected, found = content[place : place + len(NO_HASH)], _hash(content, place)
     if place < len(HASH_MARK):
         raise StoreError(
-            f"{path}: cannot be read (it contains no hash: damaged, or of an earlier version, to "
-            f"which extract_frames adds it); {RESTORE}"
+            f"{path}: cannot be read (it contains no hash: damaged, or of another version); "
+            f"{RESTORE}"
         )
     if expected != found:
         raise StoreError(
@@ -308,26 +308,6 @@ def write_index(
     with replacing(path) as part, part.open("wb") as file:
         for piece in (content[:place], _hash(content, place), content[place + len(NO_HASH) :]):
             file.write(piece)
-
-
-def add_hash(path: Path) -> None:
-    """Add the hash to an index that was written before indexes had one; leave any other as it is.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        content = path.read_bytes()
-        if HASH_MARK in content:
-            return
-        table = parquet.read_table(pa.BufferReader(content))
-        metadata = dict(table.schema.metadata or {})
-        states = _states(metadata.pop(METADATA_KEY))
-    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
-        return
-    if set(metadata) <= {b"ffmpeg_version", b"ffmpeg_command"}:
-        ffmpeg = {key.decode(): value.decode() for key, value in metadata.items()}
-        write_index(table, states, path, ffmpeg)
 
 
 def read_states(path: Path) -> dict[int, ShardState]:

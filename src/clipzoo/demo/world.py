@@ -70,34 +70,25 @@ class ActionClass:
         return self.end != self.family
 
 
-def _classes(objects: dict[tuple[str, str], tuple[str, ...]]) -> tuple[ActionClass, ...]:
-    return tuple(
-        ActionClass(colour, shape, end)
-        for (colour, shape), families in objects.items()
-        for family in families
-        for end in (family, CHANGES[family])
-    )
+def _classes(*objects: str) -> tuple[ActionClass, ...]:
+    """All changes of some objects."""
+    return tuple(ActionClass(*words.split(), end) for words in objects for end in ENDS)
 
 
 SHAPES_CLASSES = _classes(
-    {
-        ("red", "circle"): ("large",),
-        ("red", "bar"): ("bright",),
-        ("green", "bar"): ("large",),
-        ("green", "triangle"): ("bright",),
-        ("blue", "triangle"): ("large",),
-        ("blue", "circle"): ("bright",),
-    }
+    *("red circle", "red triangle", "green triangle", "green bar", "blue bar", "blue ring"),
+    *("yellow ring", "yellow cross", "purple cross", "purple pole", "cyan pole", "cyan circle"),
 )
 UNSEEN_CLASSES = _classes(
-    {
-        ("yellow", "pole"): ("large", "bright"),
-        ("purple", "cross"): ("large", "bright"),
-        ("cyan", "ring"): ("large", "bright"),
-    }
+    "red ring", "green cross", "blue pole", "yellow circle", "purple triangle", "cyan bar"
 )
 DATASETS = {"demo_shapes": SHAPES_CLASSES, "demo_unseen": UNSEEN_CLASSES}
-"""Classes of each demo dataset, in label order; they share no colour and no shape."""
+"""Classes of each demo dataset, in label order.
+
+They share no object, but every colour, shape and change of the unseen ones is seen, each with two
+others or more. With fewer objects to learn from, the zero-shot accuracy depends on the seed: it was
+54% and 95% for two seeds with six objects in three colours, none of them among the unseen.
+"""
 
 ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e in ENDS)
 """Classes whose stills the stand-in CLIP sees: all objects, as for a web-trained CLIP."""

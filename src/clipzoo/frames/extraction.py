@@ -40,7 +40,6 @@ from clipzoo.data.index import (
     PART_COLUMNS,
     ShardState,
     StoreError,
-    add_hash,
     count_jpegs,
     index_path,
     jpegs_header,
@@ -148,7 +147,6 @@ def extract(
     jobs = plan_shards(params, dataset)
     assigned = jobs[share[0] - 1 :: share[1]]
     allowed = params.data.allow_missing
-    add_hash(index_path(dataset))
     states = read_indexed(dataset, jobs)
     indexed = all(states.values()) and len(_failures(states)) <= allowed
     if not indexed:
