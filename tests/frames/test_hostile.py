@@ -354,6 +354,7 @@ def test_nothing_outlives_a_stage_that_is_killed(project, monkeypatch):
         assert await_true(lambda: not is_running(ffmpeg) and not is_running(worker), 10)
 
 
+@pytest.mark.slow  # two workers, each of which imports pandas through Arrow
 def test_a_full_disk_is_reported_once_and_leaves_finished_shards_alone(project):
     """By a limit on the size of files, which the kernel reports like a full disk."""
     for i, num_frames in enumerate((2, 120, 3, 120)):
