@@ -1,6 +1,7 @@
 """Commands outside the pipeline: `python -m clipzoo COMMAND`."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _run_scan(arguments: argparse.Namespace) -> None:
 
 
 def _next_steps(dataset: str, summary: ScanSummary) -> str:
-    track = f"git add {' '.join(summary.written)}"
+    track = shlex.join(["git", "add", *summary.written])
     if summary.class_names:
         names = f"class names are in {summary.written[-2]}: edit them there\n"
     else:
