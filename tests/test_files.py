@@ -352,3 +352,27 @@ def test_raise_all_lists_all_faults():
         raise_all("title", [f"fault {i}" for i in range(30)], OSError)
     assert "fault 20" not in str(many.value)
     assert str(many.value).endswith("... and 10 more")
+
+
+def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,name\n0,x\n1," + "y" * 131_073 + "\n")
+    with pytest.raises(ListError, match=r"a\.csv:3: field larger .* allowed: 131072 characters"):
+        read_rows(path, ("id", "name"))
+    path.write_text('id,name\n0,x\n1,"y\n' + "2,z\n" * 50_000)  # the quote is never closed
+    with pytest.raises(ListError, match=r"a\.csv:3: field larger .*quote"):
+        read_rows(path, ("id", "name"))
+
+
+def test_a_nul_byte_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,name\n0,x\n1,a\0b\n")
+    with pytest.raises(ListError, match=r"a\.csv:3: found a NUL byte"):
+        read_rows(path, ("id", "name"))
+
+
+def test_only_line_ends_of_csv_end_a_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes('id,name\r\n0,a\u2028b\r\n1,"c\nd"\n2,e'.encode())
+    rows = [["2", "0", "a\u2028b"], ["4", "1", "c\nd"], ["5", "2", "e"]]
+    assert read_rows(path, ("id", "name")) == rows

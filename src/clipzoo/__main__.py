@@ -1,6 +1,7 @@
 """Commands outside the pipeline: `python -m clipzoo COMMAND`."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from statistics import median
@@ -174,7 +175,7 @@ def _describe_classes(summary: ScanSummary) -> str:
 
 
 def _next_steps(dataset: str, summary: ScanSummary) -> str:
-    track = f"git add {' '.join(summary.written)}"
+    track = shlex.join(["git", "add", *summary.written])
     if summary.class_names:
         names = f"class names are in {summary.written[-2]}: edit them there\n"
     else:

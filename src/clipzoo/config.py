@@ -22,6 +22,8 @@ SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
 MAX_PX = 4096
 """Longest side of a stored frame and of the model's input: anything longer is a typing error."""
+MAX_SEGMENTS = 1024
+"""Most frames of a clip."""
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
 METHODS_DIR = Path(__file__).parent / "methods"
@@ -191,7 +193,7 @@ class ModelConfig(Section):
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
     """A module of `clipzoo.methods`; the section with its name holds its options."""
-    num_segments: int = Field(ge=1, le=1024)
+    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
     """T: frames per clip, one from each equal temporal slice."""
     input_px: int = Field(ge=1, le=MAX_PX)
     """Input size (px), rounded up to a multiple of the tower's patch."""

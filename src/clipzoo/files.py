@@ -8,6 +8,7 @@ import difflib
 import errno
 import glob
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -202,14 +203,12 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: st
         writer.writerows(rows)
 
 
-def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
-    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
-
-    Missing optional columns give empty values. Empty lines are skipped.
+def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every line of a csv file; an empty line has no fields.
 
     Raises:
-        ListError: the file is missing or not UTF-8, a column is missing or unknown, or lines have a
-            wrong number of fields.
+        ListError: the file is missing or not UTF-8, or a line has a NUL byte or a field that is too
+            long.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -217,8 +216,34 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         raise ListError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ListError(f"{path}: is not UTF-8 ({error})") from error
-    reader = csv.reader(text.splitlines(keepends=True))
-    header = next(reader, [])
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ListError(f"{path}:{line}: found a NUL byte; allowed: text; write the file again")
+    # io.StringIO ends lines as csv does; splitlines would do so at other characters too.
+    reader = csv.reader(io.StringIO(text, newline=""))
+    first = 1
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise ListError(
+            f"{path}:{first}: {error}; allowed: {csv.field_size_limit()} characters in a field; a "
+            'quote (") that is not closed joins all later lines to one field'
+        ) from error
+
+
+def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
+    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
+
+    Missing optional columns give empty values. Empty lines are skipped.
+
+    Raises:
+        ListError: as `csv_lines`; or a column is missing or unknown, or lines have a wrong number
+            of fields.
+    """
+    lines = csv_lines(path)
+    _, header = next(lines, (1, []))
     allowed = (*columns, *optional)
     if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
         allowed_text = ",".join(columns)
@@ -226,17 +251,17 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
             allowed_text += f" and optionally {','.join(optional)}"
         raise ListError(f"{path}:1: found header {','.join(header)!r}; allowed: {allowed_text}")
     rows, faults = [], []
-    for fields in reader:
+    for line, fields in lines:
         if not fields:
             continue
         if len(fields) != len(header):
             faults.append(
-                f"{path}:{reader.line_num}: found {len(fields)} fields; "
+                f"{path}:{line}: found {len(fields)} fields; "
                 f"allowed: {len(header)} ({','.join(header)})"
             )
             continue
         named = dict(zip(header, fields, strict=True))
-        rows.append([str(reader.line_num), *(named.get(name, "") for name in allowed)])
+        rows.append([str(line), *(named.get(name, "") for name in allowed)])
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     return rows
 

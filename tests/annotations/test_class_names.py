@@ -1,5 +1,7 @@
 """Committed label files, and official spellings matched to them."""
 
+from pathlib import Path
+
 import pytest
 from annotating import annotate, store_index
 
@@ -66,6 +68,19 @@ def test_names_that_are_spellings_of_one_class_are_refused(params_for):
     store_index({f"{name}/{name}_{which}": 9 for name in "xy" for which in "ab"})
     with pytest.raises(ListError, match="names that differ only in case or punctuation: x, X"):
         build_lists(params_for("mine"), "mine")
+
+
+def test_classes_of_annotation_files_that_differ_only_by_blanks_are_refused(params_for):
+    rows = "".join(
+        f"{name},{number},0,10,{{kind}}\n" for number, name in enumerate(("a b", "a  b"))
+    )
+    header = "label,youtube_id,time_start,time_end,split\n"
+    files = {f"{kind}.csv": header + rows.format(kind=kind) for kind in ("train", "val")}
+    annotate("kinetics", files)
+    store_index({"0_000000_000010": 9, "1_000000_000010": 9})
+    with pytest.raises(ListError, match=r"class 1: class name 'a b' differs from 'a  b' only by"):
+        build_lists(params_for("mine"), "mine")
+    assert not Path("lists").exists()
 
 
 @pytest.mark.parametrize(

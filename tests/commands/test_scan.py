@@ -197,3 +197,22 @@ def test_no_manifest_says_how_to_make_one(tmp_path):
     (tmp_path / "mine.csv").write_text("video_id,path,size\n")
     with pytest.raises(ListError, match="lists no videos"):
         read_manifest(tmp_path / "mine.csv")
+
+
+@pytest.mark.parametrize(
+    "name", ["x; touch pwned", "$(id)", "a'b", "a b", "..", "a/b", "-x", "", "a\n", "x.csv"]
+)
+def test_a_name_for_a_shell_or_another_folder_is_refused(project, name):
+    root = touch(project / "v", "a/1.mp4", "a/2.mp4")
+    with pytest.raises(ListError) as error:
+        scan(name, root)
+    assert f"dataset: found {name!r}; allowed: 1 to 100 letters" in str(error.value)
+    assert not list(Path("datasets").iterdir())
+
+
+@pytest.mark.parametrize("name", ["2024", "010", "1e5", "true", "on", "null", "2024-01-01"])
+def test_a_name_that_yaml_reads_as_a_number_or_word_is_refused(project, name):
+    """The printed lines and commands write it without quotes."""
+    root = touch(project / "v", "a/1.mp4", "a/2.mp4")
+    with pytest.raises(ListError, match=f"dataset: found '{name}'; allowed: a name that YAML"):
+        scan(name, root)

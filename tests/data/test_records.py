@@ -46,6 +46,10 @@ def test_round_trip(tmp_path, records):
         ("a,0,0", "list.csv:3: num_frames: found '0'"),
         ("a,99999999,0", "list.csv:3: num_frames: found '99999999'"),
         ("a,1.5,0", "list.csv:3: num_frames: found '1.5'"),
+        ("a,1_0,0", "list.csv:3: num_frames: found '1_0'"),
+        ("a,\u0663,0", "list.csv:3: num_frames: found '\u0663'"),
+        ("a,nan,0", "list.csv:3: num_frames: found 'nan'"),
+        (f"a,{'9' * 5000},0", "list.csv:3: num_frames: found '9{100}'; allowed"),
         ("/etc/a,1,0", "list.csv:3: absolute path '/etc/a'"),
         ("C:/a,1,0", "list.csv:3: absolute path"),
         ("a/../../b,1,0", r"list.csv:3: path 'a/../../b' leaves the dataset's root"),
@@ -133,3 +137,38 @@ def test_base_classes_are_the_more_frequent_half():
     assert base_classes(records, 5) == [0, 3, 4]
     assert base_classes(records, 6) == [0, 3, 4]
     assert base_classes([], 4) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("wave  hand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks \(.*csv:2\)"),
+        (" wave hand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks"),
+        ("wavehand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks"),
+        ("wave hand", r"labels\.csv:3: .*appears more than once \(.*csv:2\)"),
+        ("  ", r"labels\.csv:3: the class name is empty"),
+        ("wave\thand 2", r"labels\.csv:3: .*has the character U\+0009, which nobody sees"),
+        ("bell\x07", r"labels\.csv:3: .*U\+0007"),
+        ("wave\u00a0hand 2", r"labels\.csv:3: .*U\+00A0"),
+        ("wave\u200b hand 2", r"labels\.csv:3: .*U\+200B"),
+        ("\u202egninnur", r"labels\.csv:3: .*U\+202E"),
+        ("sit\u2028down", r"labels\.csv:3: .*U\+2028"),
+    ],
+)
+def test_class_names_that_cannot_be_told_apart_are_named(tmp_path, second, message):
+    write_labels(["wave hand", second], tmp_path / "labels.csv")
+    with pytest.raises(ListError, match=message):
+        read_labels(tmp_path / "labels.csv")
+
+
+def test_class_names_of_every_script_are_read(tmp_path):
+    names = [
+        "Tai chi",
+        "salsa, spin",
+        "食べる",
+        "\u0645\u06cc\u200c\u062f\u0648\u062f",
+        "a-b",
+        "a_b",
+    ]
+    write_labels(names, tmp_path / "labels.csv")
+    assert read_labels(tmp_path / "labels.csv") == names

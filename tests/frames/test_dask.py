@@ -341,7 +341,7 @@ def test_the_stage_runs_on_the_cluster(videos, params, params_for, project):
         text = text.replace(old, new)
     Path("params.yaml").write_text(text)
     result = subprocess.run(
-        [sys.executable, STAGE, "mine"], capture_output=True, text=True, check=False
+        [sys.executable, STAGE, "--dataset", "mine"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     assert f"2 Dask workers with 2 threads at {address}" in result.stdout

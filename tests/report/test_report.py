@@ -196,9 +196,10 @@ def test_intervals_over_few_videos_are_marked(empty: Path, num: int, note: str):
 
 
 def test_an_own_run_is_compared_with_nothing(empty: Path):
-    put(empty, "mine/test.json", {**TEST, "dataset": "mine"})
+    put(empty, "demo/test.json", {**TEST, "dataset": "mine"})
     record(empty, "demo/test")
-    (empty / "plots/demo").rename(empty / "plots/mine")
+    for folder in ("metrics", "plots"):
+        (empty / folder / "demo").rename(empty / folder / "mine")
     rows = report.write_report(empty)
     assert {(row.verdict, row.modified) for row in rows if row.recipe == "mine"} == {
         ("own run", "")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import ListError
+
+MAX_SECONDS = 10_000_000
+"""Over 100 days: a segment that ends later is a broken line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +89,31 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ListError if it holds none."""
+    """The JSON object in a file; ListError if it holds none, or one that has a key twice."""
     try:
-        value = json.loads(read_text(path))
-    except ValueError as error:  # also ListError
+        value = json.loads(read_text(path), object_pairs_hook=_with_keys_once)
+    except ListError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ListError(f"{path}: is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ListError(f"{path}: found a {type(value).__name__}; allowed: an object of videos")
     return value
 
 
+def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"keys that are set twice: {', '.join(map(repr, twice[:5]))}; keep one")
+    return values
+
+
 def read_segment(value: object) -> tuple[float, float] | None:
     """[start, end] in seconds with 0 <= start < end, else None."""
     if isinstance(value, list) and len(value) == 2:
-        start, end = (float(x) if isinstance(x, (int, float)) else -1.0 for x in value)
-        if 0 <= start < end < float("inf"):
-            return start, end
+        start, end = (x if isinstance(x, (int, float)) else -1.0 for x in value)
+        if 0 <= start < end < MAX_SECONDS:
+            return float(start), float(end)
     return None

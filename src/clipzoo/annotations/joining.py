@@ -15,6 +15,7 @@ from clipzoo.data.records import (
     SPLIT_COLUMNS,
     Record,
     check_video_id,
+    class_name_faults,
     pick_shots,
     write_labels,
     write_list,
@@ -118,7 +119,8 @@ def check(
     annotations: Annotations, spec: DatasetSpec, trained_on: bool, split: int = 1
 ) -> list[str]:
     """Faults of a dataset's annotations as a whole."""
-    faults = []
+    names = annotations.class_names
+    faults = class_name_faults(names, [f"class {label}" for label in range(len(names))])
     # A video in both lists, or twice in one, is a fault; `whole` and `splits` repeat them.
     for lists in ((annotations.train, annotations.val), (annotations.whole,)):
         faults += _check_ids([annotation for one in lists for annotation in one])

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clipzoo.annotations.annotation import read_lines, read_text, without_extension
+from clipzoo.annotations.annotation import read_lines, without_extension
 from clipzoo.data.records import MAX_FRAMES, Record, check_video_id, read_list, write_list
-from clipzoo.files import ListError, raise_all, replacing
+from clipzoo.files import ListError, csv_lines, raise_all, replacing
 
 MAX_CLASSES = 1_000_000
 """Upper bound, since lists of other projects do not give the number of classes."""
@@ -150,8 +150,7 @@ def _of_record(path: Path, record: Record) -> Entry:
 def _split(path: Path, layout: Layout) -> list[tuple[str, list[str]]]:
     """Fields of every line."""
     if layout.separator == ",":
-        reader = csv.reader(io.StringIO(read_text(path), newline=""))
-        return [(f"{path}:{reader.line_num}", fields) for fields in reader if fields]
+        return [(f"{path}:{line}", fields) for line, fields in csv_lines(path) if fields]
     if layout.several_labels:
         return [(where, line.split()) for where, line in read_lines(path)]
     columns = len(layout.columns)

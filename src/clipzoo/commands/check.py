@@ -11,8 +11,8 @@ Estimates and where they come from:
 """
 
 import argparse
-import csv
 import math
+import shlex
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
+from clipzoo.files import csv_lines
 from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
 
@@ -114,8 +115,7 @@ def _num_lines(path: Path) -> int | None:
     """Number of rows of a csv file without its header; None = no such file."""
     if not path.is_file():
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+    return max(sum(1 for _ in csv_lines(path)) - 1, 0)
 
 
 def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
@@ -332,4 +332,4 @@ def check_command(arguments: argparse.Namespace) -> None:
     missing = [finding.topic for finding in findings if finding.ok is False]
     if missing:
         raise ConfigError(f"{len(missing)} things are missing: {', '.join(missing)}")
-    print(f"next: make zoo RECIPES={arguments.recipe}")
+    print(f"next: make zoo RECIPES={shlex.quote(arguments.recipe)}")

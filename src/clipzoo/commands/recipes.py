@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 import io
+import shlex
 import shutil
 import subprocess
 import sys
@@ -232,7 +233,7 @@ def queue(name: str) -> None:
     if checkpoint.startswith(f"{KEPT_DIR}/"):
         raise ConfigError(
             f"{name} starts from {checkpoint}, which queued experiments cannot see; "
-            f"run it with `make zoo RECIPES={name}`"
+            f"run it with `make zoo RECIPES={shlex.quote(name)}`"
         )
     before = PARAMS_FILE.read_bytes()
     try:
@@ -257,7 +258,7 @@ def use_command(arguments: argparse.Namespace) -> None:
         changes = use(arguments.recipe)
     print(describe_changes(changes), end="")
     print(f"use: {arguments.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
-    print(f"next: python -m clipzoo check {arguments.recipe}; dvc repro")
+    print(f"next: python -m clipzoo check {shlex.quote(arguments.recipe)}; dvc repro")
 
 
 def zoo_command(arguments: argparse.Namespace) -> None:

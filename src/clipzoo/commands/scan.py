@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipzoo.annotations.formats.folder import validation_share
-from clipzoo.data.records import check_video_id
+from clipzoo.config import check_dataset_name
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
 from clipzoo.files import ListError, read_rows, replacing, write_csv
 from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
+from clipzoo.yaml_files import is_plain_text
 
 FOLDER_SPEC = """\
 about: Your videos, in one folder per class.
@@ -68,8 +69,12 @@ def scan(dataset: str, root: Path) -> ScanSummary:
         ListError: the folder or its videos cannot be used; nothing is written.
         ConfigError: datasets/<dataset>.yaml is invalid.
     """
-    if check_video_id(dataset) or "/" in dataset:
-        raise ListError(f"dataset: found {dataset!r}; allowed: a plain name such as my_videos")
+    try:
+        check_dataset_name(dataset)
+        if not is_plain_text(dataset):
+            raise ValueError("a name that YAML reads as text without quotes, such as videos_2024")
+    except ValueError as error:
+        raise ListError(f"dataset: found {dataset!r}; allowed: {error}") from None
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
     written = []

@@ -5,8 +5,9 @@ start_frame (several segments of one video) and labels (`;`-separated, for multi
 label is then the first of them, or -1 if there is none). `labels.csv` has id, name.
 """
 
-import csv
 import hashlib
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipzoo.files import ListError, raise_all, read_rows, write_csv
+from clipzoo.files import ListError, csv_lines, raise_all, read_rows, write_csv
 
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
@@ -92,7 +93,7 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
             root, or a repeated video (segment).
     """
     path = Path(path)
-    header = _header(path)
+    header = next((fields for _, fields in csv_lines(path)), [])
     with_labels, segments = "labels" in header, "start_frame" in header
     records, faults, seen = [], [], {}
     for line, *values in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
@@ -109,14 +110,6 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
             faults.append(f"{path}:{line}: {error}")
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     return records
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError):
-        return []  # read_rows reports the error
 
 
 def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
@@ -136,12 +129,12 @@ def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
 
 
 def _int(text: str, column: str, low: int, high: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
+    # int() would also take 1_0, and digits of other scripts.
+    value = int(text) if re.fullmatch(r" *[-+]?[0-9]{1,18} *", text) else low - 1
     if not low <= value <= high:
-        raise ValueError(f"{column}: found {text!r}; allowed: a whole number from {low} to {high}")
+        raise ValueError(
+            f"{column}: found {text[:100]!r}; allowed: a whole number from {low} to {high}"
+        )
     return value
 
 
@@ -166,23 +159,55 @@ def read_labels(path: str | Path) -> list[str]:
     """Class names in the order of their ids.
 
     Raises:
-        ListError: the ids are not 0, 1, 2, ... in order, or a name is empty or appears twice.
+        ListError: the ids are not 0, 1, 2, ... in order, or the names are at fault
+            (`class_name_faults`).
     """
     path = Path(path)
     rows = read_rows(path, ("id", "name"))
     faults = []
-    for position, (line, number, name) in enumerate(rows):
+    for position, (line, number, _) in enumerate(rows):
         if number != str(position):
             faults.append(f"{path}:{line}: found id {number!r}; allowed: {position}, ids in order")
-        if not name.strip():
-            faults.append(f"{path}:{line}: the class name is empty")
     names = [row[2] for row in rows]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    faults += [f"{path}: class name {name!r} appears more than once" for name in twice]
+    faults += class_name_faults(names, [f"{path}:{row[0]}" for row in rows])
     if not rows:
         faults.append(f"{path}: there are no classes")
     raise_all(f"{path}: wrong class names", faults)
     return names
+
+
+def class_name_faults(names: Sequence[str], places: Sequence[str]) -> list[str]:
+    """Names that are empty, hold characters that nobody sees, or differ from others only by blanks.
+
+    Args:
+        names: of all classes.
+        places: where each stands, for the messages: `file:line` or a file.
+    """
+    faults = []
+    seen: dict[str, tuple[str, str]] = {}
+    for name, where in zip(names, places, strict=True):
+        hidden = [letter for letter in name if _is_hidden(letter)]
+        if not name.strip():
+            faults.append(f"{where}: the class name is empty")
+            continue
+        if hidden:
+            faults.append(
+                f"{where}: class name {name!r} has the character U+{ord(hidden[0]):04X}, which "
+                "nobody sees; allowed: visible characters and spaces"
+            )
+        key = "".join(unicodedata.normalize("NFC", name).split())
+        if key in seen:
+            other, place = seen[key]
+            differ = f"differs from {other!r} only by blanks"
+            differ = "appears more than once" if other == name else differ
+            faults.append(f"{where}: class name {name!r} {differ} ({place}); rename one of them")
+        seen[key] = name, where
+    return faults
+
+
+def _is_hidden(letter: str) -> bool:
+    # Some scripts spell words with the two joiners.
+    return not letter.isprintable() and letter not in "\u200c\u200d"
 
 
 def write_labels(names: Sequence[str], path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -121,8 +122,8 @@ def load_spec(name: str) -> DatasetSpec:
     if name not in known:
         raise ConfigError(
             f"unknown dataset {name!r}{near(name, known)}; known: {', '.join(known) or 'none'}; "
-            f"a new one needs {path}, or `python -m clipzoo scan {name} FOLDER` for a folder of "
-            "classes"
+            f"a new one needs {path}, or `python -m clipzoo scan {shlex.quote(name)} FOLDER` for a "
+            "folder of classes"
         )
     return load(DatasetSpec, path)
 

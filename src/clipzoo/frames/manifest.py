@@ -54,8 +54,8 @@ def read_manifest(path: Path) -> list[RawVideo]:
     videos, faults, seen = [], [], {}
     for line, video_id, file, size in read_rows(path, COLUMNS):
         fault = check_video_id(video_id) or check_video_id(file)
-        if fault is None and not size.isdecimal():
-            fault = f"size: found {size!r}; allowed: a whole number of bytes"
+        if fault is None and not re.fullmatch(r"[0-9]{1,18}", size):
+            fault = f"size: found {size[:100]!r}; allowed: a whole number of bytes"
         if fault is None and video_id in seen:
             fault = f"video {video_id!r} is in line {seen[video_id]} too"
         if fault:

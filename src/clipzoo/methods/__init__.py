@@ -14,20 +14,24 @@ A model file is safetensors: the module's parameters and, as metadata, what is n
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from clipzoo import config
-from clipzoo.config import ConfigError, Params, Section
+from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
+from clipzoo.files import near
 from clipzoo.methods import raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
 from clipzoo.models.clip import (
     CLIP_FILE,
+    ClipMetadata,
     build_clip,
+    checked_metadata,
     load_clip,
     load_strictly,
     open_clip_name,
@@ -35,6 +39,25 @@ from clipzoo.models.clip import (
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis}
+
+
+def _known_method(name: str) -> str:
+    if name not in METHODS:
+        raise ValueError(f"{', '.join(METHODS)}{near(name, METHODS)}")
+    return name
+
+
+class ModelMetadata(Section):
+    """What rebuilds the model of a file: JSON in the metadata of the file."""
+
+    clip: ClipMetadata
+    method: Annotated[str, AfterValidator(_known_method)]
+    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
+    options: dict[str, Any]
+    """Of the method, which checks them."""
+    split: dict[str, int] = Field(default_factory=dict)
+    """`split_settings` of the training, where its result depends on them."""
+
 
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
@@ -100,13 +123,12 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     tensors, metadata = read_safetensors(path)
     if "model" not in metadata:
         raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
-    meta = json.loads(metadata["model"])
-    clip = meta["clip"]
-    _check_arch(path, clip["arch"], params)
-    towers = build_clip(clip["arch"], clip["input_px"], quick_gelu=clip["quick_gelu"])
-    module = METHODS[meta["method"]]
-    options = config.build(module.Options, meta["options"], path, "options")
-    model = module.build(towers, options, meta["num_segments"])
+    meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
+    _check_arch(path, meta.clip.arch, params)
+    towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
+    module = METHODS[meta.method]
+    options = config.build(module.Options, meta.options, path, "metadata.model.options")
+    model = module.build(towers, options, meta.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()
 
@@ -116,7 +138,7 @@ def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
 
     Empty if the result does not depend on it, as without batch normalisation.
     """
-    return json.loads(read_metadata(path)["model"]).get("split", {})
+    return checked_metadata(ModelMetadata, read_metadata(path)["model"], path, "model").split
 
 
 def read_environments(path: str | Path = MODEL_FILE) -> list[str]:
@@ -148,7 +170,13 @@ def save_classifier(class_embeddings: Tensor) -> None:
 
 def load_classifier() -> Tensor:
     """Read the class embeddings [P, K, D] of the trained model; WeightsError if missing."""
-    return read_safetensors(CLASSIFIER_FILE)[0]["class_embeddings"]
+    tensors, _ = read_safetensors(CLASSIFIER_FILE)
+    if "class_embeddings" not in tensors:
+        raise WeightsError(
+            f"{CLASSIFIER_FILE}: found the tensors {sorted(tensors)}; allowed: class_embeddings; "
+            "`dvc repro --force train` writes it again"
+        )
+    return tensors["class_embeddings"]
 
 
 def _check_arch(path: str | Path, arch: str, params: Params) -> None:
@@ -172,7 +200,8 @@ def _load_checkpoint(model: Method, params: Params) -> None:
     if not _is_released(params):
         tensors, metadata = read_safetensors(path)
         if "model" in metadata:
-            _check_arch(path, json.loads(metadata["model"])["clip"]["arch"], params)
+            meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
+            _check_arch(path, meta.clip.arch, params)
     elif hasattr(METHODS[params.model.method], "read_released"):
         content = archives.read_file(path)
         tensors = METHODS[params.model.method].read_released(content, str(path))

@@ -9,14 +9,16 @@ import logging
 import math
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import open_clip
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from clipzoo.config import ConfigError, Params
+from clipzoo.config import MAX_PX, ConfigError, Params
 from clipzoo.files import near, raise_all
+from clipzoo.sections import Section, SectionType, build
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
@@ -137,6 +139,25 @@ def save_clip(
     write_safetensors(tensors, path, {"clip": json.dumps(clip, sort_keys=True)})
 
 
+def _known_arch(name: str) -> str:
+    if name not in open_clip.list_models():
+        raise ValueError(f"an open_clip architecture{near(name, open_clip.list_models())}")
+    return name
+
+
+class ClipMetadata(Section):
+    """What rebuilds the CLIP of a file: JSON in the metadata of the file."""
+
+    arch: Annotated[str, AfterValidator(_known_arch)]
+    """As `open_clip_name` writes it."""
+    input_px: int = Field(ge=1, le=MAX_PX)
+    """Input side, a multiple of the patch."""
+    quick_gelu: bool
+    """Whether the towers have QuickGELU."""
+    source: str
+    """`model.weights`, when it was written."""
+
+
 def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
     """What a file written by `save_clip` holds; builds nothing.
 
@@ -152,7 +173,27 @@ def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
 def _clip_metadata(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
     if "clip" not in metadata:
         raise WeightsError(f"{path}: not written by prepare_clip (no 'clip' in its metadata)")
-    return json.loads(metadata["clip"])
+    return checked_metadata(ClipMetadata, metadata["clip"], path, "clip").model_dump()
+
+
+def checked_metadata(cls: type[SectionType], text: str, path: str | Path, key: str) -> SectionType:
+    """A JSON object in a file's metadata, as a section.
+
+    Args:
+        cls: the section.
+        text: the JSON.
+        path: of the file, for messages.
+        key: of the text in the metadata, for messages.
+
+    Raises:
+        WeightsError: names the file, and every key that is missing, unknown or wrong.
+    """
+    try:
+        return build(cls, json.loads(text), path, f"metadata.{key}")
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(
+            str(error) if isinstance(error, ConfigError) else f"{path}: metadata.{key}: {error}"
+        ) from error
 
 
 def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
@@ -180,7 +221,8 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> N
         where: the file, for messages.
 
     Raises:
-        WeightsError: lists every missing, unexpected or misshapen tensor.
+        WeightsError: lists every missing, unexpected or misshapen tensor, or those with values
+            that are not finite.
     """
     expected = model.state_dict()
     missing = [f"missing {name}" for name in expected if name not in tensors]
@@ -194,6 +236,13 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> N
         f"{where} does not fit the model: {len(missing)} tensors are missing, {len(unexpected)} "
         f"unexpected, {len(misshapen)} of another shape",
         misshapen + unexpected + missing,
+        WeightsError,
+    )
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    raise_all(
+        f"{where}: {len(broken)} tensors have values that are infinite or not a number; allowed: "
+        "finite weights; get the file again",
+        broken,
         WeightsError,
     )
     model.load_state_dict(tensors)

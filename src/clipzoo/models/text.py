@@ -133,4 +133,17 @@ def load_class_text(dataset: str) -> ClassText:
     tensors, metadata = read_safetensors(path)
     if "class_names" not in metadata:
         raise WeightsError(f"{path}: not written by embed_labels (no class_names in its metadata)")
-    return ClassText(class_names=json.loads(metadata["class_names"]), **tensors)
+    try:
+        names = json.loads(metadata["class_names"])
+        token_ids, embeddings = tensors["token_ids"], tensors["class_embeddings"]
+        fits = token_ids.shape[:2] == embeddings.shape[:2] == (len(token_ids), len(names))
+        if not fits or len(tensors) != 2 or not all(isinstance(name, str) for name in names):
+            raise ValueError("its tensors and class names do not belong together")
+        if not embeddings.isfinite().all():
+            raise ValueError("class_embeddings has values that are not finite")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: not as embed_labels writes it ({error}); `dvc repro --force "
+            f"embed_labels@{dataset}` writes it again"
+        ) from error
+    return ClassText(token_ids=token_ids, class_embeddings=embeddings, class_names=names)

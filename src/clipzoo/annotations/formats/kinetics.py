@@ -1,5 +1,6 @@
 """Kinetics-400, -600 and -700: csv files, or the json files of some releases."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
     for line, label, youtube_id, start, end, *_ in read_rows(path, COLUMNS, ("is_cc",)):
         where = f"{path}:{line}"
-        if not (start.isdecimal() and end.isdecimal()) or int(end) <= int(start):
-            times = f"time_start {start!r}, time_end {end!r}"
+        known = all(re.fullmatch(r"[0-9]{1,6}", time) for time in (start, end))
+        if not known or int(end) <= int(start):
+            times = f"time_start {start[:100]!r}, time_end {end[:100]!r}"
             faults.append(f"{where}: found {times}; allowed: seconds, start before end")
         else:
             yield where, label, _video_id(youtube_id, int(start), int(end))

@@ -1,0 +1,134 @@
+"""Model files whose metadata or tensors are not ours: one error that names file and key."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clipzoo import methods
+from clipzoo.models.clip import build_clip, load_clip, load_strictly, read_clip_metadata, save_clip
+from clipzoo.models.text import load_class_text
+from clipzoo.tensors import WeightsError, write_safetensors
+
+CLIP = {"arch": "ViT-demo-16", "input_px": 32, "quick_gelu": True, "source": "demo"}
+OPTIONS = {
+    "head": "Transf",
+    "head_layers": 1,
+    "temporal_module": "none",
+    "joint": False,
+    "loss": "ce",
+    "text_tower": "frozen",
+}
+MODEL = {"clip": CLIP, "method": "text4vis", "num_segments": 2, "options": OPTIONS}
+
+
+def write(path: Path, key: str, text: str) -> Path:
+    write_safetensors({"a": torch.zeros(1)}, path, {key: text})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_px": 10**9}, "metadata.clip.input_px: found 1000000000; allowed: 4096 or less"),
+        ({"input_px": "32"}, "metadata.clip.input_px: found '32'"),
+        (
+            {"arch": "ViT-demo-17"},
+            "metadata.clip.arch: found 'ViT-demo-17'; allowed: .*ViT-demo-16",
+        ),
+        ({"quick_gelu": float("nan")}, "metadata.clip.quick_gelu: found nan"),
+        ({"size": 1}, "unknown key metadata.clip.size; allowed: arch"),
+    ],
+)
+def test_wrong_metadata_of_clip_is_named(tmp_path, changes: dict[str, Any], message: str):
+    path = write(tmp_path / "clip.safetensors", "clip", json.dumps({**CLIP, **changes}))
+    for read in (read_clip_metadata, load_clip):
+        with pytest.raises(WeightsError, match=rf"clip\.safetensors: {message}"):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "1", '"x"', "[" * 100_000])
+def test_metadata_that_is_no_object_is_named(tmp_path, text: str):
+    path = write(tmp_path / "clip.safetensors", "clip", text)
+    with pytest.raises(WeightsError, match=r"clip\.safetensors: metadata\.clip: "):
+        read_clip_metadata(path)
+    path = write(tmp_path / "model.safetensors", "model", text)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: metadata\.model: "):
+        methods.read_split(path)
+
+
+def test_empty_metadata_names_every_missing_key(tmp_path):
+    path = write(tmp_path / "clip.safetensors", "clip", "{}")
+    with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.clip\.arch \(str"):
+        load_clip(path)
+    path = write(tmp_path / "model.safetensors", "model", "{}")
+    with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.model\.options"):
+        methods.read_split(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": "raww"},
+            r"metadata\.model\.method: found 'raww'; allowed: raw, text4vis \(did",
+        ),
+        (
+            {"num_segments": 10**9},
+            r"metadata\.model\.num_segments: found 1000000000; allowed: 1024",
+        ),
+        ({"clip": {}}, r"4 faults.*missing key metadata\.model\.clip\.input_px"),
+        ({"options": {}}, r"6 faults.*missing key metadata\.model\.options\.head "),
+        ({"options": {**OPTIONS, "heads": 1}}, r"unknown key metadata\.model\.options\.heads"),
+        (
+            {"options": {**OPTIONS, "head_layers": 10**6}},
+            r"metadata\.model\.options\.head_layers: found 1000000",
+        ),
+        ({"epoch": 3}, r"unknown key metadata\.model\.epoch"),
+    ],
+)
+def test_wrong_metadata_of_a_model_is_named(params_for, tmp_path, changes, message: str):
+    params = params_for("mine")
+    path = write(tmp_path / "model.safetensors", "model", json.dumps({**MODEL, **changes}))
+    with pytest.raises(ValueError, match=rf"(?s)model\.safetensors: {message}"):
+        methods.load_model(params, path)
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    model = build_clip("ViT-demo-16", 32)
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    tensors["logit_scale"].fill_(float("nan"))
+    tensors["visual.proj"][0, 0] = float("inf")
+    with pytest.raises(
+        WeightsError, match=r"(?s)w\.pt: 2 tensors .*logit_scale.*visual\.proj|proj"
+    ):
+        load_strictly(model, tensors, "w.pt")
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_saved_clip_is_read_back(tmp_path):
+    save_clip(
+        build_clip("ViT-demo-16", 32), tmp_path / "c.safetensors", arch="ViT-demo-16", input_px=32,
+        source="demo",
+    )  # fmt: skip
+    assert read_clip_metadata(tmp_path / "c.safetensors") == CLIP
+
+
+@pytest.mark.parametrize(
+    ("names", "tensors", "message"),
+    [
+        ('["a"]', {"token_ids": (1, 1, 4)}, "class_embeddings"),
+        ('["a", "b"]', {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "do not belong"),
+        ('["a"]', {"token_ids": (1, 1, 4), "class_embeddings": (2, 1, 2)}, "do not belong"),
+        ("[1]", {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "do not belong"),
+        ("{", {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "Expecting"),
+        ('["a"]', {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2), "x": (1,)}, "belong"),
+    ],
+)
+def test_a_class_text_that_embed_labels_did_not_write(project, names, tensors, message):
+    zeros = {name: torch.zeros(shape) for name, shape in tensors.items()}
+    write_safetensors(zeros, "data/text/mine.safetensors", {"class_names": names})
+    with pytest.raises(WeightsError, match=rf"mine\.safetensors: .*{message}.*embed_labels@mine"):
+        load_class_text("mine")
