@@ -72,7 +72,8 @@ class ActionClass:
 
 def _classes(*objects: str) -> tuple[ActionClass, ...]:
     """All changes of some objects."""
-    return tuple(ActionClass(*words.split(), end) for words in objects for end in ENDS)
+    pairs = [words.split() for words in objects]
+    return tuple(ActionClass(colour, shape, end) for colour, shape in pairs for end in ENDS)
 
 
 SHAPES_CLASSES = _classes(
