@@ -73,7 +73,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     raw, tuned = raw_clip(), tuned_model()
     save_clip(raw, CLIP_FILE, arch=ARCH, input_px=PX, source="random")
     metadata = {
-        "clip": {"arch": ARCH, "input_px": PX, "quick_gelu": True},
+        "clip": read_clip_metadata(),
         "method": "text4vis",
         "num_segments": SEGMENTS,
         "options": OPTIONS.model_dump(),

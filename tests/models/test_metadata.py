@@ -12,7 +12,13 @@ from clipzoo.models.clip import build_clip, load_clip, load_strictly, read_clip_
 from clipzoo.models.text import load_class_text
 from clipzoo.tensors import WeightsError, write_safetensors
 
-CLIP = {"arch": "ViT-demo-16", "input_px": 32, "quick_gelu": True, "source": "demo"}
+CLIP = {
+    "arch": "ViT-demo-16",
+    "input_px": 32,
+    "quick_gelu": True,
+    "source": "demo",
+    "environment": "",
+}
 OPTIONS = {
     "head": "Transf",
     "head_layers": 1,
@@ -61,7 +67,7 @@ def test_metadata_that_is_no_object_is_named(tmp_path, text: str):
 
 def test_empty_metadata_names_every_missing_key(tmp_path):
     path = write(tmp_path / "clip.safetensors", "clip", "{}")
-    with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.clip\.arch \(str"):
+    with pytest.raises(WeightsError, match=r"(?s)5 faults.*missing key metadata\.clip\.arch \(str"):
         load_clip(path)
     path = write(tmp_path / "model.safetensors", "model", "{}")
     with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.model\.options"):
@@ -79,7 +85,7 @@ def test_empty_metadata_names_every_missing_key(tmp_path):
             {"num_segments": 10**9},
             r"metadata\.model\.num_segments: found 1000000000; allowed: 1024",
         ),
-        ({"clip": {}}, r"4 faults.*missing key metadata\.model\.clip\.input_px"),
+        ({"clip": {}}, r"5 faults.*missing key metadata\.model\.clip\.input_px"),
         ({"options": {}}, r"6 faults.*missing key metadata\.model\.options\.head "),
         ({"options": {**OPTIONS, "heads": 1}}, r"unknown key metadata\.model\.options\.heads"),
         (

@@ -49,7 +49,8 @@ KEPT = "finished shards are kept; run it again"
 
 def _fingerprint_of_code() -> str:
     """sha256 over the sources that a shard depends on."""
-    paths = [PACKAGE / "config.py", PACKAGE / "files.py"]
+    names = ("config.py", "files.py", "sections.py", "yaml_files.py")
+    paths = [PACKAGE / name for name in names]
     paths += [*PACKAGE.glob("data/*.py"), *PACKAGE.glob("frames/*.py")]
     digest = hashlib.sha256()
     for path in sorted(paths):

@@ -57,6 +57,8 @@ class ModelMetadata(Section):
     """Of the method, which checks them."""
     split: dict[str, int] = Field(default_factory=dict)
     """`split_settings` of the training, where its result depends on them."""
+    environment: str = ""
+    """That computed the training; '' = nothing was trained."""
 
 
 MODEL_FILE = "models/model.safetensors"
@@ -138,14 +140,17 @@ def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
 
     Empty if the result does not depend on it, as without batch normalisation.
     """
-    return checked_metadata(ModelMetadata, read_metadata(path)["model"], path, "model").split
+    return _read_metadata(path).split
 
 
 def read_environments(path: str | Path = MODEL_FILE) -> list[str]:
     """Where a model file's CLIP and its training were computed (`machine.environment`)."""
-    meta = json.loads(read_metadata(path)["model"])
-    found = (meta["clip"].get("environment"), meta.get("environment"))
-    return [environment for environment in found if environment]
+    meta = _read_metadata(path)
+    return [found for found in (meta.clip.environment, meta.environment) if found]
+
+
+def _read_metadata(path: str | Path) -> ModelMetadata:
+    return checked_metadata(ModelMetadata, read_metadata(path)["model"], path, "model")
 
 
 def raw_model() -> FrameMean:

@@ -156,6 +156,8 @@ class ClipMetadata(Section):
     """Whether the towers have QuickGELU."""
     source: str
     """`model.weights`, when it was written."""
+    environment: str
+    """That computed the weights (`machine.environment`); '' = they were loaded."""
 
 
 def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
