@@ -129,6 +129,11 @@ def test_kinetics_json(params_for):
         ('{"cc": {"annotations": {"label": "x"}}}', "validate.json: 'cc': found"),
         (kinetics_json(cc=("x", 9.0, 2.0)), "validate.json: 'cc': found"),
         (kinetics_json(cc=(" ", 1.0, 2.0)), "validate.json: 'cc': found"),
+        (kinetics_json(cc=("x", 1, 10**400)), "validate.json: 'cc': found"),
+        (kinetics_json(cc=("x", 1, float("inf"))), "validate.json: 'cc': found"),
+        (kinetics_json(cc=("x", float("nan"), 2)), "validate.json: 'cc': found"),
+        ('{"cc": 1, "dd": 2, "cc": 3}', r"validate.json: is not JSON \(keys .* twice: 'cc'"),
+        ("[" * 100_000, "validate.json: is not JSON"),
     ],
 )
 def test_bad_kinetics_json(params_for, text, message):
