@@ -22,7 +22,7 @@ from clipzoo.evaluate.interpolation import (
 )
 from clipzoo.methods import save_model
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
+from clipzoo.models.clip import CLIP_FILE, build_clip, read_clip_metadata, save_clip
 from clipzoo.parity.inputs import class_text
 from tiny import text4vis_options
 

@@ -233,11 +233,11 @@ def test_the_code_is_all_that_a_task_can_reach():
     # These print, count cores and end processes.
     harmless = {f"src/clipzoo/runtime/{name}.py" for name in ("progress", "machine", "parent")}
     reached = reachable(PACKAGE / "frames" / "extraction.py") - harmless
-    assert {Path(path).parts[2] for path in reached} == {*MODULES, "data", "frames"}
+    assert {Path(path).parts[2] for path in reached} == {*cluster_module.MODULES, "data", "frames"}
 
 
 def test_the_code_s_fingerprint_changes_with_the_code(tmp_path, monkeypatch):
-    for name in (*MODULES, "data/index.py", "frames/packing.py"):
+    for name in (*cluster_module.MODULES, "data/index.py", "frames/packing.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"# {name}\n")
     monkeypatch.setattr(cluster_module, "PACKAGE", tmp_path)

@@ -47,10 +47,13 @@ ANSWER_SECONDS = 60
 KEPT = "finished shards are kept; run it again"
 
 
+MODULES = ("config.py", "files.py", "sections.py", "yaml_files.py")
+"""What a shard depends on besides the folders data and frames."""
+
+
 def _fingerprint_of_code() -> str:
     """sha256 over the sources that a shard depends on."""
-    names = ("config.py", "files.py", "sections.py", "yaml_files.py")
-    paths = [PACKAGE / name for name in names]
+    paths = [PACKAGE / name for name in MODULES]
     paths += [*PACKAGE.glob("data/*.py"), *PACKAGE.glob("frames/*.py")]
     digest = hashlib.sha256()
     for path in sorted(paths):
