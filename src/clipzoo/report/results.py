@@ -272,7 +272,9 @@ class _Run:
             videos_sha256=values["videos_sha256"] if len(stems) == 1 else "",
             videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
             protocol=values["protocol"],
-            environment="; ".join(dict.fromkeys(self.files[s]["environment"] for s in stems)),
+            environment="; ".join(
+                dict.fromkeys(self.files[s].get("environment", "") for s in stems)
+            ),
             published=row and row.value,
             published_std=row and row.std,
             expected=expected and expected.value,
