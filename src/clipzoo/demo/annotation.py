@@ -15,7 +15,7 @@ import numpy as np
 
 from clipzoo.config import ConfigError, DemoConfig
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
-from clipzoo.files import replacing, write_csv
+from clipzoo.files import named_disk_errors, replacing, write_csv
 from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CODECS = {
@@ -116,6 +116,7 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
 
     Raises:
         OSError: ffmpeg fails, for example because it was built without the encoder.
+        DiskError: the disk is full.
     """
     height, width = frames.shape[1:3]
     # One thread and no creation time, version or random id in the file: same bytes on every run.
@@ -128,11 +129,14 @@ def encode(frames: np.ndarray, path: Path, frame_rate: int) -> None:
     ]
     process = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
     if process.returncode:
+        path.unlink(missing_ok=True)
         message = process.stderr.decode(errors="replace").strip()
-        raise OSError(
-            f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and libvpx: "
-            "if no ffmpeg is on PATH, the one of the imageio-ffmpeg wheel is used, which has them"
-        )
+        with named_disk_errors(path):
+            raise OSError(
+                f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and "
+                "libvpx: if no ffmpeg is on PATH, the one of the imageio-ffmpeg wheel is used, "
+                "which has them"
+            )
 
 
 def write_manifest(videos: list[Video], root: Path) -> Path:

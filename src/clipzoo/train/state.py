@@ -127,8 +127,8 @@ def load_state(
         scaler.load_state_dict(content["scaler"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StateError(
-            f"{path}: does not fit ({' '.join(str(error).split())}); another version of this program wrote it: use that "
-            f"one, or remove {directory} to train from the start"
+            f"{path}: does not fit ({' '.join(str(error).split())}); another version of this "
+            f"program wrote it: use that one, or remove {directory} to train from the start"
         ) from error
     progress.average = {name: mean.to(device) for name, mean in progress.average.items()}
     return progress
