@@ -149,8 +149,8 @@ def _disk_code(error: BaseException | None) -> int | None:
     """The error number of a full disk behind an error or one of its causes, or None."""
     while error is not None:
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            # The second is the form of safetensors.
-            if getattr(error, "errno", None) == code or f"(os error {code})" in str(error):
+            # Errors of safetensors and ffmpeg have the text alone.
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
                 return code
         error = error.__cause__ or error.__context__
     return None

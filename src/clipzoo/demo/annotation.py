@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clipzoo.config import ConfigError, DemoConfig
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
-from clipzoo.files import replacing, write_csv
+from clipzoo.files import named_disk_errors, replacing, write_csv
 
 CODECS = {
     "mp4": "-c:v libx264 -preset veryfast -crf 24 -x264-params cpu-independent=1",
@@ -121,6 +121,7 @@ def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
 
     Raises:
         OSError: ffmpeg fails, for example because it was built without the encoder.
+        DiskError: the disk is full.
     """
     height, width = frames.shape[1:3]
     # One thread and no creation time, version or random id in the file: same bytes on every run.
@@ -133,11 +134,13 @@ def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
     ]
     process = subprocess.run(command, input=yuv420(frames), capture_output=True, check=False)
     if process.returncode:
+        path.unlink(missing_ok=True)
         message = process.stderr.decode(errors="replace").strip()
-        raise OSError(
-            f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and libvpx, "
-            "which the ffmpeg of the imageio-ffmpeg wheel has: unset IMAGEIO_FFMPEG_EXE"
-        )
+        with named_disk_errors(path):
+            raise OSError(
+                f"{path}: ffmpeg failed ({message}); it needs the encoders libx264, mpeg4 and "
+                "libvpx, which that of the imageio-ffmpeg wheel has: unset IMAGEIO_FFMPEG_EXE"
+            )
 
 
 def yuv420(frames: NDArray[np.uint8]) -> bytes:
