@@ -18,18 +18,18 @@ pytestmark = pytest.mark.slow
 
 STAGES = [
     ("check_names",),
-    ("make_demo", "--dataset", "demo_shapes"),
-    ("make_demo", "--dataset", "demo_unseen"),
+    ("make_demo", "demo_shapes"),
+    ("make_demo", "demo_unseen"),
     ("prepare_clip",),
-    ("extract_frames", "--dataset", "demo_shapes"),
-    ("extract_frames", "--dataset", "demo_unseen"),
-    ("build_lists", "--dataset", "demo_shapes"),
-    ("build_lists", "--dataset", "demo_unseen"),
-    ("embed_labels", "--dataset", "demo_shapes"),
-    ("embed_labels", "--dataset", "demo_unseen"),
+    ("extract_frames", "demo_shapes"),
+    ("extract_frames", "demo_unseen"),
+    ("build_lists", "demo_shapes"),
+    ("build_lists", "demo_unseen"),
+    ("embed_labels", "demo_shapes"),
+    ("embed_labels", "demo_unseen"),
     ("train",),
     ("test",),
-    ("zero_shot", "--dataset", "demo_unseen"),
+    ("zero_shot", "demo_unseen"),
     ("report",),
 ]
 WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
