@@ -34,11 +34,13 @@ time.sleep(60)
 POOL = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from clipzoo.runtime.parent import exit_with_parent
 
 def work(number):
     print(os.getpid(), flush=True)
-    time.sleep(60 if number == 1 else 0.2)  # one worker is busy when the parent dies, one waits
+    while number == 1 or not Path("both").exists():  # one is busy when the parent dies, one waits
+        time.sleep(0.01)
     return 1
 
 if __name__ == "__main__":
@@ -132,7 +134,7 @@ def test_a_rank_whose_launcher_has_ended_says_so_and_runs_nothing(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize("kind", ["extraction", "fork"])
-def test_no_worker_of_a_pool_outlives_its_parent(kind, start):
+def test_no_worker_of_a_pool_outlives_its_parent(kind, start, tmp_path):
     """Neither one that works nor one that waits for a task."""
     process = start("pool", kind)
     assert process.stdout is not None
@@ -144,7 +146,8 @@ def test_no_worker_of_a_pool_outlives_its_parent(kind, start):
             break
     assert len(workers) == 2
     assert all(alive(worker) for worker in workers)
-    time.sleep(0.3)  # until one of them waits
+    (tmp_path / "both").touch()
+    time.sleep(0.1)  # until one of them waits for a task
     process.kill()
     process.wait()
     wait_until(lambda: not any(alive(worker) for worker in workers))
