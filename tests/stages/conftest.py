@@ -26,7 +26,7 @@ COPIED = (
     ".gitignore",
 )
 TINY = {
-    "demo.train_videos": 2,
+    "demo.train_videos": 1,
     "demo.val_videos": 1,
     "demo.unseen_videos": 1,
     "demo.pretrain_steps": 3,
