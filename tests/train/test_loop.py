@@ -309,7 +309,7 @@ def test_a_run_with_other_parameters_never_resumes(monkeypatch):
     kill_at(monkeypatch, 3, tiny_params())
     (state,) = STATE_DIR.iterdir()
     assert state.name == fingerprint(tiny_params(), [CLIP], {})
-    other_runtime = replace(tiny_params(), {"runtime.processes": 7, "runtime.micro_batch": 1})
+    other_runtime = replace(tiny_params(), {"runtime.processes": 3, "runtime.micro_batch": 1})
     assert fingerprint(other_runtime, [CLIP], {}) == state.name
     assert fingerprint(tiny_params(lr=1e-3), [CLIP], {}) != state.name
     with open(CLIP_FILE, "ab") as file:
