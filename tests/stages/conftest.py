@@ -26,7 +26,7 @@ COPIED = (
     ".gitignore",
 )
 TINY = {
-    "demo.train_videos": 1,
+    "demo.train_videos": 2,
     "demo.val_videos": 1,
     "demo.unseen_videos": 1,
     "demo.pretrain_steps": 3,
@@ -40,7 +40,7 @@ TINY = {
     "test.short_side_px": 36,
     "train.epochs": 12,
     "train.warmup_epochs": 1,
-    "train.batch_size": 12,
+    "train.batch_size": 24,
     "train.val_every": 6,
     "train.checkpoint_every": 2,
     "runtime.processes": 1,
