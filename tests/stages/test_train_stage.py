@@ -26,9 +26,9 @@ def metrics(workspace, name: str) -> dict:
 
 def test_train_writes_model_metrics_and_curves(demo):
     values = metrics(demo, "train")
-    assert values["steps"] == 36
-    assert values["num_videos"] == 36
-    assert len(curve(demo)) == 36
+    assert values["steps"] == 48
+    assert values["num_videos"] == 96
+    assert len(curve(demo)) == 48
     assert (demo.path / "models/model.safetensors").is_file()
     assert not list((demo.path / ".state/train").glob("*"))
 
@@ -183,5 +183,5 @@ def test_a_mistyped_architecture_is_told(copy_of_demo):
 
 def test_too_few_frames_in_every_video_is_told(copy_of_demo):
     copy_of_demo.set(data__min_frames=100000)
-    with pytest.raises(ValueError, match=r"data\.min_frames: none of 36 training videos"):
+    with pytest.raises(ValueError, match=r"data\.min_frames: none of 96 training videos"):
         copy_of_demo.run_here("train")
