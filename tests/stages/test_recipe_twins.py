@@ -32,7 +32,7 @@ def without_training_videos_but_with_splits(lists: Path) -> None:
     lists.unlink()
     shutil.copytree(shared, lists)
     (lists / "demo_shapes/train.csv").unlink()
-    records = read_list(lists / "demo_unseen/val.csv", 12)
+    records = read_list(lists / "demo_unseen/val.csv", 24)
     rows = [(record.video_id, 1 + i % 3) for i, record in enumerate(records)]
     write_csv(SPLIT_COLUMNS, rows, lists / "demo_unseen/splits.csv")
 
