@@ -8,6 +8,7 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ class _Run:
     def __init__(
         self, name: str, files: Mapping[str, Mapping[str, Any]], loaded: Loaded | None, root: Path
     ) -> None:
-        self.name, self.files, self.root = name, files, root
+        self.name, self.files = name, files
+        self.read_settings = cache(partial(verdicts.read_settings, root, name))  # once a file
         self.recipe, self.recipe_settings = loaded or (None, {})
         self.matched: list[Published] = []
 
@@ -247,7 +249,7 @@ class _Run:
         dataset = dataset or values["dataset"]
         sets = self.recipe.video_sets if self.recipe else {}
         videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
-        used = verdicts.read_settings(self.root, self.name, stems[0])
+        used = self.read_settings(stems[0])
         changed = None
         if used is not None and self.recipe is not None:
             split = verdicts.authors_split(self.recipe, self.recipe_settings)
