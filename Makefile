@@ -16,7 +16,7 @@ setup: $(STAMP)  ## create .venv from requirements.lock (hash-checked)
 $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	uv pip install --quiet --require-hashes --build-constraint build-constraints.txt -r requirements.lock
+	uv pip install --quiet --compile-bytecode --require-hashes --build-constraint build-constraints.txt -r requirements.lock
 	uv pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -38,10 +38,10 @@ TINY = {
     "text4vis.head_layers": 1,
     "augment.short_side_px": 36,
     "test.short_side_px": 36,
-    "train.epochs": 12,
+    "train.epochs": 6,
     "train.warmup_epochs": 1,
     "train.batch_size": 24,
-    "train.val_every": 6,
+    "train.val_every": 3,
     "train.checkpoint_every": 2,
     "runtime.processes": 1,
 }

@@ -47,7 +47,7 @@ def test_experiments_change_one_value_and_can_be_compared(repository):
     params = load_params(repository.path / "params.yaml")
     assert (params.train.lr, params.train.epochs) == (5e-5, 1)
     difference = json.loads(repository.dvc("metrics", "diff", "--json"))
-    assert difference["metrics/demo/train.json"]["steps"] == {"old": 36, "new": 3, "diff": -33}
+    assert difference["metrics/demo/train.json"]["steps"] == {"old": 24, "new": 4, "diff": -20}
     shown = json.loads(repository.dvc("exp", "show", "--json"))
     assert "metrics/demo/test.json" in json.dumps(shown)
     repository.dvc("plots", "diff", "--out", "page")

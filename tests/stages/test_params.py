@@ -67,6 +67,7 @@ def expand(keys: list[str], params: Params) -> Iterator[tuple[str, set[str]]]:
 
 
 def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeypatch):
+    fresh_workspace.set(demo__train_videos=1, train__epochs=2, train__val_every=2)
     load = config.load_params
     params = load(fresh_workspace.path / "params.yaml")
     faults = []

@@ -26,9 +26,9 @@ def metrics(workspace, name: str) -> dict:
 
 def test_train_writes_model_metrics_and_curves(demo):
     values = metrics(demo, "train")
-    assert values["steps"] == 48
+    assert values["steps"] == 24
     assert values["num_videos"] == 96
-    assert len(curve(demo)) == 48
+    assert len(curve(demo)) == 24
     assert (demo.path / "models/model.safetensors").is_file()
     assert not list((demo.path / ".state/train").glob("*"))
 
@@ -131,10 +131,7 @@ def test_a_stage_that_outlives_a_killed_dvc_is_named_until_it_ends(demo, tmp_pat
     done = repro()
     assert done.returncode == 0, done.stderr
     assert "resuming after step" in done.stdout
-    assert (
-        len(pd.read_csv(workspace.path / "plots/demo/train/plots/metrics/loss.tsv", sep="\t"))
-        == 120
-    )
+    assert len(curve(workspace)) == 160
 
 
 @pytest.mark.slow
@@ -165,7 +162,7 @@ def test_a_full_disk_costs_no_step_that_was_saved(demo, copy_of_demo, folder, fi
     assert "Traceback" not in process.stderr
     assert ".part" not in process.stdout
     out = copy_of_demo.run("train")
-    assert ("resuming after step 36 of 36" in out) is (folder == "models")
+    assert ("resuming after step 24 of 24" in out) is (folder == "models")
     assert curve(copy_of_demo) == curve(demo)
 
 
