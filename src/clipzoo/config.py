@@ -48,7 +48,8 @@ _OUTPUT = re.compile(r"train|test|zero_shot_.*|.*\.(json|safetensors)")
 """Parts of paths that stages write below metrics/<recipe>/, plots/<recipe>/ and models/zoo/."""
 
 
-def _one_place(template: str) -> str:
+def one_place(template: str) -> str:
+    """Return a prompt template; ValueError with what is allowed unless it has one {}."""
     before, place, after = template.partition("{}")
     if not place or set("{}") & set(before + after):
         raise ValueError("exactly one {} in each, and no other { or }")
@@ -200,7 +201,7 @@ class ModelConfig(Section):
 
 
 class TextConfig(Section):
-    templates: list[Annotated[str, AfterValidator(_one_place)]] = Field(min_length=1)
+    templates: list[Annotated[str, AfterValidator(one_place)]] = Field(min_length=1)
     """Prompt templates; {} stands for the class name."""
     classifier: Literal["text", "random", "orthogonal", "lda"]
     """Initialisation of the frozen classifier of the training dataset; lda is computed by train

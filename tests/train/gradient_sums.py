@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
+from clipzoo.config import load_params
+from clipzoo.methods import bike_attributes
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.text4vis import Options, build
 from clipzoo.models.clip import build_clip
@@ -26,7 +28,9 @@ CASES = {
     "ce": ("ce", "frozen"),
     "infonce": ("infonce", "frozen"),
     "infonce-trained": ("infonce", "trained"),
+    "attributes": ("", ""),
 }
+OPTIONS = load_params(Path(__file__).parents[2] / "params.yaml").methods["bike_attributes"]
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
@@ -38,18 +42,30 @@ def make_method(case: str) -> Method:
 
 @functools.cache
 def _method(case: str) -> Method:
+    if case == "attributes":
+        method = bike_attributes.build(
+            build_clip(ARCH, PX), bike_attributes.Options.model_validate(OPTIONS), NUM_SEGMENTS
+        )
+        fill(method.fusion_model)
+        return _trained(method)
     loss, text_tower = CASES[case]
-    options = {"head": "Transf", "head_layers": 1, "temporal_module": "none", "joint": False}
-    options |= {"loss": loss, "text_tower": text_tower}
-    method = build(build_clip(ARCH, PX), Options.model_validate(options), NUM_SEGMENTS)
+    values = {"head": "Transf", "head_layers": 1, "temporal_module": "none", "joint": False}
+    values |= {"loss": loss, "text_tower": text_tower}
+    method = build(build_clip(ARCH, PX), Options.model_validate(values), NUM_SEGMENTS)
     fill(method)
+    return _trained(method)
+
+
+def _trained(method: Method) -> Method:
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     return method.train()
 
 
-def clips(size: int) -> Tensor:
-    """uint8 [size, T, 3, PX, PX]."""
+def clips(size: int, inputs: str = "frames") -> Tensor:
+    """uint8 [size, T, 3, PX, PX], or token ids int64 [size, 12]."""
     rng = torch.Generator().manual_seed(1)
+    if inputs == "attributes":
+        return torch.randint(1, 49408, (size, 12), generator=rng)
     return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
 
 
@@ -76,7 +92,7 @@ def step_gradients(
     text = class_text().to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
     step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
-    parts, inputs = micro_batches(size, micro_batch), clips(size)
+    parts, inputs = micro_batches(size, micro_batch), clips(size, method.inputs)
     loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
     return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
 

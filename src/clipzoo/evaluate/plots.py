@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from clipzoo.clips.attributes import ViewSentences
 from clipzoo.clips.clips import ViewClips
 from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
@@ -87,7 +88,7 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
 
 
 def draw_examples(
-    clips: ViewClips,
+    clips: ViewClips | ViewSentences,
     probabilities: Tensor,
     labels: Tensor,
     class_names: Sequence[str],
@@ -95,7 +96,7 @@ def draw_examples(
 ) -> None:
     """Draw some videos with their true and predicted classes as a png.
 
-    Multi-label sets have no single true class: nothing is drawn for them.
+    Multi-label sets have no single true class, and sentences no frames: nothing is drawn for them.
 
     Args:
         clips: the N videos that were tested.
@@ -107,7 +108,7 @@ def draw_examples(
     Raises:
         StoreError: a frame cannot be read; names the video.
     """
-    if labels.dim() == 1:
+    if labels.dim() == 1 and not isinstance(clips, ViewSentences):
         figure = examples_figure(clips, probabilities, labels, class_names)
         _save(figure, Path(path), PALETTE_SIZE)
 

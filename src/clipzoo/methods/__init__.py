@@ -23,7 +23,7 @@ from torch import Tensor
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import near
-from clipzoo.methods import raw, text4vis
+from clipzoo.methods import bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -38,7 +38,11 @@ from clipzoo.models.clip import (
 )
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
-METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis}
+METHODS: dict[str, ModuleType] = {
+    "bike_attributes": bike_attributes,
+    "raw": raw,
+    "text4vis": text4vis,
+}
 
 
 def _known_method(name: str) -> str:

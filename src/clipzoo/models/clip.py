@@ -278,6 +278,11 @@ def embed_dim(arch: str) -> int:
     return int(_model_config(arch)["embed_dim"])
 
 
+def context_length(arch: str) -> int:
+    """L, the tokens of a text, which are 77 unless the architecture says otherwise."""
+    return int(_model_config(arch).get("text_cfg", {}).get("context_length", 77))
+
+
 def _model_config(arch: str) -> dict[str, Any]:
     config = open_clip.get_model_config(open_clip_name(arch))
     if config is None:

@@ -58,6 +58,7 @@ def _pixels(*_: object) -> float:
 
 TOPICS = {
     "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
+    "bike-attribute-head": Topic(model.bike_attribute_head, _model),
     "val-uniform": Topic(data.sample_indices, _exact),
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),
@@ -80,7 +81,8 @@ TOPICS = {
 
 def kind_of(case: Case) -> str:
     """The kind of a case; whole models have only a name: `text4vis-vit-none` is of `text4vis`."""
-    return str(case.get("kind") or str(case.get("name", "")).split("-")[0])
+    name = str(case.get("name", ""))
+    return str(case.get("kind") or (name if name in TOPICS else name.split("-")[0]))
 
 
 def check(case: Case) -> str:

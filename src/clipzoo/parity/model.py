@@ -1,12 +1,14 @@
-"""Whole models: the kind `text4vis`."""
+"""Whole models: the kind `text4vis`; and BIKE's attribute head."""
 
 import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 
+from clipzoo.methods.bike_attributes import AttributeHead
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
 
@@ -120,3 +122,29 @@ def gradient_norms(model: Text4Vis, frames: Tensor, labels: list[int], text: Ten
     cross_entropy(model, model.video_embeddings(frames), labels, text).backward()
     norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
     return {"grad_norms": norms, "grad_norm_total": torch.stack(list(norms.values())).norm()}
+
+
+@torch.no_grad()
+def bike_attribute_head(
+    *,
+    query_seed: int,
+    query_shape: list[int],
+    sentence_seed: int,
+    sentence_shape: list[int],
+) -> Case:
+    """BIKE's attribute head on noise.
+
+    Args:
+        query_seed: of the class embeddings, which are not normalised here.
+        query_shape: [K, D].
+        sentence_seed: of the sentence embeddings.
+        sentence_shape: [B, D].
+    """
+    head = AttributeHead(query_shape[-1])
+    fill(head, "sentence_head.")
+    queries = head.query_fc(noise(query_seed, *query_shape))  # [K, D]
+    sentences = head.sentence_fc(noise(sentence_seed, *sentence_shape))  # [B, D]
+    return {
+        "similarity": scaled_cosines(sentences, queries, 1.0),  # [B, K]
+        "shapes": {name: list(value.shape) for name, value in head.state_dict().items()},
+    }
