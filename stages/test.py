@@ -13,8 +13,8 @@ def main() -> None:
     from clipzoo.data.records import training_classes
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
-    from clipzoo.evaluate.plots import draw_examples, plot_test
-    from clipzoo.evaluate.protocols import describe_views, evaluate_test
+    from clipzoo.evaluate.plots import draw_examples, draw_saliency, plot_test
+    from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE, load_classifier, load_model
@@ -39,7 +39,7 @@ def main() -> None:
         text = encoding.class_text(model, text)
     how = {"clips": views.clips, "crops": views.crops, "dense": views.dense}
     clips = predictions.open_inputs(params, model, text, "val", records, **how)
-    features = encoding.encode_set(model, clips, "test", params=params, device=device, dim=text.dim)
+    features = encoding.encode_set(model, clips, "test", params=params, device=device)
     labels = predictions.label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
     training, training_ids = predictions.score_training_videos(params, model, text, device)
@@ -47,13 +47,16 @@ def main() -> None:
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense}
+    protocols = {"view_names": clips.view_names, "dense": views.dense, "authors": model.authors_map}
     probabilities, values = evaluate_test(
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
+    weights = model.saliency(single_view(features, clips.view_names), text)  # [N, 1, K, T]
+    if weights is not None:
+        tensors["saliency"] = weights[:, 0].half()  # [N, K, T]
     about = {**described, **source, **training_ids}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
@@ -61,6 +64,10 @@ def main() -> None:
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
+    if weights is not None:
+        draw_saliency(
+            clips, weights[:, 0], probabilities, labels, text.class_names, f"{plots}/saliency.png"
+        )
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

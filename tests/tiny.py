@@ -17,5 +17,11 @@ def attributes_options(**changes: Any) -> bike_attributes.Options:
     """Options of BIKE's attributes branch, as in params.yaml but for `changes`."""
     values = {"datasets": [], "lexicon": "", "template": "{}", "arch": "", "weights": ""}
     values |= {"num_segments": 8, "top_k": 5, "train_json": "", "val_json": "", "prefix": ""}
-    values |= {"num_attributes": 5, "score_training": False, "fused_with": [], "video_weight": 0.7}
+    values |= {
+        "num_attributes": 5,
+        "val_min_frames": 8,
+        "score_training": False,
+        "fused_with": [],
+        "video_weight": 0.7,
+    }
     return bike_attributes.Options.model_validate({**values, **changes})

@@ -19,8 +19,8 @@ from clipzoo.files import ListError, raise_all, read_rows, replacing
 from clipzoo.models.text import tokenize
 
 ATTRIBUTES_DIR = Path("data/attributes")
-VIEW_NAME = "sentence"
-"""The one view of a video: its sentence."""
+VIEW_NAME = "clip0-centre"
+"""The one view of a video, its sentence: named like the single view of frames."""
 
 
 def attributes_path(method: str, dataset: str, list_name: str) -> Path:

@@ -99,7 +99,6 @@ def encode_videos(
     micro_batch: int,
     precision: str,
     workers: int,
-    dtype: torch.dtype = torch.float32,
     desc: str | None = None,
 ) -> Tensor:
     """Features of some videos under all their views, on this process alone.
@@ -115,11 +114,11 @@ def encode_videos(
         micro_batch: clips encoded at once.
         precision: `fp32`, or `fp16` or `bf16` by autocast.
         workers: loader threads.
-        dtype: of the result.
         desc: title of a progress bar on rank 0; None = no bar.
 
     Returns:
-        features [n, V, ...] of `dtype` on the CPU, in the order of `positions`.
+        features [n, V, ...] on the CPU, in the order of `positions`; float16 if those of all
+        records would take over 2 GB in float32.
 
     Raises:
         StoreError: frames cannot be read; the message lists the broken videos found so far.
@@ -135,6 +134,8 @@ def encode_videos(
     with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
         for part in _encode_batches(model, loaded, device, micro_batch, precision):  # [b, V, ...]
             if start == 0:
+                large = 4 * len(clips.records) * part[0].numel() > FLOAT32_LIMIT_BYTES
+                dtype = torch.float16 if large else torch.float32
                 features = torch.empty(len(videos), *part.shape[1:], dtype=dtype)  # [n, V, ...]
             features[start : start + len(part)] = part
             start += len(part)
@@ -197,7 +198,6 @@ def encode_set(
     *,
     params: Params,
     device: torch.device,
-    dim: int,
 ) -> Tensor | None:
     """Features of a whole set, encoded by all processes and collected on rank 0.
 
@@ -209,10 +209,9 @@ def encode_set(
         set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
         device: of this process.
-        dim: D, to estimate the size.
 
     Returns:
-        features [N, V, D] float32 in the order of the records, float16 if float32 would take
+        features [N, V, ...] float32 in the order of the records, float16 if float32 would take
         over 2 GB; None on the other ranks.
 
     Raises:
@@ -224,7 +223,6 @@ def encode_set(
         raise InferenceError(f"{set_name}: no videos to encode; check the files in lists/")
     runtime = params.runtime
     positions = local_positions(num_videos, num_views, runtime.micro_batch)
-    large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
     features, first_fault = torch.empty(0), ""
     try:
         features = encode_videos(
@@ -235,7 +233,6 @@ def encode_set(
             micro_batch=runtime.micro_batch,
             precision=params.test.precision,
             workers=runtime.workers,
-            dtype=torch.float16 if large else torch.float32,
             desc=set_name,
         )
     except StoreError as error:

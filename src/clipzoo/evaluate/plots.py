@@ -144,6 +144,59 @@ def examples_figure(
     return figure
 
 
+def draw_saliency(
+    clips: ViewClips | ViewSentences,
+    weights: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draw the frames of some videos under the weights that classes give them, as a png.
+
+    Each video, of those of `draw_examples`, has the weights of its true class (green) and of the
+    predicted one (red, if another) as bars over its frames; the dotted line is 1 / T.
+
+    Args:
+        clips: the N videos that were tested.
+        weights: of the first clip's centre crop, [N, K, T] float32, summing to 1 over frames.
+        probabilities, labels, class_names, path, raises: as for `draw_examples`.
+    """
+    if labels.dim() != 1:
+        return
+    predicted = metrics.first_of_highest(probabilities)  # [N]
+    examples = _choose_examples(clips, predicted == labels, labels)
+    view, num_frames = clips.view_names.index("clip0-centre"), weights.shape[-1]
+    steps = _shown(num_frames)
+    width = len(steps) * FRAME_INCHES
+    size = (width + TEXT_INCHES, len(examples) * 2 * (FRAME_INCHES + 0.1))
+    figure = Figure(figsize=size)
+    rows = figure.subplots(2 * len(examples), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.06)
+    for bars, strip, position in zip(rows[::2], rows[1::2], examples, strict=True):
+        strip.imshow(_strip(clips.load(position)[view]), aspect="auto")
+        strip.set_axis_off()
+        true, best = int(labels[position]), int(predicted[position])
+        shown = {true: "tab:green", best: "tab:red"} if true != best else {true: "tab:green"}
+        for i, (class_id, colour) in enumerate(shown.items()):
+            places = np.arange(len(steps)) + (i + 0.5) / len(shown)
+            heights = weights[position, class_id, steps].numpy()  # [shown frames]
+            bars.bar(places, heights, 0.9 / len(shown), color=colour)
+            words = "true" if class_id == true else "predicted"
+            bars.annotate(
+                f"{words}: {_short(class_names[class_id])}",
+                (1.02, 0.6 - 0.5 * i),
+                xycoords="axes fraction",
+                fontsize=9,
+                color=colour,
+            )
+        bars.axhline(1 / num_frames, color="gray", linestyle=":", linewidth=0.8)
+        bars.set_xlim(0, len(steps))
+        bars.set_ylim(0, max(float(weights[examples].max()), 2 / num_frames))
+        bars.set_axis_off()
+    _save(figure, Path(path), PALETTE_SIZE)
+
+
 def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:
     """Positions of the examples, the right ones first: the first video of each class by id, then
     the second of each, and so on.
@@ -172,11 +225,16 @@ def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[in
 
 def _strip(frames: Tensor) -> np.ndarray:
     """Frames uint8 [T, 3, S, S] side by side, with white gaps, as uint8 [S, W, 3]."""
-    steps = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
-    images = frames[steps].permute(0, 2, 3, 1).numpy()  # [at most MAX_FRAMES, S, S, 3]
+    shown = frames[_shown(len(frames))]  # [at most MAX_FRAMES, 3, S, S]
+    images = shown.permute(0, 2, 3, 1).numpy()  # [..., 3, S, S] -> [..., S, S, 3]
     gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
     parts = [part for image in images for part in (gap, image)]
     return np.concatenate(parts[1:], axis=1)  # [S, W, 3]
+
+
+def _shown(num_frames: int) -> np.ndarray:
+    """The frames of a clip that a picture shows: all, or MAX_FRAMES spread evenly."""
+    return np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int)
 
 
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:

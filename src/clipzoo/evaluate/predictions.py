@@ -161,9 +161,7 @@ def score_training_videos(
     listed = read_list(Path("lists") / params.data.dataset / "train.csv", text.num_classes)
     records = evaluated_records(params, listed)
     clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
-    features = encoding.encode_set(
-        model, clips, "train", params=params, device=device, dim=text.dim
-    )
+    features = encoding.encode_set(model, clips, "train", params=params, device=device)
     if features is None:
         return {}, {}
     tensors = {

@@ -67,6 +67,8 @@ class Options(Section):
     """What a sentence begins with, the blank at its end included."""
     num_attributes: int = Field(ge=1, le=1000)
     """Attributes in a sentence."""
+    val_min_frames: int = Field(ge=0)
+    """Validations during training leave out shorter videos (8 in the authors' code)."""
     score_training: bool
     """Whether test scores the training videos too, to choose the weight of the fusion."""
     fused_with: list[str] = Field(max_length=1)
@@ -171,6 +173,7 @@ class BikeAttributes(Method):
         self.fusion_model = AttributeHead(text_sizes(clip_model)["embed_dim"])
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(clip_model).requires_grad_(False)
+        self.val_min_frames = options.val_min_frames
         self.prefix, self.num_attributes = options.prefix, options.num_attributes
 
     def train(self, mode: bool = True) -> "BikeAttributes":

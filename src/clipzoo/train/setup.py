@@ -118,6 +118,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
     method, metadata = methods.new_model(params)
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
     val_records = evaluated_records(params, val_records)
+    val_records = [r for r in val_records if r.num_frames >= method.val_min_frames]
     if params.data.classes == "base":
         classes = training_classes(dataset, "base", len(text.class_names))
         train_records = _of_classes(train_records, classes)
@@ -163,7 +164,8 @@ def _open_clips(
         )
         return TrainSentences(train_records, train_tokens), ViewSentences(val_records, val_tokens)
     store, augment = open_store(params, dataset), TrainTransform(input_px, params.augment)
-    clips = TrainClips(store, train_records, augment, params.model.num_segments, params.seed)
+    num_segments, sampler = params.model.num_segments, method.train_sampler
+    clips = TrainClips(store, train_records, augment, num_segments, params.seed, sampler)
     return clips, _single_views(params, store, val_records, input_px)
 
 
