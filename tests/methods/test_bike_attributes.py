@@ -15,7 +15,6 @@ from clipzoo.config import ConfigError, build
 from clipzoo.methods.bike_attributes import (
     BikeAttributes,
     Options,
-    best_words,
     read_released,
 )
 from clipzoo.methods.parts.method import Batch
@@ -104,13 +103,6 @@ def test_the_loss_is_infonce_of_scaled_cosines(model):
     targets = (10.0 * (labels[:, None] == labels)).softmax(dim=1)
     both = [(targets * (targets.log() - x.log_softmax(1))).sum() / 4 for x in (logits, logits.T)]
     assert loss.item() == pytest.approx(float(sum(both)) / 2, rel=1e-5)
-
-
-def test_best_words_are_ordered_and_ties_go_to_the_first():
-    words = torch.eye(3)[[0, 1, 1, 2]]  # the second and third are the same
-    positions, cosines = best_words(torch.tensor([[0.1, 0.5, 0.2], [0.9, 0.0, 0.1]]), words, 3)
-    assert positions.tolist() == [[1, 2, 3], [0, 3, 1]]
-    torch.testing.assert_close(cosines, torch.tensor([[0.5, 0.5, 0.2], [0.9, 0.1, 0.0]]))
 
 
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 2}

@@ -84,7 +84,7 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
     axes.set_xlabel("share of the fine-tuned vision tower (0 = raw CLIP's)")
     axes.set_ylabel("top-1 (%), with 95% intervals")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(
@@ -110,7 +110,7 @@ def draw_examples(
     """
     if labels.dim() == 1 and not isinstance(clips, ViewSentences):
         figure = examples_figure(clips, probabilities, labels, class_names)
-        _save(figure, Path(path), PALETTE_SIZE)
+        save_figure(figure, Path(path), PALETTE_SIZE)
 
 
 def examples_figure(
@@ -194,7 +194,7 @@ def draw_saliency(
         bars.set_xlim(0, len(steps))
         bars.set_ylim(0, max(float(weights[examples].max()), 2 / num_frames))
         bars.set_axis_off()
-    _save(figure, Path(path), PALETTE_SIZE)
+    save_figure(figure, Path(path), PALETTE_SIZE)
 
 
 def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:
@@ -247,7 +247,7 @@ def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy (%); number of videos in brackets")
     axes.set_title(_title("Accuracy of each class", len(shown), len(rows)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_confusion(
@@ -269,7 +269,7 @@ def _draw_confusion(
     axes.set_ylabel("actual")
     axes.set_title(_title("Confusion matrix", len(names), num_classes))
     figure.colorbar(image, label="% of the actual class", shrink=0.7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(title: str, shown: int, total: int) -> str:
@@ -281,7 +281,7 @@ def _short(name: str) -> str:
     return short.replace("$", r"\$")  # a pair of $ would be read as a formula
 
 
-def _save(figure: Figure, path: Path, num_colours: int = 0) -> None:
+def save_figure(figure: Figure, path: Path, num_colours: int = 0) -> None:
     """Save as png without the software's version, so that equal numbers give equal bytes.
 
     Args:

@@ -31,11 +31,9 @@ from clipzoo.config import one_place
 from clipzoo.methods.parts.heads import text_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
-from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
-from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Float, Section, require
 from clipzoo.tensors import WeightsError
@@ -224,38 +222,3 @@ class BikeAttributes(Method):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """No effect: no gradient passes through the text tower."""
-
-
-class FrameScorer(FrameMean):
-    """What finds the attributes of a video: the vision tower of a CLIP, without training.
-
-    `encode` gives the mean of the L2-normalised frame embeddings, whose product with the embedding
-    of a word is the mean of the frames' cosines with it.
-    """
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Mean of the unit frame embeddings, [b, D], of uint8 frames [b, T, 3, S, S]."""
-        frames = frame_embeddings(self.visual, normalise(inputs)).float()  # [b, T, D]
-        return functional.normalize(frames, dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
-
-
-def best_words(features: Tensor, words: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The words with the highest mean cosine to the frames of each video, the best first.
-
-    Among equal ones the first of the lexicon comes first.
-
-    Args:
-        features: of `FrameScorer`, [N, D].
-        words: embeddings [W, D], L2-normalised.
-        top_k: number of words, at most W.
-
-    Returns:
-        positions in the lexicon int64 [N, top_k], and the cosines float32 [N, top_k].
-    """
-    cosines, positions = [], []
-    for part in features.float().split(4096):
-        scores = part @ words.float().T  # [n, D] -> [n, W]
-        ordered, order = scores.sort(dim=1, descending=True, stable=True)
-        positions.append(order[:, :top_k])
-        cosines.append(ordered[:, :top_k])
-    return torch.cat(positions), torch.cat(cosines)

@@ -60,6 +60,12 @@ def input_size(arch: str, input_px: int) -> int:
     return math.ceil(input_px / patch) * patch
 
 
+def native_px(arch: str) -> int:
+    """Input side (px) that an architecture is made for."""
+    size = _model_config(arch)["vision_cfg"].get("image_size", 224)
+    return int(size[0] if isinstance(size, list) else size)
+
+
 def build_clip(
     arch: str,
     input_px: int,
