@@ -222,12 +222,11 @@ def values() -> dict[str, Any]:
 
 def test_a_method_is_a_module_and_a_section(values):
     assert config.method_names() == sorted(METHODS)
-    assert {"raw", "text4vis"} < METHODS.keys()
     text4vis = build(config.Params, {**values, "raw": {"fusion": "softmax"}}, "p")
     assert "raw.fusion" not in text4vis.settings()
     assert text4vis.settings()["text4vis.loss"] == "ce"
     params = replace(text4vis, {"model.method": "raw"})
-    assert {"raw", "text4vis"} <= params.methods.keys()
+    assert params.methods.keys() >= {"raw", "text4vis"}
     assert params.options == {"fusion": "softmax"}
     settings = params.settings()
     assert settings["raw.fusion"] == "softmax"
@@ -237,14 +236,11 @@ def test_a_method_is_a_module_and_a_section(values):
 def test_a_method_needs_a_section(values):
     del values["raw"]
     values["model"]["method"] = "raw"
-    with pytest.raises(
-        ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis, bike_attributes;"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis, "):
         build(config.Params, values, "p")
     values["model"]["method"] = "ra"
     with pytest.raises(
-        ConfigError,
-        match=r"model\.method: found 'ra'; allowed: bike_attributes, raw, text4vis .*raw",
+        ConfigError, match=r"model\.method: found 'ra'; allowed: .*raw, text4vis.*did you mean raw"
     ):
         build(config.Params, values, "p")
 
