@@ -43,8 +43,8 @@ def make_method(case: str) -> Method:
 
 @functools.cache
 def _method(case: str) -> Method:
-    options: Any = CASES[case]
-    module = bike if isinstance(options, bike.Options) else text4vis
+    options = CASES[case]
+    module: Any = bike if isinstance(options, bike.Options) else text4vis
     method = module.build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
