@@ -80,19 +80,18 @@ def main() -> None:
         case, way, output = arguments.run
         print(json.dumps(run(case, way, Path(output))))
         return
-    print(
-        "case      clips  classes  blocks: MB      s  plain: MB      s  MB ratio  s ratio  differ by"
-    )
+    print("                          blocks            plain             ratio")
+    print("case      clips  classes      MB      s       MB      s      MB       s  differ by")
     with tempfile.TemporaryDirectory() as folder:
         for case, (num_clips, num_classes) in CASES.items():
             files = [Path(folder) / way for way in ("blocks", "plain")]
             blocks, formula = (in_a_process(case, file.name, file) for file in files)
             scores = [torch.load(file) for file in files]
             print(
-                f"{case:8}  {num_clips:5}  {num_classes:7}  {blocks['mb']:10.0f}  "
-                f"{blocks['seconds']:5.1f}  {formula['mb']:9.0f}  {formula['seconds']:5.1f}  "
-                f"{blocks['mb'] / formula['mb']:8.2f}  "
-                f"{blocks['seconds'] / formula['seconds']:7.2f}  "
+                f"{case:8}  {num_clips:5}  {num_classes:7}  {blocks['mb']:6.0f}  "
+                f"{blocks['seconds']:5.1f}  {formula['mb']:7.0f}  {formula['seconds']:5.1f}  "
+                f"{blocks['mb'] / formula['mb']:6.2f}  "
+                f"{blocks['seconds'] / formula['seconds']:6.2f}  "
                 f"{float((scores[0] - scores[1]).abs().max()):.1e}",
                 flush=True,
             )
