@@ -41,7 +41,9 @@ class DatasetSpec(Section):
 
     about: str
     """What the dataset is and where to get it."""
-    format: Literal["activitynet", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"]
+    format: Literal[
+        "activitynet", "charades", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"
+    ]
     """Format of its annotation files, a key of `clipzoo.annotations.formats.PARSERS`."""
     class_names: str = ""
     """Committed label file (src/clipzoo/reference/labels/<name>.csv) that names and numbers the
@@ -59,6 +61,13 @@ class DatasetSpec(Section):
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     fps: Float | None = Field(default=None, gt=0)
     """Frames per second to keep; None = every frame."""
+    segment_rule: Literal["shown", "truncated"] = "shown"
+    """Frames of an annotated segment. shown: those with start <= i / fps < end; segments of the
+    same frames count once. truncated: trunc(end * fps - start * fps) frames from trunc(start * fps)
+    on; every segment counts (BIKE's Charades)."""
+    overrun_frames: int | None = Field(default=None, ge=0)
+    """Largest number of frames by which a segment may end after its video, where it is cut; beyond
+    that it is an error. None = any number."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"

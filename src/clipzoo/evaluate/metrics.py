@@ -7,6 +7,8 @@ metric.
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from torchnet.meter import mAPMeter
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""
+MAP_PROCESSES = 8
+"""Processes of BIKE's Charades evaluation (scripts/run_test_charades.sh)."""
 
 
 class MetricsError(ValueError):
@@ -149,16 +153,70 @@ def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
         probabilities: [N, K] float.
         labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1.
     """
-    targets = labels
+    with _map_meter() as meter:
+        meter.add(probabilities.float(), _as_targets(probabilities, labels))
+        return 100 * float(meter.value())
+
+
+def _as_targets(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Targets [N, K] int64 of 0 and 1, from themselves or from labels [N]."""
     if labels.dim() == 1:
-        targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])  # [N] -> [N, K]
+        labels = torch.nn.functional.one_hot(labels, probabilities.shape[1])  # [N] -> [N, K]
+    return labels.long()
+
+
+@contextmanager
+def _map_meter() -> Iterator[mAPMeter]:
+    """torchnet's meter; it is older than what it is warned of, and its results are correct."""
     with warnings.catch_warnings():
-        # torchnet is older than both deprecations; its results are correct.
         for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        meter = mAPMeter()
-        meter.add(probabilities.float(), targets.long())
-        return 100 * float(meter.value())
+        yield mAPMeter()
+
+
+def running_map(
+    probabilities: Tensor, labels: Tensor, batch: int, processes: int = MAP_PROCESSES
+) -> float:
+    """Mean of the running mAP, percent, as BIKE evaluates Charades (test_charades.py, 194-241).
+
+    The videos come in global batches. After each, the mAP of all videos so far is taken; the result
+    is the mean of these values, weighted by the sizes of their batches. So the first videos count in
+    every value, and the last ones hardly at all.
+
+    The order is that of torch's DistributedSampler with seed 0: a random permutation, then its own
+    beginning again up to a multiple of `processes`; process r takes the videos r, r + processes, ...
+    of it, and a batch is gathered process by process.
+
+    Args:
+        probabilities: [N, K] float.
+        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1; in the order of the list.
+        batch: videos of all processes in a batch, a multiple of `processes`.
+        processes: of the authors' run.
+
+    Raises:
+        ValueError: `batch` is not a multiple of `processes`, or one of them is below 1.
+
+    Example: 5 videos, 2 processes, batch 4: permutation 4 0 1 3 2, padded 4 0 1 3 2 4; process 0
+    takes 4 1 2, process 1 takes 0 3 4; batches 4 1 0 3 and 2 4; (4 * mAP of the first + 2 * mAP of
+    both) / 6.
+    """
+    if processes < 1 or batch < 1 or batch % processes:
+        raise ValueError(
+            f"batch: found {batch}; allowed: a multiple of processes = {processes}, above 0"
+        )
+    targets = _as_targets(probabilities, labels)
+    num = len(targets)
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(0))
+    num_padded = math.ceil(num / processes) * processes
+    order = order.repeat(math.ceil(num_padded / num))[:num_padded]
+    total = 0.0
+    with _map_meter() as meter:
+        for part in order.split(batch):
+            # [b processes] -> [processes, b] -> [processes b]
+            positions = part.view(-1, processes).T.flatten()
+            meter.add(probabilities[positions].float(), targets[positions])
+            total += len(part) * float(meter.value())
+    return 100 * total / num_padded
 
 
 def wilson_interval(correct: Tensor) -> tuple[float, float]:
