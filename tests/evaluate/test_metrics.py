@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, TensorDataset
 from torchnet.meter import mAPMeter
 
 from clipzoo.evaluate import metrics
@@ -78,7 +78,7 @@ def plain_running_map(
     probabilities: torch.Tensor, targets: torch.Tensor, batch: int, processes: int
 ) -> float:
     """The authors' loop: samplers, batches of each process, one meter over all, weighted mean."""
-    videos = range(len(targets))
+    videos = TensorDataset(targets)
     shares = [list(DistributedSampler(videos, processes, rank)) for rank in range(processes)]
     each, meter, values, sizes = batch // processes, mAPMeter(), [], []
     for start in range(0, len(shares[0]), each):

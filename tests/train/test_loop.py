@@ -420,7 +420,7 @@ def test_the_mean_of_the_last_epochs_weights_is_kept(monkeypatch):
     metrics = train(run)
     for name, value in model_file().items():
         torch.testing.assert_close(value, (after[6][name] + after[9][name]) / 2)
-    assert metrics["val_top1_average"] == loop.single_view_top1(run)
+    assert metrics["val_top1_average"] == loop.single_view_score(run)
 
 
 def test_averaging_survives_a_kill(monkeypatch):

@@ -6,14 +6,12 @@ metric.
 """
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchnet.meter import mAPMeter
+
+from clipzoo.data.targets import as_targets, map_meter, mean_average_precision
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
@@ -144,48 +142,18 @@ def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
     return 100 * float((hits[present].double() / videos[present]).mean())
 
 
-def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
-
-    A class without positives counts as 0, as in torchnet, which lowers the mean.
-
-    Args:
-        probabilities: [N, K] float.
-        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1.
-    """
-    with _map_meter() as meter:
-        meter.add(probabilities.float(), _as_targets(probabilities, labels))
-        return 100 * float(meter.value())
-
-
-def _as_targets(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Targets [N, K] int64 of 0 and 1, from themselves or from labels [N]."""
-    if labels.dim() == 1:
-        labels = torch.nn.functional.one_hot(labels, probabilities.shape[1])  # [N] -> [N, K]
-    return labels.long()
-
-
-@contextmanager
-def _map_meter() -> Iterator[mAPMeter]:
-    """torchnet's meter; it is older than what it is warned of, and its results are correct."""
-    with warnings.catch_warnings():
-        for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        yield mAPMeter()
-
-
 def running_map(
     probabilities: Tensor, labels: Tensor, batch: int, processes: int = MAP_PROCESSES
 ) -> float:
     """Mean of the running mAP, percent, as BIKE evaluates Charades (test_charades.py, 194-241).
 
     The videos come in global batches. After each, the mAP of all videos so far is taken; the result
-    is the mean of these values, weighted by the sizes of their batches. So the first videos count in
-    every value, and the last ones hardly at all.
+    is the mean of these values, weighted by the sizes of their batches. So the first videos count
+    in every value, and the last ones hardly at all.
 
     The order is that of torch's DistributedSampler with seed 0: a random permutation, then its own
-    beginning again up to a multiple of `processes`; process r takes the videos r, r + processes, ...
-    of it, and a batch is gathered process by process.
+    beginning again up to a multiple of `processes`; process r takes the videos r, r + processes,
+    ... of it, and a batch is gathered process by process.
 
     Args:
         probabilities: [N, K] float.
@@ -204,13 +172,13 @@ def running_map(
         raise ValueError(
             f"batch: found {batch}; allowed: a multiple of processes = {processes}, above 0"
         )
-    targets = _as_targets(probabilities, labels)
+    targets = as_targets(labels, probabilities.shape[1])
     num = len(targets)
     order = torch.randperm(num, generator=torch.Generator().manual_seed(0))
     num_padded = math.ceil(num / processes) * processes
     order = order.repeat(math.ceil(num_padded / num))[:num_padded]
     total = 0.0
-    with _map_meter() as meter:
+    with map_meter() as meter:
         for part in order.split(batch):
             # [b processes] -> [processes, b] -> [processes b]
             positions = part.view(-1, processes).T.flatten()
