@@ -26,8 +26,8 @@ def official(video_id: str, actions: str, length: str = "") -> str:
     return f"{video_id},HR43,Hallway,6,,Yes,{script},food;stove,a;b,{actions}{end}\n"
 
 
-# aaaaa: the second segment ends after the video. bbbbb: two equal segments, one of them with a second
-# class; the last one has no length. ddddd has no label.
+# aaaaa: the second segment ends after the video. bbbbb: two equal segments, one of another class,
+# and one without length. ddddd has no label.
 TRAIN = [
     ("aaaaa", "c001 11.90 21.20;c002 0.00 24.90", "24.83"),
     ("ddddd", "", "30.00"),
