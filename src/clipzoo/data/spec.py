@@ -28,7 +28,7 @@ def _pattern_with_group(pattern: str) -> str:
 
 def _numbered_name(template: str) -> str:
     try:
-        numbered = template.format(1) != template.format(2)
+        numbered = template.format(1, folder="") != template.format(2, folder="")
     except (IndexError, KeyError, ValueError):
         numbered = False
     if not numbered:
@@ -71,7 +71,7 @@ class DatasetSpec(Section):
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
-    """Names of frame files, for `reader: directory`."""
+    """Names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
     first_index: int = 1
     """Number of the first frame file, for `reader: directory`."""
     val_fraction: Float = Field(default=0.2, gt=0, le=1)
@@ -96,6 +96,16 @@ class DatasetSpec(Section):
         folder, slash, name = path.rpartition("/")
         match = re.fullmatch(self.id_pattern, name) if self.id_pattern else None
         return folder + slash + (match[1] if match and match[1] else name)
+
+    def frame_name(self, folder: str, index: int) -> str:
+        """Name of a frame file, for `reader: directory`.
+
+        Args:
+            folder: path of its folder.
+            index: of the frame, from 0.
+        """
+        name = folder.rpartition("/")[2]
+        return self.frame_template.format(self.first_index + index, folder=name)
 
     def expected(self, kind: str, split: int) -> int | None:
         """Expected number of `train` or `val` videos of an official split; None = unknown.
