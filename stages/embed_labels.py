@@ -5,9 +5,15 @@ import json
 
 from clipzoo.config import load_params
 from clipzoo.data.records import read_labels
+from clipzoo.methods import needs_token_embeddings
 from clipzoo.models.classifiers import random_classifier
 from clipzoo.models.clip import CLIP_FILE, load_clip
-from clipzoo.models.text import class_text_path, embed_class_names, save_class_text
+from clipzoo.models.text import (
+    class_text_path,
+    embed_class_names,
+    embed_tokens,
+    save_class_text,
+)
 from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.tensors import file_sha256
 
@@ -23,6 +29,8 @@ def main() -> None:
         flush=True,
     )
     text = embed_class_names(clip, meta["arch"], names, params.text.templates)
+    if needs_token_embeddings(params):
+        text = dataclasses.replace(text, token_embeddings=embed_tokens(clip, text))
     if classifier in ("random", "orthogonal"):  # lda is computed by train
         rows = random_classifier(
             len(names),

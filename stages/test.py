@@ -15,7 +15,7 @@ def main() -> None:
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.evaluate.plots import draw_examples, plot_test
-    from clipzoo.evaluate.protocols import describe_views, evaluate_test
+    from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE, load_classifier, load_model
@@ -41,27 +41,28 @@ def main() -> None:
     clips = encoding.open_views(
         params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
     )
-    features = encoding.encode_set(model, clips, "test", params=params, device=device, dim=text.dim)
+    features = encoding.encode_set(model, clips, "test", params=params, device=device)
     labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
     if features is None:  # rank 0 has them all
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense}
+    protocols = {"view_names": clips.view_names, "dense": views.dense, "authors": model.authors_map}
     probabilities, values = evaluate_test(
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
+    tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
     about = {**described, **source}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, text.class_names)
-    draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
+    draw_examples(clips, tensors, text.class_names, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

@@ -34,10 +34,8 @@ def main() -> None:
     )
     clips = encoding.open_views(params, dataset, records, clips=views.clips, crops=views.crops)
     scores, features, texts = {}, {}, {}
-    for prefix, model in (("", load_model(params)), ("raw_", raw_model())):
-        part = encoding.encode_set(
-            model, clips, prefix + set_name, params=params, device=device, dim=text.dim
-        )
+    for prefix, model in (("", load_model(params).for_zero_shot()), ("raw_", raw_model())):
+        part = encoding.encode_set(model, clips, prefix + set_name, params=params, device=device)
         if part is not None:  # rank 0 has them all
             scores[prefix], features[prefix] = partial(encoding.score_videos, model), part
             texts[prefix] = encoding.class_text(model, text)

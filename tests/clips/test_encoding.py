@@ -63,7 +63,7 @@ def encode(model: nn.Module, clips: Any, positions: list[int], **changes: Any) -
 
 def encode_set(clips: Any, model: nn.Module | None = None) -> Tensor | None:
     model = model or FakeModel()
-    return encoding.encode_set(model, clips, "test", params=PARAMS, device=CPU, dim=DIM)
+    return encoding.encode_set(model, clips, "test", params=PARAMS, device=CPU)
 
 
 def by_hand(clips: FakeClips, positions: list[int]) -> Tensor:

@@ -50,7 +50,7 @@ def exchange(device: torch.device) -> dict[Any, Any]:
     run = tracing.make_run("ce-fp32", 2, device=device)
     found["top1"] = loop.single_view_score(run)
     found["features"] = encode_set(
-        run.method, run.val_clips, "test", params=run.params, device=device, dim=128
+        run.method, run.val_clips, "test", params=run.params, device=device
     )
     return found
 

@@ -136,9 +136,7 @@ def test_a_set_is_encoded_as_on_a_cpu(device, precision, record_property):
     found = encoding.encode_videos(
         run.method, run.val_clips, positions, device=device, precision=precision, **options
     )
-    whole = encoding.encode_set(
-        run.method, run.val_clips, "test", params=run.params, device=device, dim=128
-    )
+    whole = encoding.encode_set(run.method, run.val_clips, "test", params=run.params, device=device)
     assert whole is not None
     assert found.device.type == whole.device.type == "cpu"
     assert next(run.method.parameters()).device.type == "cpu"

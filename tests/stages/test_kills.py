@@ -74,21 +74,19 @@ def test_a_hundred_kills_change_no_byte(workspaces):
     for workspace in (calm, killed):
         workspace.set(runtime__processes=2, train__checkpoint_every=1)
     seconds = {stage: run(calm, stage) for stage in STAGES}
-    share = NUM_KILLS / sum(
-        seconds.values()
-    )  # long stages are killed more often, all at least once
-    counts = {stage: max(3, round(share * length)) for stage, length in seconds.items()}
+    share = NUM_KILLS / sum(seconds.values())  # long stages are killed more often
     num_killed = 0
     for stage in STAGES:
-        for _ in range(counts[stage]):
+        wanted = num_killed + max(3, round(share * seconds[stage]))
+        while num_killed < wanted:
             process = killed.start(*stage)
             time.sleep(rng.uniform(0, seconds[stage]))
-            if process.poll() is None:
+            if process.poll() is None:  # else it was faster this time
                 kill(process, rng.choice(["all", "all", "parent", "child"]))
                 num_killed += 1
             process.communicate(timeout=120)
         run(killed, stage)
-    assert num_killed >= 0.9 * NUM_KILLS
+    assert num_killed >= NUM_KILLS
     expected, found = hashes(calm.path), hashes(killed.path)
     assert len(expected) > 50
     assert found == expected

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.sampling import sample_test, sample_train
+from clipzoo.clips.sampling import TRAIN_SAMPLERS, sample_test
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
@@ -38,8 +38,10 @@ class TrainClips:
         transform: TrainTransform,
         num_segments: int,
         seed: int,
+        sampler: str = "ticks",
     ) -> None:
         check_records(store, records)
+        self.sample = TRAIN_SAMPLERS[sampler]
         self.store = store
         self.records = list(records)
         self.transform = transform
@@ -66,7 +68,7 @@ class TrainClips:
         """
         record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
-        indices = sample_train(record.num_frames, self.num_segments, rng)  # [T]
+        indices = self.sample(record.num_frames, self.num_segments, rng)  # [T]
         return _transformed(self.store, record, indices, lambda f: self.transform(f, rng))
 
 

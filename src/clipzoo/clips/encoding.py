@@ -98,7 +98,6 @@ def encode_videos(
     micro_batch: int,
     precision: str,
     workers: int,
-    dtype: torch.dtype = torch.float32,
     desc: str | None = None,
 ) -> Tensor:
     """Features of some videos under all their views, on this process alone.
@@ -114,11 +113,11 @@ def encode_videos(
         micro_batch: clips encoded at once.
         precision: `fp32`, or `fp16` or `bf16` by autocast.
         workers: loader threads.
-        dtype: of the result.
         desc: title of a progress bar on rank 0; None = no bar.
 
     Returns:
-        features [n, V, ...] of `dtype` on the CPU, in the order of `positions`.
+        features [n, V, ...] on the CPU, in the order of `positions`; float16 if those of all
+        records would take over 2 GB in float32.
 
     Raises:
         StoreError: frames cannot be read; the message lists the broken videos found so far.
@@ -134,6 +133,8 @@ def encode_videos(
     with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
         for part in _encode_batches(model, loaded, device, micro_batch, precision):  # [b, V, ...]
             if start == 0:
+                large = 4 * len(clips.records) * part[0].numel() > FLOAT32_LIMIT_BYTES
+                dtype = torch.float16 if large else torch.float32
                 features = torch.empty(len(videos), *part.shape[1:], dtype=dtype)  # [n, V, ...]
             features[start : start + len(part)] = part
             start += len(part)
@@ -196,7 +197,6 @@ def encode_set(
     *,
     params: Params,
     device: torch.device,
-    dim: int,
 ) -> Tensor | None:
     """Features of a whole set, encoded by all processes and collected on rank 0.
 
@@ -208,10 +208,9 @@ def encode_set(
         set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
         device: of this process.
-        dim: D, to estimate the size.
 
     Returns:
-        features [N, V, D] float32 in the order of the records, float16 if float32 would take
+        features [N, V, ...] float32 in the order of the records, float16 if float32 would take
         over 2 GB; None on the other ranks.
 
     Raises:
@@ -223,7 +222,6 @@ def encode_set(
         raise InferenceError(f"{set_name}: no videos to encode; check the files in lists/")
     runtime = params.runtime
     positions = local_positions(num_videos, num_views, runtime.micro_batch)
-    large = 4 * num_videos * num_views * dim > FLOAT32_LIMIT_BYTES
     features, first_fault = torch.empty(0), ""
     try:
         features = encode_videos(
@@ -234,7 +232,6 @@ def encode_set(
             micro_batch=runtime.micro_batch,
             precision=params.test.precision,
             workers=runtime.workers,
-            dtype=torch.float16 if large else torch.float32,
             desc=set_name,
         )
     except StoreError as error:
@@ -301,6 +298,26 @@ def _collect(
 def class_text(model: nn.Module, text: ClassText) -> ClassText:
     """The class text that a method classifies with, computed without gradients."""
     return model.class_text(text)  # pyright: ignore[reportCallIssue]
+
+
+@torch.no_grad()
+def saliency(model: nn.Module, features: Tensor, text: ClassText) -> dict[str, Tensor]:
+    """How much each class looks at each frame, to be saved: float16 [N, K, T] under `saliency`.
+
+    Empty if the method does not tell or was not asked to.
+
+    Args:
+        model: a method with `saliency(features, text)`.
+        features: of a single view, [N, 1, T, D].
+        text: of K classes.
+    """
+    parts = []
+    for part in features.split(SCORED_AT_ONCE):
+        weights = model.saliency(part.float(), text)  # [n, 1, K, T]  # pyright: ignore[reportCallIssue]
+        if weights is None:
+            return {}
+        parts.append(weights[:, 0].half())  # [n, 1, K, T] -> [n, K, T]
+    return {"saliency": torch.cat(parts)}
 
 
 @torch.no_grad()

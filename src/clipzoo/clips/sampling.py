@@ -5,7 +5,8 @@ the transforms decode and crop them. If a video has fewer frames than segments, 
 more than once.
 
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
-use the same samplers. The authors count frames from 1 (`index_bias`).
+use the same samplers; BIKE trains with `sample_inclusive`. The authors count frames from 1
+(`index_bias`).
 """
 
 import numpy as np
@@ -40,6 +41,32 @@ def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -
         return np.sort(np.concatenate([np.arange(num_frames), extra]))  # [T]
     ticks = [i * num_frames // num_segments for i in range(num_segments + 1)]
     return np.array([rng.integers(ticks[i], ticks[i + 1]) for i in range(num_segments)])  # [T]
+
+
+def sample_inclusive(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of `num_segments` ranges that share their ends.
+
+    Range i goes from round(i * s) to round((i + 1) * s), both included, with s = (num_frames - 1) /
+    num_segments and halves rounded to even, so neighbouring ranges may give the same frame. Source:
+    BIKE, datasets/video.py, lines 97-103 (whwu95/BIKE).
+
+    Args, returns, raises: as for `sample_train`.
+
+    Example: 10 frames, T = 4: one of {0, 1, 2}, of {2, 3, 4}, of {4, ..., 7} and of {7, 8, 9}.
+    """
+    _check_counts(num_frames=num_frames, num_segments=num_segments)
+    ranges = inclusive_ranges(num_frames, num_segments)
+    return np.array([rng.integers(first, last, endpoint=True) for first, last in ranges])  # [T]
+
+
+def inclusive_ranges(num_frames: int, num_segments: int) -> list[tuple[int, int]]:
+    """First and last frame of each range of `sample_inclusive`."""
+    length = (num_frames - 1) / num_segments
+    return [(round(length * i), round(length * (i + 1))) for i in range(num_segments)]
+
+
+TRAIN_SAMPLERS = {"ticks": sample_train, "inclusive": sample_inclusive}
+"""By the name that a method gives."""
 
 
 def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool) -> np.ndarray:

@@ -76,7 +76,6 @@ def accuracy_curve(
             f"{set_name} alpha {alpha:g}",
             params=params,
             device=device,
-            dim=text.class_embeddings.shape[-1],
         )
         if features is not None:  # rank 0 has them all
             probabilities = encoding.score_videos(model, features, text)

@@ -88,28 +88,34 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
 
 def draw_examples(
     clips: ViewClips,
-    probabilities: Tensor,
-    labels: Tensor,
+    predictions: Mapping[str, Tensor],
     class_names: Sequence[str],
-    path: str | Path,
+    directory: str | Path,
 ) -> None:
-    """Draw some videos with their true and predicted classes as a png.
+    """Draw some videos with their true and predicted classes as examples.png, and with the weights
+    of their frames as saliency.png.
 
     Multi-label sets have no single true class: nothing is drawn for them.
 
     Args:
         clips: the N videos that were tested.
-        probabilities: [N, K] float.
-        labels: [N] int64, or targets [N, K] of 0 and 1.
+        predictions: probabilities [N, K], labels [N] int64 or targets [N, K], and perhaps saliency
+            [N, K, T] of the first clip's centre crop.
         class_names: K names.
-        path: of the png.
+        directory: of both pictures.
 
     Raises:
         StoreError: a frame cannot be read; names the video.
     """
-    if labels.dim() == 1:
-        figure = examples_figure(clips, probabilities, labels, class_names)
-        _save(figure, Path(path), PALETTE_SIZE)
+    probabilities, labels = predictions["probabilities"], predictions["labels"]
+    if labels.dim() != 1:
+        return
+    figure = examples_figure(clips, probabilities, labels, class_names)
+    _save(figure, Path(directory) / "examples.png", PALETTE_SIZE)
+    if "saliency" in predictions:
+        weights = predictions["saliency"].float()
+        figure = saliency_figure(clips, weights, probabilities, labels, class_names)
+        _save(figure, Path(directory) / "saliency.png", PALETTE_SIZE)
 
 
 def examples_figure(
@@ -117,7 +123,7 @@ def examples_figure(
 ) -> Figure:
     """One row for each example: frames of the first clip's centre crop, then the two classes.
 
-    Green rows are right, red ones wrong. Arguments as in `draw_examples`, with labels [N].
+    Green rows are right, red ones wrong. Arguments: as the keys of `draw_examples`.
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
     view = clips.view_names.index("clip0-centre")
@@ -140,6 +146,51 @@ def examples_figure(
             fontsize=9,
             color="tab:green" if true == best else "tab:red",
         )
+    return figure
+
+
+def saliency_figure(
+    clips: ViewClips,
+    weights: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+) -> Figure:
+    """The same videos as in `examples_figure`, under the weights that classes give their frames.
+
+    Bars show the weights of the true class (green) and of the predicted one (red, if another); the
+    dotted line is 1 / T. Arguments as in `draw_examples`, with weights [N, K, T] float32.
+    """
+    predicted = metrics.first_of_highest(probabilities)  # [N]
+    examples = _choose_examples(clips, predicted == labels, labels)
+    view, num_frames = clips.view_names.index("clip0-centre"), weights.shape[-1]
+    steps = _shown(num_frames)
+    width = len(steps) * FRAME_INCHES
+    size = (width + TEXT_INCHES, len(examples) * 2 * (FRAME_INCHES + 0.1))
+    figure = Figure(figsize=size)
+    rows = figure.subplots(2 * len(examples), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.06)
+    for bars, strip, position in zip(rows[::2], rows[1::2], examples, strict=True):
+        strip.imshow(_strip(clips.load(position)[view]), aspect="auto")
+        strip.set_axis_off()
+        true, best = int(labels[position]), int(predicted[position])
+        shown = {true: "tab:green", best: "tab:red"} if true != best else {true: "tab:green"}
+        for i, (class_id, colour) in enumerate(shown.items()):
+            places = np.arange(len(steps)) + (i + 0.5) / len(shown)
+            heights = weights[position, class_id, steps].numpy()  # [shown frames]
+            bars.bar(places, heights, 0.9 / len(shown), color=colour)
+            words = "true" if class_id == true else "predicted"
+            bars.annotate(
+                f"{words}: {_short(class_names[class_id])}",
+                (1.02, 0.6 - 0.5 * i),
+                xycoords="axes fraction",
+                fontsize=9,
+                color=colour,
+            )
+        bars.axhline(1 / num_frames, color="gray", linestyle=":", linewidth=0.8)
+        bars.set_xlim(0, len(steps))
+        bars.set_ylim(0, max(float(weights[examples].max()), 2 / num_frames))
+        bars.set_axis_off()
     return figure
 
 
@@ -171,11 +222,16 @@ def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[in
 
 def _strip(frames: Tensor) -> np.ndarray:
     """Frames uint8 [T, 3, S, S] side by side, with white gaps, as uint8 [S, W, 3]."""
-    steps = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
-    images = frames[steps].permute(0, 2, 3, 1).numpy()  # [at most MAX_FRAMES, S, S, 3]
+    shown = frames[_shown(len(frames))]  # [at most MAX_FRAMES, 3, S, S]
+    images = shown.permute(0, 2, 3, 1).numpy()  # [..., 3, S, S] -> [..., S, S, 3]
     gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
     parts = [part for image in images for part in (gap, image)]
     return np.concatenate(parts[1:], axis=1)  # [S, W, 3]
+
+
+def _shown(num_frames: int) -> np.ndarray:
+    """The frames of a clip that a picture shows: all, or MAX_FRAMES spread evenly."""
+    return np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int)
 
 
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clipzoo.evaluate import metrics
+from clipzoo.methods.parts.method import AuthorsMap
 from clipzoo.models.text import ClassText
 
 Score = Callable[[Tensor, ClassText], Tensor]
@@ -45,6 +46,7 @@ def evaluate_test(
     trained_classes: Sequence[int],
     view_names: Sequence[str],
     dense: bool,
+    authors: AuthorsMap | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Probabilities and metrics of the configured views, and the metrics of a single view.
 
@@ -60,18 +62,36 @@ def evaluate_test(
             `evaluate_base_to_novel` are added.
         view_names: V names.
         dense: whether clips are dense windows.
+        authors: their protocol for mAP, whose value is added as authors_map; None = no other.
 
     Returns:
         probabilities [N, K] from all views, and the metrics.
     """
     probabilities = score(features, text)
     result = metrics.evaluate(probabilities, labels)
+    if authors is not None:
+        result["authors_map"] = authors_map(probabilities, labels, authors)
     if len(view_names) > 1 and not dense:
         single = score(single_view(features, view_names), text)
         result |= with_prefix("single_view_", metrics.evaluate(single, labels))
     if len(trained_classes) < text.num_classes:
         result |= evaluate_base_to_novel(score, features, labels, text, trained_classes)
     return probabilities, result
+
+
+def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> float:
+    """mAP in percent as the authors compute it, where that differs from its definition.
+
+    Args:
+        probabilities: [N, K] from the method's `score`.
+        labels: [N] int64, or targets [N, K].
+        protocol: of the method.
+    """
+    for _ in range(protocol.softmaxes - 1):
+        probabilities = probabilities.softmax(dim=-1)
+    if protocol.running_batch:
+        return metrics.running_map(probabilities, labels, protocol.running_batch)
+    return metrics.mean_average_precision(probabilities, labels)
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ module has
 
     Options                             the section, a pydantic model
     build(clip, options, num_segments)  the nn.Module (parts/method.py describes its interface)
+    needs_token_embeddings(options)     only if some options need ClassText.token_embeddings
     read_released(content, where)       only if the authors released checkpoints: the content of
                                         such a file -> the state dict of the nn.Module
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import near
-from clipzoo.methods import raw, text4vis
+from clipzoo.methods import bike, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -38,7 +39,7 @@ from clipzoo.models.clip import (
 )
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
-METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis}
+METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis, "bike": bike}
 
 
 def _known_method(name: str) -> str:
@@ -74,6 +75,16 @@ def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
     """
     name = params.model.method
     return config.build(METHODS[name].Options, params.options, where, name)
+
+
+def needs_token_embeddings(params: Params) -> bool:
+    """Whether the method of a run compares frames with the tokens of the class prompts.
+
+    Raises:
+        ConfigError: as `read_options`.
+    """
+    module, options = METHODS[params.model.method], read_options(params)
+    return hasattr(module, "needs_token_embeddings") and module.needs_token_embeddings(options)
 
 
 def build(params: Params, clip: torch.nn.Module) -> Method:

@@ -14,13 +14,10 @@ measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalised.
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from clipzoo.config import Section
-from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
-from clipzoo.methods.parts.similarity import bike_frame_probabilities
-from clipzoo.models.clip import normalise
-from clipzoo.models.text import ClassText
+from clipzoo.methods.parts.raw import FrameMean, FrameSoftmax
 
 
 class Options(Section):
@@ -33,17 +30,3 @@ class Options(Section):
 def build(clip: nn.Module, options: Options, num_segments: int) -> FrameMean:
     """Build the method from any open_clip model; `num_segments` has no effect."""
     return FrameMean(clip) if options.fusion == "mean" else FrameSoftmax(clip)
-
-
-class FrameSoftmax(FrameMean):
-    """CLIP's vision tower; the probabilities of the frames are averaged."""
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Frame embeddings [b, T, D], not normalised, of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalise(inputs))
-
-    def score(self, features: Tensor, text: ClassText) -> Tensor:
-        """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
-        classes = text.ensemble()  # [P, K, D] -> [K, D]
-        frames = features.flatten(1, 2)  # [N, V, T, D] -> [N, V T, D]
-        return bike_frame_probabilities(frames, classes)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -30,6 +31,9 @@ class ClassText:
     """[P, K, D] float32, L2-normalised."""
     class_names: list[str]
     """K names, in label order."""
+    token_embeddings: Tensor | None = None
+    """[K, L, D] float32: what the text tower gives for each token of the only template, projected
+    like the class embeddings and not normalised. None where the method does not need them."""
 
     @property
     def num_classes(self) -> int:
@@ -47,20 +51,25 @@ class ClassText:
 
     def to(self, device: torch.device | str) -> "ClassText":
         """A copy on another device."""
+        tokens = self.token_embeddings
         return replace(
             self,
             token_ids=self.token_ids.to(device),
             class_embeddings=self.class_embeddings.to(device),
+            token_embeddings=None if tokens is None else tokens.to(device),
         )
 
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """The class text of some classes, in the given order."""
+        tokens = self.token_embeddings
         columns = send(torch.tensor(classes, dtype=torch.int64), self.token_ids.device)  # [k]
         return replace(
             self,
             token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, k, L]
             class_embeddings=self.class_embeddings[:, columns],  # [P, K, D] -> [P, k, D]
             class_names=[self.class_names[label] for label in classes],
+            # [K, L, D] -> [k, L, D]
+            token_embeddings=None if tokens is None else tokens[columns],
         )
 
 
@@ -112,9 +121,58 @@ def embed_class_names(
     )
 
 
+@torch.inference_mode()
+def embed_tokens(clip: nn.Module, text: ClassText) -> Tensor:
+    """What the text tower gives for each token of the class prompts, padding included.
+
+    Like a class embedding, each is normalised by the last layer norm and projected. Source: BIKE,
+    clip/model.py (`encode_text` with `return_token`).
+
+    Args:
+        clip: an open_clip model in evaluation mode.
+        text: of one template.
+
+    Returns:
+        [K, L, D] float32, not L2-normalised; the row of a prompt's end token is its class
+        embedding before normalisation.
+
+    Raises:
+        ConfigError: there are several templates, or the text tower has no such tokens.
+    """
+    if len(text.token_ids) != 1:
+        raise ConfigError(
+            f"text.templates: found {len(text.token_ids)}; allowed: one, because the method "
+            "compares frames with the tokens of a class's only prompt"
+        )
+    tower: Any = getattr(clip, "text", clip)  # CustomTextCLIP has a module
+    norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
+    if norm is None or projection is None:
+        raise ConfigError("model.arch: its text tower has no token embeddings; choose a ViT")
+    encode: Any = clip.encode_text
+    rows: list[Tensor] = []
+    handle = norm.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
+    try:
+        for batch in text.token_ids[0].split(BATCH):
+            encode(batch)
+    finally:
+        handle.remove()
+    tokens = torch.cat(rows)  # [K, L, W]
+    project = projection if isinstance(projection, nn.Linear) else lambda x: x @ projection
+    tokens = project(tokens).float()  # [K, L, W] -> [K, L, D]
+    nearest = torch.cdist(functional.normalize(tokens, dim=-1), text.class_embeddings[0][:, None])
+    if float(nearest.amin(dim=1).max()) > 1e-2:  # [K, L, 1] -> [K, 1]
+        raise ConfigError(
+            "model.arch: its text tower's class embedding is none of its tokens' embeddings; "
+            "choose one that pools the end token, as OpenAI's do"
+        )
+    return tokens
+
+
 def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
     """Write the class text and its metadata (arch, weights' sha256, templates, classifier)."""
     tensors = {"token_ids": text.token_ids, "class_embeddings": text.class_embeddings}
+    if text.token_embeddings is not None:
+        tensors["token_embeddings"] = text.token_embeddings
     names = json.dumps(text.class_names, ensure_ascii=False)
     write_safetensors(
         {k: v.contiguous().clone() for k, v in tensors.items()},
@@ -136,14 +194,24 @@ def load_class_text(dataset: str) -> ClassText:
     try:
         names = json.loads(metadata["class_names"])
         token_ids, embeddings = tensors["token_ids"], tensors["class_embeddings"]
+        tokens = tensors.get("token_embeddings")
         fits = token_ids.shape[:2] == embeddings.shape[:2] == (len(token_ids), len(names))
-        if not fits or len(tensors) != 2 or not all(isinstance(name, str) for name in names):
+        if tokens is not None:
+            fits &= tokens.shape == (*token_ids.shape[1:], embeddings.shape[-1])
+        number = 2 if tokens is None else 3
+        if not fits or len(tensors) != number or not all(isinstance(name, str) for name in names):
             raise ValueError("its tensors and class names do not belong together")
-        if not embeddings.isfinite().all():
-            raise ValueError("class_embeddings has values that are not finite")
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"{path}: not as embed_labels writes it ({error}); `dvc repro --force "
             f"embed_labels@{dataset}` writes it again"
         ) from error
-    return ClassText(token_ids=token_ids, class_embeddings=embeddings, class_names=names)
+    return ClassText(
+        token_ids=token_ids,
+        class_embeddings=embeddings,
+        class_names=names,
+        token_embeddings=tokens,
+    )

@@ -111,12 +111,14 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
     method, metadata = methods.new_model(params)
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
     val_records = evaluated_records(params, val_records)
+    val_records = [r for r in val_records if r.num_frames >= method.val_min_frames]
     if params.data.classes == "base":
         classes = training_classes(dataset, "base", len(text.class_names))
         train_records = _of_classes(train_records, classes)
         val_records = _of_classes(val_records, classes)
         text = text.of_classes(classes)
     augment = TrainTransform(input_px, params.augment)
+    num_segments, sampler = params.model.num_segments, method.train_sampler
     split = split_settings(method, params.runtime.micro_batch) if params.train.epochs else {}
     made_on = {"environment": environment(device.type)} if params.train.epochs else {}
     return Run(
@@ -124,7 +126,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         device=device,
         method=method.to(device),
         metadata=metadata | made_on | ({"split": split} if split else {}),
-        clips=TrainClips(store, train_records, augment, params.model.num_segments, params.seed),
+        clips=TrainClips(store, train_records, augment, num_segments, params.seed, sampler),
         val_clips=_single_views(params, store, val_records, input_px),
         text=text.to(device),
         plan=make_plan(params, len(train_records), records.num_all),

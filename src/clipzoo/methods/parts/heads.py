@@ -79,11 +79,14 @@ class TemporalHead(nn.Module):
             self.apply(_initialise)
 
     def forward(self, frames: Tensor) -> Tensor:
+        return self.frames(frames).mean(dim=1)  # [B, T, D] -> [B, D]
+
+    def frames(self, frames: Tensor) -> Tensor:
+        """The frame embeddings [B, T, D] whose mean is the video embedding."""
         if self.head == "None":
-            return frames.mean(dim=1)  # [B, T, D] -> [B, D]
+            return frames
         x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # + [T, D]
-        x = self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
-        return x.mean(dim=1)  # [B, T, D] -> [B, D]
+        return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 SAME_CLASS = 10.0
 """Logit, in the softened targets, of a text of the same class as the video."""
+DUAL_TEMPERATURE = 1000.0
+"""Of the second softmax of `ds_loss`."""
 
 
 def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,10 +26,31 @@ def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         a float32 scalar.
     """
+    rows = logits.float()
+    return _both_directions(rows, rows.T, labels)
+
+
+def ds_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """`nce_loss` of logits that are weighted by a dual softmax: row i of either direction is
+    multiplied by the softmax over all rows of logits / 1000, times the batch size.
+
+    Source: BIKE's code (NCELoss.py, class DS); no published config uses it.
+
+    Args, returns: as for `nce_loss`.
+    """
+    by_video, by_text = (
+        rows * (rows / DUAL_TEMPERATURE).softmax(dim=0) * len(labels)
+        for rows in (logits.float(), logits.float().T)
+    )
+    return _both_directions(by_video, by_text, labels)
+
+
+def _both_directions(by_video: Tensor, by_text: Tensor, labels: Tensor) -> Tensor:
+    """Mean of both directions' losses, of logits [B, B] whose rows are videos, and texts."""
     same = (labels[:, None] == labels[None, :]).float()  # [B, 1] == [1, B] -> [B, B]
     targets = (SAME_CLASS * same).softmax(dim=1)  # symmetric, so it serves both directions
     directions = [
-        functional.kl_div(rows.float().log_softmax(dim=1), targets, reduction="none").mean()
-        for rows in (logits, logits.T)
+        functional.kl_div(rows.log_softmax(dim=1), targets, reduction="none").mean()
+        for rows in (by_video, by_text)
     ]
     return len(labels) * (directions[0] + directions[1]) / 2

@@ -27,6 +27,18 @@ class Batch:
     labels, if it has all classes; a method that compares videos gets only the step's classes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuthorsMap:
+    """The authors' own protocol for mAP."""
+
+    softmaxes: int
+    """How many are taken in all before the average precision; 1 = that of `score` alone. More
+    change the order of the videos within a class, though not of the classes of a video."""
+    running_batch: int
+    """0, or the videos in a global batch: the mean, weighted by batch sizes, of the mAP over all
+    videos so far, in the authors' shuffled order."""
+
+
 class Method(nn.Module):
     """A model of videos and class texts; parameters are those of the released checkpoints."""
 
@@ -37,6 +49,12 @@ class Method(nn.Module):
     over parts of the step."""
     visual: nn.Module
     """The vision tower."""
+    train_sampler: Literal["ticks", "inclusive"] = "ticks"
+    """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
+    val_min_frames: int = 0
+    """Validations during training leave out videos with fewer frames."""
+    authors_map: "AuthorsMap | None" = None
+    """How the authors compute the mAP that they publish; None = as it is defined."""
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Features [b, D] or [b, T, D] of `inputs`; pixels are normalised here."""
@@ -59,6 +77,15 @@ class Method(nn.Module):
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of features [N, V, D] or [N, V, T, D] of V views."""
         raise NotImplementedError
+
+    def for_zero_shot(self) -> "Method":
+        """The model that zero_shot evaluates."""
+        return self
+
+    def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
+        """How much each class looks at each frame: [N, V, K, T] float32, summing to 1 over frames,
+        of features [N, V, T, D]; None if the method does not tell or was not asked to."""
+        return None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the vision tower's activations in the backward pass (ResNets keep theirs)."""

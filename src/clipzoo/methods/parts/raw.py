@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
 from clipzoo.methods.parts.method import Batch, Method
-from clipzoo.methods.parts.similarity import text4vis_probabilities
+from clipzoo.methods.parts.similarity import bike_frame_probabilities, text4vis_probabilities
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 
@@ -33,6 +33,24 @@ class FrameMean(Method):
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """softmax(100 cos) [N, K] float32 of video embeddings [N, V, D]."""
         return text4vis_probabilities(features, text.class_embeddings)
+
+
+class FrameSoftmax(FrameMean):
+    """CLIP's vision tower; the probabilities of the frames are averaged (BIKE's zero-shot path).
+
+    Args:
+        clip_model: any module with a vision tower, which becomes part of this one.
+    """
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Frame embeddings [b, T, D], not normalised, of uint8 frames [b, T, 3, S, S]."""
+        return frame_embeddings(self.visual, normalise(inputs))
+
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
+        classes = text.ensemble()  # [P, K, D] -> [K, D]
+        frames = features.flatten(1, 2)  # [N, V, T, D] -> [N, V T, D]
+        return bike_frame_probabilities(frames, classes)
 
 
 def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:

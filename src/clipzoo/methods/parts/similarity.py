@@ -5,12 +5,20 @@ one plain function per method. All run on a CPU from saved features. Probabiliti
 to 1 over classes (as does a weighted mean of them) and are never rescaled.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 TEST_SCALE = 100.0
 """Scale of cosines in testing; in training it is learned (`logit_scale`)."""
+VIDEOS_AT_ONCE = 256
+"""Videos whose frames Video Concept Spotting weighs at once: a whole step in training."""
+BLOCK = 1 << 24
+"""Numbers in the largest tensor of Video Concept Spotting: 64 MB."""
 
 
 def scaled_cosines(
@@ -70,6 +78,89 @@ def bike_probabilities(similarities: Tensor) -> Tensor:
     """
     per_view = similarities.float().softmax(dim=-1)  # [N, V, K]
     return per_view.mean(dim=1).softmax(dim=-1)  # [N, V, K] -> [N, K]
+
+
+def spotted_cosines(
+    frames: Tensor, class_embeddings: Tensor, token_embeddings: Tensor, temperature: float
+) -> Tensor:
+    """Video Concept Spotting: frames are weighted for each class by how well they fit its words.
+
+    With h_t, w_l and c of unit length, for one video and one class:
+
+        weights_t = mean over l of softmax over t of (w_l . h_t / temperature)
+        score     = sum over t of weights_t (h_t . c)
+
+    Source: BIKE, arXiv 2301.00182, section 3.3; as in the authors' code, all L tokens take part,
+    padding included, and the weighted sum of frames is not normalised again. The weights of the
+    words, [B, K, L, T] in all, are computed for a few videos and classes at a time, and again in
+    the backward pass. In float32 even under autocast.
+
+    Args:
+        frames: frame embeddings [B, T, D], any norm.
+        class_embeddings: [K, D], any norm.
+        token_embeddings: of the classes' prompts, [K, L, D], any norm.
+        temperature: of the softmax over frames; 0.01 in the paper.
+
+    Returns:
+        [B, K] float32 in [-1, 1].
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        rows = []
+        for part in _unit(frames).split(VIDEOS_AT_ONCE):  # [b, T, D]
+            cosines = torch.einsum("btd,kd->kbt", part, _unit(class_embeddings))  # [K, b, T]
+            columns = [
+                _spot(part, words, of_class, temperature)  # [k, b]
+                for words, of_class in _class_blocks(part, token_embeddings, cosines)
+            ]
+            rows.append(torch.cat(columns).T)  # [K, b] -> [b, K]
+        return torch.cat(rows)  # [B, K]
+
+
+def frame_weights(frames: Tensor, token_embeddings: Tensor, temperature: float) -> Tensor:
+    """The weights of `spotted_cosines`: how much each class looks at each frame.
+
+    Args:
+        frames, token_embeddings, temperature: as in `spotted_cosines`.
+
+    Returns:
+        [B, K, T] float32; they are positive and sum to 1 over frames.
+    """
+    rows = []
+    for part in _unit(frames).split(VIDEOS_AT_ONCE):  # [b, T, D]
+        blocks = _class_blocks(part, token_embeddings)
+        weights = [_weigh(part, words, temperature) for (words,) in blocks]
+        rows.append(torch.cat(weights).transpose(0, 1))  # [K, b, T] -> [b, K, T]
+    return torch.cat(rows)  # [B, K, T]
+
+
+def _class_blocks(frames: Tensor, *by_class: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Tensors [K, ...], the first of them [K, L, D], for so many classes at a time that the
+    weights of all words fit into BLOCK numbers."""
+    per_class = frames.shape[0] * frames.shape[1] * by_class[0].shape[1]  # b T L
+    size = max(1, BLOCK // per_class)
+    yield from zip(*(tensor.split(size) for tensor in by_class), strict=True)
+
+
+def _spot(frames: Tensor, words: Tensor, cosines: Tensor, temperature: float) -> Tensor:
+    """Scores [k, b] of unit frames [b, T, D], words [k, L, D] and cosines [k, b, T]."""
+
+    def block(frames: Tensor, words: Tensor, cosines: Tensor) -> Tensor:
+        return (_weigh(frames, words, temperature) * cosines).sum(dim=-1)  # [k, b, T] -> [k, b]
+
+    if not torch.is_grad_enabled():
+        return block(frames, words, cosines)
+    scores: Any = checkpoint(block, frames, words, cosines, use_reentrant=False)
+    return scores
+
+
+def _weigh(frames: Tensor, words: Tensor, temperature: float) -> Tensor:
+    """Weights [k, b, T] of unit frames [b, T, D] for words [k, L, D] of any norm."""
+    fit = torch.einsum("kld,btd->klbt", _unit(words), frames)  # [k, L, b, T]
+    return (fit / temperature).softmax(dim=-1).mean(dim=1)  # [k, L, b, T] -> [k, b, T]
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return functional.normalize(vectors.float(), dim=-1)
 
 
 def bike_frame_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
