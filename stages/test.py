@@ -53,10 +53,9 @@ def main() -> None:
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
-    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **source}
+    about = {**described, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
