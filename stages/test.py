@@ -11,6 +11,7 @@ def main() -> None:
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
     from clipzoo.data.records import training_classes
+    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
     from clipzoo.evaluate.plots import draw_examples, plot_test
@@ -40,9 +41,9 @@ def main() -> None:
     how = {"clips": views.clips, "crops": views.crops, "dense": views.dense}
     clips = predictions.open_inputs(params, model, text, "val", records, **how)
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
-    labels = predictions.label_tensor(records, text.num_classes)
+    labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
-    training, training_ids = predictions.score_training_videos(params, model, text, device)
+    training, ids = predictions.score_training_videos(params, model, text, device)
     if features is None:  # rank 0 has them all
         return
     write_curve(curve, VAL_CURVE)
@@ -52,10 +53,9 @@ def main() -> None:
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
-    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **source, **training_ids}
+    about = {**described, **ids, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
