@@ -204,6 +204,7 @@ def measure_test() -> Job:
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
     from clipzoo.data.records import read_list
+    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.plots import plot_test
     from clipzoo.evaluate.protocols import evaluate_test
@@ -211,7 +212,7 @@ def measure_test() -> Job:
 
     params, model, text = load_params(), raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
-    labels = predictions.label_tensor(records, text.num_classes)
+    labels = label_tensor(records, text.num_classes)
     views = [f"clip{clip}-{crop}" for clip in range(4) for crop in ("left", "right", "centre")]
     features = torch.randn(len(records), NUM_VIEWS, DIM)
     features += 0.5 * text.class_embeddings[0][labels][:, None]
@@ -241,12 +242,13 @@ def measure_zero_shot() -> Job:
 
     from clipzoo.clips import encoding
     from clipzoo.data.records import read_list
+    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.protocols import compare_zero_shot
 
     model, text = raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
-    labels = predictions.label_tensor(records, text.num_classes)
+    labels = label_tensor(records, text.num_classes)
     prefixes = ("", "raw_")
     features = {prefix: torch.randn(len(records), 1, DIM) for prefix in prefixes}
 

@@ -11,9 +11,10 @@ def main() -> None:
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
     from clipzoo.data.records import training_classes
+    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
-    from clipzoo.evaluate.plots import draw_examples, draw_saliency, plot_test
+    from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
@@ -41,7 +42,7 @@ def main() -> None:
         params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
     )
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
-    labels = predictions.label_tensor(records, text.num_classes)
+    labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
     if features is None:  # rank 0 has them all
         return
@@ -54,20 +55,14 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels}
-    weights = model.saliency(single_view(features, clips.view_names), text)  # [N, 1, K, T]
-    if weights is not None:
-        tensors["saliency"] = weights[:, 0].half()  # [N, K, T]
+    tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
     about = {**described, **source}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
     write_metrics(path, {**described, **values})
     plot_test(plots, probabilities, labels, text.class_names)
-    draw_examples(clips, probabilities, labels, text.class_names, f"{plots}/examples.png")
-    if weights is not None:
-        draw_saliency(
-            clips, weights[:, 0], probabilities, labels, text.class_names, f"{plots}/saliency.png"
-        )
+    draw_examples(clips, tensors, text.class_names, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
 
 

@@ -9,6 +9,7 @@ def main() -> None:
 
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
+    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
@@ -38,7 +39,7 @@ def main() -> None:
         if part is not None:  # rank 0 has them all
             scores[prefix], features[prefix] = partial(encoding.score_videos, model), part
             texts[prefix] = encoding.class_text(model, text)
-    labels = predictions.label_tensor(records, text.num_classes)
+    labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, set_name)
     if not features:
         return

@@ -221,12 +221,12 @@ def values() -> dict[str, Any]:
 
 
 def test_a_method_is_a_module_and_a_section(values):
-    assert config.method_names() == ["raw", "text4vis"] == sorted(METHODS)
+    assert config.method_names() == sorted(METHODS)
     text4vis = build(config.Params, {**values, "raw": {"fusion": "softmax"}}, "p")
     assert "raw.fusion" not in text4vis.settings()
     assert text4vis.settings()["text4vis.loss"] == "ce"
     params = replace(text4vis, {"model.method": "raw"})
-    assert params.methods.keys() == {"raw", "text4vis"}
+    assert params.methods.keys() >= {"raw", "text4vis"}
     assert params.options == {"fusion": "softmax"}
     settings = params.settings()
     assert settings["raw.fusion"] == "softmax"
@@ -236,11 +236,11 @@ def test_a_method_is_a_module_and_a_section(values):
 def test_a_method_needs_a_section(values):
     del values["raw"]
     values["model"]["method"] = "raw"
-    with pytest.raises(ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis;"):
+    with pytest.raises(ConfigError, match=r"model\.method: found 'raw'.*section.*: text4vis, "):
         build(config.Params, values, "p")
     values["model"]["method"] = "ra"
     with pytest.raises(
-        ConfigError, match=r"model\.method: found 'ra'; allowed: raw, text4vis .*raw"
+        ConfigError, match=r"model\.method: found 'ra'; allowed: .*raw, text4vis.*did you mean raw"
     ):
         build(config.Params, values, "p")
 

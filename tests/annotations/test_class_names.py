@@ -90,6 +90,7 @@ def test_classes_of_annotation_files_that_differ_only_by_blanks_are_refused(para
         "ucf101",
         "hmdb51",
         "activitynet",
+        "charades",
         *(f"kinetics600_split{n}" for n in (1, 2, 3)),
     ],
 )

@@ -25,9 +25,10 @@ HEADER = "video_id,num_frames,label\n"
     [
         [Record("a/b", 3, 0), Record("c, with comma", 9, 1), Record('ü "quoted" 名前', 1, 1)],
         [Record("a", 3, 0), Record("a", 4, 1, start_frame=3)],
+        [Record("a", 3, 0), Record("a", 3, 1), Record("a", 3, 1)],
         [Record("a", 3, 0, 0, (0, 1)), Record("b", 3, -1, 0, ())],
     ],
-    ids=["plain", "segments", "multi-label"],
+    ids=["plain", "segments", "equal segments from the start", "multi-label"],
 )
 def test_round_trip(tmp_path, records):
     write_list(records, tmp_path / "x" / "val.csv")

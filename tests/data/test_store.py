@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import simplejpeg
 from pyarrow import parquet
 
 from clipzoo.clips.transforms import decode
@@ -16,6 +17,7 @@ from clipzoo.commands.scan import scan
 from clipzoo.data.index import StoreError, index_path, read_index, write_index
 from clipzoo.data.store import ShardStore, open_store
 from clipzoo.data.video import resampled
+from clipzoo.files import ListError
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video, run_ffmpeg
@@ -79,6 +81,30 @@ def test_three_readers_give_the_same_frames(project, params_for):
         shifted = frames_of(video, video_id, [22, 1, 8, 8, 16, 10])
         assert np.abs(shifted - expected).mean((1, 2, 3)).min() > JPEG_ERROR, video_id
     assert (shards.videos["c/turned"].width, shards.videos["c/turned"].height) == (48, 60)
+
+
+def jpeg_of_colour(value: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.full((16, 16, 3), value, np.uint8))
+
+
+def test_frame_files_may_bear_the_name_of_their_folder(project, params_for):
+    root, jpegs = project / "rgb", [jpeg_of_colour(value) for value in (0, 100, 200)]
+    for folder in ("x/46GP8", "y/b+c"):
+        (root / folder).mkdir(parents=True)
+        name = folder.rpartition("/")[2]
+        for i, jpeg in enumerate(jpegs, start=1):
+            (root / folder / f"{name}-{i:06d}.jpg").write_bytes(jpeg)
+        (root / folder / f"{name}x-000001.jpg").write_bytes(jpegs[0])  # of another video
+    extra = "reader: directory\nframe_template: '{folder}-{:06d}.jpg'\nfps: 24\n"
+    store = open_reader(params_for, "rgb", root, extra)
+    assert {video_id: info.num_frames for video_id, info in store.videos.items()} == {
+        "x/46GP8": 3,
+        "y/b+c": 3,
+    }
+    assert store.read("x/46GP8", [2, 0]) == store.read("y/b+c", [2, 0]) == [jpegs[2], jpegs[0]]
+    (root / "x/46GP8/46GP8-000002.jpg").unlink()
+    with pytest.raises(ListError, match=r"x/46GP8: 46GP8-000002.jpg is not among 2 frame files"):
+        open_reader(params_for, "rgb", root, extra)
 
 
 @pytest.mark.parametrize(("rate", "fps"), [(10, 3), (10, 10), (8, 20), (24, 5), (30, 1)])

@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DistributedSampler, TensorDataset
+from torchnet.meter import mAPMeter
 
 from clipzoo.evaluate import metrics
 
@@ -70,6 +72,58 @@ def test_multi_label_sets_have_map_alone():
 def test_torchnet_warns_of_nothing_else(recwarn: pytest.WarningsRecorder):
     metrics.mean_average_precision(PROBABILITIES, LABELS)
     assert not recwarn.list
+
+
+def plain_running_map(
+    probabilities: torch.Tensor, targets: torch.Tensor, batch: int, processes: int
+) -> float:
+    """The authors' loop: samplers, batches of each process, one meter over all, weighted mean."""
+    videos = TensorDataset(targets)
+    shares = [list(DistributedSampler(videos, processes, rank)) for rank in range(processes)]
+    each, meter, values, sizes = batch // processes, mAPMeter(), [], []
+    for start in range(0, len(shares[0]), each):
+        gathered = [video for share in shares for video in share[start : start + each]]
+        meter.add(probabilities[gathered], targets[gathered])
+        values.append(float(meter.value()))
+        sizes.append(len(gathered))
+    return 100 * sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("num", "batch", "processes"),
+    [(43, 8, 4), (40, 8, 4), (5, 4, 2), (3, 8, 8), (7, 64, 8), (9, 1, 1)],
+    ids=["padded", "exact", "example", "padded twice over", "one batch", "one video a batch"],
+)
+def test_running_map_is_that_of_the_authors_loop(num: int, batch: int, processes: int):
+    generator = torch.Generator().manual_seed(num)
+    # few distinct scores: the order of equal ones matters
+    scores = torch.randint(6, (num, 5), generator=generator).float() / 6
+    targets = (torch.rand(num, 5, generator=generator) < 0.3).long()
+    expected = plain_running_map(scores, targets, batch, processes)
+    assert metrics.running_map(scores, targets, batch, processes) == pytest.approx(expected, 1e-12)
+
+
+def test_running_map_by_hand():
+    # Order 4 0 1 3 2 4, batches {4, 0, 1, 3} and {2, 4}: class 0 has its positives at ranks 1 and 3
+    # of 4, then 1, 2 (twice the same video) and 4 of 6; class 1 has none.
+    scores = torch.tensor([[0.5, 0.5], [0.4, 0.4], [0.1, 0.1], [0.2, 0.2], [0.9, 0.9]])
+    targets = torch.tensor([[0, 0], [1, 0], [0, 0], [0, 0], [1, 0]])
+    first, both = (1 + 2 / 3) / 2 / 2, (1 + 1 + 3 / 4) / 3 / 2
+    expected = 100 * (4 * first + 2 * both) / 6
+    assert metrics.running_map(scores, targets, 4, 2) == pytest.approx(expected, 1e-6)
+    assert metrics.running_map(scores, targets, 64) != metrics.mean_average_precision(
+        scores, targets
+    )  # 8 processes: three videos count twice
+
+
+def test_running_map_of_single_labels_and_of_an_impossible_batch():
+    targets = one_hot(LABELS, 3)
+    expected = metrics.running_map(PROBABILITIES, targets, 8)
+    assert metrics.running_map(PROBABILITIES, LABELS, 8) == expected
+    for batch in (0, 60):
+        with pytest.raises(ValueError, match=f"batch: found {batch}; allowed: .* processes = 8"):
+            metrics.running_map(PROBABILITIES, LABELS, batch)
 
 
 @pytest.mark.parametrize(

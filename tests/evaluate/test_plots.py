@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
@@ -219,17 +220,33 @@ def test_examples_show_the_frames_of_the_first_clips_centre(num_segments, crops,
 
 
 def test_the_picture_of_examples_is_small_and_the_same_every_time(tmp_path: Path):
-    arguments = (view_clips([0, 1]), scores([0, 1], 2), torch.tensor([0, 0]), ["x", "轉"])
-    for name in ("a.png", "b.png"):
-        plots.draw_examples(*arguments, tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.png").stat().st_size < 150_000
-    image = cv2.imread(str(tmp_path / "a.png"))
+    predictions = {"probabilities": scores([0, 1], 2), "labels": torch.tensor([0, 0])}
+    for name in ("a", "b"):
+        plots.draw_examples(view_clips([0, 1]), predictions, ["x", "轉"], tmp_path / name)
+    (first,) = (tmp_path / "a").iterdir()
+    assert first.read_bytes() == (tmp_path / "b/examples.png").read_bytes()
+    assert first.stat().st_size < 150_000
+    image = cv2.imread(str(first))
     assert image is not None
     assert image.shape[0] < image.shape[1] < 1000
 
 
+def test_bars_are_the_weights_of_the_true_and_the_predicted_class(tmp_path: Path):
+    clips, labels = view_clips([0, 1]), torch.tensor([0, 0])
+    weights = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]]] * 2)  # [N, K, T]
+    weights[1] = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.0, 0.0, 0.5, 0.5]])
+    probabilities = scores([0, 1], 2)  # the second video is wrong
+    figure = plots.saliency_figure(clips, weights, probabilities, labels, ["a", "b"])
+    bars = [[p for p in axes.patches if isinstance(p, Rectangle)] for axes in figure.axes[::2]]
+    heights = [[bar.get_height() for bar in row] for row in bars]
+    assert heights[0] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert heights[1] == pytest.approx([0.7, 0.1, 0.1, 0.1, 0.0, 0.0, 0.5, 0.5])
+    predictions = {"probabilities": probabilities, "labels": labels, "saliency": weights.half()}
+    plots.draw_examples(clips, predictions, ["a", "b"], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"examples.png", "saliency.png"}
+
+
 def test_multi_label_sets_get_no_picture(tmp_path: Path):
-    targets = torch.tensor([[1, 1], [0, 1]])
-    plots.draw_examples(view_clips([0, 1]), torch.rand(2, 2), targets, ["x", "y"], tmp_path / "a")
+    predictions = {"probabilities": torch.rand(2, 2), "labels": torch.tensor([[1, 1], [0, 1]])}
+    plots.draw_examples(view_clips([0, 1]), predictions, ["x", "y"], tmp_path)
     assert not list(tmp_path.iterdir())

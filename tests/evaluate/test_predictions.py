@@ -7,6 +7,7 @@ from pyarrow import parquet
 
 from clipzoo.config import load_params, replace
 from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
+from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import read_safetensors
@@ -22,9 +23,9 @@ def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_labels_are_ids_or_targets():
-    assert predictions.label_tensor(RECORDS, 3).tolist() == [1, 0]
+    assert label_tensor(RECORDS, 3).tolist() == [1, 0]
     several = [Record("a", 9, 2, labels=(0, 2)), Record("b", 9, -1, labels=())]
-    assert predictions.label_tensor(several, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
+    assert label_tensor(several, 3).tolist() == [[1, 0, 1], [0, 0, 0]]
 
 
 def test_saved_predictions_hold_all_that_scores_them():
@@ -76,7 +77,7 @@ def test_multi_label_sets_have_all_true_classes_and_the_best_rank():
     tensors = {
         "features": torch.zeros(2, 1, 4),
         "probabilities": torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.0, 0.8]]),
-        "labels": predictions.label_tensor(records, 3),
+        "labels": label_tensor(records, 3),
     }
     predictions.save("test", tensors, records, ["clip0-centre"], NAMES, {})
     table = parquet.read_table("predictions/test.parquet")

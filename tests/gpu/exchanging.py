@@ -48,7 +48,7 @@ def exchange(device: torch.device) -> dict[Any, Any]:
             found[case, size] = loss, {name: g.cpu().clone() for name, g in gradients.items()}
     found["trace"] = tracing.trace("ce-fp32", 2, device=device)
     run = tracing.make_run("ce-fp32", 2, device=device)
-    found["top1"] = loop.single_view_top1(run)
+    found["top1"] = loop.single_view_score(run)
     found["features"] = encode_set(
         run.method, run.val_clips, "test", params=run.params, device=device
     )

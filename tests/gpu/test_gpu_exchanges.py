@@ -43,7 +43,7 @@ def assert_exchanged(found: list[dict[Any, Any]]) -> None:
     world = len(found)
     rows = torch.cat([exchanging.rows_of(process) for process in range(world)])
     run = tracing.make_run("ce-fp32", 2)
-    top1 = loop.single_view_top1(run)
+    top1 = loop.single_view_score(run)
     features = encode_set(run.method, run.val_clips, "test", params=run.params, device=tracing.CPU)
     for number, of_rank in enumerate(found):
         assert torch.equal(of_rank["rows"], rows)

@@ -147,8 +147,8 @@ def test_a_set_is_encoded_as_on_a_cpu(device, precision, record_property):
 
 
 def test_validation_counts_as_on_a_cpu(device):
-    expected = loop.single_view_top1(tracing.make_run("ce-fp32", 2))
-    assert loop.single_view_top1(tracing.make_run("ce-fp32", 2, device=device)) == expected
+    expected = loop.single_view_score(tracing.make_run("ce-fp32", 2))
+    assert loop.single_view_score(tracing.make_run("ce-fp32", 2, device=device)) == expected
 
 
 def test_auto_takes_a_gpu_where_there_is_one(device, monkeypatch):

@@ -5,27 +5,32 @@ import functools
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
+from clipzoo.methods import bike, text4vis
 from clipzoo.methods.parts.method import Method
-from clipzoo.methods.text4vis import Options, build
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.parity.inputs import fill, noise
+from clipzoo.parity.model import bike_options
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
+from tiny import text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
 CLASS_NAMES = ["a dog", "a cat", "two red fish", "an owl"]
 LABELS = [2, 0, 0, 1, 2, 2, 1, 0]
 CASES = {
-    "ce": ("ce", "frozen"),
-    "infonce": ("infonce", "frozen"),
-    "infonce-trained": ("infonce", "trained"),
+    "ce": text4vis_options(head_layers=1),
+    "infonce": text4vis_options(head_layers=1, loss="infonce"),
+    "infonce-trained": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
+    "vcs": bike_options(head_layers=1),
+    "dp-ds": bike_options(head="None", interaction="DP", loss="ds"),
 }
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
@@ -38,10 +43,9 @@ def make_method(case: str) -> Method:
 
 @functools.cache
 def _method(case: str) -> Method:
-    loss, text_tower = CASES[case]
-    options = {"head": "Transf", "head_layers": 1, "temporal_module": "none", "joint": False}
-    options |= {"loss": loss, "text_tower": text_tower}
-    method = build(build_clip(ARCH, PX), Options.model_validate(options), NUM_SEGMENTS)
+    options: Any = CASES[case]
+    module = bike if isinstance(options, bike.Options) else text4vis
+    method = module.build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     return method.train()
@@ -58,6 +62,7 @@ def class_text() -> ClassText:
         token_ids=tokenize(ARCH, CLASS_NAMES, 12)[None],
         class_embeddings=functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1),
         class_names=CLASS_NAMES,
+        token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),
     )
 
 

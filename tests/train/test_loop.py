@@ -235,6 +235,34 @@ def test_validations_are_as_far_apart_as_asked():
     assert metrics["val_top1_last"] == curve("val_top1")[-1]
 
 
+def test_multi_label_sets_are_validated_by_map():
+    run = make_run(tiny_params(select="best"))
+    labels = [(), (0,), (0, 2), (1,), (1, 2), (2,), (0, 1, 2), (), (0,), (1,)]
+    run.val_clips.records = [
+        Record(f"v{i}", 20, known[0] if known else -1, labels=known)
+        for i, known in enumerate(labels)
+    ]
+    metrics = train(run)
+    values = curve("val_map")
+    assert metrics["val_map_last"] == values[-1]
+    assert metrics["val_map_best"] == max(values)
+    assert not [key for key in metrics if "top1" in key]
+    # the weights are those of the best validation again
+    clips = [run.val_clips.load(i) for i in range(NUM_VIDEOS)]
+    with torch.no_grad():
+        run.method.eval()
+        features = torch.stack([run.method.encode(clip) for clip in clips])
+        scores = run.method.score(features, run.text)
+    targets = torch.zeros(NUM_VIDEOS, NUM_CLASSES)
+    for row, known in enumerate(labels):
+        targets[row, list(known)] = 1
+    order = scores.argsort(dim=0, descending=True)
+    hits = targets.gather(0, order)  # [N, K], by rank
+    precisions = hits.cumsum(0) / torch.arange(1, NUM_VIDEOS + 1)[:, None]
+    by_hand = (hits * precisions).sum(0) / targets.sum(0)
+    assert metrics["val_map_best"] == pytest.approx(100 * float(by_hand.mean()), 1e-5)
+
+
 def test_a_run_may_end_within_its_first_epoch():
     """As one with a stand-in of another architecture does: demo.other_train_steps."""
     run = make_run(tiny_params(epochs=4))
@@ -345,7 +373,7 @@ def test_select_best_keeps_the_weights_of_the_first_of_the_best_validations(monk
         kept.append({k: v.clone() for k, v in run.method.state_dict().items()})
         return next(scores)
 
-    monkeypatch.setattr(loop, "single_view_top1", scripted_top1)
+    monkeypatch.setattr(loop, "single_view_score", scripted_top1)
     metrics = train(run)
     assert (metrics["val_top1_best"], metrics["epoch_best"]) == (90.0, 2.0)
     assert metrics["val_top1_last"] == last
@@ -420,7 +448,7 @@ def test_the_mean_of_the_last_epochs_weights_is_kept(monkeypatch):
     metrics = train(run)
     for name, value in model_file().items():
         torch.testing.assert_close(value, (after[6][name] + after[9][name]) / 2)
-    assert metrics["val_top1_average"] == loop.single_view_top1(run)
+    assert metrics["val_top1_average"] == loop.single_view_score(run)
 
 
 def test_averaging_survives_a_kill(monkeypatch):

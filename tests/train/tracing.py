@@ -56,6 +56,14 @@ CASES = {
     }
     for loss, tower in (("ce", "frozen"), ("infonce", "trained"))
     for precision in ("fp32", "bf16")
+} | {
+    "vcs-fp32": {"model.method": "bike"},
+    "dp-ds-fp32": {
+        "model.method": "bike",
+        "bike.head": "None",
+        "bike.interaction": "DP",
+        "bike.loss": "ds",
+    },
 }
 
 
@@ -77,7 +85,7 @@ def case_params(case: str, micro_batch: int, changes: Mapping[str, Any]) -> Para
     values |= CASES[case]
     values |= {"data.shots": 2, "augment.short_side_px": 36, "augment.grayscale": 0.2}
     values |= {"model.num_segments": NUM_SEGMENTS, "model.input_px": INPUT_PX}
-    values |= {"text4vis.head_layers": 1, "test.short_side_px": 36}
+    values |= {"text4vis.head_layers": 1, "bike.head_layers": 1, "test.short_side_px": 36}
     values |= {"runtime.micro_batch": micro_batch, "runtime.workers": 1}
     return replace(load_params(ROOT / "params.yaml"), {**values, **changes})
 
@@ -97,13 +105,15 @@ def make_run(
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     records = [Record(f"v{i}", NUM_FRAMES, i % len(CLASS_NAMES)) for i in range(NUM_PICKED)]
     store, px, short = NoiseStore(), INPUT_PX, params.test.short_side_px
-    plan = make_plan(params, NUM_PICKED, NUM_ALL)
+    plan, sampler = make_plan(params, NUM_PICKED, NUM_ALL), method.train_sampler
     return Run(
         params=params,
         device=device,
         method=method.to(device),
         metadata=metadata,
-        clips=TrainClips(store, records, TrainTransform(px, params.augment), NUM_SEGMENTS, 7),
+        clips=TrainClips(
+            store, records, TrainTransform(px, params.augment), NUM_SEGMENTS, 7, sampler
+        ),
         val_clips=ViewClips(
             store, records, ViewTransform(px, short, 1), NUM_SEGMENTS, clips=1, dense=False
         ),
@@ -117,7 +127,12 @@ def make_run(
 def class_text() -> ClassText:
     token_ids = tokenize(ARCH, CLASS_NAMES, 12)[None]
     embeddings = functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1)
-    return ClassText(token_ids=token_ids, class_embeddings=embeddings, class_names=CLASS_NAMES)
+    return ClassText(
+        token_ids=token_ids,
+        class_embeddings=embeddings,
+        class_names=CLASS_NAMES,
+        token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),
+    )
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -24,9 +24,17 @@ class Annotation:
     video_id: str
     """As in the annotation, without extension; it may not include the folder."""
     label: int
-    """Position in `Annotations.class_names`."""
+    """Position in `Annotations.class_names`; -1 = none (multi-label)."""
     segment: tuple[float, float] | None = None
     """Start and end (seconds); None = the whole video."""
+    labels: tuple[int, ...] | None = None
+    """All labels, ascending, in multi-label sets; may be empty. `label` is then the first of them,
+    or -1."""
+
+    @property
+    def all_labels(self) -> tuple[int, ...]:
+        """`labels`, or the single label."""
+        return (self.label,) if self.labels is None else self.labels
 
 
 @dataclass

@@ -90,10 +90,11 @@ def name_classes(
 def _number(annotations: Annotations, names: list[str], path: Path) -> None:
     """Name the classes by position."""
     faults = [
-        f"{a.where}: found label {a.label}; {path} has 0 to {len(names) - 1}"
+        f"{a.where}: found label {label}; {path} has 0 to {len(names) - 1}"
         for part in annotations.parts()
         for a in part
-        if a.label >= len(names)
+        for label in a.all_labels
+        if label >= len(names)
     ]
     raise_all(f"{len(faults)} labels without a name", faults)
     annotations.class_names = names
@@ -117,15 +118,21 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
             f"the annotation files have {name!r}, which {path} does not have" for name in unlisted
         ]
     raise_all(f"{len(faults)} classes do not match", faults)
+    before = len(annotations.train) + len(annotations.val)
+    for part in annotations.parts():
+        part[:] = [kept for a in part if (kept := _renumbered(a, new)) is not None]
     if unlisted:
-        count = sum(new[a.label] < 0 for part in (annotations.train, annotations.val) for a in part)
+        count = before - len(annotations.train) - len(annotations.val)
         annotations.notes.append(
             f"skipped: {count} videos of {len(unlisted)} classes that {path.name} does not have"
         )
-    for part in annotations.parts():
-        part[:] = [_numbered(a, new[a.label]) for a in part if new[a.label] >= 0]
     annotations.class_names = names
 
 
-def _numbered(annotation: Annotation, label: int) -> Annotation:
-    return replace(annotation, label=label)
+def _renumbered(annotation: Annotation, new: list[int]) -> Annotation | None:
+    """The annotation with new ids (-1 = not listed); None if its single class is not listed."""
+    if annotation.labels is None:
+        label = new[annotation.label]
+        return replace(annotation, label=label) if label >= 0 else None
+    labels = tuple(sorted(new[k] for k in annotation.labels if new[k] >= 0))
+    return replace(annotation, labels=labels, label=labels[0] if labels else -1)

@@ -76,6 +76,11 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
         notes.append(
             f"{find.num_merged} segments have the same frames as another one and count once"
         )
+    if find.num_cut:
+        notes.append(
+            f"{find.num_cut} segments are cut where their video ends, up to {find.longest_overrun} "
+            f"frames earlier (overrun_frames: {spec.overrun_frames})"
+        )
     notes += _describe(annotations, records["whole"], splits)
     num_train, num_val = len(records["train"]), len(records["val"])
     if spec.num_classes and (spec.num_train or spec.num_val):
@@ -129,7 +134,7 @@ def check(
     if spec.format != "folder":
         sets.append(("val", annotations.val))
     for kind, videos in sets:
-        used = {video.label for video in videos}
+        used = {label for video in videos for label in video.all_labels}
         empty = [name for i, name in enumerate(annotations.class_names) if i not in used]
         faults += [f"class {name!r} has no {kind} videos" for name in empty]
     if not annotations.val:
@@ -241,7 +246,7 @@ def _describe(
     if splits:
         numbers = ", ".join(f"{len(part)} of split {n}" for n, part in sorted(splits.items()))
         notes.append(f"test videos in splits.csv: {numbers}")
-    used = {video.label for video in annotations.val}
+    used = {label for video in annotations.val for label in video.all_labels}
     names = [name for i, name in enumerate(annotations.class_names) if i not in used]
     if names:
         notes.append(f"{len(names)} classes have no val videos: {', '.join(names[:10])}")

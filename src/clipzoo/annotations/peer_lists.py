@@ -116,11 +116,13 @@ def read_entries(
         records = read_list(path, MAX_CLASSES)
         return [_of_record(path, record) for record in records], []
     entries, empty, faults = [], [], []
-    seen: dict[tuple[str, int], str] = {}
+    seen: dict[tuple[object, ...], str] = {}
+    segments = "start_frame" in LAYOUTS[form].columns
     for where, fields in _split(path, LAYOUTS[form]):
         try:
             entry = _entry(where, fields, LAYOUTS[form], strip)
-            other = seen.setdefault((entry.video_id, entry.start_frame), where)
+            segment = (entry.start_frame, entry.num_frames, entry.label) if segments else ()
+            other = seen.setdefault((entry.video_id, *segment), where)
             if other != where:
                 raise ValueError(f"{entry.video_id!r} is in {other} too")
         except ValueError as error:

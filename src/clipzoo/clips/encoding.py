@@ -301,6 +301,26 @@ def class_text(model: nn.Module, text: ClassText) -> ClassText:
 
 
 @torch.no_grad()
+def saliency(model: nn.Module, features: Tensor, text: ClassText) -> dict[str, Tensor]:
+    """How much each class looks at each frame, to be saved: float16 [N, K, T] under `saliency`.
+
+    Empty if the method does not tell or was not asked to.
+
+    Args:
+        model: a method with `saliency(features, text)`.
+        features: of a single view, [N, 1, T, D].
+        text: of K classes.
+    """
+    parts = []
+    for part in features.split(SCORED_AT_ONCE):
+        weights = model.saliency(part.float(), text)  # [n, 1, K, T]  # pyright: ignore[reportCallIssue]
+        if weights is None:
+            return {}
+        parts.append(weights[:, 0].half())  # [n, 1, K, T] -> [n, K, T]
+    return {"saliency": torch.cat(parts)}
+
+
+@torch.no_grad()
 def score_videos(model: nn.Module, features: Tensor, text: ClassText) -> Tensor:
     """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
 

@@ -1,8 +1,9 @@
 """List files: the videos of a set, their lengths and labels; and subsets of them.
 
 `lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and optionally
-start_frame (several segments of one video) and labels (`;`-separated, for multi-label datasets;
-label is then the first of them, or -1 if there is none). `labels.csv` has id, name.
+start_frame (several segments of one video, which may overlap or be equal) and labels
+(`;`-separated, for multi-label datasets; label is then the first of them, or -1 if there is none).
+`labels.csv` has id, name.
 """
 
 import hashlib
@@ -90,7 +91,7 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
     Raises:
         ListError: names every line with a wrong field count, a label out of range, a frame count
             that is not a whole number from 1 to MAX_FRAMES, a path that is absolute or leaves the
-            root, or a repeated video (segment).
+            root, or a repeated video in a list without start_frame.
     """
     path = Path(path)
     header = next((fields for _, fields in csv_lines(path)), [])
@@ -99,12 +100,11 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
     for line, *values in read_rows(path, COLUMNS, OPTIONAL_COLUMNS):
         try:
             record = _record(values, num_classes, with_labels)
-            key = (record.video_id, record.start_frame, record.num_frames)
-            if not record.start_frame and not segments:
-                key = (record.video_id, 0, 0)
-            if key in seen:
-                raise ValueError(f"video {record.video_id!r} is in line {seen[key]} too")
-            seen[key] = line
+            if record.video_id in seen and not segments:
+                raise ValueError(
+                    f"video {record.video_id!r} is in line {seen[record.video_id]} too"
+                )
+            seen[record.video_id] = line
             records.append(record)
         except ValueError as error:
             faults.append(f"{path}:{line}: {error}")
@@ -142,7 +142,7 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
     """Write a list file for `read_list`; it has only those optional columns that are used."""
     records = list(records)
     columns = [*COLUMNS]
-    if any(r.start_frame for r in records):
+    if any(r.start_frame for r in records) or len({r.video_id for r in records}) < len(records):
         columns.append("start_frame")
     if any(r.labels is not None for r in records):
         columns.append("labels")

@@ -28,7 +28,7 @@ def _pattern_with_group(pattern: str) -> str:
 
 def _numbered_name(template: str) -> str:
     try:
-        numbered = template.format(1) != template.format(2)
+        numbered = template.format(1, folder="") != template.format(2, folder="")
     except (IndexError, KeyError, ValueError):
         numbered = False
     if not numbered:
@@ -41,7 +41,9 @@ class DatasetSpec(Section):
 
     about: str
     """What the dataset is and where to get it."""
-    format: Literal["activitynet", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"]
+    format: Literal[
+        "activitynet", "charades", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"
+    ]
     """Format of its annotation files, a key of `clipzoo.annotations.formats.PARSERS`."""
     class_names: str = ""
     """Committed label file (src/clipzoo/reference/labels/<name>.csv) that names and numbers the
@@ -59,10 +61,17 @@ class DatasetSpec(Section):
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     fps: Float | None = Field(default=None, gt=0)
     """Frames per second to keep; None = every frame."""
+    segment_rule: Literal["shown", "truncated"] = "shown"
+    """Frames of an annotated segment. shown: those with start <= i / fps < end; segments of the
+    same frames count once. truncated: trunc(end * fps - start * fps) frames from trunc(start * fps)
+    on; every segment counts (BIKE's Charades)."""
+    overrun_frames: int | None = Field(default=None, ge=0)
+    """Largest number of frames by which a segment may end after its video, where it is cut; beyond
+    that it is an error. None = any number."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
-    """Names of frame files, for `reader: directory`."""
+    """Names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
     first_index: int = 1
     """Number of the first frame file, for `reader: directory`."""
     val_fraction: Float = Field(default=0.2, gt=0, le=1)
@@ -87,6 +96,16 @@ class DatasetSpec(Section):
         folder, slash, name = path.rpartition("/")
         match = re.fullmatch(self.id_pattern, name) if self.id_pattern else None
         return folder + slash + (match[1] if match and match[1] else name)
+
+    def frame_name(self, folder: str, index: int) -> str:
+        """Name of a frame file, for `reader: directory`.
+
+        Args:
+            folder: path of its folder.
+            index: of the frame, from 0.
+        """
+        name = folder.rpartition("/")[2]
+        return self.frame_template.format(self.first_index + index, folder=name)
 
     def expected(self, kind: str, split: int) -> int | None:
         """Expected number of `train` or `val` videos of an official split; None = unknown.

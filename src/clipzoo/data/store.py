@@ -188,8 +188,9 @@ class DirectoryStore:
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
         """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
-        directory = self._root / self._paths[info.row]
-        names = [self._spec.frame_template.format(i + self._spec.first_index) for i in frames]
+        folder = self._paths[info.row]
+        directory = self._root / folder
+        names = [self._spec.frame_name(folder, i) for i in frames]
         try:
             return [(directory / name).read_bytes() for name in names]
         except OSError as error:

@@ -6,16 +6,18 @@ metric.
 """
 
 import math
-import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchnet.meter import mAPMeter
+
+from clipzoo.data.targets import as_targets, map_meter, mean_average_precision
 
 RESAMPLES = 10_000
 Z95 = 1.959963984540054
 """97.5% quantile of the standard normal distribution."""
+MAP_PROCESSES = 8
+"""Processes of BIKE's Charades evaluation (scripts/run_test_charades.sh)."""
 
 
 class MetricsError(ValueError):
@@ -140,25 +142,49 @@ def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
     return 100 * float((hits[present].double() / videos[present]).mean())
 
 
-def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
+def running_map(
+    probabilities: Tensor, labels: Tensor, batch: int, processes: int = MAP_PROCESSES
+) -> float:
+    """Mean of the running mAP, percent, as BIKE evaluates Charades (test_charades.py, 194-241).
 
-    A class without positives counts as 0, as in torchnet, which lowers the mean.
+    The videos come in global batches. After each, the mAP of all videos so far is taken; the result
+    is the mean of these values, weighted by the sizes of their batches. So the first videos count
+    in every value, and the last ones hardly at all.
+
+    The order is that of torch's DistributedSampler with seed 0: a random permutation, then its own
+    beginning again up to a multiple of `processes`; process r takes the videos r, r + processes,
+    ... of it, and a batch is gathered process by process.
 
     Args:
         probabilities: [N, K] float.
-        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1.
+        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1; in the order of the list.
+        batch: videos of all processes in a batch, a multiple of `processes`.
+        processes: of the authors' run.
+
+    Raises:
+        ValueError: `batch` is not a multiple of `processes`, or one of them is below 1.
+
+    Example: 5 videos, 2 processes, batch 4: permutation 4 0 1 3 2, padded 4 0 1 3 2 4; process 0
+    takes 4 1 2, process 1 takes 0 3 4; batches 4 1 0 3 and 2 4; (4 * mAP of the first + 2 * mAP of
+    both) / 6.
     """
-    targets = labels
-    if labels.dim() == 1:
-        targets = torch.nn.functional.one_hot(labels, probabilities.shape[1])  # [N] -> [N, K]
-    with warnings.catch_warnings():
-        # torchnet is older than both deprecations; its results are correct.
-        for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        meter = mAPMeter()
-        meter.add(probabilities.float(), targets.long())
-        return 100 * float(meter.value())
+    if processes < 1 or batch < 1 or batch % processes:
+        raise ValueError(
+            f"batch: found {batch}; allowed: a multiple of processes = {processes}, above 0"
+        )
+    targets = as_targets(labels, probabilities.shape[1])
+    num = len(targets)
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(0))
+    num_padded = math.ceil(num / processes) * processes
+    order = order.repeat(math.ceil(num_padded / num))[:num_padded]
+    total = 0.0
+    with map_meter() as meter:
+        for part in order.split(batch):
+            # [b processes] -> [processes, b] -> [processes b]
+            positions = part.view(-1, processes).T.flatten()
+            meter.add(probabilities[positions].float(), targets[positions])
+            total += len(part) * float(meter.value())
+    return 100 * total / num_padded
 
 
 def wilson_interval(correct: Tensor) -> tuple[float, float]:

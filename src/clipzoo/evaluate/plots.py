@@ -88,28 +88,34 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
 
 def draw_examples(
     clips: ViewClips,
-    probabilities: Tensor,
-    labels: Tensor,
+    predictions: Mapping[str, Tensor],
     class_names: Sequence[str],
-    path: str | Path,
+    directory: str | Path,
 ) -> None:
-    """Draw some videos with their true and predicted classes as a png.
+    """Draw some videos with their true and predicted classes as examples.png, and with the weights
+    of their frames as saliency.png.
 
     Multi-label sets have no single true class: nothing is drawn for them.
 
     Args:
         clips: the N videos that were tested.
-        probabilities: [N, K] float.
-        labels: [N] int64, or targets [N, K] of 0 and 1.
+        predictions: probabilities [N, K], labels [N] int64 or targets [N, K], and perhaps saliency
+            [N, K, T] of the first clip's centre crop.
         class_names: K names.
-        path: of the png.
+        directory: of both pictures.
 
     Raises:
         StoreError: a frame cannot be read; names the video.
     """
-    if labels.dim() == 1:
-        figure = examples_figure(clips, probabilities, labels, class_names)
-        _save(figure, Path(path), PALETTE_SIZE)
+    probabilities, labels = predictions["probabilities"], predictions["labels"]
+    if labels.dim() != 1:
+        return
+    figure = examples_figure(clips, probabilities, labels, class_names)
+    _save(figure, Path(directory) / "examples.png", PALETTE_SIZE)
+    if "saliency" in predictions:
+        weights = predictions["saliency"].float()
+        figure = saliency_figure(clips, weights, probabilities, labels, class_names)
+        _save(figure, Path(directory) / "saliency.png", PALETTE_SIZE)
 
 
 def examples_figure(
@@ -117,7 +123,7 @@ def examples_figure(
 ) -> Figure:
     """One row for each example: frames of the first clip's centre crop, then the two classes.
 
-    Green rows are right, red ones wrong. Arguments as in `draw_examples`, with labels [N].
+    Green rows are right, red ones wrong. Arguments: as the keys of `draw_examples`.
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
     view = clips.view_names.index("clip0-centre")
@@ -143,26 +149,18 @@ def examples_figure(
     return figure
 
 
-def draw_saliency(
+def saliency_figure(
     clips: ViewClips,
     weights: Tensor,
     probabilities: Tensor,
     labels: Tensor,
     class_names: Sequence[str],
-    path: str | Path,
-) -> None:
-    """Draw the frames of some videos under the weights that classes give them, as a png.
+) -> Figure:
+    """The same videos as in `examples_figure`, under the weights that classes give their frames.
 
-    Each video, of those of `draw_examples`, has the weights of its true class (green) and of the
-    predicted one (red, if another) as bars over its frames; the dotted line is 1 / T.
-
-    Args:
-        clips: the N videos that were tested.
-        weights: of the first clip's centre crop, [N, K, T] float32, summing to 1 over frames.
-        probabilities, labels, class_names, path, raises: as for `draw_examples`.
+    Bars show the weights of the true class (green) and of the predicted one (red, if another); the
+    dotted line is 1 / T. Arguments as in `draw_examples`, with weights [N, K, T] float32.
     """
-    if labels.dim() != 1:
-        return
     predicted = metrics.first_of_highest(probabilities)  # [N]
     examples = _choose_examples(clips, predicted == labels, labels)
     view, num_frames = clips.view_names.index("clip0-centre"), weights.shape[-1]
@@ -193,7 +191,7 @@ def draw_saliency(
         bars.set_xlim(0, len(steps))
         bars.set_ylim(0, max(float(weights[examples].max()), 2 / num_frames))
         bars.set_axis_off()
-    _save(figure, Path(path), PALETTE_SIZE)
+    return figure
 
 
 def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:

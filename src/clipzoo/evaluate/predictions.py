@@ -19,16 +19,6 @@ from clipzoo.tensors import write_safetensors
 PREDICTIONS_DIR = Path("predictions")
 
 
-def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
-    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 if the records have `labels`."""
-    if all(record.labels is None for record in records):
-        return torch.tensor([record.label for record in records])
-    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
-    for row, record in enumerate(records):
-        targets[row, list(record.labels or ())] = 1
-    return targets
-
-
 def read_val_set(params: Params, num_classes: int) -> tuple[list[Record], str]:
     """The validation videos, or their `evaluated_records`.
 

@@ -89,6 +89,8 @@ def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> 
     """
     for _ in range(protocol.softmaxes - 1):
         probabilities = probabilities.softmax(dim=-1)
+    if protocol.running_batch:
+        return metrics.running_map(probabilities, labels, protocol.running_batch)
     return metrics.mean_average_precision(probabilities, labels)
 
 

@@ -6,6 +6,7 @@ no longer have the size in the manifest.
 
 import os
 import re
+import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -183,7 +184,7 @@ def _frame_folders(files: list[str], spec: DatasetSpec, faults: list[str]) -> li
     videos = []
     for folder, names in sorted(folders.items()):
         try:
-            count = count_frames(names, spec)
+            count = count_frames(names, folder, spec)
         except ListError as error:
             faults.append(f"{folder}: {error}")
             continue
@@ -192,23 +193,31 @@ def _frame_folders(files: list[str], spec: DatasetSpec, faults: list[str]) -> li
     return videos
 
 
-def _frame_pattern(spec: DatasetSpec) -> re.Pattern[str]:
-    """Names of frame files."""
-    before, _, rest = spec.frame_template.partition("{")
-    after = rest.partition("}")[2]
-    return re.compile(re.escape(before) + r"\d+" + re.escape(after))
+def _frame_pattern(spec: DatasetSpec, folder: str = ".*") -> re.Pattern[str]:
+    """Names of frame files; `folder` is the pattern of their folder's name."""
+    pattern = ""
+    for text, key, *_ in string.Formatter().parse(spec.frame_template):
+        pattern += re.escape(text)
+        if key is not None:
+            pattern += folder if key == "folder" else r"\d+"
+    return re.compile(pattern)
 
 
-def count_frames(names: Iterable[str], spec: DatasetSpec) -> int:
+def count_frames(names: Iterable[str], folder: str, spec: DatasetSpec) -> int:
     """Number of frame files among the names of a folder; 0 if no name matches `frame_template`.
+
+    Args:
+        names: of the files.
+        folder: its path.
+        spec: of the dataset.
 
     Raises:
         ListError: the files are not numbered from `first_index` on without a gap.
     """
-    pattern = _frame_pattern(spec)
+    pattern = _frame_pattern(spec, re.escape(folder.rpartition("/")[2]))
     frame_names = {name for name in names if pattern.fullmatch(name)}
     for i in range(len(frame_names)):
-        name = spec.frame_template.format(spec.first_index + i)
+        name = spec.frame_name(folder, i)
         if name not in frame_names:
             raise ListError(
                 f"{name} is not among {len(frame_names)} frame files; frames must be numbered from "

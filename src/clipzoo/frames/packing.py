@@ -142,8 +142,9 @@ def describe_videos(
 def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     try:
         with os.scandir(path) as entries:  # opening a named pipe would wait for ever
-            count = count_frames((entry.name for entry in entries if entry.is_file()), spec)
-        first = path / spec.frame_template.format(spec.first_index)
+            names = (entry.name for entry in entries if entry.is_file())
+            count = count_frames(names, video.path, spec)
+        first = path / spec.frame_name(video.path, 0)
         height, width = map(int, simplejpeg.decode_jpeg_header(first.read_bytes())[:2])
     except (ListError, ValueError, OSError) as error:
         raise VideoError(f"{path}: {error}") from error

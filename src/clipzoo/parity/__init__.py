@@ -14,7 +14,13 @@ resize implementation).
 """
 
 from clipzoo.parity.check import TOPICS, check, check_file
-from clipzoo.parity.data import learning_rates, preprocess, sample_dense_indices, sample_indices
+from clipzoo.parity.data import (
+    inclusive_ranges,
+    learning_rates,
+    preprocess,
+    sample_dense_indices,
+    sample_indices,
+)
 from clipzoo.parity.measures import (
     actionclip_template_fusion,
     bike_attribute_fusion,
@@ -24,17 +30,19 @@ from clipzoo.parity.measures import (
     mean_average_precision,
     text4vis_view_fusion,
 )
-from clipzoo.parity.model import text4vis
+from clipzoo.parity.model import bike, text4vis
 
 __all__ = [
     "TOPICS",
     "actionclip_template_fusion",
+    "bike",
     "bike_attribute_fusion",
     "bike_view_fusion",
     "bike_zero_shot_frames",
     "check",
     "check_file",
     "half_class",
+    "inclusive_ranges",
     "learning_rates",
     "mean_average_precision",
     "preprocess",

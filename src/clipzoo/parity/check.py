@@ -58,9 +58,11 @@ def _pixels(*_: object) -> float:
 
 TOPICS = {
     "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
+    "bike": Topic(model.bike, _model),
     "val-uniform": Topic(data.sample_indices, _exact),
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),
+    "inclusive-ranges": Topic(data.inclusive_ranges, _exact),
     "warmup-cosine": Topic(data.learning_rates, _rates),
     "warmup-multistep": Topic(data.learning_rates, _rates),
     "preprocess": Topic(data.preprocess, _pixels),
@@ -79,8 +81,11 @@ TOPICS = {
 
 
 def kind_of(case: Case) -> str:
-    """The kind of a case; whole models have only a name: `text4vis-vit-none` is of `text4vis`."""
-    return str(case.get("kind") or str(case.get("name", "")).split("-")[0])
+    """The kind of a case; models have only a name, which begins with the kind:
+    `text4vis-vit-none` is of `text4vis`."""
+    name = str(case.get("kind") or case.get("name", ""))
+    known = [kind for kind in TOPICS if f"{name}-".startswith(f"{kind}-")]
+    return max(known, key=len, default=name)
 
 
 def check(case: Case) -> str:

@@ -26,6 +26,12 @@ def sample_dense_indices(*, num_frames: int, num_segments: int, num_clips: int) 
     )
 
 
+def inclusive_ranges(*, num_frames: int, num_segments: int) -> Case:
+    """First and last frame number (from 1) that BIKE's training may draw for each segment."""
+    ranges = sampling.inclusive_ranges(num_frames, num_segments)
+    return {"ranges": [[first + 1, last + 1] for first, last in ranges]}
+
+
 def learning_rates(
     *,
     base_lr: float,

@@ -1,14 +1,23 @@
-"""Whole models: the kind `text4vis`."""
+"""Whole models: the kinds `text4vis` and `bike`."""
+
+from dataclasses import replace
 
 import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
+from torch.nn import functional
 
+from clipzoo.methods.bike import LOSSES, Bike
+from clipzoo.methods.bike import Options as BikeOptions
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.text4vis import Options, Text4Vis
+from clipzoo.models.text import embed_tokens
 from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
+
+TOKENS_SHOWN = 12
+"""Token ids of each prompt that golden files hold."""
 
 
 def build_towers(clip: Case, quick_gelu: bool = True) -> CLIP:
@@ -105,6 +114,67 @@ def text4vis(
         "checkpoint_shapes": {k: list(v.shape) for k, v in model.state_dict().items()},
         "clip_shapes": {k: list(v.shape) for k, v in towers.state_dict().items()},
     }
+
+
+def bike(
+    *,
+    clip: Case,
+    num_segments: int,
+    batch: int,
+    input_seed: int,
+    head: str,
+    interaction: str,
+    class_names: list[str],
+    template: str,
+    labels: list[int],
+) -> Case:
+    """The video branch of BIKE on noise: frames and class names in, losses out.
+
+    Args:
+        clip, num_segments, batch, input_seed, head, class_names, template, labels: as for
+            `text4vis`.
+        interaction: `VCS` or `DP`.
+    """
+    towers = build_towers(clip).eval()
+    fill(towers)
+    model = Bike(towers, bike_options(head=head, interaction=interaction), num_segments).eval()
+    fill(model.fusion_model, "fusion_model.")
+    size = clip["image_resolution"]
+    frames = noise(input_seed, batch * num_segments, 3, size, size)  # [B T, 3, S, S]
+    frames = frames.unflatten(0, (batch, -1))  # [B T, 3, S, S] -> [B, T, 3, S, S]
+    prompts = [template.format(name) for name in class_names]
+    tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)
+    class_ids = torch.tensor(labels)  # [B]
+    with torch.no_grad():
+        sentences = towers.encode_text(tokens)  # [K, L] -> [K, D]
+        unit = functional.normalize(sentences, dim=-1)[None]  # [K, D] -> [1, K, D]
+        text = replace(class_text(unit), token_ids=tokens[None])  # [K, L] -> [1, K, L]
+        text = replace(text, token_embeddings=embed_tokens(towers, text))  # [K, L, D]
+        features = model.video(frames)  # [B, T, D] or [B, D]
+        similarity = model.cosines(features, text)  # [B, K]
+        logits = model.logit_scale.exp() * similarity[:, class_ids]  # [B, K] -> [B, B]
+        losses = {name: loss(logits, class_ids) for name, loss in LOSSES.items()}
+        losses["nce"] = model.loss(features, Batch(labels=class_ids, texts=class_ids), text)
+    assert text.token_embeddings is not None
+    return {
+        "tokens": tokens[:, :TOKENS_SHOWN],
+        "cls_embeddings": sentences,
+        "token_embedding_shape": list(text.token_embeddings.shape),
+        "token_embeddings_first8": text.token_embeddings[:, :8],
+        "similarity": similarity,
+        "batch_logits": logits,
+        "losses": losses,
+        "fusion_shapes": {k: list(v.shape) for k, v in model.fusion_model.state_dict().items()},
+    }
+
+
+def bike_options(**changes: object) -> BikeOptions:
+    """Options of BIKE's video branch with the authors' values, except for `changes`."""
+    values: dict[str, object] = {"head": "Transf", "head_layers": 6, "interaction": "VCS"}
+    values |= {"temperature": 0.01, "loss": "nce", "train_sampler": "inclusive"}
+    values |= {"val_min_frames": 8, "zero_shot": "head", "saliency": False}
+    values |= {"map_softmaxes": 2, "map_running_batch": 0}
+    return BikeOptions.model_validate({**values, **changes})
 
 
 def cross_entropy(model: Text4Vis, video: Tensor, labels: list[int], text: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from clipzoo.files import named_disk_errors
 from clipzoo.runtime.distributed import rank
 from clipzoo.runtime.progress import progress_bar
 
-CURVES = ("loss", "lr", "val_top1")
+CURVES = ("loss", "lr", "val_top1", "val_map")
 SUMMARY_EVERY = 500
 """Steps between two summaries of the latest values (metrics.json)."""
 
@@ -91,7 +91,8 @@ class TrainingLog:
         """Log some steps, whose losses have been read from the device.
 
         Args:
-            rows: `step` (from 0), `loss`, `lr` and, where it was taken, `val_top1`.
+            rows: `step` (from 0), `loss`, `lr` and, where it was taken, `val_top1` or
+                `val_map`.
             num_clips: clips of these steps.
             skipped_steps: of the run so far, by the scaler of fp16.
         """

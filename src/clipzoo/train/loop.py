@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clipzoo import methods
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.loader import load_batches
+from clipzoo.data.targets import label_tensor, mean_average_precision
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
@@ -74,7 +75,7 @@ def train(run: Run) -> dict[str, float]:
         progress.skipped_steps = count_skipped_steps(optimizer, scaler, progress.step)
         average_weights(progress, run)
         if plan.validates(progress.step, settings.val_every):
-            rows[-1]["val_top1"] = validate(run, progress)
+            rows[-1][val_metric(run)] = validate(run, progress)
         progress.history += rows
         log.add(rows, sum(len(taken.positions) for taken in unread), progress.skipped_steps)
         unread.clear()
@@ -237,18 +238,24 @@ def average_weights(progress: Progress, run: Run) -> None:
 
 
 def validate(run: Run, progress: Progress) -> float:
-    """Top-1 (percent) on the validation list; saves the best model for `train.select: best`."""
-    top1 = single_view_top1(run)
-    if not progress.best or top1 > progress.best["val_top1"]:
+    """`val_metric` (percent) of the current weights; saves the best for `train.select: best`."""
+    key, score = val_metric(run), single_view_score(run)
+    if not progress.best or score > progress.best[key]:
         epoch = progress.step / run.plan.steps_per_epoch
-        progress.best = {"epoch": epoch, "val_top1": top1}
+        progress.best = {"epoch": epoch, key: score}
         if run.params.train.select == "best" and rank() == 0:
             methods.save_model(run.method, run.state_dir / BEST_FILE, {})
-    return top1
+    return score
 
 
-def single_view_top1(run: Run) -> float:
-    """Top-1 (percent) of the current weights: one clip and the centre crop of every video.
+def val_metric(run: Run) -> str:
+    """Key of the validation score: `val_top1`, or `val_map` of a multi-label validation list."""
+    several = any(record.labels is not None for record in run.val_clips.records)
+    return "val_map" if several else "val_top1"
+
+
+def single_view_score(run: Run) -> float:
+    """`val_metric` (percent) of the current weights: one clip, the centre crop of every video.
 
     The precision is a parameter of its own, so that a recipe can validate quickly and still test
     as its authors do. Those of Text4Vis validate without autocast (`validate` in their train.py).
@@ -268,6 +275,11 @@ def single_view_top1(run: Run) -> float:
     with torch.no_grad():
         text = run.method.class_text(run.text).to("cpu")
         scores = run.method.score(features, text)  # [n, K]
+    if val_metric(run) == "val_map":
+        shares = gather_objects((share, scores))
+        order = torch.tensor([p for positions, _ in shares for p in positions]).argsort()
+        scores = torch.cat([part for _, part in shares])[order]  # [N, K]
+        return mean_average_precision(scores, label_tensor(records, scores.shape[1]))
     labels = torch.tensor([records[position].label for position in share])
     correct = sum(gather_objects(int((scores.argmax(dim=1) == labels).sum())))
     return 100 * correct / len(records)
@@ -281,7 +293,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         run.method.load_state_dict(read_safetensors(run.state_dir / BEST_FILE)[0])
     if progress.average:
         run.method.load_state_dict(progress.average)
-        metrics["val_top1_average"] = single_view_top1(run)
+        metrics[f"{val_metric(run)}_average"] = single_view_score(run)
     if rank() == 0:
         methods.save_model(run.method, methods.MODEL_FILE, run.metadata)
         with torch.no_grad():
@@ -293,7 +305,8 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
     if losses:
         tail = losses[-run.plan.steps_per_epoch :]
         metrics["loss_last_epoch"] = sum(tail) / len(tail)
-        metrics["val_top1_last"] = progress.history[-1]["val_top1"]
-        metrics["val_top1_best"] = progress.best["val_top1"]
+        key = val_metric(run)
+        metrics[f"{key}_last"] = progress.history[-1][key]
+        metrics[f"{key}_best"] = progress.best[key]
         metrics["epoch_best"] = progress.best["epoch"]
     return metrics

@@ -144,7 +144,13 @@ def _inputs(params: Params) -> list[Path]:
 
 
 def _of_classes(records: Sequence[Record], classes: list[int]) -> list[Record]:
-    """The records of some classes, whose positions in `classes` become the labels."""
+    """The records of some classes, whose positions in `classes` become the labels.
+
+    Raises:
+        TrainingError: the records have several labels each.
+    """
+    if any(record.labels is not None for record in records):
+        raise TrainingError("data.classes: found base; a multi-label dataset allows: all")
     position = {label: i for i, label in enumerate(classes)}
     return [
         replace(record, label=position[record.label])

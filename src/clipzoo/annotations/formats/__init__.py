@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from clipzoo.annotations.annotation import Annotations, Source
 from clipzoo.annotations.formats.activitynet import parse_activitynet
+from clipzoo.annotations.formats.charades import parse_charades
 from clipzoo.annotations.formats.folder import parse_folder
 from clipzoo.annotations.formats.hmdb51 import parse_hmdb51
 from clipzoo.annotations.formats.kinetics import parse_kinetics
@@ -16,6 +17,7 @@ from clipzoo.annotations.formats.ucf101 import parse_ucf101
 
 PARSERS: dict[str, Callable[[Source], Annotations]] = {
     "activitynet": parse_activitynet,
+    "charades": parse_charades,
     "folder": parse_folder,
     "hmdb51": parse_hmdb51,
     "kinetics": parse_kinetics,

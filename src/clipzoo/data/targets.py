@@ -1,0 +1,52 @@
+"""Labels as tensors, and mean average precision: training validates multi-label sets by it, and
+evaluation measures every set."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torchnet.meter import mAPMeter
+
+from clipzoo.data.records import Record
+
+
+def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
+    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 if the records have `labels`."""
+    if all(record.labels is None for record in records):
+        return torch.tensor([record.label for record in records])
+    targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
+    for row, record in enumerate(records):
+        targets[row, list(record.labels or ())] = 1
+    return targets
+
+
+def as_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """Targets [N, K] int64 of 0 and 1, from themselves or from labels [N]."""
+    if labels.dim() == 1:
+        labels = torch.nn.functional.one_hot(labels, num_classes)  # [N] -> [N, K]
+    return labels.long()
+
+
+def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
+
+    A class without positives counts as 0, as in torchnet, which lowers the mean.
+
+    Args:
+        probabilities: [N, K] float.
+        labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1.
+    """
+    with map_meter() as meter:
+        meter.add(probabilities.float(), as_targets(labels, probabilities.shape[1]))
+        return 100 * float(meter.value())
+
+
+@contextmanager
+def map_meter() -> Iterator[mAPMeter]:
+    """torchnet's meter; it is older than what it is warned of, and its results are correct."""
+    with warnings.catch_warnings():
+        for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield mAPMeter()
