@@ -1,8 +1,9 @@
-"""check_names: refuse names of the run that cannot safely name folders, before DVC empties any."""
+"""check_names: refuse names of the run that cannot safely name folders, before DVC empties any; and
+a fusion with a recipe that has not been run."""
 
 from pathlib import Path
 
-from clipzoo.config import load_params
+from clipzoo.config import ConfigError, load_params
 from clipzoo.files import replacing
 from clipzoo.runtime.launch import run_stage
 
@@ -13,6 +14,14 @@ TEXT = "The recipe and the datasets of params.yaml have plain names.\n"
 def main() -> None:
     params = load_params()  # refuses other names
     data = params.data
+    # Of the two lists that repeat stages of a method, `load_params` has checked the names.
+    for recipe in params.fused_with:
+        path = Path(f"predictions/zoo/{recipe}/test.safetensors")
+        if not path.is_file():
+            raise ConfigError(
+                f"bike_attributes.fused_with: {recipe}: {path} is missing; `python -m clipzoo zoo "
+                f"{params.recipe}` runs {recipe} first and keeps its predictions"
+            )
     datasets = sorted({data.dataset, *data.datasets, *data.demo, *data.zero_shot})
     print(f"check_names: recipe {params.recipe}, datasets {', '.join(datasets)}")
     with replacing("data/checked_names.txt") as part:

@@ -38,12 +38,12 @@ def main() -> None:
         text = replace(text, class_embeddings=load_classifier())
     else:  # the saved classifier has only the classes trained on
         text = encoding.class_text(model, text)
-    clips = encoding.open_views(
-        params, dataset, records, clips=views.clips, crops=views.crops, dense=views.dense
-    )
+    how = {"clips": views.clips, "crops": views.crops, "dense": views.dense}
+    clips = predictions.open_inputs(params, model, text, "val", records, **how)
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
     labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
+    training, training_ids = predictions.score_training_videos(params, model, text, device)
     if features is None:  # rank 0 has them all
         return
     write_curve(curve, VAL_CURVE)
@@ -54,9 +54,9 @@ def main() -> None:
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
-    tensors = {"features": features, "probabilities": probabilities, "labels": labels}
+    tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **source}
+    about = {**described, **source, **training_ids}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)

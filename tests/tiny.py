@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from clipzoo.methods import bike_attributes
 from clipzoo.methods.text4vis import Options
 
 
@@ -10,3 +11,17 @@ def text4vis_options(**changes: Any) -> Options:
     values = {"head": "Transf", "head_layers": 6, "temporal_module": "none", "joint": False}
     values |= {"loss": "ce", "text_tower": "frozen"}
     return Options.model_validate({**values, **changes})
+
+
+def attributes_options(**changes: Any) -> bike_attributes.Options:
+    """Options of BIKE's attributes branch, as in params.yaml but for `changes`."""
+    values = {"datasets": [], "lexicon": "", "template": "{}", "arch": "", "weights": ""}
+    values |= {"num_segments": 8, "top_k": 5, "train_json": "", "val_json": "", "prefix": ""}
+    values |= {
+        "num_attributes": 5,
+        "val_min_frames": 8,
+        "score_training": False,
+        "fused_with": [],
+        "video_weight": 0.7,
+    }
+    return bike_attributes.Options.model_validate({**values, **changes})

@@ -26,6 +26,9 @@ MAX_SEGMENTS = 1024
 """Most frames of a clip."""
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
+STAGE_LISTS = ("datasets", "fused_with")
+"""Keys that a method's section may have: datasets of, and recipes to fuse with in, stages of its
+own."""
 METHODS_DIR = Path(__file__).parent / "methods"
 
 
@@ -44,11 +47,13 @@ def _one_of(*allowed: int) -> AfterValidator:
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,99}")
-_OUTPUT = re.compile(r"train|test|zero_shot_.*|.*\.(json|safetensors)")
-"""Parts of paths that stages write below metrics/<recipe>/, plots/<recipe>/ and models/zoo/."""
+_OUTPUT = re.compile(r"train|test|fused|zero_shot_.*|.*\.(json|safetensors|parquet)")
+"""Parts of paths that stages write below metrics/<recipe>/, plots/<recipe>/, models/zoo/ and
+predictions/zoo/."""
 
 
-def _one_place(template: str) -> str:
+def one_place(template: str) -> str:
+    """Return a prompt template; ValueError with what is allowed unless it has one {}."""
     before, place, after = template.partition("{}")
     if not place or set("{}") & set(before + after):
         raise ValueError("exactly one {} in each, and no other { or }")
@@ -92,8 +97,8 @@ def check_recipe_name(name: str) -> str:
         )
     if len(name) > 200 or any(map(_OUTPUT.fullmatch, parts)):
         raise ValueError(
-            "200 characters, no part of which is train, test or zero_shot_*, or ends in .json or "
-            ".safetensors, as the outputs of other recipes do"
+            "200 characters, no part of which is train, test, fused or zero_shot_*, or ends in "
+            ".json, .safetensors or .parquet, as the outputs of other recipes do"
         )
     return name
 
@@ -108,6 +113,12 @@ def _method_section(name: str) -> str:
     if name not in method_names():
         raise PydanticCustomError("extra_forbidden", "unknown key")
     return name
+
+
+def _names(section: Mapping[str, Any], key: str) -> list[str]:
+    """A list of names in a method's section; empty unless it is such a list."""
+    names = section.get(key)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 DatasetName = Annotated[str, AfterValidator(check_dataset_name)]
@@ -200,7 +211,7 @@ class ModelConfig(Section):
 
 
 class TextConfig(Section):
-    templates: list[Annotated[str, AfterValidator(_one_place)]] = Field(min_length=1)
+    templates: list[Annotated[str, AfterValidator(one_place)]] = Field(min_length=1)
     """Prompt templates; {} stands for the class name."""
     classifier: Literal["text", "random", "orthogonal", "lda"]
     """Initialisation of the frozen classifier of the training dataset; lda is computed by train
@@ -370,6 +381,26 @@ class Params(Section):
     runtime: RuntimeConfig
 
     @model_validator(mode="after")
+    def _listed_stages_have_names(self) -> "Params":
+        """A method's section is its own affair, except for the lists that stages are repeated over:
+        DVC puts their values into the paths of outputs, whatever the active method is."""
+        known = set(self.data.datasets)
+        allowed = f"names of data.datasets: {', '.join(self.data.datasets)}"
+        for method, section in self.methods.items():
+            for key in STAGE_LISTS:
+                found = section.get(key, [])
+                is_list = isinstance(found, list) and _names(section, key) == found
+                require((is_list, f"{method}.{key}", found, "a list of names"))
+            datasets = _names(section, "datasets")
+            require((known.issuperset(datasets), f"{method}.datasets", datasets, allowed))
+            for name in _names(section, "fused_with"):
+                try:
+                    check_recipe_name(name)
+                except ValueError as error:
+                    require((False, f"{method}.fused_with", name, str(error)))
+        return self
+
+    @model_validator(mode="after")
     def _sections_agree(self) -> "Params":
         method, classifier = self.model.method, self.text.classifier
         sections = ", ".join(self.methods) or "none is"
@@ -410,6 +441,12 @@ class Params(Section):
     def options(self) -> dict[str, Any]:
         """The section of `model.method`, unchecked: the method checks it."""
         return self.methods[self.model.method]
+
+    @property
+    def fused_with(self) -> list[str]:
+        """Recipes whose predictions the stage `fuse` combines with those of the run."""
+        sections = self.methods.values()
+        return [name for section in sections for name in _names(section, "fused_with")]
 
     def settings(self) -> dict[str, Any]:
         """Every value that can change a number, by dotted key: all except `runtime` and the

@@ -22,6 +22,7 @@ COPIED = (
     "recipes/",
     "params.yaml",
     "dvc.yaml",
+    "data/attributes/",
     ".dvc",
     ".gitignore",
 )

@@ -22,6 +22,8 @@ ELSEWHERE = {
     ("train", "demo.other_videos"),
     ("test", "demo.other_videos"),
     ("zero_shot", "demo.other_videos"),
+    ("check_names", "bike_attributes.datasets"),  # checked while the parameters are loaded
+    ("check_names", "bike_attributes.fused_with"),
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 

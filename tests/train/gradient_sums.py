@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.methods import bike, text4vis
+from clipzoo.methods import bike, bike_attributes, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
@@ -20,7 +20,7 @@ from clipzoo.parity.inputs import fill, noise
 from clipzoo.parity.model import bike_options
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
-from tiny import text4vis_options
+from tiny import attributes_options, text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
 CLASS_NAMES = ["a dog", "a cat", "two red fish", "an owl"]
@@ -30,8 +30,10 @@ CASES = {
     "infonce": text4vis_options(head_layers=1, loss="infonce"),
     "infonce-trained": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
     "vcs": bike_options(head_layers=1),
+    "attributes": attributes_options(),
     "dp-ds": bike_options(head="None", interaction="DP", loss="ds"),
 }
+MODULES = {module.Options: module for module in (bike, bike_attributes, text4vis)}
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
@@ -44,16 +46,18 @@ def make_method(case: str) -> Method:
 @functools.cache
 def _method(case: str) -> Method:
     options: Any = CASES[case]
-    module = bike if isinstance(options, bike.Options) else text4vis
+    module = MODULES[type(options)]
     method = module.build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     return method.train()
 
 
-def clips(size: int) -> Tensor:
-    """uint8 [size, T, 3, PX, PX]."""
+def clips(size: int, inputs: str = "frames") -> Tensor:
+    """uint8 [size, T, 3, PX, PX], or token ids int64 [size, 12]."""
     rng = torch.Generator().manual_seed(1)
+    if inputs == "attributes":
+        return torch.randint(1, 49408, (size, 12), generator=rng)
     return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
 
 
@@ -81,7 +85,7 @@ def step_gradients(
     text = class_text().to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
     step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
-    parts, inputs = micro_batches(size, micro_batch), clips(size)
+    parts, inputs = micro_batches(size, micro_batch), clips(size, method.inputs)
     loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
     return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from clipzoo.clips.attributes import ViewSentences
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.loader import load_batches
 from clipzoo.clips.transforms import ViewTransform
@@ -91,7 +92,7 @@ def _videos_per_batch(num_views: int, micro_batch: int) -> int:
 
 def encode_videos(
     model: nn.Module,
-    clips: ViewClips,
+    clips: ViewClips | ViewSentences,
     positions: Sequence[int],
     *,
     device: torch.device,
@@ -192,7 +193,7 @@ def _encode_views(
 
 def encode_set(
     model: nn.Module,
-    clips: ViewClips,
+    clips: ViewClips | ViewSentences,
     set_name: str,
     *,
     params: Params,
@@ -248,7 +249,9 @@ def encode_set(
     return _collect(features, positions, num_videos, STATE_DIR / set_name)
 
 
-def _find_faults(clips: ViewClips, positions: Sequence[int], workers: int) -> list[str]:
+def _find_faults(
+    clips: ViewClips | ViewSentences, positions: Sequence[int], workers: int
+) -> list[str]:
     """Messages for all unreadable videos of the set, on every process; each reads its share."""
 
     def fault(position: int) -> str:

@@ -19,7 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipzoo.commands.recipes import KEPT_DIR, PARAMS_FILE
+from clipzoo.commands.recipes import (
+    KEPT_DIR,
+    KEPT_PREDICTIONS_DIR,
+    PARAMS_FILE,
+    has_kept_predictions,
+)
 from clipzoo.config import ConfigError, Params, load_params, replace
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
@@ -68,6 +73,7 @@ def check_recipe(name: str) -> list[Finding]:
             for finding in dataset_findings(params, dataset)
         ),
         *weights_findings(params, recipe),
+        *fusion_findings(params),
         _disk(params, recipe),
         *_run(params),
         *_authors_memory(params, recipe),
@@ -138,6 +144,15 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
         yield Finding(topic="parent's model", text=text, ok=None)
     else:
         yield Finding(topic="checkpoint", text=text, ok=exists)
+
+
+def fusion_findings(params: Params) -> Iterator[Finding]:
+    """The predictions to fuse with, of another recipe."""
+    for parent in params.fused_with:
+        exists, text = has_kept_predictions(parent), f"{KEPT_PREDICTIONS_DIR}/{parent}/"
+        if not exists:
+            text += f": not there yet; `make zoo` runs the recipe {parent} first"
+        yield Finding(topic="parent's predictions", text=text, ok=exists or None)
 
 
 def _frames_a_video(recipe: Recipe) -> int:

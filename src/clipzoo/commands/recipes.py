@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,24 @@ from clipzoo.files import near, replacing
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import (
     RECIPES_DIR,
+    fused_recipes,
     load_recipe,
     load_recipes,
     recipe_names,
     recipe_settings,
 )
 from clipzoo.runtime.lock import only_one
+from clipzoo.sections import flatten
 
 PARAMS_FILE = Path("params.yaml")
 MODEL_FILE = Path("models/model.safetensors")
 KEPT_DIR = Path("models/zoo")
 """Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
+PREDICTIONS_DIR = Path("predictions")
+KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"
+"""Predictions of recipes that others are fused with; not tracked either."""
+PREDICTION_FILES = ("test.safetensors", "test.parquet", "test.json")
+"""In a recipe's folder there: of `predictions/`, and its metrics."""
 
 LOCK = "use or zoo"
 """What changes params.yaml runs once at a time."""
@@ -65,13 +72,15 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
     Raises:
         ConfigError: an unknown or invalid recipe, or an invalid parameter file.
     """
-    settings = usable_params(name).settings()
+    # Also the sections of other methods: a list like `bike_attributes.datasets` adds stages to the
+    # pipeline, whatever the active method is.
+    values = flatten(usable_params(name).model_dump(exclude={"runtime"}))
     load_params(path)
     editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
     editor.default_flow_style = False
     document = editor.load(path.read_text(encoding="utf-8"))
     changes = []
-    for key, value in settings.items():
+    for key, value in values.items():
         *sections, last = key.split(".")
         section = document
         for part in sections:
@@ -83,7 +92,7 @@ def use(name: str, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
             comment.start_mark = CommentMark(0)  # one space before it, however long the value
     text = io.StringIO()
     editor.dump(document, text)
-    _write_checked(path, text.getvalue(), settings)
+    _write_checked(path, text.getvalue(), name)
     return changes
 
 
@@ -92,7 +101,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, list) else value
 
 
-def _write_checked(path: Path, text: str, settings: Mapping[str, Any]) -> None:
+def _write_checked(path: Path, text: str, recipe: str) -> None:
     """Write `text` if it can be read back: a comment on the line of a list's key can break it."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -102,7 +111,7 @@ def _write_checked(path: Path, text: str, settings: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"{path} would become unreadable ({error}); remove comments from the lines of lists"
             ) from None
-        assert written.recipe == settings["recipe"]
+        assert written.recipe == recipe
 
 
 def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
@@ -132,7 +141,8 @@ def matching(patterns: Sequence[str]) -> list[str]:
 def select(patterns: Sequence[str]) -> list[str]:
     """Recipes that match shell patterns, parents before children.
 
-    A parent is included if no earlier run kept its model.
+    The parents of a recipe are the one whose model it starts from and those that it is fused with.
+    One is included if no earlier run kept its model, or its predictions.
 
     Raises:
         ConfigError: a pattern that matches nothing.
@@ -140,9 +150,12 @@ def select(patterns: Sequence[str]) -> list[str]:
     chosen = matching(patterns)
     order: dict[str, None] = {}
     for name in chosen:
-        parent = load_recipe(name)[0].parent
-        if parent and (parent in chosen or not kept_model(parent).is_file()):
-            order[parent] = None
+        recipe, params = load_recipe(name)
+        kept = {parent: has_kept_predictions(parent) for parent in params.fused_with}
+        if recipe.parent:
+            is_kept = kept.get(recipe.parent, True)
+            kept[recipe.parent] = is_kept and kept_model(recipe.parent).is_file()
+        order |= dict.fromkeys(p for p, is_kept in kept.items() if p in chosen or not is_kept)
         order[name] = None
     return list(order)
 
@@ -152,29 +165,52 @@ def kept_model(name: str) -> Path:
     return KEPT_DIR / f"{name}.safetensors"
 
 
+def kept_predictions(name: str) -> list[Path]:
+    """Where the predictions of a recipe, and their metrics, are kept to be fused with others."""
+    return [KEPT_PREDICTIONS_DIR / name / file for file in PREDICTION_FILES]
+
+
+def has_kept_predictions(name: str) -> bool:
+    """Whether an earlier run kept them."""
+    return all(path.is_file() for path in kept_predictions(name))
+
+
 def _is_parent(name: str) -> bool:
     return any(recipe.parent == name for recipe, _ in load_recipes().values())
 
 
-def keep_model(name: str) -> None:
-    """Copy the active model to `kept_model(name)`, if another recipe starts from it."""
-    if not _is_parent(name):
-        return
-    path = kept_model(name)
-    with replacing(path) as part:
-        shutil.copyfile(MODEL_FILE, part)
-    print(f"kept the model of {name} as {path}")
+def _is_fused(name: str) -> bool:
+    return any(name in fused_recipes(settings) for _, settings in load_recipes().values())
+
+
+def keep_outputs(name: str) -> None:
+    """Keep what other recipes need of the active run: its model (`kept_model`) if one starts from
+    it, its predictions (`kept_predictions`) if one is fused with them."""
+    copies = []
+    if _is_parent(name):
+        copies.append((MODEL_FILE, kept_model(name)))
+    if _is_fused(name):
+        folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, Path("metrics") / name)
+        sources = [folder / file for folder, file in zip(folders, PREDICTION_FILES, strict=True)]
+        copies += zip(sources, kept_predictions(name), strict=True)
+    for source, path in copies:
+        with replacing(path) as part:
+            shutil.copyfile(source, part)
+    if copies:
+        print(f"kept for other recipes: {', '.join(str(path) for _, path in copies)}")
 
 
 def is_done(name: str) -> bool:
-    """Whether a recipe has all its results, by its settings, and its model if others need it."""
+    """Whether a recipe has all its results, by its settings, and what others need of it."""
     settings = recipe_settings(name)
     stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
+    stems += ["fused"] if fused_recipes(settings) else []
     for stem in stems:
         used = verdicts.read_settings(Path(), name, stem)
         if used is None or verdicts.modified(used, settings, stem):
             return False
-    return not _is_parent(name) or kept_model(name).is_file()
+    has_model = not _is_parent(name) or kept_model(name).is_file()
+    return has_model and (not _is_fused(name) or has_kept_predictions(name))
 
 
 def run_zoo(
@@ -202,9 +238,10 @@ def run_zoo(
     failed: list[str] = []
     for number, name in enumerate(names, 1):
         print(f"\n[{number}/{len(names)}] {name}", flush=True)
-        parent = load_recipe(name)[0].parent
-        if parent in failed:
-            print(f"skipped: its parent {parent} failed", flush=True)
+        recipe, params = load_recipe(name)
+        lost = [parent for parent in (recipe.parent, *params.fused_with) if parent in failed]
+        if lost:
+            print(f"skipped: its parent {lost[0]} failed", flush=True)
             failed.append(name)
             continue
         if not again and is_done(name):
@@ -214,7 +251,7 @@ def run_zoo(
         command = [sys.executable, "-m", "clipzoo", "repro"]
         process = subprocess.run(command, check=False, pass_fds=locks)
         if process.returncode == 0:
-            keep_model(name)
+            keep_outputs(name)
             continue
         failed.append(name)
         if stop:
@@ -226,13 +263,16 @@ def queue(name: str) -> None:
     """Queue a recipe as a DVC experiment; params.yaml does not change.
 
     Raises:
-        ConfigError: DVC failed, or the recipe starts from a kept model, which is not tracked and
-            so not in the experiment's copy of the repository.
+        ConfigError: DVC failed, or the recipe needs a kept model or kept predictions, which are
+            not tracked and so not in the experiment's copy of the repository.
     """
-    checkpoint = usable_params(name).model.checkpoint
-    if checkpoint.startswith(f"{KEPT_DIR}/"):
+    params = usable_params(name)
+    checkpoint = params.model.checkpoint
+    needed = [checkpoint] if checkpoint.startswith(f"{KEPT_DIR}/") else []
+    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fused_with]
+    if needed:
         raise ConfigError(
-            f"{name} starts from {checkpoint}, which queued experiments cannot see; "
+            f"{name} needs {' and '.join(needed)}, which queued experiments cannot see; "
             f"run it with `make zoo RECIPES={shlex.quote(name)}`"
         )
     before = PARAMS_FILE.read_bytes()

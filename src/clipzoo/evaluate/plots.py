@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from clipzoo.clips.attributes import ViewSentences
 from clipzoo.clips.clips import ViewClips
 from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
@@ -83,11 +84,11 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
     axes.set_xlabel("share of the fine-tuned vision tower (0 = raw CLIP's)")
     axes.set_ylabel("top-1 (%), with 95% intervals")
     axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_examples(
-    clips: ViewClips,
+    clips: ViewClips | ViewSentences,
     predictions: Mapping[str, Tensor],
     class_names: Sequence[str],
     directory: str | Path,
@@ -95,7 +96,7 @@ def draw_examples(
     """Draw some videos with their true and predicted classes as examples.png, and with the weights
     of their frames as saliency.png.
 
-    Multi-label sets have no single true class: nothing is drawn for them.
+    Multi-label sets have no single true class, and sentences no frames: nothing is drawn for them.
 
     Args:
         clips: the N videos that were tested.
@@ -108,14 +109,14 @@ def draw_examples(
         StoreError: a frame cannot be read; names the video.
     """
     probabilities, labels = predictions["probabilities"], predictions["labels"]
-    if labels.dim() != 1:
+    if labels.dim() != 1 or isinstance(clips, ViewSentences):
         return
     figure = examples_figure(clips, probabilities, labels, class_names)
-    _save(figure, Path(directory) / "examples.png", PALETTE_SIZE)
+    save_figure(figure, Path(directory) / "examples.png", PALETTE_SIZE)
     if "saliency" in predictions:
         weights = predictions["saliency"].float()
         figure = saliency_figure(clips, weights, probabilities, labels, class_names)
-        _save(figure, Path(directory) / "saliency.png", PALETTE_SIZE)
+        save_figure(figure, Path(directory) / "saliency.png", PALETTE_SIZE)
 
 
 def examples_figure(
@@ -244,7 +245,7 @@ def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
     axes.set_xlim(0, 100)
     axes.set_xlabel("top-1 accuracy (%); number of videos in brackets")
     axes.set_title(_title("Accuracy of each class", len(shown), len(rows)))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_confusion(
@@ -266,7 +267,7 @@ def _draw_confusion(
     axes.set_ylabel("actual")
     axes.set_title(_title("Confusion matrix", len(names), num_classes))
     figure.colorbar(image, label="% of the actual class", shrink=0.7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _title(title: str, shown: int, total: int) -> str:
@@ -278,7 +279,7 @@ def _short(name: str) -> str:
     return short.replace("$", r"\$")  # a pair of $ would be read as a formula
 
 
-def _save(figure: Figure, path: Path, num_colours: int = 0) -> None:
+def save_figure(figure: Figure, path: Path, num_colours: int = 0) -> None:
     """Save as png without the software's version, so that equal numbers give equal bytes.
 
     Args:

@@ -9,11 +9,16 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from clipzoo.clips import encoding
+from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_tokens
+from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
 from clipzoo.evaluate import metrics
 from clipzoo.files import ListError, read_rows, replacing
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.text import ClassText
 from clipzoo.tensors import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
@@ -84,6 +89,76 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     if not members:
         raise ListError(f"{path}: found no line after the header; run build_lists {dataset}")
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
+
+
+def open_inputs(
+    params: Params,
+    model: Method,
+    text: ClassText,
+    list_name: str,
+    records: Sequence[Record],
+    *,
+    clips: int,
+    crops: int,
+    dense: bool = False,
+) -> ViewClips | ViewSentences:
+    """What a method encodes of videos of `data.dataset`: their views, or their sentences.
+
+    Args:
+        params: the run.
+        model: its method.
+        text: of the dataset's classes.
+        list_name: of the list that the records are from, `train` or `val`.
+        records: the videos.
+        clips, crops, dense: as in `encoding.open_views`; a sentence is one view.
+
+    Raises:
+        StoreError, ValueError: as `encoding.open_views`.
+        ListError: as `encoding.open_views`, or videos have no attributes.
+    """
+    dataset = params.data.dataset
+    if model.inputs == "attributes":
+        path = attributes_path(params.model.method, dataset, list_name)
+        length = text.token_ids.shape[-1]
+        tokens = sentence_tokens(records, path, model.sentence, params.model.arch, length)
+        return ViewSentences(records, tokens)
+    return encoding.open_views(params, dataset, records, clips=clips, crops=crops, dense=dense)
+
+
+def score_training_videos(
+    params: Params, model: Method, text: ClassText, device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Probabilities of the training list from one view, if the method's `score_training` asks.
+
+    The weight of a fusion is chosen on them. Every process calls this.
+
+    Args:
+        params: the run.
+        model: its method.
+        text: of all K classes.
+        device: of this process.
+
+    Returns:
+        tensors for `save`: train_probabilities [N, K] float32 and train_labels; and metadata:
+        train_video_ids, a JSON list in the order of the rows. Both empty if not asked for, and on
+        all ranks but 0.
+
+    Raises:
+        ListError: there is no training list.
+    """
+    if not params.options.get("score_training", False):
+        return {}, {}
+    listed = read_list(Path("lists") / params.data.dataset / "train.csv", text.num_classes)
+    records = evaluated_records(params, listed)
+    clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
+    features = encoding.encode_set(model, clips, "train", params=params, device=device)
+    if features is None:
+        return {}, {}
+    tensors = {
+        "train_probabilities": encoding.score_videos(model, features, text),
+        "train_labels": label_tensor(records, text.num_classes),
+    }
+    return tensors, {"train_video_ids": json.dumps([record.video_id for record in records])}
 
 
 def describe_set(

@@ -24,7 +24,7 @@ from torch import Tensor
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import near
-from clipzoo.methods import bike, raw, text4vis
+from clipzoo.methods import bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -39,7 +39,12 @@ from clipzoo.models.clip import (
 )
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
-METHODS: dict[str, ModuleType] = {"raw": raw, "text4vis": text4vis, "bike": bike}
+METHODS: dict[str, ModuleType] = {
+    "raw": raw,
+    "text4vis": text4vis,
+    "bike": bike,
+    "bike_attributes": bike_attributes,
+}
 
 
 def _known_method(name: str) -> str:

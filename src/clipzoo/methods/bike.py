@@ -67,6 +67,9 @@ class Options(Section):
     """Videos in a batch of the authors' running mAP on Charades (64); 0 = not a running one."""
     saliency: bool
     """Whether test saves and draws how much each class looks at each frame (VCS)."""
+    score_training: bool
+    """Whether test scores the training videos too, to choose the weight of a fusion with
+    attributes (`bike_attributes.fused_with`)."""
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> "Bike":

@@ -35,12 +35,35 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: no such file; give the path of a weights file")
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path)[0])
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip and _is_torchscript(path):
+    if zipfile.is_zipfile(path) and _is_torchscript(path):
         return dict(read_torchscript(path))
+    content = _read_pickle(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: a dict of tensors")
+    return content
+
+
+def read_tensor(path: str | Path) -> Tensor:
+    """Read a PyTorch file that holds one tensor and nothing else.
+
+    Raises:
+        WeightsError: the file is missing, holds something else, or contains code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; give the path of a file with one tensor")
+    content = _read_pickle(path)
+    if not isinstance(content, Tensor):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: one bare tensor")
+    return content
+
+
+def _read_pickle(path: Path) -> object:
+    """The content of a PyTorch pickle; raises WeightsError as `read_file`."""
+    is_zip = zipfile.is_zipfile(path)
     try:
         # Memory-mapped: released files also hold the optimizer's state, twice the model's size.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise WeightsError(
@@ -49,9 +72,6 @@ def read_file(path: str | Path) -> dict[str, Any]:
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise WeightsError(f"{path}: not a PyTorch file ({error})") from None
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: a dict of tensors")
-    return content
 
 
 def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:

@@ -60,6 +60,12 @@ def input_size(arch: str, input_px: int) -> int:
     return math.ceil(input_px / patch) * patch
 
 
+def native_px(arch: str) -> int:
+    """Input side (px) that an architecture is made for."""
+    size = _model_config(arch)["vision_cfg"].get("image_size", 224)
+    return int(size[0] if isinstance(size, list) else size)
+
+
 def build_clip(
     arch: str,
     input_px: int,
@@ -276,6 +282,11 @@ def encode_images(model: nn.Module, images: Tensor) -> Tensor:
 def embed_dim(arch: str) -> int:
     """D, the size of the shared embedding."""
     return int(_model_config(arch)["embed_dim"])
+
+
+def context_length(arch: str) -> int:
+    """L, the tokens of a text, which are 77 unless the architecture says otherwise."""
+    return int(_model_config(arch).get("text_cfg", {}).get("context_length", 77))
 
 
 def _model_config(arch: str) -> dict[str, Any]:

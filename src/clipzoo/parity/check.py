@@ -59,6 +59,7 @@ def _pixels(*_: object) -> float:
 TOPICS = {
     "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
     "bike": Topic(model.bike, _model),
+    "bike-attribute-head": Topic(model.bike_attribute_head, _model),
     "val-uniform": Topic(data.sample_indices, _exact),
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),

@@ -1,4 +1,4 @@
-"""Whole models: the kinds `text4vis` and `bike`."""
+"""Whole models: the kinds `text4vis` and `bike`; and BIKE's attribute head."""
 
 from dataclasses import replace
 
@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from clipzoo.methods.bike import LOSSES, Bike
 from clipzoo.methods.bike import Options as BikeOptions
+from clipzoo.methods.bike_attributes import AttributeHead
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.text import embed_tokens
 from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
@@ -173,7 +175,7 @@ def bike_options(**changes: object) -> BikeOptions:
     values: dict[str, object] = {"head": "Transf", "head_layers": 6, "interaction": "VCS"}
     values |= {"temperature": 0.01, "loss": "nce", "train_sampler": "inclusive"}
     values |= {"val_min_frames": 8, "zero_shot": "head", "saliency": False}
-    values |= {"map_softmaxes": 2, "map_running_batch": 0}
+    values |= {"map_softmaxes": 2, "map_running_batch": 0, "score_training": False}
     return BikeOptions.model_validate({**values, **changes})
 
 
@@ -190,3 +192,29 @@ def gradient_norms(model: Text4Vis, frames: Tensor, labels: list[int], text: Ten
     cross_entropy(model, model.video_embeddings(frames), labels, text).backward()
     norms = {k: p.grad.norm() for k, p in model.named_parameters() if p.grad is not None}
     return {"grad_norms": norms, "grad_norm_total": torch.stack(list(norms.values())).norm()}
+
+
+@torch.no_grad()
+def bike_attribute_head(
+    *,
+    query_seed: int,
+    query_shape: list[int],
+    sentence_seed: int,
+    sentence_shape: list[int],
+) -> Case:
+    """BIKE's attribute head on noise, which is not normalised.
+
+    Args:
+        query_seed: of the class embeddings.
+        query_shape: [K, D].
+        sentence_seed: of the sentence embeddings.
+        sentence_shape: [B, D].
+    """
+    head = AttributeHead(query_shape[-1])
+    fill(head, "sentence_head.")
+    queries = head.query_fc(noise(query_seed, *query_shape))  # [K, D]
+    sentences = head.sentence_fc(noise(sentence_seed, *sentence_shape))  # [B, D]
+    return {
+        "similarity": scaled_cosines(sentences, queries, 1.0),  # [B, K]
+        "shapes": {name: list(value.shape) for name, value in head.state_dict().items()},
+    }

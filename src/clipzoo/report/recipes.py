@@ -115,6 +115,11 @@ def recipe_names(root: str | Path = ".") -> list[str]:
     return sorted(p.relative_to(folder).with_suffix("").as_posix() for p in files)
 
 
+def fused_recipes(settings: Mapping[str, Any]) -> list[str]:
+    """The recipes whose predictions a run is fused with, by its settings."""
+    return settings.get(f"{settings['model.method']}.fused_with", [])
+
+
 Loaded = tuple[Recipe, dict[str, Any]]
 """A recipe and its settings (`Params.settings`)."""
 
@@ -185,7 +190,14 @@ def _load(
                 )
         values = _merged(values, overlay)
     values |= {"recipe": name, "runtime": dict(runtime)}
-    return recipe, build(Params, values, f"{path}: params")
+    params = build(Params, values, f"{path}: params")
+    for other in params.fused_with:
+        if other not in known or other == name:
+            raise ConfigError(
+                f"{path}: params.{params.model.method}.fused_with: found {other!r}; allowed: "
+                f"another recipe{near(other, known)}"
+            )
+    return recipe, params
 
 
 def _overlays(path: Path, folder: Path) -> list[Path]:

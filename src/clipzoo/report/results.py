@@ -34,6 +34,26 @@ TEST_RESULTS = {
     "single view, mean class accuracy": ("single_view_mean_class_accuracy", "", ""),
     "single view, mAP": ("single_view_map", "", ""),
 }
+FUSED_RESULTS = {
+    "fused, top-1": ("fused_top1", "", "fused_ci95"),
+    "fused, top-5": ("fused_top5", "", ""),
+    "fused by the best weight in training, top-1": ("fused_best_top1", "", "fused_best_ci95"),
+    "fused by the best weight in training, top-5": ("fused_best_top5", "", ""),
+    "video branch, top-1": ("video_top1", "", "video_ci95"),
+    "video branch, top-5": ("video_top5", "", ""),
+    "attributes branch, top-1": ("attributes_top1", "", "attributes_ci95"),
+    "attributes branch, top-5": ("attributes_top5", "", ""),
+    "gain of the fusion over the video branch": (
+        "fused_gain_over_video",
+        "",
+        "fused_gain_over_video_ci95",
+    ),
+    "gain of the fusion over the attributes branch": (
+        "fused_gain_over_attributes",
+        "",
+        "fused_gain_over_attributes_ci95",
+    ),
+}
 ZERO_SHOT_RESULTS = {
     "zero-shot top-1": ("full_top1", "", "ci95"),
     "zero-shot top-5": ("full_top5", "", ""),
@@ -50,6 +70,8 @@ ZERO_SHOT_RESULTS = {
     ),
     "gain in zero-shot top-1 over the raw CLIP": ("gain", "", "gain_ci95"),
 }
+RESULTS = {"test": TEST_RESULTS, "fused": FUSED_RESULTS, "zero_shot": ZERO_SHOT_RESULTS}
+"""By the kind of metrics file."""
 # Each split of Kinetics-600 has other classes, so each is a dataset; the published number is their
 # mean. metric: key in each split's file
 SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
@@ -178,9 +200,14 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
     )
 
 
+def kind_of(stem: str) -> str:
+    """`zero_shot` of `zero_shot_<dataset>`; any other stem of a metrics file as it is."""
+    return "zero_shot" if stem.startswith("zero_shot_") else stem
+
+
 def result_name(metric: str) -> str:
     """The words for a published metric's key."""
-    names = {keys[0]: name for name, keys in (TEST_RESULTS | ZERO_SHOT_RESULTS).items()}
+    names = {keys[0]: name for found in RESULTS.values() for name, keys in found.items()}
     return names[metric]
 
 
@@ -199,7 +226,7 @@ class _Run:
         """The rows of all files with results."""
         rows: list[Row] = []
         for stem in self.files:
-            if stem == "test" or stem.startswith("zero_shot_"):
+            if kind_of(stem) in RESULTS:
                 try:
                     rows += self._file_rows(stem)
                 except KeyError as error:
@@ -209,9 +236,7 @@ class _Run:
 
     def _file_rows(self, stem: str) -> Iterator[Row]:
         values = self.files[stem]
-        for name, (key, std, interval) in (
-            TEST_RESULTS if stem == "test" else ZERO_SHOT_RESULTS
-        ).items():
+        for name, (key, std, interval) in RESULTS[kind_of(stem)].items():
             if key in values:
                 yield from self._rows_of(
                     [stem],
@@ -301,7 +326,7 @@ class _Run:
         self, dataset: str, key: str, stem: str, settings: Mapping[str, Any]
     ) -> list[Published]:
         """The published numbers for a result: same dataset, metric and views."""
-        section = "test" if stem == "test" else "zero_shot"
+        section = "zero_shot" if kind_of(stem) == "zero_shot" else "test"
         views = tuple(settings.get(f"{section}.{views}") for views in ("clips", "crops"))
         if key.startswith("single_view_"):
             key, views = key.removeprefix("single_view_"), (1, 1)

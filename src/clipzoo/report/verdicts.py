@@ -138,12 +138,12 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
     Args:
         used: settings of the run by dotted key; with batch normalisation, values of `runtime` too.
         expected: settings of the recipe, with those of `authors_split` if it says them.
-        stem: of the metrics file, `test` or `zero_shot_<dataset>`.
+        stem: of the metrics file, `test`, `fused` or `zero_shot_<dataset>`.
 
     Returns:
         dotted keys, sorted; a key that only one of the two has is among them.
     """
-    ignored = ELSEWHERE["test" if stem == "test" else "zero_shot"]
+    ignored = ELSEWHERE["zero_shot" if stem.startswith("zero_shot_") else "test"]
     differing = {
         key
         for key in used.keys() | expected.keys()

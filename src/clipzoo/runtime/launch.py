@@ -71,9 +71,18 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
 
 def dataset_argument() -> str:
     """The dataset that the stage runs for: its one argument, `--dataset NAME`."""
+    return _argument("dataset")
+
+
+def recipe_argument() -> str:
+    """The recipe that the stage fuses with: its one argument, `--recipe NAME`."""
+    return _argument("recipe")
+
+
+def _argument(name: str) -> str:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--dataset", required=True, metavar="NAME", help="of params.yaml")
-    return parser.parse_args().dataset
+    parser.add_argument(f"--{name}", required=True, metavar="NAME", help="of params.yaml")
+    return getattr(parser.parse_args(), name)
 
 
 def _stage() -> str:

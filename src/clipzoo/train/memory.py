@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from clipzoo.config import Params
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import build_clip, input_size, num_parameters
+from clipzoo.models.clip import (
+    build_clip,
+    context_length,
+    embed_dim,
+    input_size,
+    num_parameters,
+)
 from clipzoo.models.text import ClassText
 from clipzoo.runtime import machine
 from clipzoo.runtime.distributed import gather_objects, say, start, world_size
@@ -56,8 +62,10 @@ def meta_model(params: Params, *, training: bool = True) -> Method:
     return model.train(training)
 
 
-def _meta_clip(params: Params) -> Tensor:
-    """One clip, uint8 [1, T, 3, S, S] on the meta device."""
+def _meta_clip(model: Method, params: Params) -> Tensor:
+    """One clip on the meta device: uint8 [1, T, 3, S, S], or tokens int64 [1, L]."""
+    if model.inputs == "attributes":
+        return torch.zeros(1, context_length(params.model.arch), dtype=torch.int64, device="meta")
     side = input_size(params.model.arch, params.model.input_px)
     shape = (1, params.model.num_segments, 3, side, side)
     return torch.empty(shape, dtype=torch.uint8, device="meta")
@@ -83,15 +91,16 @@ def activation_bytes(model: Method, params: Params) -> float:
 
     alive: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        model.encode(_meta_clip(params))
-        model.class_text(_meta_text())
+        model.encode(_meta_clip(model, params))
+        model.class_text(_meta_text(params))
     return sum(saved_bytes.values()) * (1.0 if params.train.precision == "fp32" else HALF)
 
 
-def _meta_text() -> ClassText:
+def _meta_text(params: Params) -> ClassText:
     """One class of one template, on the meta device."""
-    ids = torch.zeros(1, 1, 77, dtype=torch.int64, device="meta")  # [P, K, L]
-    embeddings = torch.empty(1, 1, 1, device="meta")  # [P, K, D]
+    arch = params.model.arch
+    ids = torch.zeros(1, 1, context_length(arch), dtype=torch.int64, device="meta")  # [P, K, L]
+    embeddings = torch.empty(1, 1, embed_dim(arch), device="meta")  # [P, K, D]
     return ClassText(token_ids=ids, class_embeddings=embeddings, class_names=["one"])
 
 
@@ -107,7 +116,7 @@ def inference_bytes(model: Method, params: Params) -> float:
 
     for module in model.modules():
         module.register_forward_hook(note)
-    model.encode(_meta_clip(params))
+    model.encode(_meta_clip(model, params))
     return COPIES * largest
 
 

@@ -13,14 +13,15 @@ from torch.nn import functional
 from clipzoo import methods
 from clipzoo.config import Params
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import build_clip, embed_dim, input_size
+from clipzoo.models.clip import build_clip, context_length, embed_dim, input_size
 from clipzoo.models.text import ClassText
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.optim import make_optimizer
 
 NUM_CLASSES = 400
-CONTEXT_LENGTH = 77
+FEWEST_TOKENS = 1000
+"""Less than any vocabulary has."""
 MEMORY_SHARE = 0.95
 """Of the GPU, for the search: the rest is for nccl's buffers and for fragments."""
 
@@ -67,7 +68,9 @@ def new_trial(params: Params, device: torch.device) -> Trial:
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     embeddings = torch.randn(1, NUM_CLASSES, embed_dim(arch), device=device)  # [1, K, D]
     text = ClassText(
-        token_ids=torch.ones(1, NUM_CLASSES, CONTEXT_LENGTH, dtype=torch.int64, device=device),
+        token_ids=torch.ones(
+            1, NUM_CLASSES, context_length(arch), dtype=torch.int64, device=device
+        ),  # [P, K, L]
         class_embeddings=functional.normalize(embeddings, dim=-1),
         class_names=[str(label) for label in range(NUM_CLASSES)],
     )
@@ -77,8 +80,12 @@ def new_trial(params: Params, device: torch.device) -> Trial:
     return Trial(method=method, gradients=gradients, optimizer=optimizer, scaler=scaler)
 
 
-def noise_clips(params: Params, count: int, device: torch.device) -> Tensor:
-    """Random uint8 frames [count, T, 3, S, S] of the size that a run trains on."""
+def noise_clips(params: Params, count: int, device: torch.device, inputs: str = "frames") -> Tensor:
+    """Random uint8 frames [count, T, 3, S, S] of the size that a run trains on; or, of a method
+    with `inputs` attributes, token ids int64 [count, L]."""
+    if inputs == "attributes":
+        shape = (count, context_length(params.model.arch))
+        return torch.randint(0, FEWEST_TOKENS, shape, device=device)
     side = input_size(params.model.arch, params.model.input_px)
     shape = (count, params.model.num_segments, 3, side, side)
     return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
@@ -113,7 +120,7 @@ def step_fits(trial: Trial, params: Params) -> Callable[[int], bool]:
 
     def fits(count: int) -> bool:
         try:
-            trial.step_of(noise_clips(params, count, trial.gradients.device))
+            trial.step_of(noise_clips(params, count, trial.gradients.device, trial.method.inputs))
             enough = True
         except torch.OutOfMemoryError:
             enough = False

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 from clipzoo import methods
+from clipzoo.clips.attributes import (
+    ATTRIBUTES_DIR,
+    TrainSentences,
+    ViewSentences,
+    attributes_path,
+    sentence_tokens,
+)
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.encoding import encode_videos, evaluated_records
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
@@ -51,8 +58,8 @@ class Run:
     method: Method
     metadata: dict[str, Any]
     """Of the model file."""
-    clips: TrainClips
-    val_clips: ViewClips
+    clips: TrainClips | TrainSentences
+    val_clips: ViewClips | ViewSentences
     text: ClassText
     """Of the classes trained on, on the device."""
     plan: Plan
@@ -102,10 +109,10 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         records: of `load_training_records`.
     """
     dataset, train_records = params.data.dataset, records.selected
-    store, text = open_store(params, dataset), load_class_text(dataset)
+    text = load_class_text(dataset)
     input_px = read_clip_metadata()["input_px"]
     if params.text.classifier == "lda":
-        views = _single_views(params, store, train_records, input_px)
+        views = _single_views(params, open_store(params, dataset), train_records, input_px)
         rows = lda_classifier(*_raw_features(params, device, views), len(text.class_names))
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
@@ -117,8 +124,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         train_records = _of_classes(train_records, classes)
         val_records = _of_classes(val_records, classes)
         text = text.of_classes(classes)
-    augment = TrainTransform(input_px, params.augment)
-    num_segments, sampler = params.model.num_segments, method.train_sampler
+    clips, val_clips = _open_clips(params, method, train_records, val_records, input_px, text)
     split = split_settings(method, params.runtime.micro_batch) if params.train.epochs else {}
     made_on = {"environment": environment(device.type)} if params.train.epochs else {}
     return Run(
@@ -126,8 +132,8 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         device=device,
         method=method.to(device),
         metadata=metadata | made_on | ({"split": split} if split else {}),
-        clips=TrainClips(store, train_records, augment, num_segments, params.seed, sampler),
-        val_clips=_single_views(params, store, val_records, input_px),
+        clips=clips,
+        val_clips=val_clips,
         text=text.to(device),
         plan=make_plan(params, len(train_records), records.num_all),
         state_dir=STATE_DIR / fingerprint(params, _inputs(params), split),
@@ -135,11 +141,40 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
     )
 
 
+def _open_clips(
+    params: Params,
+    method: Method,
+    train_records: Sequence[Record],
+    val_records: Sequence[Record],
+    input_px: int,
+    text: ClassText,
+) -> tuple[TrainClips | TrainSentences, ViewClips | ViewSentences]:
+    """The clips to train on and to validate with; of sentences, no frame is read."""
+    dataset, arch = params.data.dataset, params.model.arch
+    if method.inputs == "attributes":
+        train_tokens, val_tokens = (
+            sentence_tokens(
+                records,
+                attributes_path(params.model.method, dataset, name),
+                method.sentence,
+                arch,
+                text.token_ids.shape[-1],
+            )
+            for name, records in (("train", train_records), ("val", val_records))
+        )
+        return TrainSentences(train_records, train_tokens), ViewSentences(val_records, val_tokens)
+    store, augment = open_store(params, dataset), TrainTransform(input_px, params.augment)
+    num_segments, sampler = params.model.num_segments, method.train_sampler
+    clips = TrainClips(store, train_records, augment, num_segments, params.seed, sampler)
+    return clips, _single_views(params, store, val_records, input_px)
+
+
 def _inputs(params: Params) -> list[Path]:
     """Files that the trained model depends on."""
     dataset, checkpoint = params.data.dataset, params.model.checkpoint
     lists = sorted((Path("lists") / dataset).glob("*.csv"))
     others = [Path(checkpoint)] if checkpoint else []
+    others += sorted((ATTRIBUTES_DIR / params.model.method / dataset).glob("*.json"))
     return [Path(CLIP_FILE), class_text_path(dataset), *lists, *others]
 
 

@@ -8,6 +8,7 @@ these and the class text, has no parameters and runs on a CPU. So any metric, su
 fusion can be recomputed without the model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,6 +56,16 @@ class Method(nn.Module):
     """Validations during training leave out videos with fewer frames."""
     authors_map: "AuthorsMap | None" = None
     """How the authors compute the mAP that they publish; None = as it is defined."""
+
+    def sentence(self, attributes: Sequence[str]) -> str:
+        """The sentence of a video's attributes, the best first; its tokens are what `encode` takes.
+
+        Only of methods with `inputs` attributes.
+
+        Raises:
+            ValueError: there are too few attributes.
+        """
+        raise NotImplementedError
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Features [b, D] or [b, T, D] of `inputs`; pixels are normalised here."""

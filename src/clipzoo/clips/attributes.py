@@ -1,0 +1,197 @@
+"""Attributes: words that describe a video, and the sentences made of them as clips of token ids.
+
+`data/attributes/<method>/<dataset>/<list>.json` has the form of the files that BIKE's authors
+published:
+
+    {"<video_id>": {"classname_topk": ["<best>", "<second>", ...], "video_label_id": 166}, ...}
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipzoo.data.records import MISSING_COLUMNS, Record
+from clipzoo.files import ListError, raise_all, read_rows, replacing
+from clipzoo.models.text import tokenize
+
+ATTRIBUTES_DIR = Path("data/attributes")
+VIEW_NAME = "clip0-centre"
+"""The one view of a video, its sentence: named like the single view of frames."""
+
+
+def attributes_path(method: str, dataset: str, list_name: str) -> Path:
+    """Path of the attributes of the videos of a list (`train` or `val`)."""
+    return ATTRIBUTES_DIR / method / dataset / f"{list_name}.json"
+
+
+def read_attributes(path: str | Path) -> dict[str, list[str]]:
+    """The attributes of each video, the best first, by its id.
+
+    Raises:
+        ListError: the file is missing or not of the form above; names every wrong entry.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(
+            f"{path}: cannot be read ({error}); the stage `attributes` writes such files for "
+            "bike_attributes.datasets"
+        ) from error
+    repeated: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
+        return values
+
+    try:
+        entries = json.loads(text, object_pairs_hook=mapping)
+    except (ValueError, RecursionError) as error:
+        raise ListError(f"{path}: not a JSON file ({error})") from error
+    if not isinstance(entries, dict):
+        raise ListError(f"{path}: found a {type(entries).__name__}; allowed: an object by video id")
+    faults = [f"{path}: the key {key!r} appears more than once" for key in repeated]
+    for video_id, entry in entries.items():
+        words = entry.get("classname_topk") if isinstance(entry, dict) else None
+        if not isinstance(words, list) or not all(isinstance(w, str) and w.strip() for w in words):
+            faults.append(
+                f"{path}: {video_id}: classname_topk: found {str(words)[:100]}; allowed: a list of "
+                "words, the best first"
+            )
+    raise_all(f"{path}: {len(faults)} wrong entries", faults)
+    return {video_id: entry["classname_topk"] for video_id, entry in entries.items()}
+
+
+def write_attributes(
+    records: Sequence[Record], words: Iterable[Sequence[str]], path: str | Path
+) -> None:
+    """Write the attributes of some videos, the best first, in the order of the records."""
+    entries = {
+        record.video_id: {"classname_topk": list(best), "video_label_id": record.label}
+        for record, best in zip(records, words, strict=True)
+    }
+    with replacing(path) as part:
+        part.write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_videos(
+    attributes: Mapping[str, object], records: Sequence[Record], path: str | Path, ledger: Path
+) -> None:
+    """Raise ListError unless a file has the attributes of exactly the videos of a list.
+
+    Args:
+        attributes: by video id.
+        records: of the list.
+        path: of the file, for messages.
+        ledger: the list's missing.csv, if there is one; its videos may be in the file.
+    """
+    listed = {record.video_id for record in records}
+    rows = read_rows(ledger, MISSING_COLUMNS) if ledger.is_file() else []
+    allowed = listed | {row[1] for row in rows}
+    missing = [f"{path}: missing {key}" for key in sorted(listed - attributes.keys())]
+    surplus = [f"{path}: surplus {key}" for key in sorted(attributes.keys() - allowed)]
+    raise_all(
+        f"{path}: {len(missing)} videos of the list have no attributes, and {len(surplus)} keys "
+        "are no video of the list; allowed: the video ids of the list as keys, folders included",
+        missing + surplus,
+    )
+
+
+def whole_videos(records: Sequence[Record], where: str | Path) -> None:
+    """Raise ListError if a list has segments of videos: attributes are those of a whole video."""
+    seen: set[str] = set()
+    faults = []
+    for record in records:
+        if record.start_frame or record.video_id in seen:
+            faults.append(f"{where}: {record.video_id} from frame {record.start_frame}")
+        seen.add(record.video_id)
+    raise_all(f"{where}: segments, but attributes are those of whole videos", faults)
+
+
+def sentence_tokens(
+    records: Sequence[Record],
+    path: str | Path,
+    sentence: Callable[[Sequence[str]], str],
+    arch: str,
+    length: int,
+) -> Tensor:
+    """Token ids of the sentence of each record: start, at most `length` - 2 tokens, end, zeros.
+
+    As in the authors' code, a long sentence is cut.
+
+    Args:
+        records: N videos.
+        path: of their attributes.
+        sentence: attributes of a video -> its sentence (`Method.sentence`).
+        arch: whose tokenizer is used.
+        length: L, of the text tower.
+
+    Returns:
+        int32 [N, L].
+
+    Raises:
+        ListError: some videos have no attributes, or too few; names them.
+    """
+    if not records:  # train.epochs 0
+        return torch.zeros(0, length, dtype=torch.int32)
+    attributes = read_attributes(path)
+    sentences, faults = [], []
+    for record in records:
+        try:
+            sentences.append(sentence(attributes[record.video_id]))
+        except KeyError:
+            faults.append(f"{path}: {record.video_id}: no attributes")
+        except ValueError as error:
+            faults.append(f"{path}: {record.video_id}: {error}")
+    raise_all(
+        f"{path}: {len(faults)} of {len(records)} videos have no usable attributes; run the stage "
+        "`attributes` again",
+        faults,
+    )
+    # 8 bytes a token would be 0.6 GB for a million sentences, in every process.
+    return tokenize(arch, sentences, length).int()  # [N, L]
+
+
+class TrainSentences:
+    """The sentences of the training videos, without randomness.
+
+    Args:
+        records: N videos.
+        tokens: int32 [N, L].
+    """
+
+    def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
+        self.records = list(records)
+        self.tokens = tokens
+
+    def record(self, position: int) -> Record:
+        """The record at a position; positions from len(records) on start over."""
+        return self.records[position % len(self.records)]
+
+    def load(self, position: int, epoch: int) -> Tensor:
+        """Token ids int64 [L] of one sentence, the same in every epoch."""
+        return self.tokens[position % len(self.records)].long()
+
+
+class ViewSentences:
+    """The sentence of every video, as its only view.
+
+    Args:
+        records: N videos.
+        tokens: int32 [N, L].
+    """
+
+    def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
+        self.records = list(records)
+        self.tokens = tokens
+        self.view_names = [VIEW_NAME]
+
+    def load(self, position: int) -> Tensor:
+        """Token ids int64 [V = 1, L] of one video."""
+        return self.tokens[position].long()[None]  # [L] -> [1, L]

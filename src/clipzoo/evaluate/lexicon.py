@@ -1,0 +1,199 @@
+"""The attributes of videos: the words of a lexicon that a CLIP finds in their frames.
+
+The score of a word is the mean over frames of the cosine of the frame with the word's prompt. The
+authors of BIKE (arXiv 2301.00182) published their attributes, found by CLIP ViT-L/14 for whole
+videos of Kinetics-400, but neither how they were scored nor the lexicon.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clipzoo.clips.attributes import check_videos, read_attributes
+from clipzoo.clips.encoding import encode_set, open_views
+from clipzoo.config import Params
+from clipzoo.data.records import Record, class_name_faults, read_labels
+from clipzoo.files import ListError, raise_all
+from clipzoo.methods.bike_attributes import Options
+from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
+from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
+from clipzoo.models.text import embed_class_names
+from clipzoo.models.weights import load_weights
+from clipzoo.tensors import WeightsError
+
+SCORED_AT_ONCE = 4096
+"""Videos: a bound on the memory for scores of a large lexicon."""
+
+
+class FrameScorer(FrameMean):
+    """The vision tower of a CLIP, without training.
+
+    `encode` gives the mean of the L2-normalised frame embeddings, whose product with the embedding
+    of a word is the mean of the frames' cosines with it.
+    """
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Mean of the unit frame embeddings, [b, D] float32, of uint8 frames [b, T, 3, S, S]."""
+        frames = frame_embeddings(self.visual, normalise(inputs)).float()  # [b, T, D]
+        return functional.normalize(frames, dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A CLIP and the words that it looks for."""
+
+    model: FrameScorer
+    lexicon: list[str]
+    """W words."""
+    words: Tensor
+    """Their embeddings, [W, D] float32, L2-normalised."""
+
+
+def scoring_params(params: Params, options: Options) -> Params:
+    """The parameters of a run, with architecture, input size and frames of the scoring CLIP.
+
+    An architecture of its own is used at its native size; `test.short_side_px` is raised to that if
+    it is smaller.
+    """
+    values: dict[str, object] = {"method": "raw", "num_segments": options.num_segments}
+    short_side = params.test.short_side_px
+    if options.arch:
+        input_px = native_px(options.arch)
+        values |= {"arch": options.arch, "weights": options.weights, "input_px": input_px}
+        short_side = max(short_side, input_px)
+    return params.model_copy(
+        update={
+            "model": params.model.model_copy(update=values),
+            "test": params.test.model_copy(update={"short_side_px": short_side}),
+            "raw": {"fusion": "mean"},
+        }
+    )
+
+
+def open_scorer(options: Options, dataset: str) -> Scorer:
+    """Load the CLIP and embed the words.
+
+    Args:
+        options: arch, weights, lexicon, template and top_k are read.
+        dataset: whose class names are the lexicon, unless `options.lexicon` names a file.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        ListError: the lexicon is at fault, or has fewer words than `top_k`.
+    """
+    lexicon = read_lexicon(options.lexicon, dataset)
+    if len(lexicon) < options.top_k:
+        raise ListError(
+            f"bike_attributes.top_k: found {options.top_k}; allowed: at most the {len(lexicon)} "
+            f"words of {options.lexicon or f'the classes of {dataset}'}"
+        )
+    if options.arch:
+        arch = open_clip_name(options.arch)
+        try:
+            clip = load_weights(arch, options.weights, native_px(arch))
+        except WeightsError as error:
+            text = str(error).replace("model.weights", "bike_attributes.weights")
+            raise WeightsError(text) from error
+    else:
+        clip, meta = load_clip()
+        arch = meta["arch"]
+    words = embed_class_names(clip, arch, lexicon, [options.template]).class_embeddings[0]
+    return Scorer(model=FrameScorer(clip).eval(), lexicon=lexicon, words=words.clone())
+
+
+def read_lexicon(path: str, dataset: str) -> list[str]:
+    """The words of a file, one a line, without empty lines; '' = the classes of a dataset.
+
+    Raises:
+        ListError: the file cannot be read, has no words, or has some twice; names the lines.
+    """
+    if not path:
+        return read_labels(f"lists/{dataset}/labels.csv")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(
+            f"bike_attributes.lexicon: {path}: cannot be read ({error}); allowed: a UTF-8 file "
+            "with one word a line, or '' for the dataset's class names"
+        ) from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    words = [word for _, word in numbered]
+    raise_all(
+        f"bike_attributes.lexicon: {path}: wrong words",
+        class_name_faults(words, [f"{path}:{number}" for number, _ in numbered]),
+    )
+    if not words:
+        raise ListError(f"bike_attributes.lexicon: {path}: there are no words")
+    return words
+
+
+def find_attributes(
+    scorer: Scorer,
+    params: Params,
+    dataset: str,
+    list_name: str,
+    records: list[Record],
+    *,
+    top_k: int,
+    device: torch.device,
+) -> list[list[str]] | None:
+    """The best words of each video, in the order of the records; every process calls this.
+
+    Args:
+        scorer: the CLIP and the words.
+        params: of `scoring_params`.
+        dataset: of the videos.
+        list_name: for the progress bar.
+        records: N videos.
+        top_k: words of each.
+        device: of this process.
+
+    Returns:
+        N lists of `top_k` words, the best first; None on all ranks but 0.
+
+    Raises:
+        StoreError, ListError: as `open_views`.
+        InferenceError: some videos cannot be read.
+    """
+    views = open_views(params, dataset, records, clips=1, crops=1)
+    title = f"attributes {dataset} {list_name}"
+    features = encode_set(scorer.model, views, title, params=params, device=device)
+    if features is None:
+        return None
+    positions = best_words(features[:, 0], scorer.words, top_k)  # [N, 1, D] -> [N, top_k]
+    return [[scorer.lexicon[position] for position in row] for row in positions.tolist()]
+
+
+def best_words(features: Tensor, words: Tensor, top_k: int) -> Tensor:
+    """The words with the highest mean cosine to the frames of each video, the best first.
+
+    Among equal ones the first of the lexicon comes first.
+
+    Args:
+        features: of `FrameScorer`, [N, D].
+        words: embeddings [W, D], L2-normalised.
+        top_k: number of words, at most W.
+
+    Returns:
+        positions in the lexicon, int64 [N, top_k].
+    """
+    best = []
+    for part in features.float().split(SCORED_AT_ONCE):
+        scores = part @ words.T  # [n, D] -> [n, W]
+        best.append(scores.argsort(dim=1, descending=True, stable=True)[:, :top_k])
+    return torch.cat(best)  # of [n, top_k] -> [N, top_k]
+
+
+def read_published(path: str, records: list[Record], dataset: str) -> list[list[str]]:
+    """The attributes of a list's videos from a file in the authors' form, in the list's order.
+
+    Raises:
+        ListError: the file is wrong, or its keys are not the ids of the list's videos, but for
+            those in lists/<dataset>/missing.csv; names every one.
+    """
+    attributes = read_attributes(path)
+    check_videos(attributes, records, path, Path("lists") / dataset / "missing.csv")
+    return [attributes[record.video_id] for record in records]

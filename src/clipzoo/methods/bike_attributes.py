@@ -1,0 +1,224 @@
+"""BIKE, attributes branch: sentences of attributes instead of frames.
+
+Paper: Wu, Wang, Luo, Wang, Yang, Ouyang, "Bidirectional Cross-Modal Knowledge Exploration for Video
+Recognition with Pre-trained Vision-Language Models", CVPR 2023, arXiv 2301.00182.
+
+A video stands for the sentence `This is a video about a_1,...,a_5` of its best attributes (stage
+`attributes`). With the frozen text tower's embeddings s of a sentence and c_k of a class prompt,
+both L2-normalised, and two MLPs (Linear, ReLU, Linear):
+
+    score_k = cos(sentence_fc(s), query_fc(c_k))
+    training: InfoNCE of exp(logit_scale) * score between the videos and texts of a step
+    testing:  softmax over k of score, without a scale
+
+Its probabilities are fused with those of the video branch (`evaluate/fusion.py`). The heads have
+the names of the released checkpoints, below `fusion_model.`; the frozen text tower is `text.tower.`
+
+Deviations from the authors' code: the gradients are those of the whole step, on any number of
+processes; the frozen text tower stays in evaluation mode.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipzoo.config import one_place
+from clipzoo.methods.parts.heads import text_sizes
+from clipzoo.methods.parts.losses import nce_loss
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.similarity import scaled_cosines
+from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.models import archives
+from clipzoo.models.text import ClassText
+from clipzoo.sections import Float, Section, require
+from clipzoo.tensors import WeightsError
+
+
+class Options(Section):
+    """The section `bike_attributes` of params.yaml."""
+
+    datasets: list[str]
+    """Datasets, of data.datasets, whose attributes the stage `attributes` writes; [] = none."""
+    lexicon: str
+    """A file with one word (or more) a line to describe videos by; '' = the dataset's classes."""
+    template: Annotated[str, AfterValidator(one_place)]
+    """The prompt of a word of the lexicon; {} stands for it."""
+    arch: str
+    """An open_clip architecture that scores the words; '' = models/clip.safetensors."""
+    weights: str
+    """Its weights: a pretrained tag or a file; '' with arch ''."""
+    num_segments: int = Field(ge=1, le=1024)
+    """Frames of a video that are scored."""
+    top_k: int = Field(ge=1, le=1000)
+    """Attributes written for each video."""
+    train_json: str
+    """Attributes of the training list of data.dataset, in the authors' form, instead of scores of
+    our own; '' = none."""
+    val_json: str
+    """The same of the validation list."""
+    prefix: str
+    """What a sentence begins with, the blank at its end included."""
+    num_attributes: int = Field(ge=1, le=1000)
+    """Attributes in a sentence."""
+    val_min_frames: int = Field(ge=0)
+    """Validations during training leave out shorter videos (8 in the authors' code)."""
+    score_training: bool
+    """Whether test scores the training videos too, to choose the weight of the fusion."""
+    fused_with: list[str] = Field(max_length=1)
+    """The recipe of the video branch to fuse with; [] = no fusion."""
+    video_weight: Float = Field(ge=0, le=1)
+    """Of the video branch's probabilities in the fusion (0.7 in the paper)."""
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> "Options":
+        own_clip = bool(self.arch) == bool(self.weights)
+        both = bool(self.train_json) == bool(self.val_json)
+        found = (self.train_json, self.val_json)
+        require(
+            (
+                self.num_attributes <= self.top_k,
+                "num_attributes",
+                self.num_attributes,
+                f"at most bike_attributes.top_k, {self.top_k}",
+            ),
+            (own_clip, "weights", self.weights, "a tag or file with an arch; '' without one"),
+            (both, "val_json", found, "files for both lists, train_json and val_json, or none"),
+        )
+        return self
+
+
+def build(clip: nn.Module, options: Options, num_segments: int) -> "BikeAttributes":
+    """Build the method around the text tower of any open_clip model, which becomes part of it;
+    `num_segments` has no effect."""
+    return BikeAttributes(clip, options)
+
+
+def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """State dict of a checkpoint of the authors; names and shapes are not checked.
+
+    Args:
+        content: {model_state_dict: a whole CLIP in OpenAI's names, fusion_model_state_dict:
+            query_fc.*, sentence_fc.*}; names with or without `module.`.
+        where: the file, for messages.
+
+    Returns:
+        tensors by name, those of floating point as float32; the vision tower is left out.
+
+    Raises:
+        WeightsError: there is no such head, or no text tower.
+    """
+    head = content.get("fusion_model_state_dict")
+    clip = content.get("model_state_dict")
+    if not isinstance(head, dict) or not isinstance(clip, dict):
+        raise WeightsError(
+            f"{where}: found the keys {list(content)[:10]}; allowed: model_state_dict (a whole "
+            "CLIP) and fusion_model_state_dict (query_fc.*, sentence_fc.*)"
+        )
+    tensors = {}
+    for name, tensor in archives.named_tensors(clip, where).items():
+        if not name.startswith("visual."):
+            tensors[name if name == "logit_scale" else f"text.tower.{name}"] = tensor
+    heads = archives.named_tensors(head, f"{where}: fusion_model_state_dict")
+    if not any(name.startswith("sentence_fc.") for name in heads):
+        raise WeightsError(
+            f"{where}: fusion_model_state_dict: found {', '.join(list(heads)[:3])}, ..., the head "
+            "of the video branch (method bike); allowed: query_fc.* and sentence_fc.*"
+        )
+    return tensors | {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
+
+
+class AttributeHead(nn.Module):
+    """Two MLPs, `query_fc` for class prompts and `sentence_fc` for sentences: [..., D] -> [..., D].
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query_fc = _mlp(width)
+        self.sentence_fc = _mlp(width)
+
+
+def _mlp(width: int) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+    for layer in (layers[0], layers[2]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
+    return layers
+
+
+class BikeAttributes(Method):
+    """The model that is trained, tested and saved, with the frozen text tower; no vision tower.
+
+    Args:
+        clip_model: any open_clip model. Its text tower and logit_scale become part of this module.
+        options: the section `bike_attributes`.
+    """
+
+    inputs = "attributes"
+    compares_videos = True
+
+    def __init__(self, clip_model: nn.Module, options: Options) -> None:
+        super().__init__()
+        self.visual = nn.Identity()  # nothing here sees a frame
+        self.fusion_model = AttributeHead(text_sizes(clip_model)["embed_dim"])
+        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
+        self.text = TextTower(clip_model).requires_grad_(False)
+        self.val_min_frames = options.val_min_frames
+        self.prefix, self.num_attributes = options.prefix, options.num_attributes
+
+    def train(self, mode: bool = True) -> "BikeAttributes":
+        """Training mode, but of the frozen text tower."""
+        super().train(mode)
+        self.text.eval()
+        return self
+
+    def sentence(self, attributes: Sequence[str]) -> str:
+        """The sentence of a video's attributes, the best first; the first few are in it.
+
+        Example: `This is a video about abseiling,rock climbing,ice climbing,bungee jumping,...`
+        """
+        if len(attributes) < self.num_attributes:
+            raise ValueError(
+                f"found {len(attributes)} attributes; allowed: bike_attributes.num_attributes, "
+                f"{self.num_attributes}, or more"
+            )
+        return self.prefix + ",".join(attributes[: self.num_attributes])
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """sentence_fc(s) [b, D] of the tokens of sentences, int64 [b, L]."""
+        with torch.no_grad():
+            sentences = self.text(inputs)  # [b, L] -> [b, D], L2-normalised
+        return self.fusion_model.sentence_fc(sentences)
+
+    def class_text(self, text: ClassText) -> ClassText:
+        """The class text with query_fc(c) instead of each class embedding c, [P, K, D]."""
+        classes = functional.normalize(text.class_embeddings.float(), dim=-1)
+        return replace(text, class_embeddings=self.fusion_model.query_fc(classes))
+
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        """InfoNCE both ways over the sentences and class texts of the batch.
+
+        Args:
+            features: of `encode`, [b, D].
+            batch: the clips.
+            text: of `class_text`.
+        """
+        texts = text.class_embeddings[:, batch.texts]  # [P, K, D] -> [P, b, D]
+        logits = scaled_cosines(features, texts, self.logit_scale.float().exp())  # [b, b]
+        return nce_loss(logits, batch.labels)
+
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        """Probabilities [N, K] float32 of features [N, V, D]: softmax(cos), mean over views."""
+        cosines = scaled_cosines(features, text.class_embeddings, 1.0)  # [N, V, K]
+        return cosines.softmax(dim=-1).mean(dim=1)  # [N, V, K] -> [N, K]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """No effect: no gradient passes through the text tower."""

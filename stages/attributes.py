@@ -1,0 +1,50 @@
+"""attributes --dataset NAME: the best words of a lexicon for each video of a dataset (torchrun)."""
+
+from clipzoo.runtime.launch import dataset_argument, run_stage
+
+
+def main() -> None:
+    # Imported here, because the launching process runs this file too and needs none of it.
+    from pathlib import Path
+
+    from clipzoo.clips.attributes import attributes_path, whole_videos, write_attributes
+    from clipzoo.config import build, load_params
+    from clipzoo.data.records import read_labels, read_list
+    from clipzoo.evaluate import lexicon
+    from clipzoo.methods.bike_attributes import Options
+    from clipzoo.runtime.distributed import rank, say
+    from clipzoo.train.memory import start_run
+
+    params, dataset, method = load_params(), dataset_argument(), "bike_attributes"
+    options = build(Options, params.methods[method], "params.yaml", method)
+    scoring, device = start_run(lexicon.scoring_params(params, options), training=False)
+    published = {"train": options.train_json, "val": options.val_json}
+    if dataset != params.data.dataset:
+        published = {"train": "", "val": ""}
+    scorer = None if all(published.values()) else lexicon.open_scorer(options, dataset)
+    num_classes = len(read_labels(f"lists/{dataset}/labels.csv"))
+    for name, file in published.items():
+        path = Path(f"lists/{dataset}/{name}.csv")
+        if not path.is_file():
+            continue
+        records = read_list(path, num_classes)
+        whole_videos(records, path)
+        if scorer is None:
+            say(f"attributes {dataset}: {len(records)} videos of {path}, read from {file}")
+            words = lexicon.read_published(file, records, dataset)
+        else:
+            say(
+                f"attributes {dataset}: {len(records)} videos of {path}, the {options.top_k} best "
+                f"of {len(scorer.lexicon)} words by {scoring.model.arch}, "
+                f"{options.num_segments} frames each"
+            )
+            words = lexicon.find_attributes(
+                scorer, scoring, dataset, name, records, top_k=options.top_k, device=device
+            )
+        if rank() == 0 and words is not None:
+            write_attributes(records, words, attributes_path(method, dataset, name))
+    say(f"wrote {attributes_path(method, dataset, '*')}; next: train")
+
+
+if __name__ == "__main__":
+    run_stage(main, distributed=True)

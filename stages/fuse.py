@@ -1,0 +1,43 @@
+"""fuse --recipe NAME: the run's probabilities and those of a video branch, weighted, on a CPU."""
+
+from clipzoo.config import build, load_params
+from clipzoo.evaluate import fusion
+from clipzoo.evaluate.predictions import PREDICTIONS_DIR
+from clipzoo.evaluate.provenance import record_provenance
+from clipzoo.files import write_metrics
+from clipzoo.methods.bike_attributes import Options
+from clipzoo.runtime.launch import recipe_argument, run_stage
+
+
+def main() -> None:
+    params, recipe, method = load_params(), recipe_argument(), "bike_attributes"
+    weight = build(Options, params.methods[method], "params.yaml", method).video_weight
+    kept = fusion.KEPT_DIR / recipe
+    files = (kept / "test.safetensors", PREDICTIONS_DIR / "test.safetensors")
+    video, attributes = (fusion.read_scores(path) for path in files)
+    labels = fusion.same_labels(video, attributes)
+    values = fusion.compare(video, attributes, labels, weight, params.seed)
+    curves = {"validation": fusion.weight_curve(video, attributes, labels)}
+    marked = {"the recipe's weight": weight}
+    training = fusion.read_training_scores(*files)
+    if training is not None:
+        curves["training"] = fusion.weight_curve(*training, fusion.same_labels(*training))
+        best = fusion.best_weight(curves["training"], weight)
+        values |= fusion.measure_best(video, attributes, labels, best)
+        marked["the best in training"] = best
+    else:
+        print("no best weight: score_training of one of the two runs is false")
+    plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
+    fusion.plot_weights(plots, curves, marked)
+    provenance = record_provenance(params, "cpu", plots)
+    provenance["environment"] = fusion.all_environments(kept / "test.json", provenance)
+    write_metrics(path, {**fusion.describe(video, attributes, recipe), **provenance, **values})
+    print(
+        f"fuse: top-1 {values['fused_top1']:.2f} by {weight:g} of {recipe} "
+        f"({values['video_top1']:.2f}) and {1 - weight:g} of {params.recipe} "
+        f"({values['attributes_top1']:.2f}); wrote {path}, {plots}/; next: report"
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
