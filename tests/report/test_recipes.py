@@ -14,7 +14,14 @@ import pytest
 import yaml
 
 from clipzoo.config import ConfigError, load_params
-from clipzoo.report.recipes import Recipe, load_recipe, load_recipes, recipe_names, recipe_settings
+from clipzoo.report.recipes import (
+    Recipe,
+    fused_recipes,
+    load_recipe,
+    load_recipes,
+    recipe_names,
+    recipe_settings,
+)
 from clipzoo.report.verdicts import REFERENCE_DIR, named_set
 
 ROOT = Path(__file__).parents[2]
@@ -40,12 +47,11 @@ ALWAYS = {"seed", "data.num_segments", "data.input_size", "network.arch", "netwo
 TRAINING = {f"solver.{key}" for key in ("type", "epochs", "lr", "lr_warmup_step", "weight_decay")}
 # The log's first start, given up before its first iteration, had 4; the one that ran had 1.
 LOGGED_BATCH = {("text4vis", "exps/ucf101/ViT-L/14-336px/f16/log.txt"): 1}
-# Seconds of an iteration: one slow iteration in the last line of the log, whose mean is this; and
-# those of the other branch, which comes last in the log.
-LOGGED_SECONDS = {
-    "exps/k400/ViT-B/32/f16/log.txt": 1.72,
-    "exps/k400/ViT-B/32/8f/video_attributes_log.txt": 0.72,
-}
+# Seconds of an iteration: the table has one slow iteration of the last line of the log, whose mean
+# is this; and those of the attributes branch, which comes last in the log of both.
+LOGGED_SECONDS = {"text4vis/k400-vitb32-f16": 1.72, "bike/k400-vitb32-f8": 0.72}
+# Of whose log the table has the best epoch of the other branch.
+ATTRIBUTES = "bike/k400-vitb32-f8-attributes"
 # Metrics of published.csv -> of the recipe, where the authors compute them in their own way.
 MEASURED = {("bike", "map"): "authors_map"}
 
@@ -97,14 +103,16 @@ def test_published_video_sets_are_those_of_the_dataset(name):
     """Of the very split, and as large as the dataset's own file says where it does."""
     values, published = settings(name), recipe(name).video_sets
     stems = {"test", *(f"zero_shot_{dataset}" for dataset in values["data.zero_shot"])}
+    stems |= {"fused"} if fused_recipes(values) else set()
     assert published.keys() == (stems if name in PUBLISHED else set())
     for stem, list_name in published.items():
-        dataset = values["data.dataset"] if stem == "test" else stem.removeprefix("zero_shot_")
+        zero_shot = stem.startswith("zero_shot_")
+        dataset = stem.removeprefix("zero_shot_") if zero_shot else values["data.dataset"]
         folder, file = LISTS_OF[dataset]
         spec = yaml.safe_load((ROOT / "datasets" / f"{dataset}.yaml").read_text())
         split = values["data.split"]
         whole = "full" in list_name
-        assert whole <= (stem != "test")
+        assert whole <= zero_shot
         assert list_name.startswith(f"{folder}/")
         assert whole or file.format(split) in list_name
         sizes = [spec.get("num_whole")] if whole else spec.get("num_val", [None] * 3)
@@ -119,7 +127,10 @@ def test_every_recipe_opens_with_what_to_expect(name):
         if not line.startswith("#"):
             break
         head.append(line)
-    assert f"# Run: make use RECIPE={name} && dvc repro" in head
+    run = f"make use RECIPE={name} && dvc repro"
+    if others := fused_recipes(settings(name)):
+        run = f"make zoo RECIPES={name} (it runs {others[0]} first)"
+    assert f"# Run: {run}" in head
     assert any(line.startswith("# GPU hours: ") for line in head)
     if name in PUBLISHED:
         paper = PAPERS[method_of(name)]
@@ -136,6 +147,8 @@ def as_measured(row: dict[str, str]) -> tuple[str, str]:
     metric = MEASURED.get((row["method"], row["metric"]), row["metric"])
     if " split " in row["dataset"]:  # Kinetics-600: each is a dataset
         metric = f"full_{metric}"
+    if row["notes"].startswith("video + attributes"):
+        metric = f"fused_{metric}"
     return row["dataset"].replace(" split ", "_split"), metric
 
 
@@ -201,8 +214,8 @@ def test_most_recipes_have_a_config_and_many_a_log(method):
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if recipe(n).authors.config])
 def test_values_are_those_of_the_authors_config(name):
-    method, authors, values = method_of(name), recipe(name).authors, settings(name)
-    config = configs(method)[authors.config]
+    authors, values = recipe(name).authors, settings(name)
+    config, method = configs(method_of(name))[authors.config], values["model.method"]
     pairs = {
         "seed": "seed",
         "data.num_segments": "model.num_segments",
@@ -211,6 +224,7 @@ def test_values_are_those_of_the_authors_config(name):
         "network.sim_header": f"{method}.head",
         "network.interaction": f"{method}.interaction",
         "data.shot": "data.shots",
+        "data.select_topk_attributes": f"{method}.num_attributes",
         "solver.type": "train.schedule",
         "solver.epochs": "train.epochs",
         "solver.lr": "train.lr",
@@ -222,12 +236,12 @@ def test_values_are_those_of_the_authors_config(name):
     assert config.keys() >= (ALWAYS | TRAINING if trains else ALWAYS)
     assert ("data.shot" in config) == (values["data.shots"] > 0)
     for theirs, ours in pairs.items():
-        if theirs in config:
+        if theirs in config and (ours in values or ours.split(".")[0] != method):
             assert type(values[ours])(config[theirs]) == values[ours], ours
     if not trains:
         assert values["train.epochs"] == 0
         return
-    assert config["solver.loss_type"].lower() == values[f"{method}.loss"]
+    assert config["solver.loss_type"].lower() == values.get(f"{method}.loss", "nce")
     assert int(config["logging.eval_freq"]) == values["train.val_every"]
     accumulated = int(config["data.batch_size"]) * int(config["solver.grad_accumulation_steps"])
     if authors.config_gpus:
@@ -253,13 +267,13 @@ def test_batches_are_those_of_the_authors_log(name):
     if authors.log_batch != values["train.batch_size"]:
         assert "contradict" in notes
         assert str(authors.log_batch) in notes
-    seconds = LOGGED_SECONDS.get(authors.log, float(log["seconds_per_iteration"]))
+    seconds = LOGGED_SECONDS.get(name, float(log["seconds_per_iteration"]))
     seconds *= iterations * int(log["epochs"])
     assert recipe(name).gpu_hours == pytest.approx(
         seconds * authors.log_gpus / 3600, rel=0.02, abs=0.5
     )
     for row in recipe(name).published:
-        if row.source.startswith("training log"):
+        if row.source.startswith("training log") and name != ATTRIBUTES:
             epoch = row.source.removeprefix("training log, ").removesuffix(" epoch")
             assert epoch == recipe(name).checkpoint
             assert row.value == float(log[f"{epoch}_val"])
@@ -300,7 +314,7 @@ def test_models_build_on_the_meta_device(name):
     _, params = load_recipe(name, ROOT)
     model: Any = meta_model(params)
     assert all(parameter.is_meta for parameter in model.parameters())
-    if params.model.method == "raw":
+    if params.model.method not in ("text4vis", "bike"):
         return
     assert bool(list(model.fusion_model.parameters())) == (params.options["head"] == "Transf")
     if params.model.method == "bike":
