@@ -53,10 +53,10 @@ def main() -> None:
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
-    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
+    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE), **training_ids}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **source, **training_ids}
+    about = {**described, **source}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)

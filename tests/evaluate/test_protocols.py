@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
+from clipzoo.methods.parts.method import AuthorsMap
 from clipzoo.models.text import ClassText
 from clipzoo.parity.inputs import class_text
 
@@ -220,3 +221,18 @@ def test_comparison_with_the_raw_model_is_paired():
 def test_describe_views():
     assert protocols.describe_views(2, 1) == "clips 2, crops 1, uniform"
     assert protocols.describe_views(4, 3, dense=True) == "clips 4, crops 3, dense"
+
+
+def test_the_authors_running_map_is_of_the_softmaxes_they_take():
+    generator = torch.Generator().manual_seed(3)
+    probabilities = torch.rand(37, 5, generator=generator).softmax(dim=1)
+    targets = (torch.rand(37, 5, generator=generator) < 0.4).long()
+    once = AuthorsMap(softmaxes=1, running_batch=8)
+    value = protocols.authors_map(probabilities, targets, once)
+    assert value == metrics.running_map(probabilities, targets, 8)
+    twice = AuthorsMap(softmaxes=2, running_batch=8)
+    value = protocols.authors_map(probabilities, targets, twice)
+    assert value == metrics.running_map(probabilities.softmax(dim=1), targets, 8)
+    off = AuthorsMap(softmaxes=1, running_batch=0)
+    expected = metrics.mean_average_precision(probabilities, targets)
+    assert protocols.authors_map(probabilities, targets, off) == expected != value
