@@ -48,9 +48,9 @@ TINY = {
 }
 
 
-def arguments(args: Sequence[str]) -> list[str]:
-    """Of a stage's script: the first is a dataset, as in dvc.yaml."""
-    return ["--dataset", *args] if args else []
+def arguments(stage: str, args: Sequence[str]) -> list[str]:
+    """Of a stage's script: the first is a dataset, or a recipe, as in dvc.yaml."""
+    return ["--recipe" if stage == "fuse" else "--dataset", *args] if args else []
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Workspace:
         yaml.dump(params, self.path / "params.yaml")
 
     def command(self, stage: str, *args: str) -> list[str]:
-        return [sys.executable, f"stages/{stage}.py", *arguments(args)]
+        return [sys.executable, f"stages/{stage}.py", *arguments(stage, args)]
 
     def environment(self, **more: str) -> dict[str, str]:
         """This environment with what DVC needs, and nothing that a user set for own runs."""
@@ -130,7 +130,7 @@ class Workspace:
         """A stage's main in this process: no torchrun, and no seconds of imports."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.path)
-            patch.setattr(sys, "argv", [f"stages/{stage}.py", *arguments(args)])
+            patch.setattr(sys, "argv", [f"stages/{stage}.py", *arguments(stage, args)])
             runpy.run_path(f"stages/{stage}.py")["main"]()
 
 

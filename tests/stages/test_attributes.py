@@ -1,0 +1,77 @@
+"""BIKE's attributes branch through its stages: attributes, train, test, fuse; and DVC's graph."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from clipzoo.clips.attributes import attributes_path
+from clipzoo.commands.recipes import kept_predictions
+from clipzoo.data.records import read_labels, read_list
+from clipzoo.files import ListError
+
+OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}
+
+
+@pytest.fixture
+def branch(copy_of_demo, monkeypatch):
+    """The tiny demo with the attributes branch as its method."""
+    sections = {f"bike_attributes__{key}": value for key, value in OPTIONS.items()}
+    copy_of_demo.set(
+        **sections, model__method="bike_attributes", data__zero_shot=[], train__epochs=2
+    )
+    monkeypatch.chdir(copy_of_demo.path)
+    return copy_of_demo
+
+
+def keep_as(recipe: str) -> None:
+    """The active predictions as those of another recipe, as `zoo` keeps them."""
+    sources = ("predictions/test.safetensors", "predictions/test.parquet", "metrics/demo/test.json")
+    for source, path in zip(sources, kept_predictions(recipe), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+
+
+def test_the_branch_runs_from_frames_to_fused_metrics(branch, capsys):
+    branch.set(bike_attributes__score_training=True)
+    branch.run_here("attributes", "demo_shapes")
+    names = read_labels("lists/demo_shapes/labels.csv")
+    for name, count in (("train", 96), ("val", 48)):
+        entries = json.loads(attributes_path("bike_attributes", "demo_shapes", name).read_text())
+        records = read_list(f"lists/demo_shapes/{name}.csv", 48)
+        assert list(entries) == [record.video_id for record in records]
+        assert len(entries) == count
+        for record in records:
+            entry = entries[record.video_id]
+            assert entry["video_label_id"] == record.label
+            assert len(set(entry["classname_topk"])) == 5
+            assert set(entry["classname_topk"]) <= set(names)
+    # No frame is read from here on.
+    shutil.copytree(branch.path / "data/frames/demo_shapes", branch.path / "kept")
+    branch.path.joinpath("data/frames").unlink()
+    branch.run_here("train")
+    tensors = load_file("models/model.safetensors")
+    assert "fusion_model.sentence_fc.2.weight" in tensors
+    assert not any(key.startswith("visual.") for key in tensors)
+    branch.run_here("test")
+    found = load_file("predictions/test.safetensors")
+    assert found["features"].shape == (48, 1, 128)
+    assert found["train_probabilities"].shape == (96, 48)
+    labels = torch.tensor([r.label for r in read_list("lists/demo_shapes/train.csv", 48)])
+    assert torch.equal(found["train_labels"], labels)
+    keep_as("demo/other")
+    branch.run_here("fuse", "demo/other")
+    fused = json.loads((branch.path / "metrics/demo/fused.json").read_text())
+    tested = json.loads((branch.path / "metrics/demo/test.json").read_text())
+    # A branch fused with itself is itself, and all weights are equally good.
+    assert fused["fused_top1"] == fused["video_top1"] == fused["attributes_top1"] == tested["top1"]
+    assert fused["fused_weight"] == fused["fused_best_weight"] == 0.7
+    assert fused["fused_gain_over_video"] == 0
+    for key in ("dataset", "num_videos", "num_expected", "videos_sha256", "environment"):
+        assert fused[key] == tested[key], key
+    lines = (branch.path / "plots/demo/fused/weights.csv").read_text().splitlines()
+    assert lines[0] == "weight,validation_top1,training_top1"
+    assert len(lines) == 102
+    assert (branch.path / "plots/demo/fused/weights.png").is_file()
