@@ -43,7 +43,7 @@ def main() -> None:
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
     labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")
-    training, training_ids = predictions.score_training_videos(params, model, text, device)
+    training, ids = predictions.score_training_videos(params, model, text, device)
     if features is None:  # rank 0 has them all
         return
     write_curve(curve, VAL_CURVE)
@@ -53,10 +53,9 @@ def main() -> None:
         score, features, labels, text, trained_classes=classes, **protocols
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
-    source = {"arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE), **training_ids}
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **source}
+    about = {**described, **ids, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     described |= record_provenance(params, device.type, plots)
