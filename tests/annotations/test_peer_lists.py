@@ -164,3 +164,13 @@ def test_what_is_no_list_is_not_guessed(tmp_path, text):
     (tmp_path / "l").write_text(text)
     with pytest.raises(ListError, match="allowed: a list in one of"):
         guess_format(tmp_path / "l")
+
+
+def test_segments_that_begin_together_are_no_duplicates(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("a 0 30 1\na 0 30 2\na 0 40 1\n")
+    entries, _ = read_entries(path, "mmaction2-rawframes-offset")
+    assert [(e.num_frames, e.label) for e in entries] == [(30, 1), (30, 2), (40, 1)]
+    path.write_text("a 0 30 1\na 0 30 1\n")
+    with pytest.raises(ListError, match=r"train.txt:2: 'a' is in .*train.txt:1 too"):
+        read_entries(path, "mmaction2-rawframes-offset")

@@ -6,6 +6,7 @@ import pytest
 
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record, write_labels, write_list
+from clipzoo.train import setup
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import TrainingError, load_training_records
 
@@ -72,3 +73,9 @@ def test_without_epochs_no_list_is_read(lists):
 def test_too_short_videos_alone_are_refused():
     with pytest.raises(TrainingError, match=r"data\.min_frames: none of 7 .* has 100 frames"):
         load_training_records(params(**{"data.min_frames": 100}))
+
+
+def test_several_labels_a_video_cannot_be_reduced_to_some_classes():
+    records = [Record("a", 9, 0, labels=(0, 1))]
+    with pytest.raises(TrainingError, match=r"data\.classes: found base; .* allows: all"):
+        setup._of_classes(records, [0])
