@@ -9,6 +9,7 @@ from statistics import median
 from clipzoo.commands import recipes as zoo
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
+from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
 from clipzoo.commands.predictions import predictions_command
@@ -22,6 +23,7 @@ EXAMPLES = (
     "use demo/head-none",
     "scan mine ~/videos",
     "predictions test --wrong",
+    "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
     "COMMAND --help",
 )
 FEWEST = 5
@@ -41,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_list_commands(commands)
     _add_recipes(commands)
     _add_predictions(commands)
+    _add_fuse(commands)
     return parser
 
 
@@ -131,6 +134,29 @@ def _add_predictions(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         "--top", type=int, default=20, metavar="N", help="at most N videos (20); 0 = all"
     )
     command.set_defaults(run=predictions_command)
+
+
+def _add_fuse(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = add_command(
+        commands,
+        "fuse",
+        "measure the weighted sum of two files of scores of the same videos",
+        (
+            "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
+            "fuse k400_video_sims.pt k400_sentence_sims.pt --weight 0.7 "
+            "--labels k400_video_labels.pt",
+        ),
+    )
+    files = "test.safetensors of a run, or a .pt file with one tensor of probabilities"
+    command.add_argument("video", type=Path, metavar="VIDEO", help=f"the first: {files}")
+    command.add_argument("attributes", type=Path, metavar="ATTRIBUTES", help="the second")
+    command.add_argument(
+        "--weight", type=float, default=0.7, metavar="W", help="of the first, 0 to 1 (0.7)"
+    )
+    command.add_argument(
+        "--labels", type=Path, metavar="FILE", help=".pt file with the class ids, for two .pt files"
+    )
+    command.set_defaults(run=fuse_command)
 
 
 def _run_scan(arguments: argparse.Namespace) -> None:

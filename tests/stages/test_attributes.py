@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from clipzoo.clips.attributes import attributes_path
 from clipzoo.commands.recipes import kept_predictions
 from clipzoo.data.records import read_labels, read_list
-from clipzoo.files import ListError
 
 OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}
 
