@@ -228,6 +228,17 @@ def test_a_gpu_machine_is_used_without_an_edit(here, monkeypatch):
     assert "runtime.micro_batch 33 would fit" in finding.text
 
 
+def test_the_authors_memory_stands_beside_the_estimate(here):
+    assert "authors' memory" not in findings()
+    path = here / f"recipes/{NAME}.yaml"
+    edit(path, "gpu_hours: 3", "authors: {config_gpus: 8, memory_gb: 6.5}")
+    text = findings()["authors' memory"].text
+    assert "6.5 GB on each of 8 GPUs, for 3 clips" in text
+    assert "about 1.5 GB here" in text
+    edit(path, "batch_size: 24", "batch_size: 24, epochs: 0")
+    assert "authors' memory" not in findings()
+
+
 def test_more_processes_than_gpus_are_told(here, monkeypatch):
     with_gpus(monkeypatch, 2, cores=8, free_bytes=22e9)
     edit(here / "params.yaml", "processes: 0", "processes: 3")

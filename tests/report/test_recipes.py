@@ -14,41 +14,62 @@ import pytest
 import yaml
 
 from clipzoo.config import ConfigError, load_params
-from clipzoo.report.recipes import Recipe, load_recipe, load_recipes, recipe_names, recipe_settings
+from clipzoo.report.recipes import (
+    Recipe,
+    fused_recipes,
+    load_recipe,
+    load_recipes,
+    recipe_names,
+    recipe_settings,
+)
 from clipzoo.report.verdicts import REFERENCE_DIR, named_set
 
 ROOT = Path(__file__).parents[2]
 ALL = load_recipes(ROOT)
 NAMES = list(ALL)
-TEXT4VIS = [name for name in NAMES if name.startswith("text4vis/")]
+PAPERS = {"text4vis": "arXiv 2207.01297", "bike": "arXiv 2301.00182"}
+ZOO = {method: [n for n in NAMES if n.startswith(f"{method}/")] for method in PAPERS}
+PUBLISHED = [name for names in ZOO.values() for name in names]
 # Videos of the authors' training lists that are trained on (README of the reference data).
-TRAIN_VIDEOS = {"kinetics400": 240_600, "activitynet": 12_770, "ucf101": 9_537, "hmdb51": 3_570}
+TRAIN_VIDEOS = {"kinetics400": 240_550, "activitynet": 12_770, "ucf101": 9_537, "hmdb51": 3_570}
+TRAIN_VIDEOS["charades"] = 49_802  # segments
 # Folder of each dataset's lists in video_sets.csv, and what the name of its validation list says.
 LISTS_OF = {
     "kinetics400": ("k400", "val"),
     "activitynet": ("anet", "val"),
     "ucf101": ("ucf101", "val_rgb_split_{}"),
     "hmdb51": ("hmdb51", "val_rgb_split_{}"),
+    "charades": ("charades", "v1_test"),
     **{f"kinetics600_split{i}": ("k600", f"test_split{i}") for i in (1, 2, 3)},
 }
 # Keys that every config of the authors has, and those of every one that trains.
 ALWAYS = {"seed", "data.num_segments", "data.input_size", "network.arch", "network.sim_header"}
 TRAINING = {f"solver.{key}" for key in ("type", "epochs", "lr", "lr_warmup_step", "weight_decay")}
 # The log's first start, given up before its first iteration, had 4; the one that ran had 1.
-LOGGED_BATCH = {"exps/ucf101/ViT-L/14-336px/f16/log.txt": 1}
-# Its last line has the time of one slow iteration; the recipe's hours are of the log's mean.
-SLOW_LOG = "exps/k400/ViT-B/32/f16/log.txt"
+LOGGED_BATCH = {("text4vis", "exps/ucf101/ViT-L/14-336px/f16/log.txt"): 1}
+# Seconds of an iteration: the table has one slow iteration of the last line of the log, whose mean
+# is this; and those of the attributes branch, which comes last in the log of both.
+LOGGED_SECONDS = {"text4vis/k400-vitb32-f16": 1.72, "bike/k400-vitb32-f8": 0.72}
+# Of whose log the table has the best epoch of the other branch.
+ATTRIBUTES = "bike/k400-vitb32-f8-attributes"
+# Metrics of published.csv -> of the recipe, where the authors compute them in their own way.
+MEASURED = {("bike", "map"): "authors_map"}
 
 
-def table(name: str) -> list[dict[str, str]]:
-    with open(REFERENCE_DIR / name, encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["method"] == "text4vis"]
+def method_of(name: str) -> str:
+    return name.split("/")[0]
 
 
 @cache
-def configs() -> dict[str, dict[str, Any]]:
+def table(name: str, method: str) -> list[dict[str, str]]:
+    with open(REFERENCE_DIR / name, encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["method"] == method]
+
+
+@cache
+def configs(method: str) -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Any]] = {}
-    for row in table("configs.csv"):
+    for row in table("configs.csv", method):
         values.setdefault(row["config"], {})[row["key"]] = row["value"]
     return values
 
@@ -66,7 +87,8 @@ def number(text: str) -> float | None:
 
 
 def test_there_are_recipes():
-    assert len(TEXT4VIS) >= 25
+    assert len(ZOO["text4vis"]) >= 25
+    assert len(ZOO["bike"]) >= 22
     assert "demo" in NAMES
     assert not any(name.endswith("base") for name in NAMES)
 
@@ -81,14 +103,16 @@ def test_published_video_sets_are_those_of_the_dataset(name):
     """Of the very split, and as large as the dataset's own file says where it does."""
     values, published = settings(name), recipe(name).video_sets
     stems = {"test", *(f"zero_shot_{dataset}" for dataset in values["data.zero_shot"])}
-    assert published.keys() == (stems if name in TEXT4VIS else set())
+    stems |= {"fused"} if fused_recipes(values) else set()
+    assert published.keys() == (stems if name in PUBLISHED else set())
     for stem, list_name in published.items():
-        dataset = values["data.dataset"] if stem == "test" else stem.removeprefix("zero_shot_")
+        zero_shot = stem.startswith("zero_shot_")
+        dataset = stem.removeprefix("zero_shot_") if zero_shot else values["data.dataset"]
         folder, file = LISTS_OF[dataset]
         spec = yaml.safe_load((ROOT / "datasets" / f"{dataset}.yaml").read_text())
         split = values["data.split"]
         whole = "full" in list_name
-        assert whole <= (stem != "test")
+        assert whole <= zero_shot
         assert list_name.startswith(f"{folder}/")
         assert whole or file.format(split) in list_name
         sizes = [spec.get("num_whole")] if whole else spec.get("num_val", [None] * 3)
@@ -103,26 +127,41 @@ def test_every_recipe_opens_with_what_to_expect(name):
         if not line.startswith("#"):
             break
         head.append(line)
-    assert f"# Run: make use RECIPE={name} && dvc repro" in head
+    run = f"make use RECIPE={name} && dvc repro"
+    if others := fused_recipes(settings(name)):
+        run = f"make zoo RECIPES={name} (it runs {others[0]} first)"
+    assert f"# Run: {run}" in head
     assert any(line.startswith("# GPU hours: ") for line in head)
-    if name in TEXT4VIS:
-        assert any("arXiv 2207.01297" in line for line in head)
+    if name in PUBLISHED:
+        paper = PAPERS[method_of(name)]
+        assert recipe(name).paper == paper
+        assert any(paper in line for line in head)
         text = " ".join(head)
         for row in recipe(name).published:
             numbers = re.findall(rf"\b{row.metric} ([\d.]+\d)\b", text)
             assert row.value is None or row.value in map(float, numbers)
 
 
-def test_every_published_row_is_in_exactly_one_recipe():
+def as_measured(row: dict[str, str]) -> tuple[str, str]:
+    """Dataset and metric of a published row, by the names of our datasets and metrics files."""
+    metric = MEASURED.get((row["method"], row["metric"]), row["metric"])
+    if " split " in row["dataset"]:  # Kinetics-600: each is a dataset
+        metric = f"full_{metric}"
+    if row["notes"].startswith("video + attributes"):
+        metric = f"fused_{metric}"
+    return row["dataset"].replace(" split ", "_split"), metric
+
+
+@pytest.mark.parametrize("method", PAPERS)
+def test_every_published_row_is_in_exactly_one_recipe(method):
     published_rows = Counter(
         (
-            row["dataset"],
+            *as_measured(row),
             row["arch"],
             int(row["num_frames"]),
             int(row["input_px"]),
             row["clips"] and int(row["clips"]),
             row["crops"] and int(row["crops"]),
-            row["metric"],
             number(row["published"]),
             number(row["published_std"]),
             row["source"],
@@ -130,17 +169,17 @@ def test_every_published_row_is_in_exactly_one_recipe():
             row["task"].startswith("few-shot"),
             row["task"] == "zero-shot",
         )
-        for row in table("published.csv")
+        for row in table("published.csv", method)
     )
     recipe_rows = Counter(
         (
             row.dataset,
+            row.metric,
             settings(name)["model.arch"],
             settings(name)["model.num_segments"],
             settings(name)["model.input_px"],
             "" if row.clips is None else row.clips,
             "" if row.crops is None else row.crops,
-            row.metric,
             row.value,
             row.std,
             row.source,
@@ -148,13 +187,13 @@ def test_every_published_row_is_in_exactly_one_recipe():
             settings(name)["data.shots"] > 0,
             bool(settings(name)["data.zero_shot"]),
         )
-        for name in TEXT4VIS
+        for name in ZOO[method]
         for row in recipe(name).published
     )
     assert recipe_rows == published_rows
 
 
-@pytest.mark.parametrize("name", TEXT4VIS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
     values = settings(name)
     for row in recipe(name).published:
@@ -164,24 +203,28 @@ def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
         assert (row.clips, row.crops) in (views, (1, 1), (None, None))
 
 
-def test_most_recipes_have_a_config_and_many_a_log():
+@pytest.mark.parametrize("method", PAPERS)
+def test_most_recipes_have_a_config_and_many_a_log(method):
     """Else the tests below would compare nothing."""
-    authors = [recipe(name).authors for name in TEXT4VIS]
+    authors = [recipe(name).authors for name in ZOO[method]]
     assert sum(bool(a.config) for a in authors) >= 20
     assert sum(bool(a.log) for a in authors) >= 10
-    assert sum(bool(recipe(name).parent) for name in TEXT4VIS) >= 4
+    assert sum(bool(recipe(name).parent) for name in ZOO[method]) >= 4
 
 
-@pytest.mark.parametrize("name", [n for n in TEXT4VIS if recipe(n).authors.config])
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if recipe(n).authors.config])
 def test_values_are_those_of_the_authors_config(name):
-    config, values, authors = configs()[recipe(name).authors.config], settings(name), recipe(name)
+    authors, values = recipe(name).authors, settings(name)
+    config, method = configs(method_of(name))[authors.config], values["model.method"]
     pairs = {
         "seed": "seed",
         "data.num_segments": "model.num_segments",
         "data.input_size": "model.input_px",
         "network.arch": "model.arch",
-        "network.sim_header": "text4vis.head",
+        "network.sim_header": f"{method}.head",
+        "network.interaction": f"{method}.interaction",
         "data.shot": "data.shots",
+        "data.select_topk_attributes": f"{method}.num_attributes",
         "solver.type": "train.schedule",
         "solver.epochs": "train.epochs",
         "solver.lr": "train.lr",
@@ -193,38 +236,51 @@ def test_values_are_those_of_the_authors_config(name):
     assert config.keys() >= (ALWAYS | TRAINING if trains else ALWAYS)
     assert ("data.shot" in config) == (values["data.shots"] > 0)
     for theirs, ours in pairs.items():
-        if theirs in config:
+        if theirs in config and (ours in values or ours.split(".")[0] != method):
             assert type(values[ours])(config[theirs]) == values[ours], ours
     if not trains:
         assert values["train.epochs"] == 0
         return
-    assert config["solver.loss_type"].lower() == values["text4vis.loss"]
+    assert config["solver.loss_type"].lower() == values.get(f"{method}.loss", "nce")
     assert int(config["logging.eval_freq"]) == values["train.val_every"]
     accumulated = int(config["data.batch_size"]) * int(config["solver.grad_accumulation_steps"])
-    assert accumulated * authors.authors.config_gpus == values["train.batch_size"]
+    if authors.config_gpus:
+        assert accumulated * authors.config_gpus == values["train.batch_size"]
+    else:
+        assert f"{accumulated} clips a GPU" in " ".join(recipe(name).notes)
 
 
-@pytest.mark.parametrize("name", [n for n in TEXT4VIS if recipe(n).authors.log])
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if recipe(n).authors.log])
 def test_batches_are_those_of_the_authors_log(name):
     authors, values = recipe(name).authors, settings(name)
-    log = next(row for row in table("training_logs.csv") if row["log"] == authors.log)
-    batch = LOGGED_BATCH.get(authors.log, int(log["batch_per_gpu"])) * authors.log_gpus
-    iterations = int(log["iterations_per_epoch"])
-    assert abs(math.ceil(TRAIN_VIDEOS[values["data.dataset"]] / batch) - iterations) <= 1
+    method, num = method_of(name), TRAIN_VIDEOS[values["data.dataset"]]
+    log = next(row for row in table("training_logs.csv", method) if row["log"] == authors.log)
+    per_gpu = LOGGED_BATCH.get((method, authors.log), int(log["batch_per_gpu"]))
+    batch, iterations = per_gpu * authors.log_gpus, int(log["iterations_per_epoch"])
+    if method == "bike":  # which drops the last partial batch of each process
+        assert math.ceil(num / authors.log_gpus) // per_gpu == iterations
+    else:
+        assert abs(math.ceil(num / batch) - iterations) <= 1
     assert batch * int(log["grad_accumulation"]) == authors.log_batch
     assert int(log["epochs"]) == values["train.epochs"]
     notes = " ".join(recipe(name).notes)
     if authors.log_batch != values["train.batch_size"]:
         assert "contradict" in notes
         assert str(authors.log_batch) in notes
-    seconds = iterations * int(log["epochs"]) * float(log["seconds_per_iteration"])
-    if authors.log != SLOW_LOG:
-        assert recipe(name).gpu_hours == pytest.approx(
-            seconds * authors.log_gpus / 3600, rel=0.02, abs=0.5
-        )
+    seconds = LOGGED_SECONDS.get(name, float(log["seconds_per_iteration"]))
+    seconds *= iterations * int(log["epochs"])
+    assert recipe(name).gpu_hours == pytest.approx(
+        seconds * authors.log_gpus / 3600, rel=0.02, abs=0.5
+    )
     for row in recipe(name).published:
-        if row.source.startswith("training log"):
-            assert row.value == float(log["last_val"])
+        if row.source.startswith("training log") and name != ATTRIBUTES:
+            epoch = row.source.removeprefix("training log, ").removesuffix(" epoch")
+            assert epoch == recipe(name).checkpoint
+            assert row.value == float(log[f"{epoch}_val"])
+
+
+# What a model is built from; the rest of BIKE's section says how it is trained and evaluated.
+MODEL_SHAPE = ("model.", "text4vis.", *(f"bike.{k}" for k in ("head", "interaction", "temp")))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if recipe(n).parent])
@@ -234,16 +290,19 @@ def test_children_start_from_models_like_their_own(name):
     differing = {
         key
         for key, value in settings(parent).items()
-        if key.startswith(("model.", "text4vis.")) and value != values[key]
+        if key.startswith(MODEL_SHAPE) and value != values[key]
     }
     assert differing == {"model.checkpoint"}
 
 
 def models() -> dict[tuple, str]:
     """One recipe for each different model."""
-    shape = ("model.arch", "model.method", "model.num_segments", "model.input_px", "text4vis.")
     return {
-        tuple(value for key, value in settings(name).items() if key.startswith(shape)): name
+        tuple(
+            value
+            for key, value in settings(name).items()
+            if key.startswith(MODEL_SHAPE) and key not in ("model.checkpoint", "model.weights")
+        ): name
         for name in NAMES
     }
 
@@ -255,10 +314,12 @@ def test_models_build_on_the_meta_device(name):
     _, params = load_recipe(name, ROOT)
     model: Any = meta_model(params)
     assert all(parameter.is_meta for parameter in model.parameters())
-    if params.model.method != "text4vis":
+    if params.model.method not in ("text4vis", "bike"):
+        return
+    assert bool(list(model.fusion_model.parameters())) == (params.options["head"] == "Transf")
+    if params.model.method == "bike":
         return
     assert model.num_segments == params.model.num_segments
-    assert bool(list(model.fusion_model.parameters())) == (params.options["head"] == "Transf")
     assert (model.text is not None) == (params.options["text_tower"] == "trained")
 
 

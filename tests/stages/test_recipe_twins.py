@@ -17,10 +17,12 @@ from clipzoo.files import write_csv
 from clipzoo.report.recipes import recipe_settings
 
 QUICK = {
-    "ablation-lda-classifier",
-    "ablation-infonce-trained",
-    "base-to-novel",
-    "zero-shot-hmdb51-vitl14-f8",
+    "text4vis/ablation-lda-classifier",
+    "text4vis/ablation-infonce-trained",
+    "demo/base-to-novel",
+    "text4vis/zero-shot-hmdb51-vitl14-f8",
+    "bike/charades-vitl14-336-f16",
+    "bike/zero-shot-hmdb51-vitl14-f8",
 }
 """Run by default: what no other test trains."""
 TWINS = different_twins()
@@ -58,15 +60,19 @@ def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         videos = 0
     assert found["num_videos"] == videos
     assert found["steps"] == values["train.epochs"] * videos // 12
-    names = load_file("models/model.safetensors").keys()
-    head = values.get("text4vis.head") == "Transf"
+    names, method = load_file("models/model.safetensors").keys(), values["model.method"]
+    attributes = method == "bike_attributes"  # without a vision tower, with the text tower
+    head = attributes or values.get(f"{method}.head") == "Transf"
     assert any(name.startswith("fusion_model.") for name in names) == head
     trained = values.get("text4vis.text_tower") == "trained"
-    assert any(name.startswith("text.") for name in names) == trained
+    assert any(name.startswith("text.") for name in names) == (attributes or trained)
+    assert any(name.startswith("visual.") for name in names) != attributes
 
 
 def check_classifier(values: Mapping[str, Any], class_names: torch.Tensor) -> None:
     """Against the embeddings [K, D] of the class names alone, by the raw CLIP."""
+    if values["model.method"] == "bike_attributes":
+        return  # an MLP on them, which is trained
     rows = load_file("models/classifier.safetensors")["class_embeddings"]
     num_classes = NUM_CLASSES // 2 if values["data.classes"] == "base" else NUM_CLASSES
     assert rows.shape == (1, num_classes, DIM)
@@ -82,8 +88,12 @@ def check_classifier(values: Mapping[str, Any], class_names: torch.Tensor) -> No
 
 
 def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    num_views = values["test.clips"] * values["test.crops"]
+    method, num_views = values["model.method"], values["test.clips"] * values["test.crops"]
     expected = DESCRIBED | TEST_KEYS
+    if method == "bike":
+        expected |= {"authors_map"}
+    if method == "bike_attributes":
+        num_views = 1  # a sentence
     if num_views > 1 and not values["test.dense"]:
         expected |= {f"single_view_{key}" for key in TEST_KEYS}
     if values["data.classes"] == "base":
@@ -93,7 +103,14 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     how = "dense" if values["test.dense"] else "uniform"
     assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
     tensors = load_file("predictions/test.safetensors")
-    assert tensors["features"].shape == (NUM_VAL, num_views, DIM)
+    frames = (values["model.num_segments"],) if values.get("bike.interaction") == "VCS" else ()
+    assert tensors["features"].shape == (NUM_VAL, num_views, *frames, DIM)
+    if values.get("bike.saliency"):
+        weights = tensors["saliency"].float()
+        assert weights.shape == (NUM_VAL, NUM_CLASSES, *frames)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(NUM_VAL, NUM_CLASSES), rtol=0.01)
+    if values.get(f"{method}.score_training"):
+        assert tensors["train_probabilities"].shape == (NUM_TRAIN["all", 0], NUM_CLASSES)
     right = (tensors["probabilities"].argmax(1) == tensors["labels"]).sum().item()
     assert found["top1"] == 100 * right / NUM_VAL
 
@@ -111,20 +128,19 @@ def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None
     assert (found["dataset"], found["num_videos"]) == ("demo_unseen", NUM_UNSEEN)
     num_views = values["zero_shot.clips"] * values["zero_shot.crops"]
     tensors = load_file("predictions/zero_shot_demo_unseen.safetensors")
-    for prefix in ("", "raw_"):
-        assert tensors[f"{prefix}features"].shape == (NUM_UNSEEN, num_views, DIM)
+    vcs = values.get("bike.interaction") == "VCS" or values.get("bike.zero_shot") == "frames"
+    frames = (values["model.num_segments"],) if vcs else ()
+    assert tensors["features"].shape == (NUM_UNSEEN, num_views, *frames, DIM)
+    assert tensors["raw_features"].shape == (NUM_UNSEEN, num_views, DIM)
 
 
 def test_the_quick_ones_are_among_the_twins():
-    assert {name.split("/")[-1] for name in TWINS} >= QUICK
+    assert set(TWINS) >= QUICK
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [
-        pytest.param(name, marks=() if name.split("/")[-1] in QUICK else pytest.mark.slow)
-        for name in TWINS
-    ],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TWINS],
 )
 def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatch):
     values = {**recipe_settings(recipe, ROOT), **shrunken(recipe)}
@@ -136,6 +152,8 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
         without_training_videos_but_with_splits(copy_of_demo.path / "lists")
     for dataset in params.data.datasets:
         copy_of_demo.run_here("embed_labels", dataset)
+    for dataset in values.get("bike_attributes.datasets", []):
+        copy_of_demo.run_here("attributes", dataset)
     copy_of_demo.run_here("train")
     copy_of_demo.run_here("test")
     for dataset in params.data.zero_shot:

@@ -6,7 +6,7 @@ Estimates and where they come from:
   times the median number of frames of a video in the published list;
 - GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
   tensors that autograd would save are summed (train/memory.py); where there is a GPU, training
-  steps on noise show what fits it (train/search.py);
+  steps on noise show what fits it (train/search.py); beside it what the authors state;
 - GPU hours: from the recipe.
 """
 
@@ -25,7 +25,7 @@ from clipzoo.commands.recipes import (
     PARAMS_FILE,
     has_kept_predictions,
 )
-from clipzoo.config import ConfigError, Params, load_params
+from clipzoo.config import ConfigError, Params, load_params, replace
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
 from clipzoo.files import csv_lines
@@ -76,6 +76,7 @@ def check_recipe(name: str) -> list[Finding]:
         *fusion_findings(params),
         _disk(params, recipe),
         *_run(params),
+        *_authors_memory(params, recipe),
         Finding(topic="GPU hours", text=_hours(recipe), ok=None),
     ]
 
@@ -259,6 +260,26 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
     if not fits:
         text += f"; runtime.micro_batch {max(most, 1)} would fit, or train.activation_checkpointing"
     return micro_batch, Finding(topic="GPU memory", text=text, ok=fits)
+
+
+def _authors_memory(params: Params, recipe: Recipe) -> Iterator[Finding]:
+    """The memory that the authors state for training, beside the estimate for the same."""
+    from clipzoo.train import memory
+
+    authors = recipe.authors
+    if not (authors.memory_gb and authors.config_gpus and params.train.epochs):
+        return
+    clips = params.train.batch_size // authors.config_gpus
+    params = replace(params, {"train.activation_checkpointing": True})  # as their code always does
+    model = memory.meta_model(params)
+    kept = memory.PARAMETER_BYTES * memory.num_parameters(model) + memory.CUDA_BYTES
+    total = kept + clips * memory.activation_bytes(model, params)
+    text = (
+        f"the authors state {authors.memory_gb:g} GB on each of {authors.config_gpus} GPUs, for "
+        f"{clips} clips with activation checkpointing; for the same, about {total / 1e9:.1f} GB "
+        "here, the one block that is recomputed at a time excluded"
+    )
+    yield Finding(topic="authors' memory", text=text, ok=None)
 
 
 def _trial(params: Params, processes: int, micro_batch: int) -> Finding:

@@ -69,6 +69,8 @@ class ModelMetadata(Section):
 
 MODEL_FILE = "models/model.safetensors"
 CLASSIFIER_FILE = "models/classifier.safetensors"
+TEXT_TOLERANCE = 1e-3
+"""Largest relative difference of equal text towers; float16 rounds by half of it."""
 
 
 def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
@@ -116,13 +118,15 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
     """
     clip, meta = load_clip()
     _check_arch(CLIP_FILE, meta["arch"], params)
+    others = ("visual.", "logit_")
+    text_tower = {k: v for k, v in clip.state_dict().items() if not k.startswith(others)}
     if params.model.checkpoint and not meta["quick_gelu"] and _is_released(params):
         meta = {**meta, "quick_gelu": True}  # all released models are of OpenAI's family
         clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
     torch.manual_seed(params.seed)  # the head's initialisation
     model = build(params, clip)
     if params.model.checkpoint:
-        _load_checkpoint(model, params)
+        _load_checkpoint(model, params, text_tower)
     return model, {
         "clip": meta,
         "method": params.model.method,
@@ -213,8 +217,14 @@ def _is_released(params: Params) -> bool:
     return Path(params.model.checkpoint).suffix != ".safetensors"
 
 
-def _load_checkpoint(model: Method, params: Params) -> None:
-    """Load `model.checkpoint`: a model file of this project, or one that the authors released."""
+def _load_checkpoint(model: Method, params: Params, text_tower: dict[str, Tensor]) -> None:
+    """Load `model.checkpoint`: a model file of this project, or one that the authors released.
+
+    Args:
+        model: of the run.
+        params: of the run.
+        text_tower: of models/clip.safetensors.
+    """
     path = Path(params.model.checkpoint)
     if not path.is_file():
         raise WeightsError(f"model.checkpoint: {path} is not a file; give its path, or '' for none")
@@ -226,9 +236,42 @@ def _load_checkpoint(model: Method, params: Params) -> None:
     elif hasattr(METHODS[params.model.method], "read_released"):
         content = archives.read_file(path)
         tensors = METHODS[params.model.method].read_released(content, str(path))
+        check_text_tower(content, text_tower, str(path))
     else:
         raise ConfigError(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
     load_strictly(model, tensors, f"model.checkpoint {path}")
+
+
+def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], where: str) -> None:
+    """Compare the frozen text tower of a released file, if it has one, with that of the CLIP
+    weights, which gives the class texts of a run.
+
+    Args:
+        content: of the file.
+        text_tower: its tensors in models/clip.safetensors, by name.
+        where: the file, for messages.
+
+    Raises:
+        WeightsError: a tensor is missing, or differs by more than float16 would round it.
+    """
+    tensors = archives.named_tensors(content, where)
+    if "text_projection" not in tensors:
+        return
+    for name, expected in text_tower.items():
+        value = tensors.get(name)
+        if value is None:
+            found = "missing"
+        elif value.shape != expected.shape:
+            found = f"found the shape {list(value.shape)}, not {list(expected.shape)}"
+        elif not torch.allclose(value, expected, rtol=TEXT_TOLERANCE, atol=1e-6):
+            found = f"differs by up to {float((value - expected).abs().max()):.2g}"
+        else:
+            continue
+        raise WeightsError(
+            f"{where}: its text tower is not that of {CLIP_FILE}: {name}: {found}; the class texts "
+            "would be others, so set model.weights to the CLIP that the file was trained from "
+            "(openai for released files)"
+        )

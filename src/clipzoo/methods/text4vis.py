@@ -88,7 +88,8 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     if "fusion_model_state_dict" in content:
         raise WeightsError(
             f"{where}: holds a whole CLIP and a separate head (fusion_model_state_dict), "
-            "as BIKE and ActionCLIP save them; allowed: visual.*, fusion_model.* and logit_scale"
+            "as BIKE (model.method bike) and ActionCLIP save them; allowed: visual.*, "
+            "fusion_model.* and logit_scale"
         )
     tensors = archives.named_tensors(content, where)
     if "text_projection" in tensors:

@@ -72,7 +72,9 @@ class Authors(Section):
     config: str = ""
     """Their config file; '' = none is published."""
     config_gpus: int = Field(default=0, ge=0)
-    """GPUs with which the config gives `train.batch_size`; 0 = no training."""
+    """GPUs with which the config gives `train.batch_size`; 0 = no training, or not known."""
+    memory_gb: Float = Field(default=0.0, ge=0)
+    """Memory of each of these GPUs in training, as the authors state it; 0 = not stated."""
     log: str = ""
     """Their training log; '' = none is published."""
     log_gpus: int = Field(default=0, ge=0)

@@ -25,6 +25,7 @@ TEST_RESULTS = {
     "top-5": ("top5", "", ""),
     "mean class accuracy": ("mean_class_accuracy", "", ""),
     "mAP": ("map", "", ""),
+    "mAP, authors' protocol": ("authors_map", "", ""),
     "base classes, top-1": ("base_top1", "", ""),
     "novel classes, top-1": ("novel_top1", "", ""),
     "base to novel, harmonic mean": ("base_to_novel_hmean", "", ""),
@@ -242,7 +243,7 @@ class _Run:
         values = self.files[stem]
         for name, (key, std, interval) in RESULTS[kind_of(stem)].items():
             if key in values:
-                yield self._row(
+                yield from self._rows_of(
                     [stem],
                     name,
                     key,
@@ -260,9 +261,9 @@ class _Run:
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
                 name = result_name(metric)
-                yield self._row(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
+                yield from self._rows_of(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
 
-    def _row(
+    def _rows_of(
         self,
         stems: list[str],
         name: str,
@@ -273,50 +274,53 @@ class _Run:
         std: float | None = None,
         ci95_low: float | None = None,
         ci95_high: float | None = None,
-    ) -> Row:
-        """A result of one metrics file, or the mean over several."""
+    ) -> Iterator[Row]:
+        """A result of one metrics file, or the mean over several: once for each number that was
+        published for it, or once alone."""
         values = self.files[stems[0]]
         dataset = dataset or values["dataset"]
         sets = self.recipe.video_sets if self.recipe else {}
         videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
+        same_videos = all(same for _, same in videos)
         used = self.read_settings(stems[0])
-        changed = None
-        if used is not None and self.recipe is not None:
-            split = verdicts.authors_split(self.recipe, self.recipe_settings)
-            changed = verdicts.modified(used, {**self.recipe_settings, **split}, stems[0])
+        changed = self._modified(used, stems[0])
         settings = used or self.recipe_settings
-        row = self._published(dataset, key, stems[0], settings)
-        expected = None if row else self._expected(dataset, key)
-        target = row.value if row else expected and expected.value
-        return Row(
-            recipe=self.name,
-            dataset=dataset,
-            arch=settings.get("model.arch", ""),
-            num_frames=settings.get("model.num_segments"),
-            result=name,
-            metric=key,
-            value=value,
-            std=std,
-            ci95_low=ci95_low,
-            ci95_high=ci95_high,
-            num_videos=sum(self.files[s]["num_videos"] for s in stems),
-            num_expected=sum(self.files[s]["num_expected"] for s in stems),
-            videos_sha256=values["videos_sha256"] if len(stems) == 1 else "",
-            videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
-            protocol=values["protocol"],
-            environment="; ".join(
-                dict.fromkeys(self.files[s].get("environment", "") for s in stems)
-            ),
-            published=row and row.value,
-            published_std=row and row.std,
-            expected=expected and expected.value,
-            source=row.source if row else "",
-            delta=None if target is None else value - target,
-            modified=" ".join(changed or ()),
-            verdict=verdicts.verdict(
-                value, row or expected, self.recipe, changed, all(same for _, same in videos)
-            ),
-        )
+        environments = dict.fromkeys(self.files[s].get("environment", "") for s in stems)
+        for row in self._published(dataset, key, stems[0], settings) or [None]:
+            expected = None if row else self._expected(dataset, key)
+            target = row.value if row else expected and expected.value
+            yield Row(
+                recipe=self.name,
+                dataset=dataset,
+                arch=settings.get("model.arch", ""),
+                num_frames=settings.get("model.num_segments"),
+                result=name,
+                metric=key,
+                value=value,
+                std=std,
+                ci95_low=ci95_low,
+                ci95_high=ci95_high,
+                num_videos=sum(self.files[s]["num_videos"] for s in stems),
+                num_expected=sum(self.files[s]["num_expected"] for s in stems),
+                videos_sha256=values["videos_sha256"] if len(stems) == 1 else "",
+                videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
+                protocol=values["protocol"],
+                environment="; ".join(environments),
+                published=row and row.value,
+                published_std=row and row.std,
+                expected=expected and expected.value,
+                source=row.source if row else "",
+                delta=None if target is None else value - target,
+                modified=" ".join(changed or ()),
+                verdict=verdicts.verdict(value, row or expected, self.recipe, changed, same_videos),
+            )
+
+    def _modified(self, used: dict[str, Any] | None, stem: str) -> list[str] | None:
+        """Settings that differ from the recipe's; None = not recorded, or no recipe."""
+        if used is None or self.recipe is None:
+            return None
+        split = verdicts.authors_split(self.recipe, self.recipe_settings)
+        return verdicts.modified(used, {**self.recipe_settings, **split}, stem)
 
     def _expected(self, dataset: str, key: str) -> Expected | None:
         """The expected number for a result."""
@@ -325,17 +329,17 @@ class _Run:
 
     def _published(
         self, dataset: str, key: str, stem: str, settings: Mapping[str, Any]
-    ) -> Published | None:
-        """The published number for a result: same dataset, metric and views."""
+    ) -> list[Published]:
+        """The published numbers for a result: same dataset, metric and views."""
         section = "zero_shot" if kind_of(stem) == "zero_shot" else "test"
         views = tuple(settings.get(f"{section}.{views}") for views in ("clips", "crops"))
         if key.startswith("single_view_"):
             key, views = key.removeprefix("single_view_"), (1, 1)
-        for row in self.recipe.published if self.recipe else ():
-            unstated = row.clips is None or row.crops is None
-            if (row.dataset, row.metric) == (dataset, key) and (
-                unstated or (row.clips, row.crops) == views
-            ):
-                self.matched.append(row)
-                return row
-        return None
+        rows = [
+            row
+            for row in (self.recipe.published if self.recipe else ())
+            if (row.dataset, row.metric) == (dataset, key)
+            and ((row.clips, row.crops) == views or None in (row.clips, row.crops))
+        ]
+        self.matched += rows
+        return rows

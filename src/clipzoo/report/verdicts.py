@@ -73,16 +73,16 @@ def video_sets() -> list[VideoSet]:
         ]
 
 
-def named_set(name: str, method: str = "text4vis") -> VideoSet:
-    """The published list of that name.
+def named_set(name: str) -> VideoSet:
+    """The published list of that name; methods that share a name share the list.
 
     Raises:
         ValueError: there is none.
     """
     for known in video_sets():
-        if (known.method, known.name) == (method, name):
+        if known.name == name:
             return known
-    raise ValueError(f"{method}: no list {name!r} in {REFERENCE_DIR.name}/video_sets.csv")
+    raise ValueError(f"no list {name!r} in {REFERENCE_DIR.name}/video_sets.csv")
 
 
 def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool]:
