@@ -15,6 +15,7 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
+from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
 from clipzoo.files import ListError, read_rows, replacing
 from clipzoo.methods.parts.method import Method
