@@ -182,3 +182,8 @@ def test_a_class_text_of_several_templates_is_averaged(model):
     expected = functional.normalize(features, dim=-1) @ functional.normalize(queries, dim=-1).T
     probabilities = model.score(features, model.class_text(text))
     torch.testing.assert_close(probabilities, expected[:, 0].softmax(dim=-1))
+
+
+def test_zero_shot_is_refused(model):
+    with pytest.raises(ConfigError, match=r"data\.zero_shot: .*allowed: \[\], because .*method"):
+        model.for_zero_shot()

@@ -116,11 +116,3 @@ def test_a_fusion_needs_the_other_recipe_first(branch):
     path.parent.mkdir(parents=True)
     path.touch()
     branch.run_here("check_names")
-
-
-def test_zero_shot_has_no_attributes(branch):
-    branch.set(data__zero_shot=["demo_unseen"], bike_attributes__num_attributes=1)
-    branch.run_here("attributes", "demo_shapes")
-    branch.run_here("train")
-    with pytest.raises(ConfigError, match=r"data\.zero_shot: found .*allowed: \[\]"):
-        branch.run_here("zero_shot", "demo_unseen")
