@@ -295,3 +295,20 @@ def test_dvc_changes_one_line_for_one_value(tmp_path):
     after = path.read_text().splitlines()
     differing = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
     assert [b.split() for _, b in differing] == [["epochs:", "77"]]
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "message"),
+    [
+        ("datasets", ["kinetics400"], r"bike_attributes\.datasets: found \['kinetics400'\]"),
+        ("datasets", "demo_shapes", r"bike_attributes\.datasets: found 'demo_shapes'; .*names"),
+        ("datasets", [3], r"bike_attributes\.datasets: found \[3\]"),
+        ("fused_with", ["../x"], r"bike_attributes\.fused_with: found '\.\./x'; allowed: parts of"),
+        ("fused_with", ["a/fused"], r"bike_attributes\.fused_with: found 'a/fused'; .*zero_shot_"),
+    ],
+)
+def test_lists_of_any_method_that_name_paths_are_checked(values, key, found, message):
+    assert values["model"]["method"] == "text4vis"
+    values["bike_attributes"][key] = found
+    with pytest.raises(ConfigError, match=message):
+        build(config.Params, values, "p")

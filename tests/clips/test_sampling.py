@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipzoo.clips.sampling import sample_test, sample_train
+from clipzoo.clips.sampling import inclusive_ranges, sample_inclusive, sample_test, sample_train
 
 CASES = [
     case for case in json.loads(Path("tests/golden/protocol.json").read_text()) if "indices" in case
@@ -79,6 +79,18 @@ def test_train_of_a_short_video_has_all_its_frames(num_frames):
     assert len(indices) == 8
     assert set(indices.tolist()) == set(range(num_frames))
     assert (np.diff(indices) >= 0).all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 3, 10, 41])
+def test_inclusive_ranges_share_their_ends(num_frames):
+    """The authors' rule with numpy's rounding of halves to even, and both ends drawn."""
+    rng = np.random.default_rng(0)
+    drawn = np.stack([sample_inclusive(num_frames, 4, rng) for _ in range(400)])
+    length = float(num_frames - 1) / 4
+    for i in range(4):
+        first, last = int(np.round(length * i)), int(np.round(length * (i + 1)))
+        assert set(drawn[:, i].tolist()) == set(range(first, last + 1))
+        assert inclusive_ranges(num_frames, 4)[i] == (first, last)
 
 
 def test_train_depends_on_its_generator_alone():

@@ -27,6 +27,8 @@ LISTS = {
     "train.milestones": ("[1,2]", "[]"),
     "zero_shot.protocols": ("[full]", "[full,half]"),
     "zero_shot.interpolation": ("[0.5]", "[]"),
+    "bike_attributes.datasets": ("[demo_shapes]", "[]"),
+    "bike_attributes.fused_with": ("[demo/raw]", "[]"),
 }
 
 
@@ -197,6 +199,11 @@ class Dvc:
         self.commands.append(command[1:])
         zoo.MODEL_FILE.parent.mkdir(exist_ok=True)
         zoo.MODEL_FILE.write_text(f"model of {recipe}")
+        folders = [zoo.PREDICTIONS_DIR, zoo.PREDICTIONS_DIR, Path("metrics") / recipe]
+        for folder, name in zip(folders, zoo.PREDICTION_FILES, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder == Path("metrics") / recipe and (folder / name).exists()):
+                (folder / name).write_text(f"{name} of {recipe}")
         return subprocess.CompletedProcess(command, int(recipe == self.failing))
 
 
@@ -215,6 +222,61 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert zoo.kept_model(parent).read_text() == f"model of {parent}"
     assert not zoo.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
+
+
+def add_fused(name: str, parent: str) -> None:
+    """A recipe of the attributes branch that is fused with another one."""
+    section = {"datasets": ["demo_shapes"], "fused_with": [parent]}
+    params = {"model": {"method": "bike_attributes"}, "bike_attributes": section}
+    Path(f"recipes/{name}.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
+
+
+def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, capsys):
+    add_fused("branch", "demo/head-none")
+    assert zoo.select(["branch"]) == ["demo/head-none", "branch"]
+    assert zoo.run_zoo(["branch"]) == []
+    assert dvc.recipes == ["demo/head-none", "branch"]
+    kept = zoo.kept_predictions("demo/head-none")
+    assert [path.read_text() for path in kept] == [
+        "test.safetensors of demo/head-none",
+        "test.parquet of demo/head-none",
+        "test.json of demo/head-none",
+    ]
+    assert "predictions/zoo/demo/head-none/test.parquet" in capsys.readouterr().out
+    assert not any(path.exists() for path in zoo.kept_predictions("branch"))
+    assert zoo.select(["branch"]) == ["branch"]
+    finish("demo/head-none")
+    assert zoo.is_done("demo/head-none")
+    kept[1].unlink()
+    assert not zoo.is_done("demo/head-none")
+    assert zoo.select(["branch"]) == ["demo/head-none", "branch"]
+    finish("branch")
+    assert not zoo.is_done("branch")  # metrics/branch/fused.json is missing
+    with pytest.raises(ConfigError, match="needs predictions/zoo/demo/head-none, which queued"):
+        zoo.queue("branch")
+    dvc.failing = "demo/head-none"
+    assert zoo.run_zoo(["branch"], again=True) == ["demo/head-none", "branch"]
+    assert "skipped: its parent demo/head-none failed" in capsys.readouterr().out
+
+
+def test_a_fusion_with_no_other_recipe_is_refused(here):
+    for parent in ("demo/head-non", "branch"):
+        add_fused("branch", parent)
+        with pytest.raises(ConfigError, match=f"fused_with: found '{parent}'; allowed: another"):
+            zoo.use("branch")
+
+
+def test_use_ends_the_stages_of_the_method_before(here):
+    add_fused("branch", "demo/head-none")
+    zoo.use("branch")
+    params = load_params("params.yaml")
+    assert params.fused_with == ["demo/head-none"]
+    assert params.options["datasets"] == ["demo_shapes"]
+    for name in ("demo/raw", "text4vis/k400-vitb32-f8"):
+        zoo.use("branch")
+        zoo.use(name)
+        params = load_params("params.yaml")
+        assert params.fused_with == params.methods["bike_attributes"]["datasets"] == []
 
 
 def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc, capsys):

@@ -1,12 +1,16 @@
 """Prompts, tokens and class embeddings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from clipzoo.config import ConfigError
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import (
     class_text_path,
     embed_class_names,
+    embed_tokens,
     load_class_text,
     save_class_text,
     tokenize,
@@ -47,6 +51,46 @@ def test_class_text_survives_the_file(clip, tmp_path, monkeypatch):
     assert read.class_names == NAMES
     assert torch.equal(read.class_embeddings, text.class_embeddings)
     assert torch.equal(read.token_ids, text.token_ids)
+
+
+def test_token_embeddings_are_those_of_every_position(clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = embed_class_names(clip, ARCH, NAMES, ["{}"])
+    tokens = embed_tokens(clip, text)
+    assert tokens.shape == (3, 12, 128)
+    ends = text.token_ids[0].argmax(dim=1)  # the end token has the largest id
+    rows = tokens[torch.arange(3), ends]
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(rows, dim=-1), text.class_embeddings[0]
+    )
+    assert not torch.allclose(rows.norm(dim=-1), torch.ones(3), atol=1e-2), "not normalised"
+    # A position sees only what stands before it: another word at the end changes no token before.
+    other = embed_tokens(
+        clip, embed_class_names(clip, ARCH, ["a red circle becoming small"], ["{}"])
+    )
+    same = text.token_ids[0, 2] == tokenize(ARCH, ["a red circle becoming small"], 12)[0]
+    first_other = int(same.logical_not().nonzero()[0])
+    torch.testing.assert_close(tokens[2, :first_other], other[0, :first_other])
+    assert not torch.allclose(tokens[2, -1], other[0, -1], atol=1e-3), "padding sees the sentence"
+    save_class_text(replace(text, token_embeddings=tokens), class_text_path("ds"), arch=ARCH)
+    read = load_class_text("ds")
+    assert read.token_embeddings is not None
+    assert torch.equal(read.token_embeddings, tokens)
+    two = read.of_classes([2, 0]).token_embeddings
+    assert two is not None
+    assert torch.equal(two, tokens[[2, 0]])
+
+
+def test_token_embeddings_need_one_template(clip):
+    with pytest.raises(ConfigError, match=r"text\.templates: found 2; allowed: one"):
+        embed_tokens(clip, embed_class_names(clip, ARCH, NAMES, TEMPLATES))
+
+
+def test_a_text_tower_without_tokens_is_refused(clip):
+    text = embed_class_names(clip, ARCH, NAMES, ["{}"])
+    turned = replace(text, class_embeddings=-text.class_embeddings)
+    with pytest.raises(ConfigError, match=r"model\.arch: .* none of its tokens"):
+        embed_tokens(clip, turned)
 
 
 def test_a_missing_or_foreign_class_text_is_named(tmp_path, monkeypatch):

@@ -382,8 +382,11 @@ def test_bad_metrics_are_named(empty: Path, name: str | None, values: Any, messa
         report.write_report(empty)
 
 
-def test_a_broken_metrics_file_is_named(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("text", "fault"), [("{", "Expecting"), ('{"top1": NaN}', "found NaN"), ("[-Infinity]", "-Inf")]
+)
+def test_a_broken_metrics_file_is_named(tmp_path: Path, text: str, fault: str):
     put(tmp_path, "demo/test.json", {})
-    (tmp_path / "metrics/demo/test.json").write_text("{")
-    with pytest.raises(ReportError, match=r"test\.json: not a JSON file"):
+    (tmp_path / "metrics/demo/test.json").write_text(text)
+    with pytest.raises(ReportError, match=rf"test\.json: not a JSON file \(.*{fault}"):
         report.write_report(tmp_path)

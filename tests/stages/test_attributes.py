@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from clipzoo.clips.attributes import attributes_path
 from clipzoo.commands.recipes import kept_predictions
+from clipzoo.config import ConfigError
 from clipzoo.data.records import read_labels, read_list
+from clipzoo.files import ListError
 
 OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}
 
@@ -74,3 +76,51 @@ def test_the_branch_runs_from_frames_to_fused_metrics(branch, capsys):
     assert lines[0] == "weight,validation_top1,training_top1"
     assert len(lines) == 102
     assert (branch.path / "plots/demo/fused/weights.png").is_file()
+
+
+def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):
+    files = {}
+    for name in ("train", "val"):
+        records = read_list(f"lists/demo_shapes/{name}.csv", 48)
+        files[name] = {r.video_id: {"classname_topk": [f"{r.label}", "x"]} for r in records}
+        (branch.path / f"{name}.json").write_text(json.dumps(files[name]))
+    branch.set(
+        bike_attributes__train_json="train.json",
+        bike_attributes__val_json="val.json",
+        bike_attributes__top_k=2,
+    )
+    branch.run_here("attributes", "demo_shapes")
+    for name, entries in files.items():
+        path = attributes_path("bike_attributes", "demo_shapes", name)
+        written = json.loads(path.read_text())
+        assert list(written) == list(entries)
+        assert written == {
+            key: {**entry, "video_label_id": int(entry["classname_topk"][0])}
+            for key, entry in entries.items()
+        }
+    first, *_ = files["val"]
+    files["val"]["other"] = files["val"].pop(first)
+    (branch.path / "val.json").write_text(json.dumps(files["val"]))
+    with pytest.raises(ListError, match=f"(?s)missing {first}.*surplus other"):
+        branch.run_here("attributes", "demo_shapes")
+
+
+def test_a_fusion_needs_the_other_recipe_first(branch):
+    branch.set(bike_attributes__fused_with=["demo/other"])
+    message = (
+        r"demo/other/test\.safetensors is missing; `python -m clipzoo zoo demo` runs demo/other"
+    )
+    with pytest.raises(ConfigError, match=message):
+        branch.run_here("check_names")
+    path, *_ = kept_predictions("demo/other")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    branch.run_here("check_names")
+
+
+def test_zero_shot_has_no_attributes(branch):
+    branch.set(data__zero_shot=["demo_unseen"], bike_attributes__num_attributes=1)
+    branch.run_here("attributes", "demo_shapes")
+    branch.run_here("train")
+    with pytest.raises(ConfigError, match=r"data\.zero_shot: found .*allowed: \[\]"):
+        branch.run_here("zero_shot", "demo_unseen")

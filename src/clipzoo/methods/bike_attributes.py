@@ -27,7 +27,7 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.config import one_place
+from clipzoo.config import ConfigError, one_place
 from clipzoo.methods.parts.heads import text_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
@@ -43,7 +43,8 @@ class Options(Section):
     """The section `bike_attributes` of params.yaml."""
 
     datasets: list[str]
-    """Datasets, of data.datasets, whose attributes the stage `attributes` writes; [] = none."""
+    """Datasets, of data.datasets, whose attributes the stage `attributes` writes: data.dataset, and
+    any others; [] = none."""
     lexicon: str
     """A file with one word (or more) a line to describe videos by; '' = the dataset's classes."""
     template: Annotated[str, AfterValidator(one_place)]
@@ -219,6 +220,13 @@ class BikeAttributes(Method):
         """Probabilities [N, K] float32 of features [N, V, D]: softmax(cos), mean over views."""
         cosines = scaled_cosines(features, text.class_embeddings, 1.0)  # [N, V, K]
         return cosines.softmax(dim=-1).mean(dim=1)  # [N, V, K] -> [N, K]
+
+    def for_zero_shot(self) -> Method:
+        """Raises ConfigError: only data.dataset has attributes."""
+        raise ConfigError(
+            "data.zero_shot: found a dataset; allowed: [], because model.method bike_attributes "
+            "classifies videos by their attributes, which only data.dataset has"
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """No effect: no gradient passes through the text tower."""

@@ -132,7 +132,7 @@ def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, 
     metrics: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(root.rglob("*.json")):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except (OSError, ValueError) as error:
             raise ReportError(
                 f"{path}: not a JSON file ({error}); `dvc repro` writes it"
@@ -144,6 +144,11 @@ def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, 
     if not metrics:
         raise ReportError(f"{root}/: no metrics file in it; `dvc repro` writes them")
     return dict(sorted(metrics.items()))
+
+
+def _refuse(constant: str) -> float:
+    """NaN and infinities, which Python's JSON reads and no other."""
+    raise ValueError(f"found {constant}; allowed: finite numbers")
 
 
 def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path = ".") -> list[Row]:

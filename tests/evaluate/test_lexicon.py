@@ -1,0 +1,89 @@
+"""The words that a CLIP finds in the frames of a video."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from clipzoo.config import load_params
+from clipzoo.evaluate import lexicon
+from clipzoo.files import ListError
+from clipzoo.tensors import WeightsError
+from tiny import attributes_options
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def test_best_words_are_ordered_and_ties_go_to_the_first():
+    words = torch.eye(3)[[0, 1, 1, 2]]  # the second and third are the same
+    features = torch.tensor([[0.1, 0.5, 0.2], [0.9, 0.0, 0.1]])
+    assert lexicon.best_words(features, words, 3).tolist() == [[1, 2, 3], [0, 3, 1]]
+
+
+class Clip(nn.Module):
+    """Its frame embeddings are the mean colour of a frame, times 3."""
+
+    class Tower(nn.Module):
+        def forward(self, frames):
+            return 3 * frames.mean(dim=(2, 3))  # [bT, 3, S, S] -> [bT, 3]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = self.Tower()
+
+
+def test_a_score_is_the_mean_cosine_of_the_frames():
+    """Long and short frame embeddings count the same."""
+    frames = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
+    frames[0, 0, 0], frames[0, 1] = 255, 140
+    features = lexicon.FrameScorer(Clip()).encode(frames)[0]
+    tower = [Clip.Tower()(lexicon.normalise(frames[0, t : t + 1]))[0] for t in (0, 1)]
+    word = nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
+    cosines = [torch.cosine_similarity(x, word, dim=0) for x in tower]
+    assert float(features @ word) == pytest.approx(float(sum(cosines)) / 2, abs=1e-6)
+    assert float(tower[0].norm()) > 1.2 * float(tower[1].norm())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\nb\n\na\n", r"words.txt:4: class name 'a' appears more than once"),
+        ("\n \n", "there are no words"),
+        ("a\u200bb\n", r"words.txt:1: .*U\+200B"),
+    ],
+)
+def test_wrong_lexicons_are_refused_by_line(tmp_path, text, message):
+    path = tmp_path / "words.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ListError, match=message):
+        lexicon.read_lexicon(str(path), "demo_shapes")
+
+
+def test_a_lexicon_is_a_file_or_the_classes(project):
+    Path("words.txt").write_text("red fish\n\n  dog \n")
+    assert lexicon.read_lexicon("words.txt", "mine") == ["red fish", "dog"]
+    Path("lists/mine").mkdir(parents=True)
+    Path("lists/mine/labels.csv").write_text("id,name\n0,walk\n1,run\n")
+    assert lexicon.read_lexicon("", "mine") == ["walk", "run"]
+    with pytest.raises(ListError, match=r"no\.txt: cannot be read"):
+        lexicon.read_lexicon("no.txt", "mine")
+    with pytest.raises(ListError, match="top_k: found 5; allowed: at most the 2 words of words"):
+        lexicon.open_scorer(attributes_options(lexicon="words.txt"), "mine")
+    options = attributes_options(lexicon="words.txt", top_k=2, num_attributes=1)
+    options = options.model_copy(update={"arch": "ViT-B-32", "weights": "no-such-tag"})
+    with pytest.raises(WeightsError, match=r"bike_attributes\.weights: found 'no-such-tag'"):
+        lexicon.open_scorer(options, "mine")
+
+
+def test_the_scoring_clip_has_its_own_size_and_frames():
+    own = lexicon.scoring_params(PARAMS, attributes_options(num_segments=3))
+    assert (own.model.num_segments, own.model.input_px) == (3, PARAMS.model.input_px)
+    assert own.test.short_side_px == PARAMS.test.short_side_px
+    options = attributes_options(arch="ViT-L/14-336", weights="openai")
+    other = lexicon.scoring_params(PARAMS, options)
+    assert (other.model.arch, other.model.input_px) == ("ViT-L/14-336", 336)
+    assert other.test.short_side_px == 336
+    assert other.model.method == "raw"
+    assert other.options == {"fusion": "mean"}
+    assert PARAMS.model.method == "text4vis"
