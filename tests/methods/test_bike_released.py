@@ -57,8 +57,10 @@ def released(clip: nn.Module, **options: Any) -> tuple[dict[str, Any], dict[str,
     }, trained
 
 
-@pytest.mark.parametrize("form", ["plain", "module", "fp16"])
-@pytest.mark.parametrize("head", ["Transf", "None"])
+@pytest.mark.parametrize(
+    ("form", "head"),
+    [("plain", "Transf"), ("module", "Transf"), ("fp16", "Transf"), ("plain", "None")],
+)
 def test_released_files_load(clip: nn.Module, tmp_path: Path, form: str, head: str):
     content, trained = released(clip, head=head)
     for key in ("model_state_dict", "fusion_model_state_dict"):

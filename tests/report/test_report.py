@@ -251,6 +251,26 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
     assert [*model, "top-1", "clips 4, crops 3", "98", "", "", "", "not run here"] in published
 
 
+def test_a_result_stands_beside_every_number_published_for_it(empty: Path):
+    """Of two sources for the same views; and the authors' mAP beside theirs."""
+    recipe = yaml.safe_load((empty / "recipes/zoo/ucf.yaml").read_text())
+    first = {**recipe["published"][0], "dataset": "ucf101", "source": "a log"}
+    recipe["published"] += [
+        {**first, "value": 97.5},
+        {**first, "metric": "authors_map", "value": 99.0},
+    ]
+    (empty / "recipes/zoo/ucf.yaml").write_text(yaml.safe_dump(recipe))
+    sha = named_set("ucf101/val_rgb_split_1.txt").videos_sha256
+    put(empty, "zoo/ucf/test.json", {**TEST, "authors_map": 98.9, "videos_sha256": sha})
+    record(empty, "zoo/ucf/test")
+    rows = [row for row in report.write_report(empty) if row.recipe == "zoo/ucf"]
+    found = [(row.published, row.verdict) for row in rows if row.metric == "top1" and row.value]
+    assert found == [(97.0, "reproduced (within 0.3)"), (97.5, "0.4 below (tolerance 0.3)")]
+    values = {row.metric: (row.published, row.verdict) for row in rows if "map" in row.metric}
+    assert values["map"] == (None, "no published value")
+    assert values["authors_map"] == (99.0, "reproduced (within 0.3)")
+
+
 def test_a_run_without_published_rows_is_compared_with_the_expected_values(empty: Path):
     put(empty, "zoo/shapes/test.json", TEST)
     put(empty, "zoo/shapes/zero_shot_hmdb51.json", ZERO_SHOT)
@@ -343,17 +363,18 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
     assert mean.verdict == "reproduced (within 1)"
 
 
-def test_every_published_row_of_the_zoo_is_listed(tmp_path: Path):
+@pytest.mark.parametrize("method", ["text4vis", "bike"])
+def test_every_published_row_of_the_zoo_is_listed(method: str, tmp_path: Path):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     put(tmp_path, "demo/test.json", TEST)
     rows = report.write_report(tmp_path)
     with open(ROOT / "src/clipzoo/reference/published.csv", newline="") as file:
-        published = [row for row in csv.DictReader(file) if row["method"] == "text4vis"]
-    listed = [row for row in rows if row.recipe.startswith("text4vis/")]
+        published = [row for row in csv.DictReader(file) if row["method"] == method]
+    listed = [row for row in rows if row.recipe.startswith(f"{method}/")]
     assert len(listed) == len(published)
     assert {row.verdict for row in listed} == {"not run here"}
     text = (tmp_path / "RESULTS.md").read_text()
-    assert text.count("\n| `text4vis/") == len(published)
+    assert text.count(f"\n| `{method}/") == len(published)
     assert "- `demo/head-none`: " in text
 
 
