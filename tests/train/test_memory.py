@@ -94,3 +94,15 @@ def test_a_gpu_is_filled(monkeypatch):
     assert numbers({"train.batch_size": 38}, training=True) == (2, 6, 10)
     assert numbers({}, training=False) == (2, 6, 10), "of the smallest GPU"
     assert numbers({"runtime.micro_batch": 3}, training=True) == (2, 6, 3)
+
+
+def test_a_method_of_sentences_needs_little_memory():
+    """No gradient passes through the text tower: only the heads save what they need."""
+    params = replace(load_params(ROOT / "params.yaml"), {"model.method": "bike_attributes"})
+    model = memory.meta_model(params)
+    each = memory.activation_bytes(model, params)
+    # Two MLPs: of each, its input, the hidden layer and the output of ReLU, at most.
+    assert 0 < each <= 2 * 3 * 4 * 128 + 1000
+    assert memory.inference_bytes(model, params) > 0
+    frozen = model.get_submodule("text").parameters()
+    assert not any(parameter.requires_grad for parameter in frozen)
