@@ -1,7 +1,9 @@
 """The gradients of a step do not depend on the number of processes and micro-batches."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gradient_sums
 import pytest
@@ -15,6 +17,7 @@ from clipzoo.train.gradients import MicroBatch, micro_batches, split_settings
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 LABELS = gradient_sums.LABELS
+PATHS = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def assert_close(gradients: dict, expected: dict) -> None:
@@ -47,6 +50,7 @@ def test_processes_change_nothing(processes, tmp_path):
         check=True,
         capture_output=True,
         timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)},
     )
     found = torch.load(tmp_path / "gradients.pt")
     for case in CASES:
