@@ -189,6 +189,7 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
     return features
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_features_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(encoding, "STATE_DIR", encoding.STATE_DIR)  # restored afterwards
     threads = torch.get_num_threads()

@@ -118,6 +118,7 @@ def test_a_method_whose_section_is_not_in_the_file_gets_one(here):
     assert params.methods["text4vis"] == before.options
 
 
+@pytest.mark.slow
 def test_every_recipe_can_be_used(here):
     for name in recipe_names():
         zoo.use(name)

@@ -35,6 +35,7 @@ def stand_in(seed: int) -> tuple[dict[str, Tensor], dict[str, float | int]]:
     return model.state_dict(), metrics
 
 
+@pytest.mark.slow
 def test_pretraining_learns_what_the_captions_say():
     model, token_ids = fresh_clip(seed=1)
     before = pretraining.retrieval(model.eval(), token_ids, PX, seed=1)

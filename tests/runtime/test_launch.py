@@ -114,6 +114,7 @@ def test_several_machines_need_all_three_variables(script, monkeypatch, capsys):
     assert "RDZV_ENDPOINT is not" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_error_of_every_process_is_reported_once_and_without_a_traceback(script):
     process = start(script, "fail")
     _, err = process.communicate(timeout=120)

@@ -113,7 +113,7 @@ def test_zero_shot_keeps_the_raw_and_the_tuned_model_apart(workspace):
     assert values["num_videos"] == len(ids) == 24
 
 
-@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("dense", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_test_takes_dense_windows_where_it_is_told_to(workspace, dense):
     workspace.set(test__dense=dense, test__clips=2)
     workspace.run_here("test")

@@ -18,13 +18,11 @@ from clipzoo.report.recipes import recipe_settings
 
 QUICK = {
     "text4vis/ablation-lda-classifier",
-    "text4vis/ablation-infonce-trained",
     "demo/base-to-novel",
     "text4vis/zero-shot-hmdb51-vitl14-f8",
-    "bike/charades-vitl14-336-f16",
     "bike/zero-shot-hmdb51-vitl14-f8",
 }
-"""Run by default: what no other test trains."""
+"""Run by default; the others are slow."""
 TWINS = different_twins()
 
 

@@ -38,6 +38,7 @@ def test_one_process(case):
     assert_equals_golden(case, tracing.trace(case, micro_batch=4))
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """One torchrun for all cases: most of its time goes to imports."""
     done = subprocess.run(
