@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,21 @@ def demo(tmp_path_factory, worker_id) -> Workspace:
     The first worker of xdist that needs it makes it for all.
     """
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "demo"
+    return make_demo((base if worker_id == "master" else base.parent) / "demo")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The first worker makes the demo beside its other tests, for which all would wait a minute."""
+    worker = getattr(session.config, "workerinput", {}).get("workerid")
+    needed = any("demo" in getattr(item, "fixturenames", ()) for item in session.items)
+    if worker == "gw0" and needed:
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # pyright: ignore[reportAttributeAccessIssue]
+        folder = factory.getbasetemp().parent / "demo"
+        threading.Thread(target=make_demo, args=(folder,), daemon=True).start()
+
+
+def make_demo(folder: Path) -> Workspace:
+    """The demo in `folder`/repository, made if it is not there yet."""
     output = folder / "repro.txt"
     with FileLock(f"{folder}.lock"):
         workspace = Workspace(folder / "repository")
