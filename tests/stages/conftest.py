@@ -175,6 +175,11 @@ def demo(tmp_path_factory, worker_id) -> Workspace:
     return make_demo((base if worker_id == "master" else base.parent) / "demo")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the demo come last, when it is ready."""
+    items.sort(key=lambda item: "demo" in getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The first worker makes the demo beside its other tests, for which all would wait a minute."""
     worker = getattr(session.config, "workerinput", {}).get("workerid")
