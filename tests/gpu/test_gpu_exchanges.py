@@ -17,7 +17,7 @@ from test_traces import GOLDEN
 from clipzoo.clips.encoding import encode_set
 from clipzoo.train import loop
 
-FOLDERS = (Path(__file__).parent, Path(__file__).parents[1] / "train")
+FOLDERS = (Path(__file__).parent, Path(__file__).parents[1], Path(__file__).parents[1] / "train")
 START_SECONDS = 240
 
 
