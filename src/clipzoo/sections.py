@@ -131,6 +131,7 @@ _TYPES = {
     "greater_than_equal": "{ge} or more",
     "less_than": "below {lt}",
     "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
 }
 """pydantic's type of error -> what is allowed; `{}` stands for limits from its context."""
 

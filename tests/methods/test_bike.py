@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from clipzoo.methods import METHODS
-from clipzoo.methods.bike import Bike
+from clipzoo.methods.bike import Bike, Options
 from clipzoo.methods.parts import similarity
 from clipzoo.methods.parts.heads import TemporalHead
 from clipzoo.methods.parts.losses import ds_loss, nce_loss
@@ -19,6 +19,8 @@ from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
 from clipzoo.parity.inputs import class_text, fill, noise
 from clipzoo.parity.model import bike_options
+from clipzoo.sections import build
+from clipzoo.yaml_files import ConfigError
 
 T, D, L, K = 4, 128, 12, 3
 
@@ -177,6 +179,12 @@ def test_frames_before_the_head_are_the_path_of_zero_shot():
         assert not torch.allclose(features, bike.encode(frames), atol=1e-3)
     expected = (100 * features @ text().ensemble().T).softmax(-1).mean(1)
     torch.testing.assert_close(alone.score(features[:, None], text()), expected)
+
+
+def test_a_batch_of_the_running_map_must_divide_among_the_authors_processes():
+    values = bike_options().model_dump() | {"map_running_batch": 30}
+    with pytest.raises(ConfigError, match=r"bike\.map_running_batch: found 30.*a multiple of 8"):
+        build(Options, values, "params.yaml", "bike")
 
 
 def test_what_the_options_ask_for():

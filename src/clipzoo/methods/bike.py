@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
+from clipzoo.methods.parts.heads import temporal_head
 from clipzoo.methods.parts.losses import ds_loss, nce_loss
 from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
@@ -63,8 +63,9 @@ class Options(Section):
     """What zero_shot evaluates: the model, or frame by frame its vision tower alone."""
     map_softmaxes: Literal[1, 2, 3]
     """Softmaxes before the authors' mAP: 2, and 3 on ActivityNet."""
-    map_running_batch: int = Field(ge=0)
-    """Videos in a batch of the authors' running mAP on Charades (64); 0 = not a running one."""
+    map_running_batch: int = Field(ge=0, multiple_of=8)
+    """Videos in a batch of the authors' running mAP on Charades (64), a multiple of their 8
+    processes; 0 = not a running one."""
     saliency: bool
     """Whether test saves and draws how much each class looks at each frame (VCS)."""
     score_training: bool
@@ -139,14 +140,9 @@ class Bike(Method):
 
     def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
-        sizes = text_sizes(clip_model)
         self.visual = clip_model.get_submodule("visual")
-        self.fusion_model = TemporalHead(
-            options.head,
-            width=sizes["embed_dim"],
-            heads=sizes["width"] // HEAD_WIDTH,
-            layers=options.head_layers,
-            positions=max(sizes["context_length"], num_segments),
+        self.fusion_model = temporal_head(
+            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
         )
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
         self.options = options

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
+from clipzoo.methods.parts.heads import temporal_head
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
@@ -116,17 +116,12 @@ class Text4Vis(Method):
 
     def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
-        sizes = text_sizes(clip_model)
         tower = clip_model.get_submodule("visual")
         self.visual = with_temporal_module(
             tower, options.temporal_module, options.joint, num_segments
         )
-        self.fusion_model = TemporalHead(
-            options.head,
-            width=sizes["embed_dim"],
-            heads=sizes["width"] // HEAD_WIDTH,
-            layers=options.head_layers,
-            positions=max(sizes["context_length"], num_segments),
+        self.fusion_model = temporal_head(
+            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
         )
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(clip_model) if options.text_tower == "trained" else None

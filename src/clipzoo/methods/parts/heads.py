@@ -89,6 +89,20 @@ class TemporalHead(nn.Module):
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
+def temporal_head(
+    clip_model: nn.Module, head: str, *, layers: int, num_segments: int
+) -> TemporalHead:
+    """A `TemporalHead` of the authors' sizes for any open_clip model."""
+    sizes = text_sizes(clip_model)
+    return TemporalHead(
+        head,
+        width=sizes["embed_dim"],
+        heads=sizes["width"] // HEAD_WIDTH,
+        layers=layers,
+        positions=max(sizes["context_length"], num_segments),
+    )
+
+
 def _initialise(module: nn.Module) -> None:
     """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's Xavier init."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
