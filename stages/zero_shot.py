@@ -40,7 +40,7 @@ def main() -> None:
             scores[prefix], features[prefix] = partial(encoding.score_videos, model), part
             texts[prefix] = encoding.class_text(model, text)
     labels = label_tensor(records, text.num_classes)
-    curve = accuracy_curve(params, device, clips, labels, text, set_name)
+    curve = accuracy_curve(params, device, clips, labels, text, set_name, zero_shot=True)
     if not features:
         return
     tensors, values = compare_zero_shot(

@@ -21,6 +21,7 @@ from clipzoo.evaluate.interpolation import (
     write_curve,
 )
 from clipzoo.methods import save_model
+from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import CLIP_FILE, build_clip, read_clip_metadata, save_clip
 from clipzoo.parity.inputs import class_text
@@ -124,6 +125,28 @@ def test_the_curve_has_the_accuracy_of_each_mixed_model(params):
     assert [row[1] for row in rows] == [pytest.approx(100 * n / 6) for n in (3, 2, 1)]
     for _, top1, low, high in rows:
         assert low < top1 < high
+
+
+def test_the_curve_of_zero_shot_is_of_the_model_for_zero_shot(params, monkeypatch):
+    """Where that is the tower alone, each video is its class as the tower sees it, not the head."""
+    monkeypatch.setattr(Text4Vis, "for_zero_shot", lambda self: FrameMean(self))
+    frames = torch.cat([NoiseClips().load(i) for i in range(6)])
+    tower = FrameMean(tuned_model()).eval()
+    with torch.no_grad():
+        seen = functional.normalize(tower.encode(frames), dim=-1)
+    text = class_text(torch.cat([seen, embeddings_at(1.0)])[None])
+    params = replace(params, {"zero_shot.interpolation": [1.0]})
+    for zero_shot, expected in ((True, 100.0), (False, 0.0)):
+        rows = accuracy_curve(
+            params,
+            torch.device("cpu"),
+            NoiseClips(),  # pyright: ignore[reportArgumentType]
+            torch.arange(6),
+            text,
+            "test",
+            zero_shot=zero_shot,
+        )
+        assert [row[1] for row in rows] == [expected]
 
 
 VAL_ROWS = [(0.0, 50.0, 40.0, 60.0), (0.5, 80.0, 70.0, 90.0), (0.75, 79.0, 69.0, 89.0)]

@@ -51,6 +51,8 @@ def accuracy_curve(
     labels: Tensor,
     text: ClassText,
     set_name: str,
+    *,
+    zero_shot: bool = False,
 ) -> list[tuple[float, float, float, float]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
 
@@ -61,6 +63,7 @@ def accuracy_curve(
         labels: [N] int64.
         text: of all classes.
         set_name: of the videos, for the progress bar.
+        zero_shot: whether it is the model for zero-shot (`Method.for_zero_shot`).
 
     Returns:
         (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
@@ -71,6 +74,7 @@ def accuracy_curve(
     rows = []
     for alpha in params.zero_shot.interpolation:
         model = interpolate(raw, tuned, alpha)
+        model = model.for_zero_shot() if zero_shot else model
         features = encoding.encode_set(
             model,
             clips,
