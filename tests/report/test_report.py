@@ -252,7 +252,7 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
 
 
 def test_a_result_stands_beside_every_number_published_for_it(empty: Path):
-    """Of two sources for the same views; and the authors' mAP beside theirs."""
+    """Of two sources for the same views; and the authors' mAP with theirs."""
     recipe = yaml.safe_load((empty / "recipes/zoo/ucf.yaml").read_text())
     first = {**recipe["published"][0], "dataset": "ucf101", "source": "a log"}
     recipe["published"] += [

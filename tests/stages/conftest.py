@@ -181,7 +181,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The first worker makes the demo beside its other tests, for which all would wait a minute."""
+    """The first worker makes the demo during its other tests, for which all would wait a minute."""
     worker = getattr(session.config, "workerinput", {}).get("workerid")
     needed = any("demo" in getattr(item, "fixturenames", ()) for item in session.items)
     if worker == "gw0" and needed:

@@ -6,7 +6,7 @@ Estimates and where they come from:
   times the median number of frames of a video in the published list;
 - GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
   tensors that autograd would save are summed (train/memory.py); where there is a GPU, training
-  steps on noise show what fits it (train/search.py); beside it what the authors state;
+  steps on noise show what fits it (train/search.py); then what the authors state;
 - GPU hours: from the recipe.
 """
 
@@ -263,7 +263,7 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
 
 
 def _authors_memory(params: Params, recipe: Recipe) -> Iterator[Finding]:
-    """The memory that the authors state for training, beside the estimate for the same."""
+    """The memory that the authors state for training, and the estimate for the same."""
     from clipzoo.train import memory
 
     authors = recipe.authors

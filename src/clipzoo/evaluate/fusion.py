@@ -55,8 +55,8 @@ def read_scores(path: str | Path) -> Scores:
     """The probabilities of a prediction file of this project, or of a file with a bare tensor.
 
     Args:
-        path: predictions/<set>.safetensors beside its .parquet with the ids, or a PyTorch file that
-            holds one tensor [N, K], as the authors save scores.
+        path: predictions/<set>.safetensors, with the ids in the .parquet of that name, or a
+            PyTorch file that holds one tensor [N, K], as the authors save scores.
 
     Raises:
         WeightsError, ListError: the file cannot be read, or is neither.

@@ -86,12 +86,18 @@ def train(run: Run) -> dict[str, float]:
             barrier()
     metrics = finish(run, progress)
     log.close()
-    seconds = time.perf_counter() - log.started
-    say(
-        f"trained {len(progress.history)} steps; {log.num_clips} clips in this call's "
-        f"{seconds:.0f} s, {100 * log.waiting.seconds / seconds:.0f}% of it waiting for data"
-    )
+    say(f"trained {len(progress.history)} steps; {describe_speed(log)}")
     return metrics
+
+
+def describe_speed(log: TrainingLog) -> str:
+    """The clips and seconds of this call, in words."""
+    seconds = time.perf_counter() - log.started
+    waiting = 100 * log.waiting.seconds / seconds
+    return (
+        f"{log.num_clips} clips in this call's {seconds:.0f} s, {waiting:.0f}% of it waiting for "
+        "data"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
