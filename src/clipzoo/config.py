@@ -219,8 +219,14 @@ class TextConfig(Section):
 
 
 class AugmentConfig(Section):
-    short_side_px: int = Field(ge=1, le=MAX_PX)
-    """Frames are resized to this short side before the crop."""
+    randaugment_n: int = Field(ge=0, le=16)
+    """RandAugment operations on each frame, before all else; 0 = off."""
+    randaugment_m: int = Field(ge=0, le=30)
+    """Magnitude of these operations."""
+    short_side_px: int = Field(ge=0, le=MAX_PX)
+    """Frames are resized to this short side before the crop; 0 = they keep the stored size."""
+    crop: Literal["area", "multi_scale"]
+    """A window of random area and aspect ratio, or one of a few scales at one of 13 places."""
     min_area: Float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
     max_area: Float = Field(gt=0, le=1)
@@ -231,6 +237,8 @@ class AugmentConfig(Section):
     """Largest aspect ratio."""
     flip: Float = Field(ge=0, le=1)
     """Probability of a horizontal flip of the whole clip."""
+    color_jitter: Float = Field(ge=0, le=1)
+    """Probability of a clip whose frames change in brightness, contrast, saturation and hue."""
     grayscale: Float = Field(ge=0, le=1)
     """Probability of turning the whole clip gray."""
 

@@ -24,8 +24,9 @@ class Batch:
     labels: Tensor
     """[b] int64: class ids, in 0 .. K - 1."""
     texts: Tensor
-    """[b] int64: column of each clip's class in the class text passed to the loss. The
-    labels, if it has all classes; a method that compares videos gets only the step's classes."""
+    """[b] int64: column of each clip's text in the class text passed to the loss. The labels, if
+    it has all classes; a method that compares videos gets only the step's classes, and one that
+    draws templates the step's prompts, each drawn once or more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,21 @@ class Method(nn.Module):
     over parts of the step."""
     visual: nn.Module
     """The vision tower."""
-    train_sampler: Literal["ticks", "inclusive"] = "ticks"
+    draws_templates: bool = False
+    """Whether a clip's text in training has one template, drawn for each clip and epoch; only if
+    it `compares_videos`. The class text passed to the loss is then that of P = 1 template."""
+    train_sampler: Literal["ticks", "inclusive", "centres"] = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
+    test_sampler: Literal["first", "centres"] = "first"
+    """Which frames of its parts a video gives in validations and tests: the first ones, later ones
+    in later clips; or the centres, in a single clip."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     authors_map: "AuthorsMap | None" = None
     """How the authors compute the mAP that they publish; None = as it is defined."""
+    authors_batch: int = 0
+    """Videos in a batch of the authors' evaluation, which drops the last, partial one; 0 = it
+    drops none."""
 
     def sentence(self, attributes: Sequence[str]) -> str:
         """The sentence of a video's attributes, the best first; its tokens are what `encode` takes.
