@@ -65,8 +65,8 @@ def main() -> None:
     about = {**described, **ids, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
-    described |= record_provenance(params, device.type, plots)
-    write_metrics(path, {**described, **values})
+    write_metrics(path, {**described, **record_provenance(params, device.type, plots), **values})
+    predictions.write_videos(plots, records, tensors)
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, tensors, text.class_names, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")

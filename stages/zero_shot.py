@@ -60,9 +60,10 @@ def main() -> None:
     tensors["labels"] = labels
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
+    predictions.write_videos(plots, records, tensors)
     described |= record_provenance(params, device.type, plots)
     write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})
-    say(f"wrote predictions/{set_name}.*, {path}.json; next: report")
+    say(f"wrote predictions/{set_name}.*, {path}.json, {plots}/; next: report")
 
 
 if __name__ == "__main__":
