@@ -60,6 +60,8 @@ TOPICS = {
     "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
     "bike": Topic(model.bike, _model),
     "bike-attribute-head": Topic(model.bike_attribute_head, _model),
+    "actionclip": Topic(model.actionclip_head, _model),
+    "actionclip-kl": Topic(model.actionclip_loss, _model),
     "val-uniform": Topic(data.sample_indices, _exact),
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),
