@@ -102,8 +102,8 @@ def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> 
 def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) -> dict[str, float]:
     """Accuracy over the whole batches of a list, as a loader with `drop_last` gives them.
 
-    ActionCLIP's authors test so (test.py of sallymmx/ActionCLIP): the videos at the list's end count
-    for nothing.
+    ActionCLIP's authors test so (test.py of sallymmx/ActionCLIP): the last videos of the list do
+    not count.
 
     Args:
         probabilities: [N, K], in the order of the list.
@@ -116,7 +116,7 @@ def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) ->
     Example: 19,357 videos in batches of 64: authors_num_videos 19,328.
     """
     kept = len(probabilities) // batch * batch
-    values = {"authors_num_videos": kept}
+    values: dict[str, float] = {"authors_num_videos": kept}
     if kept:
         found = metrics.evaluate(probabilities[:kept], labels[:kept])
         keys = ("top1", "ci95_low", "ci95_high", "top5")
