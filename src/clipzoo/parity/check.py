@@ -66,6 +66,8 @@ TOPICS = {
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),
     "inclusive-ranges": Topic(data.inclusive_ranges, _exact),
+    "segment-centres": Topic(data.segment_centres, _exact),
+    "multi-scale-pairs": Topic(data.multi_scale_pairs, _exact),
     "warmup-cosine": Topic(data.learning_rates, _rates),
     "warmup-multistep": Topic(data.learning_rates, _rates),
     "preprocess": Topic(data.preprocess, _pixels),
