@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from clipzoo.methods.parts.actionclip_heads import head_of_clip
+from clipzoo.methods.parts.dropout import clip_keys
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
@@ -146,6 +147,7 @@ class ActionClip(Method):
         )
         self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(clip_model) if options.text_tower == "trained" else None
+        self.drops_units = options.head == "Transf_cls"
         self.num_segments = num_segments
         self.train_sampler = options.train_sampler
         self.test_sampler = options.test_sampler
@@ -153,10 +155,15 @@ class ActionClip(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
-        return self.video_embeddings(normalise(inputs))
+        keys = clip_keys(inputs) if self.training and self.drops_units else None
+        return self.video_embeddings(normalise(inputs), keys)
 
-    def video_embeddings(self, pixels: Tensor) -> Tensor:
+    def video_embeddings(self, pixels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].
+
+        Args:
+            pixels: T is `num_segments`.
+            keys: of the clips, int64 [b], for the dropout of Transf_cls in training; None = off.
 
         Raises:
             ValueError: T is not `num_segments`.
@@ -167,6 +174,8 @@ class ActionClip(Method):
                 f"{self.num_segments}"
             )
         features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
+        if keys is not None:
+            return self.fusion_model(features, keys)  # [b, T, D] -> [b, D]
         return self.fusion_model(features)  # [b, T, D] -> [b, D]
 
     def class_text(self, text: ClassText) -> ClassText:

@@ -13,14 +13,18 @@ Every head but meanP has frame positions, which Transf alone uses. The others ke
 because the released files have them. Deviations: a number of attention heads that does not divide
 the embedding size is rounded down to one that does, and there are never fewer frame positions than
 frames. The authors compute heads in float32; here that holds for Conv_1D and LSTM, which cast
-explicitly, whereas autocast chooses for the Transformers.
+explicitly, whereas autocast chooses for the Transformers. The dropout of Transf_cls draws its masks
+from the clips (parts/dropout.py).
 """
 
 import contextlib
+import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from clipzoo.methods.parts.dropout import drop
 from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
 
 ENCODER_HEADS = 8
@@ -140,7 +144,7 @@ class ClassTokenHead(nn.Module):
         width: D; its attention has 8 heads, or the next lower divisor of D.
         layers: post-norm layers.
         positions: rows of the frame positions, which are not used.
-        num_segments: T, no other number of frames fits.
+        num_segments: T; no other number of frames fits.
     """
 
     def __init__(self, width: int, layers: int, positions: int, num_segments: int) -> None:
@@ -148,21 +152,14 @@ class ClassTokenHead(nn.Module):
         self.frame_position_embeddings = _unused_positions(positions, width)
         self.transformer = _ClassTokenEncoder(width, layers, num_segments)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        return self.transformer(frames).type(frames.dtype)  # [B, T, D] -> [B, D]
+    def forward(self, frames: Tensor, keys: Tensor | None = None) -> Tensor:
+        return self.transformer(frames, keys).type(frames.dtype)  # [B, T, D] -> [B, D]
 
 
 class _ClassTokenEncoder(nn.Module):
     def __init__(self, width: int, layers: int, num_segments: int) -> None:
         super().__init__()
-        heads = next(h for h in range(ENCODER_HEADS, 0, -1) if width % h == 0)
-        # The encoder copies its layer, so all layers start with the same attention projection.
-        layer = nn.TransformerEncoderLayer(
-            width, heads, ENCODER_HIDDEN, ENCODER_DROPOUT, batch_first=True
-        )
-        self.transformer_enc = nn.TransformerEncoder(
-            layer, layers, norm=nn.LayerNorm(width), enable_nested_tensor=False
-        )
+        self.transformer_enc = _Encoder(width, layers)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, num_segments + 1, width))
         with torch.no_grad():
@@ -173,10 +170,58 @@ class _ClassTokenEncoder(nn.Module):
                     _wrapped_normal(module.weight)
                     module.bias.zero_()
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, keys: Tensor | None) -> Tensor:
         token = self.cls_token.expand(len(frames), -1, -1)  # [1, 1, D] -> [B, 1, D]
         x = torch.cat([token, frames], dim=1) + self.pos_embed  # [B, T + 1, D]
-        return self.transformer_enc(x)[:, 0]  # [B, T + 1, D] -> [B, D]
+        return self.transformer_enc(x, keys)[:, 0]  # [B, T + 1, D] -> [B, D]
+
+
+class _Encoder(nn.Module):
+    """torch's TransformerEncoder, in its names; only the dropout differs (parts/dropout.py)."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_PostNormLayer(width, 4 * i) for i in range(layers))
+        self.norm = nn.LayerNorm(width)
+        first, *others = self.layers
+        for layer in others:  # torch draws one layer and copies it
+            layer.load_state_dict(first.state_dict())
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, keys)
+        return self.norm(x)
+
+
+class _PostNormLayer(nn.Module):
+    def __init__(self, width: int, place: int) -> None:
+        super().__init__()
+        heads = next(h for h in range(ENCODER_HEADS, 0, -1) if width % h == 0)
+        self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.linear1 = nn.Linear(width, ENCODER_HIDDEN)
+        self.linear2 = nn.Linear(ENCODER_HIDDEN, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.place = place
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        x = self.norm1(x + self._drop(self._attend(x, keys), keys, 1))  # [B, N, D]
+        hidden = self._drop(self.linear1(x).relu(), keys, 2)  # [B, N, D] -> [B, N, 2048]
+        return self.norm2(x + self._drop(self.linear2(hidden), keys, 3))  # [B, N, D]
+
+    def _attend(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        attention = self.self_attn
+        packed = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+        packed = packed.unflatten(-1, (3, attention.num_heads, -1))  # [B, N, 3D] -> [B, N, 3, H, C]
+        query, key, value = packed.transpose(1, 3).unbind(dim=2)  # [B, H, N, C] each
+        weights = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])  # [B, H, N, N]
+        weights = self._drop(weights.softmax(dim=-1), keys, 0)
+        mixed = (weights.type(value.dtype) @ value).transpose(1, 2)  # [B, H, N, C] -> [B, N, H, C]
+        return attention.out_proj(mixed.flatten(2))  # [B, N, H, C] -> [B, N, D]
+
+    def _drop(self, x: Tensor, keys: Tensor | None, place: int) -> Tensor:
+        if keys is None or not self.training:
+            return x
+        return drop(x, keys, self.place + place, ENCODER_DROPOUT)
 
 
 def _wrapped_normal(tensor: Tensor) -> None:
