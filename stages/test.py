@@ -48,9 +48,16 @@ def main() -> None:
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense, "authors": model.authors_map}
+    authors = {"authors": model.authors_map, "authors_batch": model.authors_batch}
     probabilities, values = evaluate_test(
-        score, features, labels, text, trained_classes=classes, **protocols
+        score,
+        features,
+        labels,
+        text,
+        trained_classes=classes,
+        view_names=clips.view_names,
+        dense=views.dense,
+        **authors,
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
@@ -58,8 +65,8 @@ def main() -> None:
     about = {**described, **ids, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
-    described |= record_provenance(params, device.type, plots)
-    write_metrics(path, {**described, **values})
+    write_metrics(path, {**described, **record_provenance(params, device.type, plots), **values})
+    predictions.write_videos(plots, records, tensors)
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, tensors, text.class_names, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")

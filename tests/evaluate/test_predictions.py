@@ -87,6 +87,39 @@ def test_multi_label_sets_have_all_true_classes_and_the_best_rank():
     assert table.column("rank").to_pylist() == [2, None]  # jump is second, run third
 
 
+def test_videos_have_their_label_and_the_class_that_is_measured():
+    """Ties go to the lower class id, as in top-1; ids keep commas and quotes."""
+    records = [Record('a,"b"', 9, 1), Record("c", 9, 0)]
+    tensors = {
+        "features": torch.zeros(2, 1, 4),
+        "labels": torch.tensor([1, 0]),
+        "probabilities": torch.tensor([[0.4, 0.4, 0.2], [0.1, 0.2, 0.7]]),
+    }
+    predictions.write_videos("test", records, tensors)
+    text = 'video_id,label,predicted\n"a,""b""",1,0\nc,0,2\n'
+    assert Path("test/videos.csv").read_text(encoding="utf-8") == text
+    tensors["raw_probabilities"] = torch.tensor([[0.3, 0.4, 0.3], [0.6, 0.2, 0.2]])
+    predictions.write_videos("unseen", records, tensors)
+    text = 'video_id,label,predicted,raw_predicted\n"a,""b""",1,0,1\nc,0,2,0\n'
+    assert Path("unseen/videos.csv").read_text(encoding="utf-8") == text
+
+
+def test_multi_label_sets_have_no_predicted_class_for_each_video():
+    records = [Record("a", 9, 2, labels=(0, 2))]
+    tensors = {"labels": label_tensor(records, 3), "probabilities": torch.ones(1, 3)}
+    predictions.write_videos("test", records, tensors)
+    assert not Path("test").exists()
+
+
+def test_the_videos_of_kinetics_are_under_a_megabyte():
+    """All 19,877 of Kinetics-400, in folders of their classes: 14 letters are the mean there."""
+    records = [Record("playing guitar/0wR5jVB-WPk_000417_000427", 300, 399)] * 19_877
+    probabilities = torch.eye(400)[399:].expand(len(records), -1)
+    tensors = {"labels": torch.full((len(records),), 399), "probabilities": probabilities}
+    predictions.write_videos("test", records, tensors)
+    assert Path("test/videos.csv").stat().st_size < 1_000_000
+
+
 def test_equal_probabilities_are_predicted_as_they_are_measured():
     tied = torch.tensor([[0.4, 0.4, 0.2]])
     first, second = (predictions.readable(tied, torch.tensor([label]), NAMES) for label in (0, 1))

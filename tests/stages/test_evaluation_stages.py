@@ -40,6 +40,18 @@ def metrics(workspace, name: str) -> dict:
     return json.loads((workspace.path / f"metrics/demo/{name}.json").read_text())
 
 
+def videos(workspace, name: str) -> list[list[str]]:
+    """Rows of the set's videos.csv, with its header."""
+    path = workspace.path / f"plots/demo/{name}/videos.csv"
+    return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def columns(*values: list[str] | Tensor) -> list[list[str]]:
+    """Rows of text of these columns."""
+    lists = [v.tolist() if isinstance(v, Tensor) else v for v in values]
+    return [[str(value) for value in row] for row in zip(*lists, strict=True)]
+
+
 def first_frames(num_frames: int) -> list[list[int]]:
     """One clip: the first frame of each segment."""
     return [[i * num_frames // NUM_SEGMENTS for i in range(NUM_SEGMENTS)]]
@@ -105,6 +117,10 @@ def test_zero_shot_keeps_the_raw_and_the_tuned_model_apart(workspace):
     for prefix, sign in (("raw_", 1), ("", -1)):
         scores = probabilities(sign * expected, classes)
         torch.testing.assert_close(tensors[f"{prefix}probabilities"], scores, atol=1e-4, rtol=1e-3)
+    predicted = [tensors[f"{prefix}probabilities"].argmax(dim=1) for prefix in ("", "raw_")]
+    header, *rows = videos(workspace, UNSEEN)
+    assert header == ["video_id", "label", "predicted", "raw_predicted"]
+    assert rows == columns(ids, labels, *predicted)
     values = metrics(workspace, UNSEEN)
     assert values["raw_full_top1"] == top1(tensors["raw_probabilities"], labels) == 100
     assert values["full_top1"] == top1(tensors["probabilities"], labels) == 0
@@ -126,6 +142,9 @@ def test_test_takes_dense_windows_where_it_is_told_to(workspace, dense):
     classes = read_safetensors("models/classifier.safetensors")[0]["class_embeddings"][0]
     scores = probabilities(tensors["features"], classes)
     torch.testing.assert_close(tensors["probabilities"], scores, atol=1e-5, rtol=1e-4)
+    header, *rows = videos(workspace, "test")
+    assert header == ["video_id", "label", "predicted"]
+    assert rows == columns(ids, tensors["labels"], scores.argmax(dim=1))
     values = metrics(workspace, "test")
     assert values["top1"] == top1(scores, tensors["labels"])
     assert values["protocol"].endswith("dense" if dense else "uniform")
