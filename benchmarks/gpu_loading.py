@@ -30,7 +30,11 @@ from clipzoo.runtime.allocator import keep_freed_memory
 SHORT_SIDE_PX = 256
 LOADED_AT_ONCE = 8
 AUGMENT = AugmentConfig(
+    randaugment_n=0,
+    randaugment_m=9,
     short_side_px=SHORT_SIDE_PX,
+    crop="area",
+    color_jitter=0.0,
     min_area=0.08,
     max_area=1.0,
     min_aspect=3 / 4,

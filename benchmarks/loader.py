@@ -52,7 +52,11 @@ GPU_CLIPS_PER_SECOND = 32 / 0.052
 """Rate at which one GPU trains ViT-B/32 on clips of 8 frames, by BIKE's published log
 (k400/ViT-B/32/8f): 32 clips a GPU in 0.054 s, 0.002 s of it waiting for data; not measured."""
 AUGMENT = AugmentConfig(
+    randaugment_n=0,
+    randaugment_m=9,
     short_side_px=SHORT_SIDE_PX,
+    crop="area",
+    color_jitter=0.0,
     min_area=0.08,
     max_area=1.0,
     min_aspect=3 / 4,

@@ -48,9 +48,16 @@ def main() -> None:
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense, "authors": model.authors_map}
+    authors = {"authors": model.authors_map, "authors_batch": model.authors_batch}
     probabilities, values = evaluate_test(
-        score, features, labels, text, trained_classes=classes, **protocols
+        score,
+        features,
+        labels,
+        text,
+        trained_classes=classes,
+        view_names=clips.view_names,
+        dense=views.dense,
+        **authors,
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}

@@ -32,9 +32,11 @@ def main() -> None:
         f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    clips = encoding.open_views(params, dataset, records, clips=views.clips, crops=views.crops)
+    tuned = load_model(params)
+    sampling = {"clips": views.clips, "crops": views.crops, "sampler": tuned.test_sampler}
+    clips = encoding.open_views(params, dataset, records, **sampling)
     scores, features, texts = {}, {}, {}
-    for prefix, model in (("", load_model(params).for_zero_shot()), ("raw_", raw_model())):
+    for prefix, model in (("", tuned.for_zero_shot()), ("raw_", raw_model())):
         part = encoding.encode_set(model, clips, prefix + set_name, params=params, device=device)
         if part is not None:  # rank 0 has them all
             scores[prefix], features[prefix] = partial(encoding.score_videos, model), part

@@ -17,7 +17,11 @@ from clipzoo.data.store import VideoInfo
 from clipzoo.files import ListError
 
 AUGMENT = AugmentConfig(
+    randaugment_n=0,
+    randaugment_m=9,
     short_side_px=32,
+    crop="area",
+    color_jitter=0.0,
     min_area=0.5,
     max_area=1.0,
     min_aspect=0.75,
@@ -78,6 +82,27 @@ def test_views_are_clip_major():
     expected = [[0, 10, 20, 30]] * 3 + [[9, 19, 29, 39]] * 3
     assert views[:, :, 0, 0, 0].tolist() == expected
     assert clips.view_names[:4] == ["clip0-left", "clip0-right", "clip0-centre", "clip1-left"]
+
+
+def test_a_sampler_of_tests_and_one_of_training():
+    """10 frames, T = 4: the first frames of the parts are 0, 2, 5, 7, the centres 0, 3, 5, 8."""
+    store, records = MemoryStore([10]), [Record("v0", 10, 0)]
+    first, centres = (
+        ViewClips(store, records, ViewTransform(16, 32, 1), 4, 1, False, sampler)
+        for sampler in ("first", "centres")
+    )
+    assert first.load(0)[0, :, 0, 0, 0].tolist() == [0, 2, 5, 7]
+    assert centres.load(0)[0, :, 0, 0, 0].tolist() == [0, 3, 5, 8]
+    train = TrainClips(store, records, TrainTransform(16, AUGMENT), 4, 1, "centres")
+    for epoch in range(3):
+        assert train.load(0, epoch)[:, 0, 0, 0].tolist() == [0, 3, 5, 8]
+
+
+@pytest.mark.parametrize(("clips", "dense"), [(2, False), (1, True)])
+def test_centres_make_one_clip(clips, dense):
+    records = [Record("v0", 10, 0)]
+    with pytest.raises(ValueError, match=f"found {clips} .*allowed: 1, not dense"):
+        ViewClips(MemoryStore([10]), records, ViewTransform(16, 32, 1), 4, clips, dense, "centres")
 
 
 def test_records_that_do_not_fit_the_store_are_listed():

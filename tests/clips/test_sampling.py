@@ -6,11 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipzoo.clips.sampling import inclusive_ranges, sample_inclusive, sample_test, sample_train
+from clipzoo.clips.sampling import (
+    TRAIN_SAMPLERS,
+    inclusive_ranges,
+    sample_centres,
+    sample_inclusive,
+    sample_test,
+    sample_train,
+)
 
-CASES = [
-    case for case in json.loads(Path("tests/golden/protocol.json").read_text()) if "indices" in case
-]
+GOLDEN = json.loads(Path("tests/golden/protocol.json").read_text())
+CASES = [case for case in GOLDEN if case["kind"].startswith(("val-", "test-"))]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +28,36 @@ def test_golden_indices(case):
     indices = sample_test(*counts, dense).flatten()  # [V, T] -> [V T]
     assert (indices + 1).tolist() == case["indices"]
     assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_segments", "expected"),
+    [
+        (300, 8, [18, 55, 93, 130, 168, 205, 243, 280]),
+        (10, 4, [0, 3, 5, 8]),
+        (9, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (5, 8, [0, 0, 1, 1, 2, 3, 3, 4]),
+        (1, 3, [0, 0, 0]),
+        (7, 1, [3]),
+        (1, 1, [0]),
+    ],
+)
+def test_centres_of_the_parts(num_frames, num_segments, expected):
+    indices = sample_centres(num_frames, num_segments)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+    rng = np.random.default_rng(0)
+    drawn = [TRAIN_SAMPLERS["centres"](num_frames, num_segments, rng) for _ in range(3)]
+    assert all(indices.tolist() == expected for indices in drawn)
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
+def test_centres_need_frames_and_segments():
+    with pytest.raises(ValueError, match="num_frames: found 0"):
+        sample_centres(0, 8)
+    with pytest.raises(ValueError, match="num_segments: found 0"):
+        sample_centres(8, 0)
 
 
 @pytest.mark.parametrize(

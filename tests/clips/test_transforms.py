@@ -22,7 +22,11 @@ from clipzoo.models.clip import CLIP_MEAN, CLIP_STD, normalise
 
 CASES = json.loads(Path("tests/golden/preprocess.json").read_text())
 AUGMENT = AugmentConfig(
+    randaugment_n=0,
+    randaugment_m=9,
     short_side_px=256,
+    crop="area",
+    color_jitter=0.0,
     min_area=0.08,
     max_area=1.0,
     min_aspect=3 / 4,

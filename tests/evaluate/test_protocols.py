@@ -143,7 +143,9 @@ def test_test_reports_single_and_multi_view():
         trained_classes=[0, 1],
         view_names=names,
         dense=False,
+        authors_batch=2,
     )
+    assert values["authors_top1"] == 100
     assert probabilities.argmax(dim=1).tolist() == [0, 1]
     assert (values["top1"], values["single_view_top1"]) == (100, 50)
     assert {"ci95_low", "single_view_ci95_low", "single_view_map"} <= set(values)
@@ -161,7 +163,7 @@ def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense:
         dense=dense,
     )
     assert "top1" in values
-    assert not [key for key in values if key.startswith("single_view")]
+    assert not [key for key in values if key.startswith(("single_view", "authors"))]
 
 
 def test_base_and_novel_classes_compete_apart():
@@ -216,6 +218,28 @@ def test_comparison_with_the_raw_model_is_paired():
     names = ["features", "probabilities", "raw_features", "raw_probabilities"]
     assert list(tensors) == names
     assert torch.equal(tensors["raw_features"], features["raw_"])
+
+
+def test_the_authors_tests_drop_the_videos_at_the_lists_end():
+    """Of 5 videos in batches of 2, the first 4: 3 right, where all 5 have 4 right."""
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    probabilities = functional.one_hot(torch.tensor([0, 1, 2, 1, 1])).float()
+    values = protocols.evaluate_whole_batches(probabilities, labels, 2)
+    assert values["authors_num_videos"] == 4
+    assert values["authors_top1"] == 75
+    assert values["authors_top5"] == 100
+    assert values["authors_ci95_low"] < 75 < values["authors_ci95_high"]
+    whole = protocols.evaluate_whole_batches(probabilities, labels, 5)
+    assert (whole["authors_num_videos"], whole["authors_top1"]) == (5, 80)
+    assert protocols.evaluate_whole_batches(probabilities, labels, 6) == {"authors_num_videos": 0}
+
+
+def test_the_authors_number_of_kinetics_videos():
+    probabilities = torch.ones(19_357, 2)
+    labels = torch.zeros(19_357, dtype=torch.int64)
+    for batch in (64, 128):
+        values = protocols.evaluate_whole_batches(probabilities, labels, batch)
+        assert values["authors_num_videos"] == 19_328
 
 
 def test_describe_views():

@@ -8,6 +8,7 @@ import torch
 from clipzoo.config import ConfigError
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import (
+    ClassText,
     class_text_path,
     embed_class_names,
     embed_tokens,
@@ -79,6 +80,20 @@ def test_token_embeddings_are_those_of_every_position(clip, tmp_path, monkeypatc
     two = read.of_classes([2, 0]).token_embeddings
     assert two is not None
     assert torch.equal(two, tokens[[2, 0]])
+
+
+def test_single_prompts_of_templates_and_classes():
+    token_ids = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    text = ClassText(
+        token_ids=token_ids,
+        class_embeddings=token_ids.float() / 2,
+        class_names=["a", "b", "c"],
+    )
+    prompts = text.of_prompts([1, 0, 1], [2, 2, 0])
+    rows = [token_ids[1, 2], token_ids[0, 2], token_ids[1, 0]]
+    assert torch.equal(prompts.token_ids, torch.stack(rows)[None])
+    assert torch.equal(prompts.class_embeddings, torch.stack(rows)[None] / 2)
+    assert prompts.class_names == ["c", "c", "a"]
 
 
 def test_token_embeddings_need_one_template(clip):

@@ -10,7 +10,7 @@ from clipzoo.parity.__main__ import main
 from clipzoo.parity.check import kind_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = ("text4vis_model", "bike_model", "protocol", "preprocess", "scores")
+FILES = ("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores")
 
 
 def load(name: str) -> list[dict[str, Any]]:

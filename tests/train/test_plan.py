@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from clipzoo.config import load_params, replace
 from clipzoo.train.plan import Plan, make_plan
 
@@ -49,3 +51,21 @@ def test_stand_in_weights_of_another_architecture_stop_early():
 def test_validation_follows_every_n_epochs_and_the_end():
     plan = small_plan(epochs=5)
     assert [s for s in range(1, 16) if plan.validates(s, 2)] == [6, 12, 15]
+
+
+def test_templates_are_drawn_by_seed_epoch_and_position():
+    plan, positions = small_plan(), list(range(2000))
+    drawn = plan.draw_templates(0, positions, 16)
+    counts = [drawn.count(template) for template in range(16)]
+    assert sum(counts) == 2000
+    assert min(counts) > 90
+    assert max(counts) < 160
+    assert plan.draw_templates(0, positions[500:520], 16) == drawn[500:520]
+    for other in (
+        plan.draw_templates(1, positions, 16),
+        small_plan(seed=8).draw_templates(0, positions, 16),
+    ):
+        assert sum(a == b for a, b in zip(drawn, other, strict=True)) < 200
+    # Not the numbers that choose the frames of the same clip.
+    frames = [int(np.random.default_rng([7, 0, p]).integers(16)) for p in positions]
+    assert sum(a == b for a, b in zip(drawn, frames, strict=True)) < 200

@@ -6,7 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.sampling import TRAIN_SAMPLERS, sample_test
+from clipzoo.clips.sampling import (
+    TRAIN_SAMPLERS,
+    check_test_sampler,
+    sample_centres,
+    sample_test,
+)
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
@@ -73,7 +78,12 @@ class TrainClips:
 
 
 class ViewClips:
-    """The views of every video: temporal clips x spatial crops, without randomness."""
+    """The views of every video: temporal clips x spatial crops, without randomness.
+
+    Raises:
+        ListError: as `check_records`.
+        ValueError: the sampler (`Method.test_sampler`) does not give so many or dense clips.
+    """
 
     def __init__(
         self,
@@ -83,14 +93,17 @@ class ViewClips:
         num_segments: int,
         clips: int,
         dense: bool,
+        sampler: str = "first",
     ) -> None:
         check_records(store, records)
+        check_test_sampler(sampler, clips, dense)
         self.store = store
         self.records = list(records)
         self.transform = transform
         self.num_segments = num_segments
         self.clips = clips
         self.dense = dense
+        self.sampler = sampler
 
     @property
     def view_names(self) -> list[str]:
@@ -108,7 +121,7 @@ class ViewClips:
             StoreError: a frame cannot be read; the message names the video.
         """
         record = self.records[position]
-        indices = sample_test(record.num_frames, self.num_segments, self.clips, self.dense)
+        indices = self._sample(record.num_frames)  # [clips, T]
         num_frames, size = self.num_segments, self.transform.input_px
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
@@ -120,6 +133,12 @@ class ViewClips:
 
         # [clips, T] -> [clips T]: one read for all clips of the video
         return _transformed(self.store, record, indices.flatten(), clip_major)
+
+    def _sample(self, num_frames: int) -> np.ndarray:
+        """Indices int64 [clips, T] of a video's frames."""
+        if self.sampler == "centres":
+            return sample_centres(num_frames, self.num_segments)[None]  # [T] -> [1, T]
+        return sample_test(num_frames, self.num_segments, self.clips, self.dense)
 
 
 def _transformed(

@@ -60,20 +60,22 @@ def open_views(
     clips: int,
     crops: int,
     dense: bool = False,
+    sampler: str = "first",
 ) -> ViewClips:
     """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
 
-    Sizes come from `model.input_px` and `test.short_side_px`.
+    Sizes come from `model.input_px` and `test.short_side_px`, the sampler from the method.
 
     Raises:
         StoreError: the frames' index is missing.
         ListError: records do not fit the frame store.
-        ValueError: the short side is smaller than the input.
+        ValueError: the short side is smaller than the input, or the sampler gives no such clips.
     """
     size = input_size(params.model.arch, params.model.input_px)
     transform = ViewTransform(size, params.test.short_side_px, crops)
     store = open_store(params, dataset)
-    return ViewClips(store, records, transform, params.model.num_segments, clips=clips, dense=dense)
+    num_segments = params.model.num_segments
+    return ViewClips(store, records, transform, num_segments, clips, dense, sampler)
 
 
 def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:

@@ -5,8 +5,8 @@ the transforms decode and crop them. If a video has fewer frames than segments, 
 more than once.
 
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
-use the same samplers; BIKE trains with `sample_inclusive`. The authors count frames from 1
-(`index_bias`).
+use the same samplers; BIKE trains with `sample_inclusive`, ActionCLIP tests with `sample_centres`.
+The authors count frames from 1 (`index_bias`).
 """
 
 import numpy as np
@@ -65,7 +65,36 @@ def inclusive_ranges(num_frames: int, num_segments: int) -> list[tuple[int, int]
     return [(round(length * i), round(length * (i + 1))) for i in range(num_segments)]
 
 
-TRAIN_SAMPLERS = {"ticks": sample_train, "inclusive": sample_inclusive}
+def sample_centres(num_frames: int, num_segments: int) -> np.ndarray:
+    """The centre of each of `num_segments` equal parts of the video, without randomness.
+
+    Source: ActionCLIP, datasets/datasets.py, lines 143-155 (sallymmx/ActionCLIP): part i of a video
+    of n > T frames gives i * n / T + (n / T - 1) / 2, rounded down, of a shorter one i * n / T.
+
+    Args, returns, raises: as for `sample_train`, without `rng`.
+
+    Example: 10 frames, T = 4: [0, 3, 5, 8]. 5 frames, T = 8: [0, 0, 1, 1, 2, 3, 3, 4].
+    """
+    # 10 frames, T = 4: parts of 2.5 frames
+    #
+    #   frame     0  1  2  3  4  5  6  7  8  9
+    #   part     |---0---|---1---|---2---|---3---|
+    #   centre    0.75    3.25    5.75    8.25
+    _check_counts(num_frames=num_frames, num_segments=num_segments)
+    if num_segments == 1:
+        return np.array([num_frames // 2])
+    parts = np.arange(num_segments)  # [T]
+    if num_frames <= num_segments:
+        return parts * num_frames // num_segments
+    offset = (num_frames / num_segments - 1) / 2
+    return (parts * num_frames / num_segments + offset).astype(np.int64)
+
+
+TRAIN_SAMPLERS = {
+    "ticks": sample_train,
+    "inclusive": sample_inclusive,
+    "centres": lambda num_frames, num_segments, rng: sample_centres(num_frames, num_segments),
+}
 """By the name that a method gives."""
 
 
@@ -98,6 +127,15 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
         )
     sample = _dense_clips if dense else _uniform_clips
     return sample(num_frames, num_segments, num_clips)
+
+
+def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
+    """Raise ValueError if a sampler of tests does not give such clips."""
+    if sampler == "centres" and (num_clips > 1 or dense):
+        raise ValueError(
+            f"found {num_clips} {'dense ' if dense else ''}clips; allowed: 1, not dense, because "
+            "the centres of a video's parts make one clip; actionclip.test_sampler first has more"
+        )
 
 
 def _uniform_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:

@@ -19,9 +19,18 @@ import simplejpeg
 import torch
 from torch import Tensor
 
+from clipzoo.clips.augmentation import color_jitter, randaugment
 from clipzoo.config import CROPS, AugmentConfig
 
 CROP_TRIES = 10
+MULTI_SCALES = (1, 0.875, 0.75, 0.66)
+"""Of the short side."""
+MULTI_SCALE_PLACES = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+"""In quarter steps of the free width and height."""
 
 Frames = Sequence[bytes] | np.ndarray
 
@@ -92,23 +101,28 @@ def _split(image: np.ndarray, planes: np.ndarray) -> None:
 
 
 def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
-    """Bicubic resize so that the shorter side is `short_side_px`; the longer is rounded down."""
+    """Bicubic resize so that the shorter side is `short_side_px`; the longer is rounded down.
+
+    0 = the image as it is.
+    """
     height, width = image.shape[:2]
     short = min(height, width)
-    if short == short_side_px:
+    if short_side_px in (0, short):
         return image
     width, height = width * short_side_px // short, height * short_side_px // short
     return _resize(image, width, height, "bicubic")  # [H, W, 3] -> [height, width, 3]
 
 
 class TrainTransform:
-    """The training augmentation of Text4Vis; one draw for all frames of a clip.
+    """The training augmentation: one draw for all frames of a clip, but for the steps marked *.
 
-    Resize the short side (bicubic; skipped if the stored frames already have that size), crop a
-    random area (min_area .. max_area of the frame, aspect ratio min .. max, swapped half of the
-    time), resize it to the input size (bilinear), flip, and turn gray.
+    RandAugment*, resize the short side (bicubic; skipped if the stored frames already have that
+    size), crop a random window, resize it to the input size (bilinear), flip, colour jitter*, and
+    turn gray. Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize
+    before its multi-scale crop; every step is a key of `augment`.
 
-    On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255.
+    On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255
+    (without RandAugment and jitter, which are PIL's, but amplify what the resize leaves).
     """
 
     def __init__(self, input_px: int, augment: AugmentConfig) -> None:
@@ -128,25 +142,42 @@ class TrainTransform:
         Raises:
             ValueError: a frame is damaged, or the frames differ in size.
         """
-        size = self.input_px
-        image = resize_short_side(_decode(frames[0]), self.augment.short_side_px)
-        height, width = image.shape[:2]
-        x, y, w, h = random_area_crop(width, height, self.augment, rng)
-        flip = rng.random() < self.augment.flip
-        gray = rng.random() < self.augment.grayscale
+        size, augment = self.input_px, self.augment
         clip = np.empty((len(frames), 3, size, size), np.uint8)
+        first = self._resized(frames[0], rng)
+        height, width = first.shape[:2]
+        x, y, w, h = self._draw_window(width, height, rng)
+        flip = rng.random() < augment.flip
+        jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
+        gray = rng.random() < augment.grayscale
         for t in range(len(frames)):
-            if t:
-                image = resize_short_side(_decode(frames[t]), self.augment.short_side_px)
+            image = self._resized(frames[t], rng) if t else first
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
             crop = _resize(image[y : y + h, x : x + w], size, size, "bilinear")  # [size, size, 3]
             if flip:
                 crop = cv2.flip(crop, 1)
+            if jitter:
+                crop = color_jitter(crop, rng)
             if gray:
                 crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)  # 3 x [size, size]
             _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(clip)
+
+    def _resized(self, frame: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A frame before its crop, uint8 [H, W, 3], perhaps in a buffer."""
+        image, augment = _decode(frame), self.augment
+        if augment.randaugment_n:
+            image = randaugment(image, augment.randaugment_n, augment.randaugment_m, rng)
+        return resize_short_side(image, augment.short_side_px)
+
+    def _draw_window(
+        self, width: int, height: int, rng: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """A window (x, y, width, height) px of a frame, by `augment.crop`."""
+        if self.augment.crop == "multi_scale":
+            return multi_scale_crop(width, height, self.input_px, rng)
+        return random_area_crop(width, height, self.augment, rng)
 
 
 def random_area_crop(
@@ -175,6 +206,40 @@ def random_area_crop(
     else:
         w = h = min(width, height)
     return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+
+
+def multi_scale_crop(
+    width: int, height: int, size: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A window (x, y, width, height) px of one of 10 sizes at one of 13 places of an image.
+
+    Source: ActionCLIP, datasets/transforms_ss.py, lines 170-253 (sallymmx/ActionCLIP), with
+    `fix_crop` and `more_fix_crop`.
+    """
+    # Places in quarter steps u and v of the free width and height, + corners, x others:
+    #
+    #        0   u  2u  3u  4u
+    #   0    +       x       +
+    #   v        x       x
+    #   2v   x       x       x
+    #   3v       x       x
+    #   4v   +       x       +
+    pairs = multi_scale_pairs(width, height, size)
+    w, h = pairs[rng.integers(len(pairs))]
+    across, down = MULTI_SCALE_PLACES[rng.integers(len(MULTI_SCALE_PLACES))]
+    return across * ((width - w) // 4), down * ((height - h) // 4), w, h
+
+
+def multi_scale_pairs(width: int, height: int, size: int) -> list[tuple[int, int]]:
+    """The sizes (width, height) px of `multi_scale_crop`: pairs of equal or neighbouring scales of
+    the short side. A side within 2 px of the input size becomes that.
+
+    Example: 340x256, size 224: sides 256, 224, 192 and 168; pairs (256, 256), (224, 256), (256,
+    224), (224, 224), (192, 224), (224, 192), (192, 192), (168, 192), (192, 168), (168, 168).
+    """
+    sides = [int(min(width, height) * scale) for scale in MULTI_SCALES]
+    sides = [size if abs(side - size) <= 2 else side for side in sides]
+    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
 
 
 class ViewTransform:

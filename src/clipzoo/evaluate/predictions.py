@@ -128,7 +128,8 @@ def open_inputs(
         length = text.token_ids.shape[-1]
         tokens = sentence_tokens(records, path, model.sentence, params.model.arch, length)
         return ViewSentences(records, tokens)
-    return encoding.open_views(params, dataset, records, clips=clips, crops=crops, dense=dense)
+    views = {"clips": clips, "crops": crops, "dense": dense, "sampler": model.test_sampler}
+    return encoding.open_views(params, dataset, records, **views)
 
 
 def score_training_videos(

@@ -47,6 +47,7 @@ def evaluate_test(
     view_names: Sequence[str],
     dense: bool,
     authors: AuthorsMap | None = None,
+    authors_batch: int = 0,
 ) -> tuple[Tensor, dict[str, float]]:
     """Probabilities and metrics of the configured views, and the metrics of a single view.
 
@@ -63,6 +64,8 @@ def evaluate_test(
         view_names: V names.
         dense: whether clips are dense windows.
         authors: their protocol for mAP, whose value is added as authors_map; None = no other.
+        authors_batch: of their tests, where these drop the last, partial batch: the metrics of
+            `evaluate_whole_batches` are added; 0 = they drop none.
 
     Returns:
         probabilities [N, K] from all views, and the metrics.
@@ -71,6 +74,8 @@ def evaluate_test(
     result = metrics.evaluate(probabilities, labels)
     if authors is not None:
         result["authors_map"] = authors_map(probabilities, labels, authors)
+    if authors_batch:
+        result |= evaluate_whole_batches(probabilities, labels, authors_batch)
     if len(view_names) > 1 and not dense:
         single = score(single_view(features, view_names), text)
         result |= with_prefix("single_view_", metrics.evaluate(single, labels))
@@ -92,6 +97,31 @@ def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> 
     if protocol.running_batch:
         return metrics.running_map(probabilities, labels, protocol.running_batch)
     return metrics.mean_average_precision(probabilities, labels)
+
+
+def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) -> dict[str, float]:
+    """Accuracy over the whole batches of a list, as a loader with `drop_last` gives them.
+
+    ActionCLIP's authors test so (test.py of sallymmx/ActionCLIP): the last videos of the list do
+    not count.
+
+    Args:
+        probabilities: [N, K], in the order of the list.
+        labels: [N] int64, or targets [N, K].
+        batch: videos in a batch.
+
+    Returns:
+        authors_num_videos, and, if that is not 0, authors_top1 with its interval and authors_top5.
+
+    Example: 19,357 videos in batches of 64: authors_num_videos 19,328.
+    """
+    kept = len(probabilities) // batch * batch
+    values: dict[str, float] = {"authors_num_videos": kept}
+    if kept:
+        found = metrics.evaluate(probabilities[:kept], labels[:kept])
+        keys = ("top1", "ci95_low", "ci95_high", "top5")
+        values |= {f"authors_{key}": found[key] for key in keys if key in found}
+    return values
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import near
-from clipzoo.methods import bike, bike_attributes, raw, text4vis
+from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -44,6 +44,7 @@ METHODS: dict[str, ModuleType] = {
     "text4vis": text4vis,
     "bike": bike,
     "bike_attributes": bike_attributes,
+    "actionclip": actionclip,
 }
 
 
@@ -236,7 +237,11 @@ def _load_checkpoint(model: Method, params: Params, text_tower: dict[str, Tensor
     elif hasattr(METHODS[params.model.method], "read_released"):
         content = archives.read_file(path)
         tensors = METHODS[params.model.method].read_released(content, str(path))
-        check_text_tower(content, text_tower, str(path))
+        trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
+        if not any(trained):  # the class texts of the run are those of the CLIP weights
+            check_text_tower(content, text_tower, str(path))
+        if not trained:
+            tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
     else:
         raise ConfigError(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
@@ -273,5 +278,6 @@ def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], whe
         raise WeightsError(
             f"{where}: its text tower is not that of {CLIP_FILE}: {name}: {found}; the class texts "
             "would be others, so set model.weights to the CLIP that the file was trained from "
-            "(openai for released files)"
+            "(openai for released files), or train the text tower too (text_tower trained) if the "
+            "file's method does"
         )

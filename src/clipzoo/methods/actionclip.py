@@ -1,10 +1,44 @@
-"""ActionCLIP (arXiv 2109.08472): a trained text tower, five heads, and prompts of 16 templates."""
+"""ActionCLIP: both towers of CLIP trained on videos and prompted class names.
 
-from typing import Literal
+Paper: Wang, Xing, Liu, "ActionCLIP: A New Paradigm for Video Action Recognition", arXiv 2109.08472.
 
-from pydantic import Field
+With frame embeddings x_t = visual(frame_t) and the text embedding w_pk of class k in template p:
 
-from clipzoo.sections import Section
+    v = head(x_1 .. x_T)                    parts/actionclip_heads.py: meanP, Transf, LSTM, ...
+    training: the symmetric KL loss of exp(logit_scale) * cos(v_i, w_j), i and j the clips of a
+              step; w_j is of clip j's class in a template drawn for it
+    testing:  mean over p of softmax over k of 100 * cos(v, w_pk); mean over views
+
+Parameters have the names of the released checkpoints, after `fusion_model.` for the head and
+`text.tower.` for the text tower.
+
+Deviations from the authors' code: cosines are float32 under autocast, and the towers train by
+autocast with float32 weights, whereas theirs are rounded to float16 after every step. They have no
+test of several views, so the mean over views is ours. Their joint space-time attention cannot run;
+ours is that of Text4Vis, and so is `tsm` in a ResNet, where theirs takes ViTs only. A text tower
+that is not trained (`fix_text` in their configs) is no part of the model.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from clipzoo.methods.parts.actionclip_heads import head_of_clip
+from clipzoo.methods.parts.dropout import clip_keys
+from clipzoo.methods.parts.losses import nce_loss
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
+from clipzoo.methods.parts.temporal import with_temporal_module
+from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.models import archives
+from clipzoo.models.clip import normalise
+from clipzoo.models.text import ClassText
+from clipzoo.sections import Section, require
+from clipzoo.tensors import WeightsError
 
 
 class Options(Section):
@@ -17,9 +51,10 @@ class Options(Section):
     temporal_module: Literal["none", "tsm"]
     """Shifts channels between frames before each block of the vision tower."""
     joint: bool
-    """One attention over the patches of all frames, in the vision tower."""
+    """One attention over the patches of all frames, in the vision tower; the head is then meanP,
+    since there is one embedding for a clip."""
     text_tower: Literal["trained", "frozen"]
-    """Whether the text tower is trained too."""
+    """Whether the text tower is trained too, at lr * clip_ratio."""
     train_sampler: Literal["ticks", "centres"]
     """Frames in training: one random frame of each part of the video, or the centres."""
     test_sampler: Literal["centres", "first"]
@@ -28,3 +63,149 @@ class Options(Section):
     eval_batch: int = Field(ge=0)
     """Videos in a batch of the authors' tests, which drop the last, partial one; 0 = no such
     protocol."""
+
+    @model_validator(mode="after")
+    def _check_joint(self) -> "Options":
+        fits = not self.joint or self.head == "meanP"
+        require((fits, "head", self.head, "meanP with joint, which gives one embedding a clip"))
+        return self
+
+
+def build(clip: nn.Module, options: Options, num_segments: int) -> "ActionClip":
+    """Build the method around any open_clip model, which becomes part of it.
+
+    Raises:
+        ConfigError: the tower does not support an option.
+    """
+    return ActionClip(clip, options, num_segments)
+
+
+def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """State dict of a checkpoint that the authors released; names and shapes are not checked.
+
+    Args:
+        content: {epoch, model_state_dict: a whole CLIP in OpenAI's names, fusion_model_state_dict:
+            the head's tensors, none for meanP}; names with or without `module.` (the authors' heads
+            have it), float16 and float32 mixed.
+        where: the file, for messages.
+
+    Returns:
+        visual.*, logit_scale, text.tower.* and fusion_model.*; those of floating point as float32.
+
+    Raises:
+        WeightsError: there is no whole CLIP, or no head of this method.
+    """
+    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
+    if not isinstance(head, dict):
+        raise WeightsError(
+            f"{where}: found no head, with the tensors {', '.join(list(clip)[:3])}, ...; allowed: "
+            "model_state_dict (a whole CLIP) and fusion_model_state_dict (the head)"
+        )
+    if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - clip.keys():
+        raise WeightsError(
+            f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a whole "
+            "CLIP in OpenAI's names, vision and text tower"
+        )
+    heads = archives.named_tensors(head, where) if head else {}
+    if any(name.startswith(("query_fc.", "sentence_fc.")) for name in heads):
+        raise WeightsError(
+            f"{where}: fusion_model_state_dict: found query_fc.* and sentence_fc.*, of BIKE's "
+            "attributes branch (model.method bike_attributes); allowed: a head of ActionCLIP"
+        )
+    tensors = {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
+    for name, tensor in clip.items():
+        of_video = name.startswith("visual.") or name == "logit_scale"
+        tensors[name if of_video else f"text.tower.{name}"] = tensor
+    return tensors
+
+
+class ActionClip(Method):
+    """The model that is trained, tested and saved; a frozen text tower is not part of it.
+
+    Args:
+        clip_model: any open_clip model. Its vision tower (changed in place by `temporal_module` and
+            `joint`) and logit_scale become part of this module, and so does its text tower if it is
+            trained; otherwise only its sizes are read.
+        options: the section `actionclip`.
+        num_segments: T, frames per clip.
+
+    Raises:
+        ConfigError: the tower does not support an option.
+    """
+
+    compares_videos = True
+    draws_templates = True
+
+    def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
+        super().__init__()
+        tower = clip_model.get_submodule("visual")
+        self.visual = with_temporal_module(
+            tower, options.temporal_module, options.joint, num_segments
+        )
+        self.fusion_model = head_of_clip(
+            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
+        )
+        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
+        self.text = TextTower(clip_model) if options.text_tower == "trained" else None
+        self.drops_units = options.head == "Transf_cls"
+        self.num_segments = num_segments
+        self.train_sampler = options.train_sampler
+        self.test_sampler = options.test_sampler
+        self.authors_batch = options.eval_batch
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
+        keys = clip_keys(inputs) if self.training and self.drops_units else None
+        return self.video_embeddings(normalise(inputs), keys)
+
+    def video_embeddings(self, pixels: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].
+
+        Args:
+            pixels: T is `num_segments`.
+            keys: of the clips, int64 [b], for the dropout of Transf_cls in training; None = off.
+
+        Raises:
+            ValueError: T is not `num_segments`.
+        """
+        if pixels.shape[1] != self.num_segments:
+            raise ValueError(
+                f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = "
+                f"{self.num_segments}"
+            )
+        features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
+        if keys is not None:
+            return self.fusion_model(features, keys)  # [b, T, D] -> [b, D]
+        return self.fusion_model(features)  # [b, T, D] -> [b, D]
+
+    def class_text(self, text: ClassText) -> ClassText:
+        """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
+        return (
+            text if self.text is None else replace(text, class_embeddings=self.text(text.token_ids))
+        )
+
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        """The symmetric KL loss of the clips of a whole step and their prompts.
+
+        Args:
+            features: video embeddings [b, D].
+            batch: the clips; `texts` are the columns of their drawn prompts.
+            text: class embeddings [1, U, D] of the step's prompts.
+        """
+        prompts = text.class_embeddings[0][batch.texts]  # [1, U, D] -> [U, D] -> [b, D]
+        logits = scaled_cosines(features, prompts, self.logit_scale.float().exp())  # [b, b]
+        return nce_loss(logits, batch.labels)
+
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        """Probabilities [N, K] float32 of video embeddings [N, V, D], with all P templates."""
+        by_view = [
+            actionclip_probabilities(view, text.class_embeddings)  # [N, D] -> [N, K]
+            for view in features.unbind(dim=1)
+        ]
+        return torch.stack(by_view).mean(dim=0)  # [V, N, K] -> [N, K]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the activations of the trained towers in the backward pass."""
+        super().set_grad_checkpointing(enable)
+        if self.text is not None:
+            self.text.set_grad_checkpointing(enable)

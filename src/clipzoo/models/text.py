@@ -62,7 +62,7 @@ class ClassText:
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """The class text of some classes, in the given order."""
         tokens = self.token_embeddings
-        columns = send(torch.tensor(classes, dtype=torch.int64), self.token_ids.device)  # [k]
+        columns = _indices(classes, self.token_ids.device)  # [k]
         return replace(
             self,
             token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, k, L]
@@ -71,6 +71,21 @@ class ClassText:
             # [K, L, D] -> [k, L, D]
             token_embeddings=None if tokens is None else tokens[columns],
         )
+
+    def of_prompts(self, templates: Sequence[int], classes: Sequence[int]) -> "ClassText":
+        """Single prompts, each of one template and one class, as columns of a single template."""
+        device = self.token_ids.device
+        rows, columns = _indices(templates, device), _indices(classes, device)  # [u], [u]
+        return ClassText(
+            token_ids=self.token_ids[rows, columns][None],  # [P, K, L] -> [1, u, L]
+            class_embeddings=self.class_embeddings[rows, columns][None],  # [P, K, D] -> [1, u, D]
+            class_names=[self.class_names[label] for label in classes],
+        )
+
+
+def _indices(values: Sequence[int], device: torch.device) -> Tensor:
+    """int64 [n] on a device, which is not waited for."""
+    return send(torch.tensor(values, dtype=torch.int64), device)
 
 
 def class_text_path(dataset: str) -> Path:

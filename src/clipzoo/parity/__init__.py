@@ -30,10 +30,12 @@ from clipzoo.parity.measures import (
     mean_average_precision,
     text4vis_view_fusion,
 )
-from clipzoo.parity.model import bike, text4vis
+from clipzoo.parity.model import actionclip_head, actionclip_loss, bike, text4vis
 
 __all__ = [
     "TOPICS",
+    "actionclip_head",
+    "actionclip_loss",
     "actionclip_template_fusion",
     "bike",
     "bike_attribute_fusion",

@@ -32,6 +32,16 @@ def inclusive_ranges(*, num_frames: int, num_segments: int) -> Case:
     return {"ranges": [[first + 1, last + 1] for first, last in ranges]}
 
 
+def segment_centres(*, num_frames: int, num_segments: int) -> Case:
+    """Frame numbers (from 1) of the centres of a video's parts, with which ActionCLIP tests."""
+    return {"indices": sampling.sample_centres(num_frames, num_segments) + 1}  # [T]
+
+
+def multi_scale_pairs(*, width: int, height: int, size: int) -> Case:
+    """Widths and heights (px) among which ActionCLIP's multi-scale crop chooses, in order."""
+    return {"pairs": [list(pair) for pair in transforms.multi_scale_pairs(width, height, size)]}
+
+
 def learning_rates(
     *,
     base_lr: float,

@@ -1,4 +1,4 @@
-"""Whole models: the kinds `text4vis` and `bike`; and BIKE's attribute head."""
+"""Models: the kinds `text4vis` and `bike`; BIKE's attribute head; ActionCLIP's heads and loss."""
 
 from dataclasses import replace
 
@@ -8,9 +8,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from clipzoo.methods.actionclip import Options as ActionClipOptions
 from clipzoo.methods.bike import LOSSES, Bike
 from clipzoo.methods.bike import Options as BikeOptions
 from clipzoo.methods.bike_attributes import AttributeHead
+from clipzoo.methods.parts.actionclip_heads import video_head
+from clipzoo.methods.parts.heads import HEAD_WIDTH, POSITIONS
+from clipzoo.methods.parts.losses import nce_loss, one_direction
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines
@@ -218,3 +222,69 @@ def bike_attribute_head(
         "similarity": scaled_cosines(sentences, queries, 1.0),  # [B, K]
         "shapes": {name: list(value.shape) for name, value in head.state_dict().items()},
     }
+
+
+@torch.no_grad()
+def actionclip_head(
+    *,
+    head: str,
+    num_segments: int,
+    input_seed: int,
+    input_shape: list[int],
+    head_layers: int = 6,
+    heads: int | None = None,
+) -> Case:
+    """A head of ActionCLIP on noise in place of frame embeddings.
+
+    Args:
+        head: `meanP`, `Conv_1D`, `LSTM`, `Transf` or `Transf_cls`.
+        num_segments: T.
+        input_seed: of the frame embeddings.
+        input_shape: [B, T, D].
+        head_layers: of the Transformers.
+        heads: attention heads of Transf; as many as a text tower of width D has if None.
+    """
+    width = input_shape[-1]
+    model = video_head(
+        head,
+        width=width,
+        heads=width // HEAD_WIDTH if heads is None else heads,
+        layers=head_layers,
+        positions=POSITIONS,
+        num_segments=num_segments,
+    ).eval()
+    fill(model, "fusion_model.")
+    return {
+        "output": model(noise(input_seed, *input_shape)),  # [B, T, D] -> [B, D]
+        "shapes": {name: list(value.shape) for name, value in model.state_dict().items()},
+    }
+
+
+def actionclip_loss(
+    *, image_seed: int, text_seed: int, shape: list[int], labels: list[int], logit_scale: float
+) -> Case:
+    """ActionCLIP's loss of noise in place of the embeddings of a batch, and of each direction.
+
+    Args:
+        image_seed: of the video embeddings.
+        text_seed: of the text embeddings.
+        shape: [B, D] of both.
+        labels: B class ids.
+        logit_scale: by which cosines are multiplied (not its logarithm).
+    """
+    class_ids = torch.tensor(labels)  # [B]
+    videos, texts = noise(image_seed, *shape), noise(text_seed, *shape)
+    logits = scaled_cosines(videos, texts, logit_scale)  # [B, B]
+    return {
+        "loss_image": one_direction(logits, class_ids),
+        "loss_text": one_direction(logits.T, class_ids),
+        "loss": nce_loss(logits, class_ids),
+    }
+
+
+def actionclip_options(**changes: object) -> ActionClipOptions:
+    """Options of ActionCLIP with the authors' values for Kinetics-400, except for `changes`."""
+    values: dict[str, object] = {"head": "Transf", "head_layers": 6, "temporal_module": "none"}
+    values |= {"joint": False, "text_tower": "trained", "train_sampler": "ticks"}
+    values |= {"test_sampler": "centres", "eval_batch": 0}
+    return ActionClipOptions.model_validate({**values, **changes})

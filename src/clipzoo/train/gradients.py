@@ -111,7 +111,13 @@ class StepGradients:
                 self._forward, device_ids=ids, gradient_as_bucket_view=True
             )
 
-    def add(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> Tensor:
+    def add(
+        self,
+        labels: Tensor,
+        parts: Sequence[MicroBatch],
+        inputs: Iterable[Tensor],
+        templates: Tensor | None = None,
+    ) -> Tensor:
         """Compute the mean loss of a step and its gradients, which must be None before.
 
         Nothing here waits for a GPU: what is sent to it is sent without blocking, and what depends
@@ -121,12 +127,14 @@ class StepGradients:
             labels: [B] int64 in [0, K), of the whole step, the same on every process; on the CPU.
             parts: of `micro_batches(B, ...)`.
             inputs: clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
+            templates: [B] int64 in [0, P): the template of each clip's text, if the method
+                `draws_templates`; on the CPU, the same on every process.
 
         Returns:
             the loss, a scalar on the device, equal on all processes.
         """
         if self.method.compares_videos:
-            return self._whole_step(labels, parts, list(inputs))
+            return self._whole_step(labels, parts, list(inputs), templates)
         total = torch.zeros((), device=self.device)
         step_labels = send(labels, self.device)
         for i, (part, clips) in enumerate(zip(parts, inputs, strict=True)):
@@ -143,16 +151,21 @@ class StepGradients:
         return total.double() / world_size()
 
     def _whole_step(
-        self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Sequence[Tensor]
+        self,
+        labels: Tensor,
+        parts: Sequence[MicroBatch],
+        inputs: Sequence[Tensor],
+        templates: Tensor | None,
     ) -> Tensor:
         """Loss over the features of the whole step, in the three passes of the module's docstring.
 
-        D is the embedding size, U the number of distinct labels, P that of templates; b clips and u
-        texts are those of one part. Features have shape [B, D] or [B, T, D].
+        D is the embedding size, U the number of distinct labels (or of drawn prompts), P that of
+        templates (or 1); b clips and u texts are those of one part. Features have shape [B, D] or
+        [B, T, D].
         """
-        distinct, texts = labels.unique(return_inverse=True)  # [U], [B]
-        step_text = self.text.of_classes(distinct.tolist())  # [P, K, D] -> [P, U, D]
-        columns = _deal_columns(len(distinct), len(parts))
+        step_text, texts = self._step_text(labels, templates)  # [P, U, D], [B]
+        num_texts = step_text.num_classes
+        columns = _deal_columns(num_texts, len(parts))
         one_pass = len(parts) == 1
         first = []
         with self._repeatable(one_pass):
@@ -163,7 +176,7 @@ class StepGradients:
         embeddings = _gather(
             [t.class_embeddings.transpose(0, 1) for _, t in first],  # [P, u, D] -> [u, P, D]
             columns,
-            len(distinct),
+            num_texts,
         )  # of [u, P, D] -> [U, P, D]
         features.requires_grad_()
         embeddings.requires_grad_()
@@ -193,6 +206,18 @@ class StepGradients:
                             carried = carried + (parameter * gradient).sum()
                 carried.backward()
         return loss.detach()
+
+    def _step_text(self, labels: Tensor, templates: Tensor | None) -> tuple[ClassText, Tensor]:
+        """The texts of a step, each once, and the column [B] of every clip's text in them."""
+        assert self.method.draws_templates == (templates is not None)
+        if templates is None:
+            distinct, texts = labels.unique(return_inverse=True)  # [U], [B]
+            return self.text.of_classes(distinct.tolist()), texts  # [P, K, D] -> [P, U, D]
+        # A prompt is a template and a class: row p * K + k of all.
+        num_classes = self.text.num_classes
+        prompts, texts = (templates * num_classes + labels).unique(return_inverse=True)  # [U], [B]
+        rows, columns = (prompts // num_classes).tolist(), (prompts % num_classes).tolist()
+        return self.text.of_prompts(rows, columns), texts  # [P, K, D] -> [1, U, D]
 
     def _encode(
         self, forward: nn.Module, inputs: Tensor, text: ClassText

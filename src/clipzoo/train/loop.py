@@ -61,7 +61,7 @@ def train(run: Run) -> dict[str, float]:
         lr = set_learning_rate(optimizer, run, step.number)
         optimizer.zero_grad(set_to_none=True)
         with named_compiler_errors() if settings.compile else nullcontext():
-            loss = gradients.add(step.labels, step.parts, step.inputs)
+            loss = gradients.add(step.labels, step.parts, step.inputs, step.templates)
         if settings.grad_clip:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(method.parameters(), settings.grad_clip)
@@ -110,6 +110,8 @@ class Step:
     """Clips of the epoch, over all processes."""
     labels: Tensor
     """Of all of them, [B] int64."""
+    templates: Tensor | None
+    """Of their texts, [B] int64; None unless the method `draws_templates`."""
     parts: list[MicroBatch]
     """This process's share."""
     inputs: Iterator[Tensor]
@@ -158,9 +160,17 @@ def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
                 number=number,
                 positions=positions,
                 labels=torch.tensor([run.clips.record(p).label for p in positions]),
+                templates=_draw_templates(run, epoch, positions),
                 parts=step_parts,
                 inputs=_next_inputs(loader, len(step_parts), waiting),
             )
+
+
+def _draw_templates(run: Run, epoch: int, positions: list[int]) -> Tensor | None:
+    """The template of each clip's text [B] int64, for a method that `draws_templates`."""
+    if not run.method.draws_templates:
+        return None
+    return torch.tensor(run.plan.draw_templates(epoch, positions, len(run.text.token_ids)))
 
 
 def _next_inputs(

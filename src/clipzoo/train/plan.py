@@ -4,12 +4,17 @@ It does not depend on the number of processes, on micro-batches or on resuming.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from clipzoo.config import Params
 from clipzoo.models.clip import has_small_budgets
+
+_TEMPLATES = 1
+"""Sets the draws of templates apart from those of the clip's frames, which are by the same three
+numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,11 @@ class Plan:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
         steps = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         return steps[: max(self.total_steps - epoch * self.steps_per_epoch, 0)]
+
+    def draw_templates(self, epoch: int, positions: Sequence[int], num_templates: int) -> list[int]:
+        """The template of each clip's text: one draw by (seed, epoch, position)."""
+        streams = [[self.seed, epoch, position, _TEMPLATES] for position in positions]
+        return [int(np.random.default_rng(s).integers(num_templates)) for s in streams]
 
     def validates(self, step: int, every_epochs: int) -> bool:
         """Whether a validation follows after `step` steps: every N epochs and at the end."""

@@ -38,7 +38,8 @@ class Trial:
     def step(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> None:
         """One optimizer step; the arguments are those of `StepGradients.add`."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.gradients.add(labels, parts, inputs)
+        templates = torch.zeros_like(labels) if self.method.draws_templates else None  # of one
+        self.gradients.add(labels, parts, inputs, templates)
         self.scaler.unscale_(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()

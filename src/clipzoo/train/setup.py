@@ -18,8 +18,9 @@ from clipzoo.clips.attributes import (
 )
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.encoding import encode_videos, evaluated_records
+from clipzoo.clips.sampling import check_test_sampler
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
-from clipzoo.config import Params
+from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record, read_labels, read_list, training_classes
 from clipzoo.data.store import Store, open_store
 from clipzoo.methods.parts.method import Method
@@ -116,6 +117,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         rows = lda_classifier(*_raw_features(params, device, views), len(text.class_names))
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
+    _check_views(params, method)
     val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
     val_records = evaluated_records(params, val_records)
     val_records = [r for r in val_records if r.num_frames >= method.val_min_frames]
@@ -139,6 +141,15 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         state_dir=STATE_DIR / fingerprint(params, _inputs(params), split),
         log_dir=Path("plots") / params.recipe / "train",
     )
+
+
+def _check_views(params: Params, method: Method) -> None:
+    """Raise ConfigError if the method cannot be tested with the views that later stages take."""
+    for key, views in (("test", params.test), ("zero_shot", params.zero_shot)):
+        try:
+            check_test_sampler(method.test_sampler, views.clips, getattr(views, "dense", False))
+        except ValueError as error:
+            raise ConfigError(f"{key}.clips: {error}") from error
 
 
 def _open_clips(
@@ -166,7 +177,7 @@ def _open_clips(
     store, augment = open_store(params, dataset), TrainTransform(input_px, params.augment)
     num_segments, sampler = params.model.num_segments, method.train_sampler
     clips = TrainClips(store, train_records, augment, num_segments, params.seed, sampler)
-    return clips, _single_views(params, store, val_records, input_px)
+    return clips, _single_views(params, store, val_records, input_px, method.test_sampler)
 
 
 def _inputs(params: Params) -> list[Path]:
@@ -195,11 +206,11 @@ def _of_classes(records: Sequence[Record], classes: list[int]) -> list[Record]:
 
 
 def _single_views(
-    params: Params, store: Store, records: Sequence[Record], input_px: int
+    params: Params, store: Store, records: Sequence[Record], input_px: int, sampler: str = "first"
 ) -> ViewClips:
     """One clip and the centre crop of every video."""
     transform = ViewTransform(input_px, params.test.short_side_px, 1)
-    return ViewClips(store, records, transform, params.model.num_segments, clips=1, dense=False)
+    return ViewClips(store, records, transform, params.model.num_segments, 1, False, sampler)
 
 
 def _raw_features(params: Params, device: torch.device, views: ViewClips) -> tuple[Tensor, Tensor]:

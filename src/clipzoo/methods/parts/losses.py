@@ -47,10 +47,18 @@ def ds_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _both_directions(by_video: Tensor, by_text: Tensor, labels: Tensor) -> Tensor:
     """Mean of both directions' losses, of logits [B, B] whose rows are videos, and texts."""
+    return (one_direction(by_video, labels) + one_direction(by_text, labels)) / 2
+
+
+def one_direction(rows: Tensor, labels: Tensor) -> Tensor:
+    """The mean of all entries of KL(targets || softmax(row)) times the batch size, a scalar.
+
+    Args:
+        rows: logits, float32 [B, B].
+        labels: class ids, int64 [B].
+    """
     same = (labels[:, None] == labels[None, :]).float()  # [B, 1] == [1, B] -> [B, B]
     targets = (SAME_CLASS * same).softmax(dim=1)  # symmetric, so it serves both directions
-    directions = [
-        functional.kl_div(rows.log_softmax(dim=1), targets, reduction="none").mean()
-        for rows in (by_video, by_text)
-    ]
-    return len(labels) * (directions[0] + directions[1]) / 2
+    return (
+        len(labels) * functional.kl_div(rows.log_softmax(dim=1), targets, reduction="none").mean()
+    )

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+BLOCK = 256
+"""Texts encoded at once without gradients: 16 templates of 400 classes are 6,400."""
 
 
 class TextTower(nn.Module):
@@ -20,8 +24,21 @@ class TextTower(nn.Module):
         self.tower = clip_model
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Embeddings [..., D] float32, L2-normalised, of token ids [..., L] int64."""
+        """Embeddings [..., D] float32, L2-normalised, of token ids [..., L] int64.
+
+        Without gradients, a bounded number of texts is encoded at once.
+        """
         tower: Any = self.tower
-        embeddings = tower.encode_text(token_ids.flatten(0, -2))  # [..., L] -> [N, L] -> [N, D]
+        texts = token_ids.flatten(0, -2)  # [..., L] -> [N, L]
+        blocks = [texts] if torch.is_grad_enabled() else texts.split(BLOCK)
+        embeddings = torch.cat([tower.encode_text(block) for block in blocks])  # [N, D]
         embeddings = functional.normalize(embeddings.float(), dim=-1)
         return embeddings.unflatten(0, token_ids.shape[:-1])  # [N, D] -> [..., D]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the activations of the tower's blocks in the backward pass."""
+        tower: Any = getattr(self.tower, "text", self.tower)  # CustomTextCLIP and CoCa have one
+        if tower is self.tower:  # CLIP's own setter would set that of the vision tower too
+            tower.transformer.grad_checkpointing = enable
+        else:
+            tower.set_grad_checkpointing(enable)
