@@ -30,6 +30,9 @@ SETTINGS = {
     "data.zero_shot": ["unseen"],
     "model.weights": "demo",
     "model.method": "text4vis",
+    "test.clips": 2,
+    "test.crops": 1,
+    "test.dense": False,
     "train.epochs": 20,
     "train.lr": 0.002,
     "text.templates": ["{}"],
@@ -186,6 +189,19 @@ def test_equal_budgets_are_told_and_the_demo_is_no_real_data():
     assert "training videos 40 (01234567), optimizer steps 100." in text.replace("`", "")
     assert "rendered world" in text
     assert "rendered world" not in compare("b", "d")
+
+
+def test_one_view_is_a_single_view():
+    write_run("a", wrong={0}, test__clips=1)
+    write_run("b", wrong={0})
+    single = {"top1": 50.0, "ci95_low": 20.0, "ci95_high": 80.0}
+    single = {f"single_view_{key}": value for key, value in single.items()}
+    change_json("metrics/b/test.json", lambda values: values.update(single))
+    text = compare("a", "b")
+    value = "87.5 (52.9 to 97.8)"
+    assert f"| `a` | text4vis | {value} | {value} |" in text
+    assert f"| `b` | text4vis | {value} | 50.0 (20.0 to 80.0) |" in text
+    assert "| `test.clips` | 1 | 2 |" in text
 
 
 def test_equal_files_give_equal_bytes():

@@ -71,12 +71,13 @@ Written by `python -m clipzoo compare {names}` from files in git:
 DEMO_WARNING = """\
 - The demo is a rendered world of moving shapes with a small stand-in for CLIP, trained in minutes.
   Its numbers show that the methods run and learn. They do not say which method is better on real
-  videos; the published values on those are in `RESULTS.md`.
+  videos; the published values on those are in `RESULTS.md`. The stand-in is pre-trained on captions
+  in the prompts of the run, so runs with other `text.templates` start from other weights.
 """
 ZERO_SHOT_INTRODUCTION = """\
 Training saw none of these videos. ± is the standard deviation over 10 halves of the classes. The
-raw CLIP has the same weights in all runs, but is asked with the prompts of the run; the gain over
-it has a paired interval by a bootstrap, as in `RESULTS.md`.
+raw CLIP is what the run started from, with the prompts of the run; the gain over it has a paired
+interval by a bootstrap, as in `RESULTS.md`.
 
 """
 BENCHMARK_INTRODUCTION = """\
@@ -388,12 +389,19 @@ def _describe_accuracy(runs: Sequence[Run]) -> str:
             f"`{run.name}`",
             run.method,
             _with_interval(run.test.values, "top1", "ci95"),
-            _with_interval(run.test.values, "single_view_top1", "single_view_ci95"),
+            _single_view(run),
         )
         for run in runs
     ]
     header = ("Run", "Method", "Top-1", "Top-1 of a single view")
     return _describe_set(sets) + markdown_table(header, rows) + "\n" + _differences(sets)
+
+
+def _single_view(run: Run) -> str:
+    """Its accuracy, where a test of a single view has no other; '' = not measured."""
+    views = [run.settings[f"test.{key}"] for key in ("clips", "crops", "dense")]
+    prefix = "" if views == [1, 1, False] else "single_view_"
+    return _with_interval(run.test.values, f"{prefix}top1", f"{prefix}ci95")
 
 
 def _describe_zero_shot(runs: Sequence[Run], dataset: str) -> str:
