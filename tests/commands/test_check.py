@@ -239,6 +239,15 @@ def test_the_authors_memory_stands_beside_the_estimate(here):
     assert "authors' memory" not in findings()
 
 
+def test_unknown_gpu_hours_are_not_called_none(here):
+    path = here / f"recipes/{NAME}.yaml"
+    assert findings()["GPU hours"].text.startswith("about 3 ")
+    edit(path, "gpu_hours: 3\n", "")
+    assert findings()["GPU hours"].text.startswith("not known")
+    edit(path, "batch_size: 24", "batch_size: 24, epochs: 0")
+    assert findings()["GPU hours"].text == "none for training"
+
+
 def test_more_processes_than_gpus_are_told(here, monkeypatch):
     with_gpus(monkeypatch, 2, cores=8, free_bytes=22e9)
     edit(here / "params.yaml", "processes: 0", "processes: 3")

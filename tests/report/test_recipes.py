@@ -27,7 +27,11 @@ from clipzoo.report.verdicts import REFERENCE_DIR, named_set
 ROOT = Path(__file__).parents[2]
 ALL = load_recipes(ROOT)
 NAMES = list(ALL)
-PAPERS = {"text4vis": "arXiv 2207.01297", "bike": "arXiv 2301.00182"}
+PAPERS = {
+    "text4vis": "arXiv 2207.01297",
+    "bike": "arXiv 2301.00182",
+    "actionclip": "arXiv 2109.08472",
+}
 ZOO = {method: [n for n in NAMES if n.startswith(f"{method}/")] for method in PAPERS}
 PUBLISHED = [name for names in ZOO.values() for name in names]
 # Videos of the authors' training lists that are trained on (README of the reference data).
@@ -42,6 +46,9 @@ LISTS_OF = {
     "charades": ("charades", "v1_test"),
     **{f"kinetics600_split{i}": ("k600", f"test_split{i}") for i in (1, 2, 3)},
 }
+# ActionCLIP's: another list, and a training list of 1,828 whole batches of 128.
+ACTIONCLIP_LISTS = {**LISTS_OF, "kinetics400": ("k4001", "val")}
+ACTIONCLIP_TRAIN_VIDEOS = 234_000
 # Keys that every config of the authors has, and those of every one that trains.
 ALWAYS = {"seed", "data.num_segments", "data.input_size", "network.arch", "network.sim_header"}
 TRAINING = {f"solver.{key}" for key in ("type", "epochs", "lr", "lr_warmup_step", "weight_decay")}
@@ -54,6 +61,19 @@ LOGGED_SECONDS = {"text4vis/k400-vitb32-f16": 1.72, "bike/k400-vitb32-f8": 0.72}
 ATTRIBUTES = "bike/k400-vitb32-f8-attributes"
 # Metrics of published.csv -> of the recipe, where the authors compute them in their own way.
 MEASURED = {("bike", "map"): "authors_map"}
+# ActionCLIP's tests drop the last batch, in zero-shot too, which is a test of a validation list.
+MEASURED |= {("actionclip", key): "authors_top1" for key in ("top1", "full_top1")}
+MEASURED["actionclip", "top5"] = "authors_top5"
+# Settings in which a row differs from the config that its recipe names: it has none of its own, or
+# has 32 frames where the config has 8; and a random head on the raw CLIP.
+UNLIKE_CONFIG = {
+    "actionclip/k400-vitb16-f8": {"model.arch"},
+    "actionclip/k400-vitb16-f16": {"model.arch", "model.num_segments"},
+    "actionclip/k400-vitb16-f32": {"model.arch", "model.num_segments"},
+    "actionclip/hmdb51-vitb16-f32": {"model.num_segments"},
+    "actionclip/ucf101-vitb16-f32": {"model.num_segments"},
+    "actionclip/zero-shot-kinetics400-vitb32-f8": {"actionclip.head"},
+}
 
 
 def method_of(name: str) -> str:
@@ -89,6 +109,7 @@ def number(text: str) -> float | None:
 def test_there_are_recipes():
     assert len(ZOO["text4vis"]) >= 25
     assert len(ZOO["bike"]) >= 22
+    assert len(ZOO["actionclip"]) == 9
     assert "demo" in NAMES
     assert not any(name.endswith("base") for name in NAMES)
 
@@ -108,7 +129,8 @@ def test_published_video_sets_are_those_of_the_dataset(name):
     for stem, list_name in published.items():
         zero_shot = stem.startswith("zero_shot_")
         dataset = stem.removeprefix("zero_shot_") if zero_shot else values["data.dataset"]
-        folder, file = LISTS_OF[dataset]
+        lists = ACTIONCLIP_LISTS if method_of(name) == "actionclip" else LISTS_OF
+        folder, file = lists[dataset]
         spec = yaml.safe_load((ROOT / "datasets" / f"{dataset}.yaml").read_text())
         split = values["data.split"]
         whole = "full" in list_name
@@ -185,7 +207,7 @@ def test_every_published_row_is_in_exactly_one_recipe(method):
             row.source,
             row.notes,
             settings(name)["data.shots"] > 0,
-            bool(settings(name)["data.zero_shot"]),
+            settings(name)["train.epochs"] == 0,
         )
         for name in ZOO[method]
         for row in recipe(name).published
@@ -203,12 +225,14 @@ def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
         assert (row.clips, row.crops) in (views, (1, 1), (None, None))
 
 
-@pytest.mark.parametrize("method", PAPERS)
-def test_most_recipes_have_a_config_and_many_a_log(method):
+@pytest.mark.parametrize(
+    ("method", "configs", "logs"), [("text4vis", 20, 10), ("bike", 20, 10), ("actionclip", 9, 1)]
+)
+def test_most_recipes_have_a_config_and_many_a_log(method, configs, logs):
     """Else the tests below would compare nothing."""
     authors = [recipe(name).authors for name in ZOO[method]]
-    assert sum(bool(a.config) for a in authors) >= 20
-    assert sum(bool(a.log) for a in authors) >= 10
+    assert sum(bool(a.config) for a in authors) >= configs
+    assert sum(bool(a.log) for a in authors) >= logs
     assert sum(bool(recipe(name).parent) for name in ZOO[method]) >= 4
 
 
@@ -232,14 +256,19 @@ def test_values_are_those_of_the_authors_config(name):
         "solver.weight_decay": "train.weight_decay",
         "solver.clip_ratio": "train.clip_ratio",
     }
+    if method == "actionclip":
+        del pairs["solver.lr"], pairs["solver.clip_ratio"]  # test_actionclip_s_own_values
+    unlike = UNLIKE_CONFIG.get(name, set())
     trains = "solver.epochs" in config
     assert config.keys() >= (ALWAYS | TRAINING if trains else ALWAYS)
     assert ("data.shot" in config) == (values["data.shots"] > 0)
     for theirs, ours in pairs.items():
         if theirs in config and (ours in values or ours.split(".")[0] != method):
-            assert type(values[ours])(config[theirs]) == values[ours], ours
+            equal = type(values[ours])(config[theirs]) == values[ours]
+            assert equal != (ours in unlike), ours
     if not trains:
         assert values["train.epochs"] == 0
+    if not trains or method == "actionclip":
         return
     assert config["solver.loss_type"].lower() == values.get(f"{method}.loss", "nce")
     assert int(config["logging.eval_freq"]) == values["train.val_every"]
@@ -250,6 +279,56 @@ def test_values_are_those_of_the_authors_config(name):
         assert f"{accumulated} clips a GPU" in " ".join(recipe(name).notes)
 
 
+@pytest.mark.parametrize("name", ZOO["actionclip"])
+def test_actionclip_s_own_values(name):
+    """Where its configs have other keys, or mean something else by the same ones."""
+    values, file = settings(name), recipe(name).authors.config
+    config = configs("actionclip")[file]
+    assert values["actionclip.temporal_module"] == "none"
+    assert config.get("network.tsm", "False") == config.get("network.joint", "False") == "False"
+    assert len(values["text.templates"]) == len(set(values["text.templates"])) == 16
+    assert values["text.templates"][7] == "{}"
+    assert (values["actionclip.text_tower"], values["actionclip.test_sampler"]) == (
+        "trained",
+        "centres",
+    )
+    # On Kinetics-400, the 128 of the training config drop as many as the 64 of the test config.
+    tested = configs("actionclip")[file.replace("_train", "_test")]
+    num = named_set(recipe(name).video_sets["test"]).num_videos
+    dropped = num % values["actionclip.eval_batch"]
+    assert dropped == num % int(tested["data.batch_size"])
+    assert f"{num - dropped:,}" in " ".join(recipe(name).notes)
+    if "solver.epochs" not in config:
+        return
+    lr = float(config["solver.lr"])
+    assert values["train.lr"] == pytest.approx(lr * float(config["solver.f_ratio"]))
+    assert values["train.lr"] * values["train.clip_ratio"] == pytest.approx(lr)
+    assert config["solver.ratio"] == "1"
+    assert (values["train.beta1"], values["train.beta2"]) == (0.9, 0.98)
+    assert int(config["data.batch_size"]) == values["train.batch_size"]
+    assert int(config["logging.eval_freq"]) == values["train.val_every"]
+    assert int(config["data.randaug.N"]) == values["augment.randaugment_n"]
+    if values["augment.randaugment_n"]:
+        assert int(config["data.randaug.M"]) == values["augment.randaugment_m"]
+    random = config.get("data.random_shift") == "True"
+    assert values["actionclip.train_sampler"] == ("ticks" if random else "centres")
+    crop = ("crop", "short_side_px", "color_jitter", "grayscale")
+    assert [values[f"augment.{key}"] for key in crop] == ["multi_scale", 0, 0.8, 0.2]
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if settings(n)["train.epochs"]])
+def test_randaugment_is_as_the_logs_have_it(name):
+    """Of Text4Vis, all on Kinetics-400 and no other; what has no log but is a logged recipe with
+    one thing changed has the same. Of BIKE, none."""
+    values = settings(name)
+    used = values["augment.randaugment_n"], values["augment.randaugment_m"]
+    if method_of(name) == "text4vis":
+        logged = recipe(name).authors.log or not recipe(name).authors.config
+        assert used == ((2, 9) if logged and values["data.dataset"] == "kinetics400" else (0, 9))
+    elif method_of(name) == "bike":
+        assert used == (0, 9)
+
+
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if recipe(n).authors.log])
 def test_batches_are_those_of_the_authors_log(name):
     authors, values = recipe(name).authors, settings(name)
@@ -257,7 +336,9 @@ def test_batches_are_those_of_the_authors_log(name):
     log = next(row for row in table("training_logs.csv", method) if row["log"] == authors.log)
     per_gpu = LOGGED_BATCH.get((method, authors.log), int(log["batch_per_gpu"]))
     batch, iterations = per_gpu * authors.log_gpus, int(log["iterations_per_epoch"])
-    if method == "bike":  # which drops the last partial batch of each process
+    if method == "actionclip":  # one process shares its batches out, and drops the last
+        assert ACTIONCLIP_TRAIN_VIDEOS // batch == iterations
+    elif method == "bike":  # which drops the last partial batch of each process
         assert math.ceil(num / authors.log_gpus) // per_gpu == iterations
     else:
         assert abs(math.ceil(num / batch) - iterations) <= 1
@@ -279,8 +360,9 @@ def test_batches_are_those_of_the_authors_log(name):
             assert row.value == float(log[f"{epoch}_val"])
 
 
-# What a model is built from; the rest of BIKE's section says how it is trained and evaluated.
+# What a model is built from; the rest of a section says how it is trained and evaluated.
 MODEL_SHAPE = ("model.", "text4vis.", *(f"bike.{k}" for k in ("head", "interaction", "temp")))
+MODEL_SHAPE += tuple(f"actionclip.{k}" for k in ("head", "temporal", "joint", "text_tower"))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if recipe(n).parent])
@@ -314,9 +396,10 @@ def test_models_build_on_the_meta_device(name):
     _, params = load_recipe(name, ROOT)
     model: Any = meta_model(params)
     assert all(parameter.is_meta for parameter in model.parameters())
-    if params.model.method not in ("text4vis", "bike"):
+    if params.model.method not in PAPERS:
         return
-    assert bool(list(model.fusion_model.parameters())) == (params.options["head"] == "Transf")
+    has_head = params.options["head"] not in ("None", "meanP")
+    assert bool(list(model.fusion_model.parameters())) == has_head
     if params.model.method == "bike":
         return
     assert model.num_segments == params.model.num_segments

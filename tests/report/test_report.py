@@ -363,7 +363,25 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
     assert mean.verdict == "reproduced (within 1)"
 
 
-@pytest.mark.parametrize("method", ["text4vis", "bike"])
+def test_a_result_over_fewer_videos_says_how_many(empty: Path):
+    """ActionCLIP's tests drop the last batch, so the fingerprint is of more videos."""
+    authors = {"authors_top1": 96.5, "authors_top5": 99.5, "authors_num_videos": 192}
+    put(empty, "demo/test.json", {**TEST, **authors})
+    rows = {row.metric: row for row in report.write_report(empty) if row.recipe == "demo"}
+    assert (rows["authors_top1"].num_videos, rows["authors_top1"].videos_sha256) == (192, "")
+    assert (rows["top1"].num_videos, rows["top1"].videos_sha256) == (240, SHA)
+    run = (empty / "RESULTS.md").read_text().split("\n## demo\n")[1]
+    assert line(run, "top-1, authors' protocol")[:3] == [
+        "top-1, authors' protocol",
+        "96.5",
+        "192 of 240",
+    ]
+    put(empty, "demo/test.json", {**TEST, "authors_top1": 96.5})
+    with pytest.raises(ReportError, match="missing 'authors_num_videos'"):
+        report.write_report(empty)
+
+
+@pytest.mark.parametrize("method", ["text4vis", "bike", "actionclip"])
 def test_every_published_row_of_the_zoo_is_listed(method: str, tmp_path: Path):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     put(tmp_path, "demo/test.json", TEST)

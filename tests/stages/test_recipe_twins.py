@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from shrinking import ROOT, different_twins, shrunken
+from shrinking import EVAL_BATCH, ROOT, different_twins, shrunken
 
 from clipzoo.config import load_params
 from clipzoo.data.records import SPLIT_COLUMNS, read_list
@@ -21,6 +21,7 @@ QUICK = {
     "demo/base-to-novel",
     "text4vis/zero-shot-hmdb51-vitl14-f8",
     "bike/zero-shot-hmdb51-vitl14-f8",
+    "actionclip/k400-vitb16-f16",
 }
 """Run by default; the others are slow."""
 TWINS = different_twins()
@@ -60,9 +61,9 @@ def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     assert found["steps"] == values["train.epochs"] * videos // 12
     names, method = load_file("models/model.safetensors").keys(), values["model.method"]
     attributes = method == "bike_attributes"  # without a vision tower, with the text tower
-    head = attributes or values.get(f"{method}.head") == "Transf"
+    head = attributes or values.get(f"{method}.head", "None") not in ("None", "meanP")
     assert any(name.startswith("fusion_model.") for name in names) == head
-    trained = values.get("text4vis.text_tower") == "trained"
+    trained = values.get(f"{method}.text_tower") == "trained"
     assert any(name.startswith("text.") for name in names) == (attributes or trained)
     assert any(name.startswith("visual.") for name in names) != attributes
 
@@ -73,7 +74,7 @@ def check_classifier(values: Mapping[str, Any], class_names: torch.Tensor) -> No
         return  # an MLP on them, which is trained
     rows = load_file("models/classifier.safetensors")["class_embeddings"]
     num_classes = NUM_CLASSES // 2 if values["data.classes"] == "base" else NUM_CLASSES
-    assert rows.shape == (1, num_classes, DIM)
+    assert rows.shape == (len(values["text.templates"]), num_classes, DIM)
     own, kind = rows[0], values["text.classifier"]
     orthogonal = torch.allclose(own @ own.T, torch.eye(num_classes), atol=1e-5)
     assert orthogonal == (kind == "orthogonal")
@@ -82,7 +83,8 @@ def check_classifier(values: Mapping[str, Any], class_names: torch.Tensor) -> No
     distances = torch.cdist(own, class_names, compute_mode="donot_use_mm_for_euclid_dist")
     distance, class_id = distances.min(dim=1)
     is_names = bool((distance < 1e-4).all()) and class_id.tolist() == sorted(set(class_id.tolist()))
-    assert is_names == (kind == "text" and plain and values.get("text4vis.text_tower") != "trained")
+    trained = values.get(f"{values['model.method']}.text_tower") == "trained"
+    assert is_names == (kind == "text" and plain and not trained)
 
 
 def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -90,6 +92,9 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     expected = DESCRIBED | TEST_KEYS
     if method == "bike":
         expected |= {"authors_map"}
+    if values.get("actionclip.eval_batch"):
+        expected |= {"authors_top1", "authors_top5", "authors_num_videos"}
+        assert found["authors_num_videos"] == NUM_VAL // EVAL_BATCH * EVAL_BATCH
     if method == "bike_attributes":
         num_views = 1  # a sentence
     if num_views > 1 and not values["test.dense"]:

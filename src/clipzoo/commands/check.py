@@ -77,7 +77,7 @@ def check_recipe(name: str) -> list[Finding]:
         _disk(params, recipe),
         *_run(params),
         *_authors_memory(params, recipe),
-        Finding(topic="GPU hours", text=_hours(recipe), ok=None),
+        Finding(topic="GPU hours", text=_hours(recipe, params), ok=None),
     ]
 
 
@@ -337,9 +337,11 @@ def _num_classes(params: Params) -> int:
     return (spec and spec.num_classes) or 0
 
 
-def _hours(recipe: Recipe) -> str:
-    if not recipe.gpu_hours:
+def _hours(recipe: Recipe, params: Params) -> str:
+    if not params.train.epochs:
         return "none for training"
+    if not recipe.gpu_hours:
+        return "not known: there is no log of this or a similar run"
     source = "the authors' log" if recipe.authors.log else "the log of a similar recipe"
     return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {source}"
 

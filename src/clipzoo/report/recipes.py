@@ -98,7 +98,8 @@ class Recipe(Section):
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
     gpu_hours: Float = Field(default=0.0, ge=0)
-    """GPU hours of training: from the authors' log, else scaled from a similar log."""
+    """GPU hours of training: from the authors' log, else scaled from a similar log; 0 = none or not
+    known."""
     authors: Authors = Authors()
     notes: list[str] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
