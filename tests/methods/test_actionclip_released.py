@@ -1,15 +1,20 @@
 """Checkpoints as ActionCLIP's authors released them, loaded into this project's model."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import actionclip, bike, new_model
-from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.methods.actionclip import ActionClip
+from clipzoo.models import archives
+from clipzoo.models.clip import build_clip, load_strictly, save_clip
+from clipzoo.parity.model import actionclip_options
 from clipzoo.tensors import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -25,19 +30,15 @@ def params(path: Path, **options: Any) -> Params:
     return replace(full, {**start, **changes})
 
 
-def towers(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_clip("ViT-demo-16", 32)
+def towers() -> CLIP:
+    """Small ones, with 16 patches and 100 words."""
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+    text = {"context_length": 8, "vocab_size": 100, "width": 64, "heads": 1, "layers": 2}
+    return CLIP(32, vision, text, quick_gelu=True)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.fixture(autouse=True)
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """The CLIP of models/clip.safetensors in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    model = towers(0)
-    save_clip(model, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
-    return model
+def small(**options: Any) -> ActionClip:
+    return actionclip.build(towers(), actionclip_options(head_layers=1, **options), 3)
 
 
 def is_half(name: str) -> bool:
@@ -48,26 +49,27 @@ def is_half(name: str) -> bool:
     return any(part in name for part in ("conv1.", "c_fc.", "c_proj.", "out_proj."))
 
 
-def released(**options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The content of a file after training, with a text tower of its own, and the tensors by this
-    project's names."""
-    module = actionclip.build(
-        towers(1), actionclip.Options(**params(Path("-"), **options).options), 8
-    )
-    nn.init.constant_(module.logit_scale, 4.75)
-    tensors = {name: value.clone() for name, value in module.state_dict().items()}
+def released(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of a file with the tensors of a model with a trained text tower, and these as
+    they must be loaded."""
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    tensors["logit_scale"].fill_(4.75)
     head = {n: v for n, v in tensors.items() if n.startswith("fusion_model.")}
-    clip = {n: v for n, v in tensors.items() if n not in head}
-    rounded = {n: v.half() if is_half(n) else v for n, v in clip.items()}
-    assert {v.dtype for v in rounded.values()} == {torch.float16, torch.float32}
+    clip = {n: v.half() if is_half(n) else v for n, v in tensors.items() if n not in head}
+    assert {v.dtype for v in clip.values()} == {torch.float16, torch.float32}
     return {
         "epoch": 49,
-        "model_state_dict": {n.removeprefix("text.tower."): v for n, v in rounded.items()},
+        "model_state_dict": {n.removeprefix("text.tower."): v for n, v in clip.items()},
         "fusion_model_state_dict": {
             n.replace("fusion_model.", "module."): v for n, v in head.items()
         },
         "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 5e-6}]},
-    }, {n: v.float() for n, v in (rounded | head).items()}
+    }, {n: v.float() for n, v in (clip | head).items()}
+
+
+def read(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    torch.save(content, path)
+    return actionclip.read_released(archives.read_file(path), str(path))
 
 
 @pytest.mark.parametrize(
@@ -77,19 +79,16 @@ def released(**options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     ids=str,
 )
 def test_released_files_load(options: dict[str, Any], tmp_path: Path):
-    content, tensors = released(**options)
+    content, expected = released(small(**options))
     positions = options["head"] != "meanP"
     assert (UNUSED in content["fusion_model_state_dict"]) is positions
-    names = content["model_state_dict"]
-    shifts = "visual.transformer.resblocks.0.net.mlp.c_fc.weight" in names
-    assert shifts is ("temporal_module" in options)
-    torch.save(content, tmp_path / "released.pt")
-    model, metadata = new_model(params(tmp_path / "released.pt", **options))
-    state = model.state_dict()
-    assert state.keys() == tensors.keys()
-    for name, value in tensors.items():
-        torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=name)
-    assert metadata["clip"]["quick_gelu"]
+    shifted = "visual.transformer.resblocks.0.net.mlp.c_fc.weight" in content["model_state_dict"]
+    assert shifted is ("temporal_module" in options)
+    model = small(**options)
+    load_strictly(model, read(content, tmp_path / "released.pt"), "the file")
+    assert model.state_dict().keys() == expected.keys()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -100,38 +99,40 @@ def test_released_files_load(options: dict[str, Any], tmp_path: Path):
     ],
 )
 def test_a_missing_or_additional_tensor_is_refused(part: str, name: str, tmp_path: Path):
-    content, _ = released(head="LSTM")
-    value, path = content[part].pop(name), tmp_path / "released.pt"
-    torch.save(content, path)
-    plain = name.removeprefix("module.")
-    with pytest.raises(WeightsError, match=rf"(?s)released\.pt.*missing \S*{plain}"):
-        new_model(params(path, head="LSTM"))
+    model, path = small(head="LSTM"), tmp_path / "released.pt"
+    content, _ = released(model)
+    value, plain = content[part].pop(name), name.removeprefix("module.")
+    with pytest.raises(WeightsError, match=rf"(?s)the file.*missing \S*{plain}"):
+        load_strictly(model, read(content, path), "the file")
     content[part] |= {name: value, f"{name}_other": value}
+    with pytest.raises(WeightsError, match=rf"(?s)the file.*unexpected \S*{plain}_other"):
+        load_strictly(model, read(content, path), "the file")
+
+
+def test_a_run_starts_from_a_released_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The text tower in the file is loaded, or must be that of the CLIP weights if it is frozen."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    clip, path = build_clip("ViT-demo-16", 32), tmp_path / "released.pt"
+    save_clip(clip, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
+    options = actionclip.Options(**params(path).options)
+    content, expected = released(actionclip.build(copy.deepcopy(clip), options, 8))
     torch.save(content, path)
-    with pytest.raises(WeightsError, match=rf"(?s)released\.pt.*unexpected \S*{plain}_other"):
-        new_model(params(path, head="LSTM"))
-    with pytest.raises(WeightsError, match=r"(?s)released\.pt.*fusion_model"):
-        new_model(params(path, head="Transf"))
-
-
-def test_a_frozen_text_tower_must_be_that_of_the_weights(clip: nn.Module, tmp_path: Path):
-    content, tensors = released()
-    path = tmp_path / "released.pt"
+    model, _ = new_model(params(path, text_tower="frozen"))
+    videos = {n for n in expected if not n.startswith("text.")}
+    assert model.state_dict().keys() == videos
+    trained = content["model_state_dict"]["ln_final.weight"] + 0.5
+    content["model_state_dict"]["ln_final.weight"] = trained
     torch.save(content, path)
     with pytest.raises(WeightsError, match=r"released\.pt: its text tower .*text_tower trained"):
         new_model(params(path, text_tower="frozen"))
-    content["model_state_dict"] |= {
-        name: value.half() if is_half(name) else value
-        for name, value in clip.state_dict().items()
-        if not name.startswith(("visual.", "logit_"))
-    }
-    torch.save(content, path)
-    model, _ = new_model(params(path, text_tower="frozen"))
-    assert model.state_dict().keys() == {n for n in tensors if not n.startswith("text.")}
+    model, metadata = new_model(params(path))
+    torch.testing.assert_close(model.state_dict()["text.tower.ln_final.weight"], trained)
+    assert metadata["clip"]["quick_gelu"]
 
 
 def test_files_of_other_methods_are_refused():
-    content, _ = released()
+    content, _ = released(small())
     vision = {k: v for k, v in content["model_state_dict"].items() if k != "text_projection"}
     with pytest.raises(WeightsError, match="missing text_projection"):
         actionclip.read_released({**content, "model_state_dict": vision}, "a.pt")

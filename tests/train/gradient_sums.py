@@ -12,12 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.methods import bike, bike_attributes, text4vis
+from clipzoo.methods import actionclip, bike, bike_attributes, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.parity.inputs import fill, noise
-from clipzoo.parity.model import bike_options
+from clipzoo.parity.model import actionclip_options, bike_options
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
 from tiny import attributes_options, text4vis_options
@@ -25,6 +25,8 @@ from tiny import attributes_options, text4vis_options
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
 CLASS_NAMES = ["a dog", "a cat", "two red fish", "an owl"]
 LABELS = [2, 0, 0, 1, 2, 2, 1, 0]
+TEMPLATES = [0, 1, 1, 0, 0, 1, 1, 0]
+"""Drawn for each clip, where a method draws them: clips 1 and 2 have the same prompt."""
 CASES = {
     "ce": text4vis_options(head_layers=1),
     "infonce": text4vis_options(head_layers=1, loss="infonce"),
@@ -32,8 +34,11 @@ CASES = {
     "vcs": bike_options(head_layers=1),
     "attributes": attributes_options(),
     "dp-ds": bike_options(head="None", interaction="DP", loss="ds"),
+    "actionclip": actionclip_options(head="LSTM"),
+    "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
 }
-MODULES = {module.Options: module for module in (bike, bike_attributes, text4vis)}
+TRAINED_TEXT = ("infonce-trained", "actionclip")
+MODULES = {module.Options: module for module in (actionclip, bike, bike_attributes, text4vis)}
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
@@ -61,10 +66,12 @@ def clips(size: int, inputs: str = "frames") -> Tensor:
     return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
 
 
-def class_text() -> ClassText:
+def class_text(num_templates: int = 1) -> ClassText:
+    texts = [t.format(n) for t in ("{}", "a photo of {}")[:num_templates] for n in CLASS_NAMES]
+    shape = (num_templates, len(CLASS_NAMES))
     return ClassText(
-        token_ids=tokenize(ARCH, CLASS_NAMES, 12)[None],
-        class_embeddings=functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1),
+        token_ids=tokenize(ARCH, texts, 12).unflatten(0, shape),
+        class_embeddings=functional.normalize(noise(3, *shape, 128), dim=-1),
         class_names=CLASS_NAMES,
         token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),
     )
@@ -82,11 +89,13 @@ def step_gradients(
 ) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of a step of `size` clips in micro-batches; with a scale, times it."""
     method = (method or make_method(case)).to(device)
-    text = class_text().to(device)
+    text = class_text(2 if method.draws_templates else 1).to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
     step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
     parts, inputs = micro_batches(size, micro_batch), clips(size, method.inputs)
-    loss = step.add(torch.tensor(LABELS[:size]), parts, (inputs[part.places] for part in parts))
+    labels, templates = torch.tensor(LABELS[:size]), torch.tensor(TEMPLATES[:size])
+    drawn = templates if method.draws_templates else None
+    loss = step.add(labels, parts, (inputs[part.places] for part in parts), drawn)
     return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
 
 

@@ -63,20 +63,27 @@ def test_a_plain_loop_gives_the_same_numbers(case):
     assert_equals_golden(case, found)
 
 
-def cross_entropy(model, frames: Tensor, labels: Tensor, text) -> Tensor:
+def cross_entropy(model, frames: Tensor, labels: Tensor, text, _) -> Tensor:
     features = functional.normalize(model.video_embeddings(frames), dim=-1)
     logits = model.logit_scale.exp() * features @ text.class_embeddings[0].T
     return functional.cross_entropy(logits, labels)
 
 
-def infonce(model, frames: Tensor, labels: Tensor, text) -> Tensor:
+def infonce(model, frames: Tensor, labels: Tensor, text, _) -> Tensor:
     features = functional.normalize(model.video_embeddings(frames), dim=-1)
     texts = model.text(text.token_ids[0])[labels]
     logits = model.logit_scale.exp() * features @ texts.T
     return (one_way(logits, labels) + one_way(logits.T, labels)) / 2
 
 
-def concept_spotting(model, frames: Tensor, labels: Tensor, text) -> Tensor:
+def drawn_prompts(model, frames: Tensor, labels: Tensor, text, templates: Tensor) -> Tensor:
+    videos = functional.normalize(model.fusion_model(embeddings(model, frames)), dim=-1)
+    texts = model.text(text.token_ids[templates, labels])
+    logits = model.logit_scale.exp() * videos @ texts.T
+    return (one_way(logits, labels) + one_way(logits.T, labels)) / 2
+
+
+def concept_spotting(model, frames: Tensor, labels: Tensor, text, _) -> Tensor:
     h = functional.normalize(model.fusion_model.frames(embeddings(model, frames)), dim=-1)
     words = functional.normalize(text.token_embeddings[labels], dim=-1)  # [B, L, D]
     weights = (torch.einsum("ald,btd->albt", words, h) / 0.01).softmax(dim=-1).mean(dim=1)
@@ -85,7 +92,7 @@ def concept_spotting(model, frames: Tensor, labels: Tensor, text) -> Tensor:
     return (one_way(logits, labels) + one_way(logits.T, labels)) / 2
 
 
-def dual_softmax(model, frames: Tensor, labels: Tensor, text) -> Tensor:
+def dual_softmax(model, frames: Tensor, labels: Tensor, text, _) -> Tensor:
     videos = functional.normalize(embeddings(model, frames).mean(dim=1), dim=-1)
     logits = model.logit_scale.exp() * videos @ text.class_embeddings[0, labels].T
     both = [x * (x / 1000).softmax(dim=0) * len(labels) for x in (logits, logits.T)]
@@ -97,6 +104,7 @@ LOSSES = {
     "infonce-fp32": infonce,
     "vcs-fp32": concept_spotting,
     "dp-ds-fp32": dual_softmax,
+    "actionclip-fp32": drawn_prompts,
 }
 
 
@@ -118,7 +126,11 @@ def plain_loop(model, clips, text, plain_loss) -> list[float]:
         order = np.random.default_rng([1024, epoch]).permutation(10)
         frames = torch.stack([clips.load(int(p), epoch) for p in order[4 * i : 4 * i + 4]])
         labels = torch.tensor([p % 5 % 3 for p in order[4 * i : 4 * i + 4]])
-        loss = plain_loss(model, pixels(frames), labels, text)
+        drawn = [
+            np.random.default_rng([1024, epoch, p, 1]).integers(len(text.token_ids))
+            for p in order[4 * i : 4 * i + 4]
+        ]
+        loss = plain_loss(model, pixels(frames), labels, text, torch.tensor(drawn))
         progress = epoch + (1 / 3 if i >= 1 else 0)  # the schedule advances every second step
         factor = progress if epoch < 1 else (math.cos(math.pi * (progress - 1)) + 1) / 2
         for group in optimizer.param_groups:

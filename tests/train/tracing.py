@@ -8,7 +8,7 @@ torchrun) it prints the traces of all cases as JSON.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ CASES = {
         "bike.interaction": "DP",
         "bike.loss": "ds",
     },
+    "actionclip-fp32": {
+        "model.method": "actionclip",
+        "text.templates": ["{}", "a photo of {}", "{}, a video"],
+    },
 }
 
 
@@ -85,7 +89,8 @@ def case_params(case: str, micro_batch: int, changes: Mapping[str, Any]) -> Para
     values |= CASES[case]
     values |= {"data.shots": 2, "augment.short_side_px": 36, "augment.grayscale": 0.2}
     values |= {"model.num_segments": NUM_SEGMENTS, "model.input_px": INPUT_PX}
-    values |= {"text4vis.head_layers": 1, "bike.head_layers": 1, "test.short_side_px": 36}
+    values |= {"text4vis.head_layers": 1, "bike.head_layers": 1, "actionclip.head_layers": 1}
+    values |= {"test.short_side_px": 36}
     values |= {"runtime.micro_batch": micro_batch, "runtime.workers": 1}
     return replace(load_params(ROOT / "params.yaml"), {**values, **changes})
 
@@ -117,18 +122,19 @@ def make_run(
         val_clips=ViewClips(
             store, records, ViewTransform(px, short, 1), NUM_SEGMENTS, clips=1, dense=False
         ),
-        text=class_text().to(device),
+        text=class_text(params.text.templates).to(device),
         plan=dataclasses.replace(plan, max_steps=NUM_STEPS),
         state_dir=STATE_DIR / case,
         log_dir=Path("plots") / case,
     )
 
 
-def class_text() -> ClassText:
-    token_ids = tokenize(ARCH, CLASS_NAMES, 12)[None]
-    embeddings = functional.normalize(noise(3, 1, len(CLASS_NAMES), 128), dim=-1)
+def class_text(templates: Sequence[str]) -> ClassText:
+    texts = [template.format(name) for template in templates for name in CLASS_NAMES]
+    shape = (len(templates), len(CLASS_NAMES))
+    embeddings = functional.normalize(noise(3, *shape, 128), dim=-1)
     return ClassText(
-        token_ids=token_ids,
+        token_ids=tokenize(ARCH, texts, 12).unflatten(0, shape),
         class_embeddings=embeddings,
         class_names=CLASS_NAMES,
         token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),
