@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: help setup repro experiments use zoo test test-slow gpu lint format lock clean
+.PHONY: help setup repro experiments use zoo compare test test-slow gpu lint format lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -36,6 +36,9 @@ use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb
 
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
+
+compare: setup  ## write docs/comparison.md: make compare, or RECIPES='demo demo/head-none'
+	python -m clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)')
 
 # Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal

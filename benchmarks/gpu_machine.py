@@ -85,7 +85,7 @@ def machine(section: Section, setting: Setting) -> None:
         "CUDA of PyTorch": torch.version.cuda,
         "cuDNN": torch.backends.cudnn.version(),
         "Python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": usable_cores(),
         "memory (GB)": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
         "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
@@ -117,7 +117,8 @@ def _copies(section: Section, setting: Setting) -> None:
         section.row("Copies to the GPU", source=name, **{"GB/s": size / seconds / 1e9})
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor's name, or its kind."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

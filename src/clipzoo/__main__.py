@@ -9,6 +9,7 @@ from statistics import median
 from clipzoo.commands import recipes as zoo
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
+from clipzoo.commands.compare import METHODS, compare_command
 from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
@@ -23,6 +24,7 @@ EXAMPLES = (
     "use demo/head-none",
     "scan mine ~/videos",
     "predictions test --wrong",
+    "compare demo demo/bike-vcs",
     "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
     "COMMAND --help",
 )
@@ -43,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_list_commands(commands)
     _add_recipes(commands)
     _add_predictions(commands)
+    _add_compare(commands)
     _add_fuse(commands)
     return parser
 
@@ -134,6 +137,22 @@ def _add_predictions(commands: "argparse._SubParsersAction[argparse.ArgumentPars
         "--top", type=int, default=20, metavar="N", help="at most N videos (20); 0 = all"
     )
     command.set_defaults(run=predictions_command)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = add_command(
+        commands,
+        "compare",
+        "write docs/comparison.md: finished runs side by side, with paired intervals",
+        ("compare", "compare demo demo/bike-vcs", "compare 'demo/few-shot-*'"),
+    )
+    command.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help=f"names or patterns of runs with results; {', '.join(METHODS)} if none is given",
+    )
+    command.set_defaults(run=compare_command)
 
 
 def _add_fuse(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

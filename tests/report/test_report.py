@@ -366,6 +366,7 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
 def test_a_result_over_fewer_videos_says_how_many(empty: Path):
     """ActionCLIP's tests drop the last batch, so the fingerprint is of more videos."""
     authors = {"authors_top1": 96.5, "authors_top5": 99.5, "authors_num_videos": 192}
+    authors |= {"authors_ci95_low": 93.0, "authors_ci95_high": 98.0}
     put(empty, "demo/test.json", {**TEST, **authors})
     rows = {row.metric: row for row in report.write_report(empty) if row.recipe == "demo"}
     assert (rows["authors_top1"].num_videos, rows["authors_top1"].videos_sha256) == (192, "")
@@ -373,10 +374,11 @@ def test_a_result_over_fewer_videos_says_how_many(empty: Path):
     run = (empty / "RESULTS.md").read_text().split("\n## demo\n")[1]
     assert line(run, "top-1, authors' protocol")[:3] == [
         "top-1, authors' protocol",
-        "96.5",
+        "96.5 (93.0 to 98.0)",
         "192 of 240",
     ]
-    put(empty, "demo/test.json", {**TEST, "authors_top1": 96.5})
+    del authors["authors_num_videos"]
+    put(empty, "demo/test.json", {**TEST, **authors})
     with pytest.raises(ReportError, match="missing 'authors_num_videos'"):
         report.write_report(empty)
 

@@ -93,7 +93,8 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     if method == "bike":
         expected |= {"authors_map"}
     if values.get("actionclip.eval_batch"):
-        expected |= {"authors_top1", "authors_top5", "authors_num_videos"}
+        expected |= {f"authors_{key}" for key in ("top1", "ci95_low", "ci95_high", "top5")}
+        expected |= {"authors_num_videos"}
         assert found["authors_num_videos"] == NUM_VAL // EVAL_BATCH * EVAL_BATCH
     if method == "bike_attributes":
         num_views = 1  # a sentence

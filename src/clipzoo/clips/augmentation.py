@@ -145,7 +145,7 @@ def randaugment(
     for number in rng.integers(len(operations), size=num_operations):
         operation, low, high = operations[number]
         image = operation(image, magnitude / MAX_MAGNITUDE * (high - low) + low, rng)
-    return np.asarray(image)
+    return np.array(image)  # asarray would be read-only
 
 
 def color_jitter(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -165,7 +165,7 @@ def color_jitter(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     draws = {key: float(rng.uniform(-change, change)) for key, change in JITTER.items()}
     for key in rng.permutation(list(JITTER)):
         image = jitter_operation(image, key, draws[key])
-    return np.asarray(image)
+    return np.array(image)  # asarray would be read-only
 
 
 def jitter_operation(image: Image.Image, key: str, change: float) -> Image.Image:

@@ -23,7 +23,7 @@ NO_RECIPE = ""
 TEST_RESULTS = {
     "top-1": ("top1", "", "ci95"),
     "top-5": ("top5", "", ""),
-    "top-1, authors' protocol": ("authors_top1", "", ""),
+    "top-1, authors' protocol": ("authors_top1", "", "authors_ci95"),
     "top-5, authors' protocol": ("authors_top5", "", ""),
     "mean class accuracy": ("mean_class_accuracy", "", ""),
     "mAP": ("map", "", ""),

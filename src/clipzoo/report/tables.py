@@ -178,6 +178,11 @@ def _other_recipes(metrics: Metrics, rows: Iterable[Row], recipes: Mapping[str, 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table, each column as wide as its widest cell, without its constant columns."""
     constants, header, rows = _drop_constants(header, rows)
+    return constants + markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table, each column as wide as its widest cell."""
     cells = [header, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -185,7 +190,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return constants + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _drop_constants(

@@ -1,0 +1,327 @@
+"""docs/comparison.md from small made-up runs, whose differences are known by hand."""
+
+import json
+import math
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clipzoo.__main__ import make_parser
+from clipzoo.commands.compare import (
+    BENCHMARK,
+    COLUMNS,
+    PAGE,
+    RAW_COLUMN,
+    CompareError,
+    paired_interval,
+)
+from clipzoo.data.records import Record, videos_sha256
+from clipzoo.evaluate import metrics, predictions
+from clipzoo.files import json_sha256, write_json
+
+RECORDS = [Record(f"video {i}", 30, i % 3) for i in range(8)]
+SETTINGS = {
+    "recipe": "",
+    "seed": 7,
+    "data.dataset": "shapes",
+    "data.zero_shot": ["unseen"],
+    "model.weights": "demo",
+    "model.method": "text4vis",
+    "test.clips": 2,
+    "test.crops": 1,
+    "test.dense": False,
+    "train.epochs": 20,
+    "train.lr": 0.002,
+    "text.templates": ["{}"],
+    "text4vis.head": "Transf",
+}
+
+
+@pytest.fixture(autouse=True)
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def probabilities(wrong: Set[int], num: int) -> torch.Tensor:
+    """[N, 3]: the label is likeliest, except in some rows, where the next class is."""
+    rows = [(RECORDS[i].label + (i in wrong)) % 3 for i in range(num)]
+    return torch.eye(3)[rows]
+
+
+def write_set(
+    name: str, stem: str, wrong: Set[int], settings: dict[str, Any], num: int = 8
+) -> None:
+    """The files of a set of videos, as the stages write them."""
+    records = RECORDS[:num]
+    labels = torch.tensor([record.label for record in records])
+    tensors = {"labels": labels, "probabilities": probabilities(wrong, num)}
+    values = metrics.evaluate(tensors["probabilities"], labels)
+    results = {key: values[key] for key in ("top1", "ci95_low", "ci95_high")}
+    if stem != "test":
+        tensors["raw_probabilities"] = probabilities({0, 1}, num)
+        results["full_top1"] = results.pop("top1")
+        results |= {"half_top1_mean": 87.25, "half_top1_std": 2.5}
+    plots = Path("plots") / name / stem
+    predictions.write_videos(plots, records, tensors)
+    write_json(settings, plots / "settings.json")
+    described = {
+        "dataset": "shapes" if stem == "test" else "unseen",
+        "protocol": "clips 2, crops 1, uniform",
+        "videos_sha256": videos_sha256([record.video_id for record in records]),
+        "settings_sha256": json_sha256(settings),
+        "environment": "torch 2.15.0, cpu",
+    }
+    write_json({**described, **results}, Path("metrics") / name / f"{stem}.json")
+
+
+def write_run(
+    name: str, wrong: Set[int] = frozenset(), unseen: Set[int] = frozenset(), **changes: Any
+) -> None:
+    """A finished run; `train__lr` changes the setting `train.lr`."""
+    settings = {**SETTINGS, "recipe": name}
+    settings |= {key.replace("__", "."): value for key, value in changes.items()}
+    write_set(name, "test", wrong, settings)
+    write_set(name, "zero_shot_unseen", unseen, settings)
+    training = {"num_videos": 40, "videos_sha256": "0123456789abcdef", "steps": 100}
+    write_json(training, Path("metrics") / name / "train.json")
+
+
+def compare(*names: str) -> str:
+    """Run the command; returns the page with single spaces."""
+    arguments = make_parser().parse_args(["compare", *names])
+    arguments.run(arguments)
+    return " ".join(PAGE.read_text(encoding="utf-8").split())
+
+
+def change_json(path: str, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads(Path(path).read_text())
+    change(values)
+    write_json(values, path)
+
+
+def test_differences_are_of_the_same_videos():
+    """8 videos: 6 and 3 are right; 4 only in the first run, 1 only in the second."""
+    write_run("a", wrong={0, 1})
+    write_run("b", wrong={0, 2, 3, 4, 5}, unseen={2})
+    text = compare("a", "b")
+    low, high = paired_interval(4, 1, 8)
+    assert f"| `a` - `b` | +37.5 ({low:+.1f} to {high:+.1f}) | 4 | 1 | not shown |" in text
+    assert "| `a` | text4vis | 75.0 (" in text
+    assert "| `b` | text4vis | 37.5 (" in text
+    low, high = paired_interval(1, 0, 8)
+    assert f"| `a` - `b` | +12.5 ({low:+.1f} to {high:+.1f}) | 1 | 0 | not shown |" in text
+    assert "| `b` | text4vis | 87.5 (52.9 to 97.8) | 87.2 ± 2.5 |" in text
+    assert "8 videos of unseen" in text
+
+
+def test_a_difference_that_the_videos_show_names_the_better_run():
+    write_run("a", wrong=set(range(8)))
+    write_run("b")
+    low, high = paired_interval(0, 8, 8)
+    # Of the share that is lost, Wilson's interval of 8 in 8 begins at 8 / (8 + z^2).
+    assert (low, high) == pytest.approx((-100, 100 - 200 * 8 / (8 + 1.959964**2)), abs=1e-3)
+    assert f"| -100.0 ({low:+.1f} to {high:+.1f}) | 0 | 8 | `b` |" in compare("a", "b")
+
+
+def test_the_interval_of_no_differing_video_is_wilsons_of_none():
+    """z^2 / (n + z^2) = 3.8415 / 243.8415 of 240 videos; a bootstrap would give 0 to 0."""
+    low, high = paired_interval(0, 0, 240)
+    assert (low, high) == pytest.approx((-1.57540, 1.57540), abs=1e-4)
+    wilson = metrics.wilson_interval(torch.zeros(240, dtype=torch.bool))
+    assert high == pytest.approx(wilson[1], abs=1e-9)
+
+
+@pytest.mark.parametrize(("won", "lost", "num"), [(4, 1, 8), (12, 2, 50), (0, 3, 9), (30, 60, 400)])
+def test_the_interval_is_all_that_a_score_test_accepts(won: int, lost: int, num: int):
+    """At its ends the test's statistic is 1.96, with the likeliest shares found by trying all."""
+    ends = [end / 100 for end in paired_interval(won, lost, num)]
+    swapped = [end / 100 for end in paired_interval(lost, won, num)]
+    assert ends == pytest.approx([-swapped[1], -swapped[0]], abs=1e-9)
+    for delta, sign in zip(ends, (1, -1), strict=True):
+        # Shares: lost q, won q + delta, equal 1 - 2 q - delta.
+        q = torch.linspace(max(0, -delta), (1 - delta) / 2, 400_001, dtype=torch.float64)
+        counts = torch.tensor([won, lost, num - won - lost], dtype=torch.float64)
+        shares = torch.stack([q + delta, q, 1 - 2 * q - delta]).clamp(min=0)
+        likelihood = torch.special.xlogy(counts[:, None], shares).sum(dim=0)
+        best = float(q[likelihood.argmax()])
+        deviation = math.sqrt(num * (2 * best + delta - delta**2))
+        assert (won - lost - num * delta) / deviation == pytest.approx(sign * 1.959964, abs=2e-3)
+
+
+def test_many_differing_videos_have_the_interval_of_a_bootstrap():
+    correct = torch.arange(5000) < 4000
+    baseline = (torch.arange(5000) >= 300) & (torch.arange(5000) < 4100)
+    bootstrap = metrics.paired_interval(correct, baseline, 0)
+    assert paired_interval(300, 100, 5000) == pytest.approx(bootstrap, abs=0.05)
+
+
+def test_unequal_budgets_and_settings_are_named():
+    write_run("a", text4vis__loss="ce")
+    change = {"model__method": "bike", "train__epochs": 12, "train__lr": 0.01, "bike__loss": "nce"}
+    write_run("b", **change)
+    for stem in ("test", "zero_shot_unseen"):  # a method has its own section alone
+        path = f"plots/b/{stem}/settings.json"
+        change_json(path, lambda values: values.pop("text4vis.head"))
+        sha = json_sha256(json.loads(Path(path).read_text()))
+        change_json(f"metrics/b/{stem}.json", lambda v, sha=sha: v.update(settings_sha256=sha))
+    text = compare("a", "b")
+    assert "**The budgets are not equal**" in text
+    assert "| `train.epochs` | 20 | 12 |" in text
+    assert "| `train.lr` | 0.002 | 0.01 |" in text
+    assert "| `model.method` | text4vis | bike |" in text
+    assert "here `a`: `text4vis.head` Transf, `text4vis.loss` ce." in text
+    assert "here `b`: `bike.loss` nce." in text
+    assert "`data.dataset` shapes" in text.partition("Equal for all runs:")[2].partition("##")[0]
+    assert "`seed`" not in text, "it is the same"
+
+
+def test_equal_budgets_are_told_and_the_demo_is_no_real_data():
+    write_run("a")
+    write_run("b", model__weights="openai")
+    write_run("c")
+    write_run("d", model__weights="openai")
+    text = compare("a", "c")
+    assert "**" not in text
+    assert "The budgets are equal: `data.dataset` shapes" in text
+    assert "training videos 40 (01234567), optimizer steps 100." in text.replace("`", "")
+    assert "rendered world" in text
+    assert "rendered world" not in compare("b", "d")
+
+
+def test_one_view_is_a_single_view():
+    write_run("a", wrong={0}, test__clips=1)
+    write_run("b", wrong={0})
+    single = {"top1": 50.0, "ci95_low": 20.0, "ci95_high": 80.0}
+    single = {f"single_view_{key}": value for key, value in single.items()}
+    change_json("metrics/b/test.json", lambda values: values.update(single))
+    text = compare("a", "b")
+    value = "87.5 (52.9 to 97.8)"
+    assert f"| `a` | text4vis | {value} | {value} |" in text
+    assert f"| `b` | text4vis | {value} | 50.0 (20.0 to 80.0) |" in text
+    assert "| `test.clips` | 1 | 2 |" in text
+
+
+def test_equal_files_give_equal_bytes():
+    write_run("a", wrong={3})
+    write_run("b")
+    compare("a", "b")
+    first = PAGE.read_bytes()
+    compare("a", "b")
+    assert PAGE.read_bytes() == first
+    assert first.endswith(b"\n")
+    assert not first.endswith(b"\n\n")
+    assert max(map(len, first.decode().splitlines()[:25])) <= 100, "the introduction"
+
+
+def test_other_videos_are_refused():
+    write_run("a")
+    write_run("b")
+    write_set("b", "test", set(), {**SETTINGS, "recipe": "b"}, num=7)
+    with pytest.raises(CompareError, match=r"videos_sha256: [0-9a-f]+ in metrics/a/test\.json"):
+        compare("a", "b")
+
+
+def test_another_order_of_the_videos_is_refused():
+    """The fingerprint is of the sorted ids."""
+    write_run("a")
+    write_run("b")
+    path = Path("plots/b/test/videos.csv")
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    with pytest.raises(CompareError, match=r"order in plots/a/test/videos\.csv \(8 rows\)"):
+        compare("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("metrics/b/test.json", r"metrics/b/test\.json: there is none.*make zoo RECIPES='b'"),
+        ("metrics/b/train.json", r"metrics/b/train\.json: .*clipzoo zoo b --again"),
+        ("metrics/b/zero_shot_unseen.json", r"metrics/b/zero_shot_unseen\.json: .*zoo b --again"),
+        ("plots/b/test/videos.csv", r"plots/b/test/videos\.csv: .*zoo b --again"),
+        ("plots/b/test/settings.json", r"plots/b/test/settings\.json: .*zoo b --again"),
+    ],
+)
+def test_a_missing_file_says_what_to_run(path: str, match: str):
+    write_run("a")
+    write_run("b")
+    Path(path).unlink()
+    with pytest.raises(CompareError, match=match):
+        compare("a", "b")
+    assert not PAGE.exists()
+
+
+def test_files_of_another_run_are_refused():
+    write_run("a")
+    write_run("b", wrong={1})
+    Path("plots/b/test/videos.csv").write_bytes(Path("plots/a/test/videos.csv").read_bytes())
+    with pytest.raises(
+        CompareError, match=r"videos, top-1 100\.0000; metrics/b/test\.json .*87\.5"
+    ):
+        compare("a", "b")
+    write_set("b", "test", set(), {**SETTINGS, "recipe": "b", "seed": 8})
+    with pytest.raises(CompareError, match=r"metrics/b/: test\.json and zero_shot_unseen\.json"):
+        compare("a", "b")
+
+
+def test_runs_are_named_by_patterns_and_two_are_needed():
+    for name in ("few/1", "few/2", "mine"):
+        write_run(name)
+    text = compare("few/*", "few/2", "mine")
+    assert text.count("not shown |") == 2 * 3  # 3 pairs of 2 sets
+    with pytest.raises(CompareError, match="found one run, mine"):
+        compare("mine")
+    with pytest.raises(CompareError, match=r"metrics/mime/test\.json: .*did you mean mine\?"):
+        compare("mine", "mime")
+    with pytest.raises(CompareError, match="demo/test"):  # the three methods
+        compare()
+
+
+def test_zero_shot_sets_of_some_runs_are_named_and_not_compared():
+    write_run("a")
+    settings = {**SETTINGS, "recipe": "b", "data.zero_shot": []}
+    write_run("b")
+    write_set("b", "test", set(), settings)
+    text = compare("a", "b")
+    assert "## Zero-shot" not in text
+    assert "not all of these runs have: unseen." in text
+
+
+def test_multi_label_sets_have_no_top1_to_compare():
+    write_run("a")
+    write_run("b")
+    change_json("metrics/b/test.json", lambda values: values.pop("top1"))
+    with pytest.raises(CompareError, match=r"metrics/b/test\.json: no top1; .*one label a video"):
+        compare("a", "b")
+
+
+def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
+    for name in ("a", "b", "c"):
+        write_run(name)
+    assert "Not measured: `python benchmarks/methods.py`" in compare("a", "b")
+    kinds = {"seconds": 0.5, "ratio": 1.25, "least": 1.1, "most": 2.0, "mb": 300.4}
+    measured = {f"{key}_{kind}": kinds[kind] for key in ("step", "clip") for kind in kinds}
+    measured["parameters"] = 2_101_761
+    sha = json.loads(Path("metrics/a/test.json").read_text())["settings_sha256"]
+    benchmark = {
+        "machine": "a processor",
+        "base": "a",
+        "settings_sha256": {"a": sha, "b": "0" * 64},
+        "cases": [{"title": "Small", "runs": {"a": measured, "b": measured}}],
+    }
+    write_json(benchmark, BENCHMARK)
+    text = compare("a", "b", "c")
+    cells = "500 ms | 1.25 (1.10 to 2.00) | 300 MB"
+    assert f"| `b` | 2.10 M | {cells} | {cells} |" in text
+    assert "| `c` | not measured |" in text
+    assert "other settings than the runs above: b." in text
+    change_json(str(BENCHMARK), lambda values: values.pop("cases"))
+    with pytest.raises(CompareError, match=r"methods\.json: no 'cases'; .*benchmarks/methods\.py"):
+        compare("a", "b")
+
+
+def test_videos_are_read_as_they_are_written():
+    assert (*COLUMNS, RAW_COLUMN) == (*predictions.VIDEOS_COLUMNS, predictions.RAW_COLUMN)
