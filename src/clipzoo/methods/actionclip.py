@@ -31,14 +31,13 @@ from clipzoo.methods.parts.dropout import clip_keys
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
 from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower
-from clipzoo.models import archives
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
-from clipzoo.tensors import WeightsError
 
 
 class Options(Section):
@@ -95,23 +94,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no whole CLIP, or no head of this method.
     """
-    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
-    if not isinstance(head, dict):
-        raise WeightsError(
-            f"{where}: found no head, with the tensors {', '.join(list(clip)[:3])}, ...; allowed: "
-            "model_state_dict (a whole CLIP) and fusion_model_state_dict (the head)"
-        )
-    if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - clip.keys():
-        raise WeightsError(
-            f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a whole "
-            "CLIP in OpenAI's names, vision and text tower"
-        )
-    heads = archives.named_tensors(head, where) if head else {}
-    if any(name.startswith(("query_fc.", "sentence_fc.")) for name in heads):
-        raise WeightsError(
-            f"{where}: fusion_model_state_dict: found query_fc.* and sentence_fc.*, of BIKE's "
-            "attributes branch (model.method bike_attributes); allowed: a head of ActionCLIP"
-        )
+    clip, heads = clip_and_head(content, where)
     tensors = {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
     for name, tensor in clip.items():
         of_video = name.startswith("visual.") or name == "logit_scale"

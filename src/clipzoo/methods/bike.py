@@ -32,12 +32,11 @@ from clipzoo.methods.parts.heads import temporal_head
 from clipzoo.methods.parts.losses import ds_loss, nce_loss
 from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
+from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import frame_weights, scaled_cosines, spotted_cosines
-from clipzoo.models import archives
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Float, NoneWord, Section
-from clipzoo.tensors import WeightsError
 
 LOSSES = {"nce": nce_loss, "ds": ds_loss}
 
@@ -101,25 +100,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no whole CLIP, or no head of the video branch.
     """
-    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
-    if not isinstance(head, dict):
-        single = any(name.startswith("fusion_model.") for name in clip)
-        kind = "one dict, as Text4Vis saves it (model.method text4vis)" if single else "no head"
-        raise WeightsError(
-            f"{where}: found {kind}, with the tensors {', '.join(list(clip)[:3])}, ...; "
-            "allowed: model_state_dict (a whole CLIP) and fusion_model_state_dict (the head)"
-        )
-    if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - clip.keys():
-        raise WeightsError(
-            f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a whole "
-            "CLIP in OpenAI's names, vision and text tower"
-        )
-    heads = archives.named_tensors(head, where) if head else {}
-    if any(name.startswith(("query_fc.", "sentence_fc.")) for name in heads):
-        raise WeightsError(
-            f"{where}: fusion_model_state_dict: found query_fc.* and sentence_fc.*, of the "
-            "attributes branch (model.method bike_attributes); allowed: the video branch's head"
-        )
+    clip, heads = clip_and_head(content, where)
     if not any(name.startswith("transformer.") for name in heads):
         heads.pop("frame_position_embeddings.weight", None)  # saved unused with head None
     vision = {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}
