@@ -218,7 +218,7 @@ def measure_test() -> Job:
     features += 0.5 * text.class_embeddings[0][labels][:, None]
 
     def test() -> None:
-        probabilities, values = evaluate_test(
+        probabilities, _, values = evaluate_test(
             lambda part, classes: encoding.score_videos(model, part, classes),
             features,
             labels,

@@ -5,12 +5,10 @@ from clipzoo.runtime.launch import run_stage
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from dataclasses import replace
     from functools import partial
 
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
-    from clipzoo.data.records import training_classes
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
     from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
@@ -18,7 +16,7 @@ def main() -> None:
     from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_classifier, load_model
+    from clipzoo.methods import MODEL_FILE, load_model
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
     from clipzoo.tensors import file_sha256
@@ -33,11 +31,7 @@ def main() -> None:
         f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
     )
     model = load_model(params)
-    classes = training_classes(dataset, params.data.classes, text.num_classes)
-    if len(classes) == text.num_classes:
-        text = replace(text, class_embeddings=load_classifier())
-    else:  # the saved classifier has only the classes trained on
-        text = encoding.class_text(model, text)
+    text, classes = predictions.classified_text(params, model, text)
     how = {"clips": views.clips, "crops": views.crops, "dense": views.dense}
     clips = predictions.open_inputs(params, model, text, "val", records, **how)
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
@@ -48,16 +42,10 @@ def main() -> None:
         return
     write_curve(curve, VAL_CURVE)
     score = partial(encoding.score_videos, model)
+    protocols = {"view_names": clips.view_names, "dense": views.dense, "trained_classes": classes}
     authors = {"authors": model.authors_map, "authors_batch": model.authors_batch}
-    probabilities, values = evaluate_test(
-        score,
-        features,
-        labels,
-        text,
-        trained_classes=classes,
-        view_names=clips.view_names,
-        dense=views.dense,
-        **authors,
+    probabilities, single, values = evaluate_test(
+        score, features, labels, text, **protocols, **authors
     )
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
@@ -66,7 +54,7 @@ def main() -> None:
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **record_provenance(params, device.type, plots), **values})
-    predictions.write_videos(plots, records, tensors)
+    predictions.write_videos(plots, records, tensors, single)
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, tensors, text.class_names, plots)
     say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")

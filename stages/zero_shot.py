@@ -57,7 +57,6 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
-    tensors["labels"] = labels
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
     predictions.write_videos(plots, records, tensors)

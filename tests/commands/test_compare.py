@@ -52,9 +52,14 @@ def probabilities(wrong: Set[int], num: int) -> torch.Tensor:
 
 
 def write_set(
-    name: str, stem: str, wrong: Set[int], settings: dict[str, Any], num: int = 8
+    name: str,
+    stem: str,
+    wrong: Set[int],
+    settings: dict[str, Any],
+    num: int = 8,
+    single: Set[int] | None = None,
 ) -> None:
-    """The files of a set of videos, as the stages write them."""
+    """The files of a set of videos, as the stages write them; `single` = wrong from one view."""
     records = RECORDS[:num]
     labels = torch.tensor([record.label for record in records])
     tensors = {"labels": labels, "probabilities": probabilities(wrong, num)}
@@ -65,11 +70,18 @@ def write_set(
         results["full_top1"] = results.pop("top1")
         results |= {"half_top1_mean": 87.25, "half_top1_std": 2.5}
     plots = Path("plots") / name / stem
-    predictions.write_videos(plots, records, tensors)
+    if single is None:
+        predictions.write_videos(plots, records, tensors)
+    else:
+        scores = probabilities(single, num)
+        predictions.write_videos(plots, records, tensors, scores)
+        of_one = metrics.evaluate(scores, labels)
+        keys = ("top1", "ci95_low", "ci95_high")
+        results |= {f"single_view_{key}": of_one[key] for key in keys}
     write_json(settings, plots / "settings.json")
     described = {
         "dataset": "shapes" if stem == "test" else "unseen",
-        "protocol": "clips 2, crops 1, uniform",
+        "protocol": f"clips {settings['test.clips']}, crops 1, uniform",
         "videos_sha256": videos_sha256([record.video_id for record in records]),
         "settings_sha256": json_sha256(settings),
         "environment": "torch 2.15.0, cpu",
@@ -115,6 +127,27 @@ def test_differences_are_of_the_same_videos():
     assert f"| `a` - `b` | +12.5 ({low:+.1f} to {high:+.1f}) | 1 | 0 | not shown |" in text
     assert "| `b` | text4vis | 87.5 (52.9 to 97.8) | 87.2 ± 2.5 |" in text
     assert "8 videos of unseen" in text
+
+
+def test_runs_with_other_views_are_compared_by_a_single_one():
+    """Of 2 views `a` has all videos right, of one 5; `b` has 7 right, and no second view."""
+    write_run("a")
+    write_run("b", wrong={0}, test__clips=1)
+    write_set("a", "test", frozenset(), {**SETTINGS, "recipe": "a"}, single={1, 2, 3})
+    text = compare("a", "b")
+    low, high = paired_interval(1, 3, 8)
+    assert f"| `a` - `b` | -25.0 ({low:+.1f} to {high:+.1f}) | 1 | 3 | not shown |" in text
+    assert "the differences are those of a single view" in text
+    assert "| `a` | text4vis | 100.0 (67.6 to 100.0) | 62.5 (" in text
+    change_json("metrics/a/test.json", lambda values: values.update(single_view_top1=75.0))
+    with pytest.raises(CompareError, match=r"62\.5000; .* another single_view_top1, 75\.0"):
+        compare("a", "b")
+
+
+def test_dense_windows_are_not_paired_with_other_views():
+    write_run("a", test__dense=True, test__clips=4)
+    write_run("b")
+    assert "The views differ, so there are no paired differences." in compare("a", "b")
 
 
 def test_a_difference_that_the_videos_show_names_the_better_run():
@@ -194,13 +227,11 @@ def test_equal_budgets_are_told_and_the_demo_is_no_real_data():
 def test_one_view_is_a_single_view():
     write_run("a", wrong={0}, test__clips=1)
     write_run("b", wrong={0})
-    single = {"top1": 50.0, "ci95_low": 20.0, "ci95_high": 80.0}
-    single = {f"single_view_{key}": value for key, value in single.items()}
-    change_json("metrics/b/test.json", lambda values: values.update(single))
+    write_set("b", "test", {0}, {**SETTINGS, "recipe": "b"}, single={1, 2, 3, 4})
     text = compare("a", "b")
     value = "87.5 (52.9 to 97.8)"
     assert f"| `a` | text4vis | {value} | {value} |" in text
-    assert f"| `b` | text4vis | {value} | 50.0 (20.0 to 80.0) |" in text
+    assert f"| `b` | text4vis | {value} | 50.0 (21.5 to 78.5) |" in text
     assert "| `test.clips` | 1 | 2 |" in text
 
 

@@ -102,6 +102,10 @@ def test_videos_have_their_label_and_the_class_that_is_measured():
     predictions.write_videos("unseen", records, tensors)
     text = 'video_id,label,predicted,raw_predicted\n"a,""b""",1,0,1\nc,0,2,0\n'
     assert Path("unseen/videos.csv").read_text(encoding="utf-8") == text
+    del tensors["raw_probabilities"]
+    predictions.write_videos("views", records, tensors, torch.tensor([[0.1, 0.9, 0], [1, 0, 0]]))
+    text = 'video_id,label,predicted,single_view_predicted\n"a,""b""",1,0,1\nc,0,2,0\n'
+    assert Path("views/videos.csv").read_text(encoding="utf-8") == text
 
 
 def test_multi_label_sets_have_no_predicted_class_for_each_video():

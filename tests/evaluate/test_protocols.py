@@ -135,7 +135,7 @@ def test_test_reports_single_and_multi_view():
     features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])
     labels = torch.tensor([0, 1])
     names = ["clip0-centre", "clip1-centre"]
-    probabilities, values = protocols.evaluate_test(
+    probabilities, single, values = protocols.evaluate_test(
         cosine_score,
         features,
         labels,
@@ -147,13 +147,15 @@ def test_test_reports_single_and_multi_view():
     )
     assert values["authors_top1"] == 100
     assert probabilities.argmax(dim=1).tolist() == [0, 1]
+    assert single is not None
+    assert single.argmax(dim=1).tolist() == [0, 0]
     assert (values["top1"], values["single_view_top1"]) == (100, 50)
     assert {"ci95_low", "single_view_ci95_low", "single_view_map"} <= set(values)
 
 
 @pytest.mark.parametrize(("names", "dense"), [(["clip0-centre"], False), (NAMES, True)])
 def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense: bool):
-    _, values = protocols.evaluate_test(
+    _, single, values = protocols.evaluate_test(
         cosine_score,
         torch.eye(2)[:, None].expand(2, len(names), 2),
         torch.arange(2),
@@ -163,6 +165,7 @@ def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense:
         dense=dense,
     )
     assert "top1" in values
+    assert single is None
     assert not [key for key in values if key.startswith(("single_view", "authors"))]
 
 
@@ -215,7 +218,7 @@ def test_comparison_with_the_raw_model_is_paired():
     )
     assert (values["full_top1"], values["raw_full_top1"], values["gain"]) == (100, 75, 25)
     assert values["gain_ci95_low"] == 0 < values["gain_ci95_high"] <= 100
-    names = ["features", "probabilities", "raw_features", "raw_probabilities"]
+    names = ["labels", "features", "probabilities", "raw_features", "raw_probabilities"]
     assert list(tensors) == names
     assert torch.equal(tensors["raw_features"], features["raw_"])
 

@@ -143,8 +143,10 @@ def test_test_takes_dense_windows_where_it_is_told_to(workspace, dense):
     scores = probabilities(tensors["features"], classes)
     torch.testing.assert_close(tensors["probabilities"], scores, atol=1e-5, rtol=1e-4)
     header, *rows = videos(workspace, "test")
-    assert header == ["video_id", "label", "predicted"]
-    assert rows == columns(ids, tensors["labels"], scores.argmax(dim=1))
+    single = probabilities(tensors["features"][:, :1], classes)  # clip 0
+    several = [] if dense else [single.argmax(dim=1)]  # a window is no view of the whole video
+    assert header == ["video_id", "label", "predicted", *["single_view_predicted"] * len(several)]
+    assert rows == columns(ids, tensors["labels"], scores.argmax(dim=1), *several)
     values = metrics(workspace, "test")
     assert values["top1"] == top1(scores, tensors["labels"])
     assert values["protocol"].endswith("dense" if dense else "uniform")

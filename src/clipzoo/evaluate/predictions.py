@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,10 +15,18 @@ from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_to
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
-from clipzoo.data.records import MISSING_COLUMNS, SPLIT_COLUMNS, Record, read_list, videos_sha256
+from clipzoo.data.records import (
+    MISSING_COLUMNS,
+    SPLIT_COLUMNS,
+    Record,
+    read_list,
+    training_classes,
+    videos_sha256,
+)
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
 from clipzoo.files import ListError, read_rows, replacing, write_csv
+from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from clipzoo.tensors import write_safetensors
@@ -26,6 +35,8 @@ PREDICTIONS_DIR = Path("predictions")
 VIDEOS_FILE = "videos.csv"
 """In plots/<recipe>/<set>/: the class predicted for each video, small enough for git."""
 VIDEOS_COLUMNS = ("video_id", "label", "predicted")
+SINGLE_COLUMN = "single_view_predicted"
+"""Of tests of several views: what was predicted from a single view."""
 RAW_COLUMN = "raw_predicted"
 """Of zero-shot sets: what the raw CLIP predicted."""
 
@@ -130,6 +141,28 @@ def open_inputs(
         return ViewSentences(records, tokens)
     views = {"clips": clips, "crops": crops, "dense": dense, "sampler": model.test_sampler}
     return encoding.open_views(params, dataset, records, **views)
+
+
+def classified_text(
+    params: Params, model: Method, text: ClassText
+) -> tuple[ClassText, Sequence[int]]:
+    """The class text that a trained model classifies all classes with.
+
+    Args:
+        params: the run.
+        model: its method.
+        text: of embed_labels, of all K classes of `data.dataset`.
+
+    Returns:
+        the class text, and the ids of the classes trained on.
+
+    Raises:
+        WeightsError: the classifier of the training is missing.
+    """
+    classes = training_classes(params.data.dataset, params.data.classes, text.num_classes)
+    if len(classes) < text.num_classes:  # the saved classifier has only the classes trained on
+        return encoding.class_text(model, text), classes
+    return replace(text, class_embeddings=load_classifier()), classes
 
 
 def score_training_videos(
@@ -240,9 +273,13 @@ def save(
 
 
 def write_videos(
-    directory: str | Path, records: Sequence[Record], tensors: Mapping[str, Tensor]
+    directory: str | Path,
+    records: Sequence[Record],
+    tensors: Mapping[str, Tensor],
+    single: Tensor | None = None,
 ) -> None:
-    """Write videos.csv: video_id, label, predicted and, of a zero-shot set, raw_predicted.
+    """Write videos.csv: video_id, label, predicted and, where there is one, single_view_predicted;
+    of a zero-shot set, raw_predicted.
 
     git tracks it, unlike the tensors of `save`, so that runs can be compared video by video in any
     clone. It takes 20 to 60 bytes a video, under 1 MB for the 20,000 of Kinetics-400. Classes are
@@ -254,6 +291,7 @@ def write_videos(
         records: the N videos, in the order of the tensors' rows.
         tensors: labels [N] int64 or targets [N, K], probabilities [N, K] float32 and, of a
             zero-shot set, raw_probabilities.
+        single: probabilities [N, K] from a single view; None if there are no others, or none.
     """
     if tensors["labels"].dim() == 2:
         return
@@ -262,6 +300,8 @@ def write_videos(
         "label": tensors["labels"].tolist(),
         "predicted": metrics.first_of_highest(tensors["probabilities"]).tolist(),
     }
+    if single is not None:
+        columns[SINGLE_COLUMN] = metrics.first_of_highest(single).tolist()
     if "raw_probabilities" in tensors:
         columns[RAW_COLUMN] = metrics.first_of_highest(tensors["raw_probabilities"]).tolist()
     write_csv(list(columns), zip(*columns.values(), strict=True), Path(directory) / VIDEOS_FILE)

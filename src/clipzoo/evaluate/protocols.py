@@ -48,7 +48,7 @@ def evaluate_test(
     dense: bool,
     authors: AuthorsMap | None = None,
     authors_batch: int = 0,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, Tensor | None, dict[str, float]]:
     """Probabilities and metrics of the configured views, and the metrics of a single view.
 
     The latter have the prefix `single_view_`. They are computed if there are several views, except
@@ -68,7 +68,7 @@ def evaluate_test(
             `evaluate_whole_batches` are added; 0 = they drop none.
 
     Returns:
-        probabilities [N, K] from all views, and the metrics.
+        probabilities [N, K] from all views; those from a single view, or None; and the metrics.
     """
     probabilities = score(features, text)
     result = metrics.evaluate(probabilities, labels)
@@ -76,12 +76,13 @@ def evaluate_test(
         result["authors_map"] = authors_map(probabilities, labels, authors)
     if authors_batch:
         result |= evaluate_whole_batches(probabilities, labels, authors_batch)
+    single = None
     if len(view_names) > 1 and not dense:
         single = score(single_view(features, view_names), text)
         result |= with_prefix("single_view_", metrics.evaluate(single, labels))
     if len(trained_classes) < text.num_classes:
         result |= evaluate_base_to_novel(score, features, labels, text, trained_classes)
-    return probabilities, result
+    return probabilities, single, result
 
 
 def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> float:
@@ -303,10 +304,10 @@ def compare_zero_shot(
         seed: of the gain's bootstrap.
 
     Returns:
-        features and probabilities [N, K] of both; the metrics of both and, under `full`, gain,
-        gain_ci95_low and gain_ci95_high: the paired difference in percentage points.
+        labels, and features and probabilities [N, K] of both; the metrics of both and, under
+        `full`, gain, gain_ci95_low and gain_ci95_high: the paired difference in percentage points.
     """
-    tensors, values = {}, {}
+    tensors, values = {"labels": labels}, {}
     for prefix, score in scores.items():
         probabilities, results = evaluate_zero_shot(
             score,
