@@ -312,3 +312,11 @@ def test_lists_of_any_method_that_name_paths_are_checked(values, key, found, mes
     values["bike_attributes"][key] = found
     with pytest.raises(ConfigError, match=message):
         build(config.Params, values, "p")
+
+
+def test_a_classifier_without_names_has_one_template(values):
+    values["text"] = {"classifier": "random", "templates": ["{}", "a video of {}"]}
+    with pytest.raises(ConfigError, match=r"text\.classifier: found 'random'; allowed: text, "):
+        build(config.Params, values, "p")
+    values["text"]["templates"] = ["a video of {}"]
+    assert build(config.Params, values, "p").text.classifier == "random"

@@ -217,6 +217,13 @@ class TextConfig(Section):
     """Initialisation of the frozen classifier of the training dataset; lda is computed by train
     from the raw CLIP's features of the training videos."""
 
+    @model_validator(mode="after")
+    def _check_classifier(self) -> "TextConfig":
+        fits = self.classifier == "text" or len(self.templates) == 1
+        allowed = "text, because templates has several, each with embeddings of its own"
+        require((fits, "classifier", self.classifier, allowed))
+        return self
+
 
 class AugmentConfig(Section):
     randaugment_n: int = Field(ge=0, le=16)

@@ -208,3 +208,12 @@ def test_transf_cls_drops_units_in_training_alone(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(module(frames, keys), plain)
     weights, branch, hidden = (3, 8, 9, 9, 0.1), (3, 9, 64, 0.1), (3, 9, 2048, 0.1)
     assert shapes == dict(enumerate([weights, branch, hidden, branch] * 2))
+
+
+@pytest.mark.parametrize("name", ["meanP", "Conv_1D", "LSTM", "Transf", "Transf_cls"])
+def test_heads_run_on_the_meta_device(name: str):
+    """train estimates there how many clips fit into memory."""
+    module, frames = head(name).to("meta").train(), torch.empty(2, 8, 64, device="meta")
+    keys = [clip_keys(torch.zeros(2, 8, 3, 4, 4, dtype=torch.uint8, device="meta"))]
+    output = module(frames, *(keys if name == "Transf_cls" else []))
+    assert output.shape == (2, 64)
