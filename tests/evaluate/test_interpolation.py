@@ -1,6 +1,7 @@
 """Weights between two vision towers, their accuracies, and the choice among them."""
 
 import csv
+from dataclasses import replace as replace_text
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,6 +137,29 @@ def test_the_curve_of_zero_shot_is_of_the_model_for_zero_shot(params, monkeypatc
         seen = functional.normalize(tower.encode(frames), dim=-1)
     text = class_text(torch.cat([seen, embeddings_at(1.0)])[None])
     params = replace(params, {"zero_shot.interpolation": [1.0]})
+    for zero_shot, expected in ((True, 100.0), (False, 0.0)):
+        rows = accuracy_curve(
+            params,
+            torch.device("cpu"),
+            NoiseClips(),  # pyright: ignore[reportArgumentType]
+            torch.arange(6),
+            text,
+            "test",
+            zero_shot=zero_shot,
+        )
+        assert [row[1] for row in rows] == [expected]
+
+
+def test_the_curve_of_zero_shot_has_the_texts_of_a_trained_text_tower(params, monkeypatch):
+    """Every video is of its own class in these texts, and of the next one in those given."""
+    embeddings = embeddings_at(1.0)
+
+    def trained(self, text):
+        return replace_text(text, class_embeddings=embeddings[None])
+
+    monkeypatch.setattr(Text4Vis, "class_text", trained)
+    params = replace(params, {"zero_shot.interpolation": [1.0]})
+    text = class_text(embeddings.roll(1, dims=0)[None])
     for zero_shot, expected in ((True, 100.0), (False, 0.0)):
         rows = accuracy_curve(
             params,

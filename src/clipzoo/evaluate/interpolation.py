@@ -61,9 +61,9 @@ def accuracy_curve(
         device: of this process; all processes call this.
         clips: the videos.
         labels: [N] int64.
-        text: of all classes.
+        text: of all classes, as the fine-tuned model gives it (`Method.class_text`).
         set_name: of the videos, for the progress bar.
-        zero_shot: whether it is the model for zero-shot (`Method.for_zero_shot`).
+        zero_shot: the model is that of `Method.for_zero_shot`, and `text` as embed_labels wrote it.
 
     Returns:
         (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
@@ -71,6 +71,7 @@ def accuracy_curve(
     if not params.zero_shot.interpolation:
         return []
     tuned, raw = load_model(params), raw_model().visual
+    text = encoding.class_text(tuned, text) if zero_shot else text
     rows = []
     for alpha in params.zero_shot.interpolation:
         model = interpolate(raw, tuned, alpha)
