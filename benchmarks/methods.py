@@ -30,7 +30,8 @@ from gpu_machine import processor_name
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.commands.compare import BENCHMARK, METHODS
+from clipzoo.commands.compare import METHODS
+from clipzoo.commands.comparison_page import BENCHMARK
 from clipzoo.config import Params
 from clipzoo.config import replace as change
 from clipzoo.files import json_sha256, write_json

@@ -10,14 +10,9 @@ import pytest
 import torch
 
 from clipzoo.__main__ import make_parser
-from clipzoo.commands.compare import (
-    BENCHMARK,
-    COLUMNS,
-    PAGE,
-    RAW_COLUMN,
-    CompareError,
-    paired_interval,
-)
+from clipzoo.commands.compare import PAGE
+from clipzoo.commands.comparison_page import BENCHMARK
+from clipzoo.commands.paired_runs import COLUMNS, RAW_COLUMN, CompareError, paired_interval
 from clipzoo.data.records import Record, videos_sha256
 from clipzoo.evaluate import metrics, predictions
 from clipzoo.files import json_sha256, write_json
@@ -138,6 +133,7 @@ def test_runs_with_other_views_are_compared_by_a_single_one():
     low, high = paired_interval(1, 3, 8)
     assert f"| `a` - `b` | -25.0 ({low:+.1f} to {high:+.1f}) | 1 | 3 | not shown |" in text
     assert "the differences are those of a single view" in text
+    assert "The views of the test do not matter to the paired differences" in text
     assert "| `a` | text4vis | 100.0 (67.6 to 100.0) | 62.5 (" in text
     change_json("metrics/a/test.json", lambda values: values.update(single_view_top1=75.0))
     with pytest.raises(CompareError, match=r"62\.5000; .* another single_view_top1, 75\.0"):

@@ -1,0 +1,207 @@
+"""Finished runs as they are compared: results, settings and the predictions of single videos.
+
+Everything is read from files in git: metrics/ and plots/<run>/<set>/{settings.json,videos.csv}.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clipzoo.data.records import videos_sha256
+from clipzoo.files import raise_all, read_rows
+from clipzoo.report import verdicts
+
+COLUMNS = ("video_id", "label", "predicted")
+SINGLE_COLUMN, RAW_COLUMN = "single_view_predicted", "raw_predicted"
+"""Of videos.csv, which evaluate/predictions.py writes (and which is slow to import)."""
+Z95 = 1.959963984540054
+"""97.5% quantile of the standard normal distribution."""
+
+
+class CompareError(ValueError):
+    """Runs that cannot be compared; the message says why and what to run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One set of videos of one run."""
+
+    values: Mapping[str, Any]
+    """Of the metrics file."""
+    settings: Mapping[str, Any]
+    """Of the run, by dotted key."""
+    videos: list[tuple[str, str]]
+    """Video id and label, in the order of the list."""
+    correct: list[bool]
+    """Whether the predicted class is the label."""
+    single: list[bool] | None
+    """Whether that predicted from a single view is; None if there is no other."""
+
+    def of_a_single_view(self) -> "Measured":
+        """The same set, as predicted from a single view."""
+        return self if self.single is None else replace(self, correct=self.single)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One finished run."""
+
+    name: str
+    test: Measured
+    zero_shot: dict[str, Measured]
+    """By dataset."""
+    training: Mapping[str, Any]
+    """Of metrics/<run>/train.json."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """By dotted key; the same for all its sets."""
+        return self.test.settings
+
+    @property
+    def method(self) -> str:
+        """`model.method`."""
+        return self.settings["model.method"]
+
+
+def read_run(name: str) -> Run:
+    """Everything that is compared of one run.
+
+    Raises:
+        CompareError: a file is missing, or the files are not of one run.
+        ListError: a videos.csv is invalid.
+    """
+    test = read_set(name, "test", "top1")
+    datasets: list[str] = test.settings["data.zero_shot"]
+    zero_shot = {d: read_set(name, f"zero_shot_{d}", "full_top1") for d in datasets}
+    for dataset, measured in zero_shot.items():
+        if measured.settings != test.settings:
+            raise CompareError(
+                f"metrics/{name}/: test.json and zero_shot_{dataset}.json are of two runs, by "
+                f"their settings_sha256; {_again(name)}"
+            )
+    training = _read_json(name, "train")
+    missing = [key for key in ("num_videos", "videos_sha256", "steps") if key not in training]
+    if missing:
+        raise CompareError(f"metrics/{name}/train.json: no {', '.join(missing)}; {_again(name)}")
+    return Run(name=name, test=test, zero_shot=zero_shot, training=training)
+
+
+def read_set(name: str, stem: str, key: str) -> Measured:
+    """One set of videos of a run; its files must belong together.
+
+    Args:
+        name: of the run.
+        stem: `test` or `zero_shot_<dataset>`.
+        key: of its top-1 in the metrics file.
+    """
+    values, folder = _read_json(name, stem), Path("plots") / name / stem
+    source = f"metrics/{name}/{stem}.json"
+    missing = [k for k in (key, "ci95_low", "ci95_high", "videos_sha256") if k not in values]
+    if missing:
+        raise CompareError(
+            f"{source}: no {', '.join(missing)}; allowed: sets with one label a video and, of "
+            "zero_shot.protocols, full"
+        )
+    settings = verdicts.read_settings(Path(), name, stem)
+    if settings is None:
+        raise CompareError(f"{folder}/settings.json: missing, or not of {source}; {_again(name)}")
+    path = folder / "videos.csv"
+    if not path.is_file():
+        raise CompareError(f"{path}: there is none; {_again(name)}")
+    rows = read_rows(path, COLUMNS, (SINGLE_COLUMN, RAW_COLUMN))
+    videos = [(video_id, label) for _, video_id, label, *_ in rows]
+    same = videos_sha256([video_id for video_id, _ in videos]) == values["videos_sha256"]
+    correct = {key: [label == predicted for _, _, label, predicted, *_ in rows]}
+    if "single_view_top1" in values:
+        correct["single_view_top1"] = [label == single for _, _, label, _, single, _ in rows]
+    for measured, right in correct.items():
+        top1 = 100 * sum(right) / max(len(right), 1)
+        if not same or not math.isclose(top1, values[measured], abs_tol=1e-9):
+            raise CompareError(
+                f"{path}: {len(rows)} videos, top-1 {top1:.4f}; {source} has other videos or "
+                f"another {measured}, {values[measured]:.4f}; {_again(name)}"
+            )
+    return Measured(
+        values=values,
+        settings=settings,
+        videos=videos,
+        correct=correct[key],
+        single=correct.get("single_view_top1"),
+    )
+
+
+def _read_json(name: str, stem: str) -> dict[str, Any]:
+    path = Path("metrics") / name / f"{stem}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CompareError(f"{path}: cannot be read ({error}); {_again(name)}") from error
+
+
+def _again(name: str) -> str:
+    return f"run `python -m clipzoo zoo {name} --again`"
+
+
+def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:
+    """Raise CompareError unless all runs were measured on the same videos, in one order.
+
+    Args:
+        sets: by name of the run.
+        stem: of their metrics files.
+    """
+    (first, expected), *others = sets.items()
+    faults = []
+    for name, measured in others:
+        for key in ("dataset", "videos_sha256"):
+            if measured.values[key] != expected.values[key]:
+                faults.append(
+                    f"{key}: {expected.values[key]} in metrics/{first}/{stem}.json, "
+                    f"{measured.values[key]} in metrics/{name}/{stem}.json"
+                )
+        if measured.videos != expected.videos:
+            faults.append(
+                f"other videos, labels or order in plots/{first}/{stem}/videos.csv "
+                f"({len(expected.videos)} rows) and plots/{name}/{stem}/videos.csv "
+                f"({len(measured.videos)} rows)"
+            )
+    title = f"{stem}: the runs were not measured on the same videos; allowed: runs on one set"
+    raise_all(title, faults, CompareError)
+
+
+def paired_interval(won: int, lost: int, num: int) -> tuple[float, float]:
+    """95% score interval, in percentage points, of the difference of two paired accuracies.
+
+    Source: Tango, Statistics in Medicine 17, 1998: all differences that a score test does not
+    reject. Where the runs differ on no video it is plus and minus the upper end of
+    Wilson's interval of 0 in `num`; a bootstrap would give 0 to 0.
+
+    Args:
+        won: videos that only the first run gets right.
+        lost: videos that only the second run gets right.
+        num: all videos, 1 or more.
+    """
+
+    def score(delta: float) -> float:
+        """(won - lost - num delta), over its standard deviation under this difference."""
+        # The share of lost videos that is likeliest under `delta`: 2 n q^2 + b q + c = 0.
+        b = -won - lost + (2 * num - won + lost) * delta
+        c = -lost * delta * (1 - delta)
+        share = (math.sqrt(max(b * b - 8 * num * c, 0.0)) - b) / (4 * num)
+        variance = num * (2 * share + delta * (1 - delta))
+        distance = won - lost - num * delta
+        if variance > 0:
+            return distance / math.sqrt(variance)
+        return math.copysign(math.inf, distance) if distance else 0.0
+
+    ends = []
+    for bound in (Z95, -Z95):  # the score falls with delta
+        low, high = -1.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > bound else (low, middle)
+        ends.append(100 * (low + high) / 2)
+    return ends[0], ends[1]
