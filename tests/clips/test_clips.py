@@ -101,7 +101,7 @@ def test_a_sampler_of_tests_and_one_of_training():
 @pytest.mark.parametrize(("clips", "dense"), [(2, False), (1, True)])
 def test_centres_make_one_clip(clips, dense):
     records = [Record("v0", 10, 0)]
-    with pytest.raises(ValueError, match=f"found {clips} .*allowed: 1, not dense"):
+    with pytest.raises(ValueError, match=f"clips: found {clips}.*allowed: 1, not dense"):
         ViewClips(MemoryStore([10]), records, ViewTransform(16, 32, 1), 4, clips, dense, "centres")
 
 

@@ -232,6 +232,7 @@ def add_fused(name: str, parent: str) -> None:
     Path(f"recipes/{name}.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
 
 
+@pytest.mark.slow
 def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, capsys):
     add_fused("branch", "demo/head-none")
     assert zoo.select(["branch"]) == ["demo/head-none", "branch"]

@@ -133,7 +133,7 @@ def test_a_rank_whose_launcher_has_ended_says_so_and_runs_nothing(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("kind", ["extraction", "fork"])
+@pytest.mark.parametrize("kind", [pytest.param("extraction", marks=pytest.mark.slow), "fork"])
 def test_no_worker_of_a_pool_outlives_its_parent(kind, start, tmp_path):
     """Neither one that works nor one that waits for a task."""
     process = start("pool", kind)

@@ -99,5 +99,5 @@ def test_training_changes_both_towers(workspace):
 @pytest.mark.parametrize("key", ["test", "zero_shot"])
 def test_more_clips_than_centres_are_refused_before_training(workspace, key):
     workspace.set(**{f"{key}__clips": 2})
-    with pytest.raises(ConfigError, match=rf"{key}\.clips: found 2 clips; allowed: 1"):
+    with pytest.raises(ConfigError, match=rf"{key}\.clips: found 2; allowed: 1"):
         workspace.run_here("train")

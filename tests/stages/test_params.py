@@ -12,8 +12,15 @@ from clipzoo.config import Params, Section
 
 STAGES = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
 
-# Values that a stage reads and that cannot change what it writes: paths and messages.
-HARMLESS = {("extract_frames", "data.demo"), ("report", "recipe")}
+# Values that a stage reads and that cannot change what it writes: paths, messages and checks.
+HARMLESS = {
+    ("extract_frames", "data.demo"),
+    ("report", "recipe"),
+    ("train", "test.clips"),
+    ("train", "test.dense"),
+    ("train", "zero_shot.clips"),
+    ("train", "data.zero_shot"),
+}
 # Values that a stage reads for other settings than those of the demo.
 ELSEWHERE = {
     ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch

@@ -21,7 +21,6 @@ QUICK = {
     "demo/base-to-novel",
     "text4vis/zero-shot-hmdb51-vitl14-f8",
     "bike/zero-shot-hmdb51-vitl14-f8",
-    "actionclip/k400-vitb16-f16",
 }
 """Run by default; the others are slow."""
 TWINS = different_twins()

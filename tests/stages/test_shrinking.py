@@ -57,6 +57,7 @@ STILL_THERE = (
 )
 
 
+@pytest.mark.slow  # shrinks every recipe
 def test_recipes_with_equal_twins_need_one_run():
     names = different_twins()
     assert 10 < len(names) < len(recipe_names(ROOT))

@@ -133,7 +133,7 @@ def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
     """Raise ValueError if a sampler of tests does not give such clips."""
     if sampler == "centres" and (num_clips > 1 or dense):
         raise ValueError(
-            f"found {num_clips} {'dense ' if dense else ''}clips; allowed: 1, not dense, because "
+            f"clips: found {num_clips}{' dense' if dense else ''}; allowed: 1, not dense, because "
             "the centres of a video's parts make one clip; actionclip.test_sampler first has more"
         )
 

@@ -145,11 +145,14 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
 
 def _check_views(params: Params, method: Method) -> None:
     """Raise ConfigError if the method cannot be tested with the views that later stages take."""
-    for key, views in (("test", params.test), ("zero_shot", params.zero_shot)):
+    views = {"test": (params.test.clips, params.test.dense)}
+    if params.data.zero_shot:
+        views["zero_shot"] = (params.zero_shot.clips, False)
+    for key, (clips, dense) in views.items():
         try:
-            check_test_sampler(method.test_sampler, views.clips, getattr(views, "dense", False))
+            check_test_sampler(method.test_sampler, clips, dense)
         except ValueError as error:
-            raise ConfigError(f"{key}.clips: {error}") from error
+            raise ConfigError(f"{key}.{error}") from error
 
 
 def _open_clips(
