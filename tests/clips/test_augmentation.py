@@ -217,3 +217,24 @@ def test_a_multi_scale_crop_is_taken_from_the_stored_frame():
         crop = Image.fromarray(frames[0]).crop((x, y, x + w, y + h))
         expected = np.asarray(crop.resize((224, 224), Image.Resampling.BILINEAR))
         assert np.abs(clip[0].permute(1, 2, 0).numpy().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(300, 222), (300, 223), (222, 300), (223, 222), (224, 222), (222, 222)]
+)
+def test_a_multi_scale_crop_of_a_smaller_frame_has_the_black_border_of_pil(width, height):
+    """Sides of 222 and 223 px become 224: the window begins up to 4 px before the frame, or ends
+    after it."""
+    frames = np.maximum(golden_frame(width, height, 2), 60)[None]
+    augment = replace(
+        AUGMENT, {"short_side_px": 0, "crop": "multi_scale", "flip": 0.0, "grayscale": 0.0}
+    )
+    windows, image = set(), Image.fromarray(frames[0])
+    for seed in range(40):
+        x, y, w, h = multi_scale_crop(width, height, 224, np.random.default_rng(seed))
+        windows |= {(x, y)} if x < 0 or y < 0 or x + w > width or y + h > height else set()
+        clip = TrainTransform(224, augment)(frames, np.random.default_rng(seed))
+        crop = image.crop((x, y, x + w, y + h)).resize((224, 224), Image.Resampling.BILINEAR)
+        found = clip[0].permute(1, 2, 0).numpy().astype(int)  # [3, S, S] -> [S, S, 3]
+        assert np.abs(found - np.asarray(crop)).max() <= 1, (x, y, w, h)
+    assert len(windows) > 1

@@ -77,6 +77,18 @@ def _contiguous(image: np.ndarray) -> np.ndarray:
     return crop
 
 
+def _window(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
+    """A window uint8 [h, w, 3] of an image, black where it reaches beyond it, as PIL's crop is."""
+    height, width = image.shape[:2]
+    if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
+        return image[y : y + h, x : x + w]
+    inside = image[max(0, y) : y + h, max(0, x) : x + w]
+    window = np.zeros((h, w, 3), np.uint8)
+    top, left = max(0, -y), max(0, -x)
+    window[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return window
+
+
 def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
     """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, within 1 of PIL.
 
@@ -154,7 +166,7 @@ class TrainTransform:
             image = self._resized(frames[t], rng) if t else first
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
-            crop = _resize(image[y : y + h, x : x + w], size, size, "bilinear")  # [size, size, 3]
+            crop = _resize(_window(image, x, y, w, h), size, size, "bilinear")  # [size, size, 3]
             if flip:
                 crop = cv2.flip(crop, 1)
             if jitter:
@@ -212,6 +224,9 @@ def multi_scale_crop(
     width: int, height: int, size: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """A window (x, y, width, height) px of one of 10 sizes at one of 13 places of an image.
+
+    Where a side of the image is 1 or 2 px smaller than `size`, the window can be larger than the
+    image, and begin up to 4 px before it.
 
     Source: ActionCLIP, datasets/transforms_ss.py, lines 170-253 (sallymmx/ActionCLIP), with
     `fix_crop` and `more_fix_crop`.
