@@ -236,6 +236,33 @@ def test_bad_activitynet_entries(params_for, changes, message):
         build_lists(params_for("mine"), "mine")
 
 
+def test_an_instance_without_length_is_the_frame_at_its_start(params_for):
+    """ActivityNet's json has one of [0, 0] (ZZVrH3Hv1fM); the authors' list has it as 1 frame."""
+    point = [instance("Zumba", 0, 0), instance("Zumba", 7.5, 7.5), instance("Zumba", 19.9, 19.9)]
+    annotate_activitynet({"tr-1": {"subset": "training", "annotations": point}})
+    store_index({name[2:]: n for name, n in ACTIVITYNET_VIDEOS.items()}, fps=1.0)
+    build_lists(params_for("mine", data={"min_frames": 0}), "mine")
+    train = read_list("lists/mine/train.csv", 2)
+    assert [(r.video_id, r.start_frame, r.num_frames) for r in train[:3]] == [
+        ("tr-1", 0, 1),
+        ("tr-1", 7, 1),
+        ("tr-1", 19, 1),
+    ]
+
+
+def test_kinetics_clips_without_length(params_for):
+    header = "label,youtube_id,time_start,time_end,split\n"
+    files = {
+        "train.json": kinetics_json(aa=("x", 0, 0), bb=("y", 3, 3.2)),
+        "val.csv": header + "x,cc,5,5,val\ny,dd,0,0,val\n",
+    }
+    annotate("kinetics", files)
+    videos = ("aa_000000_000000", "bb_000003_000003", "cc_000005_000005", "dd_000000_000000")
+    store_index(dict.fromkeys(videos, 9))
+    build_lists(params_for("mine"), "mine")
+    assert [*ids("train"), *ids("val")] == list(videos)
+
+
 def test_equal_segments_count_once_and_missing_videos_once(params_for):
     close = [instance("Zumba", 3.1, 3.2), instance("Zumba", 3.3, 3.4), instance("Zumba", 8, 9)]
     annotate_activitynet({"tr-1": {"subset": "training", "annotations": close}})

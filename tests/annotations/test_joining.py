@@ -44,7 +44,10 @@ def test_ucf101(params_for):
     assert [r.label for r in read_list("lists/mine/val.csv", 2)] == [0, 1]
     assert len(ids("train_2shot")) == 4
     assert not Path("lists/mine/train_4shot.csv").exists()
-    assert any("train_4shot.csv: a class has 2" in note for note in summary.notes)
+    notes = [note for note in summary.notes if "shot.csv" in note]
+    assert [note.split(":")[0][3:] for note in notes] == [f"train_{n}shot.csv" for n in (4, 8, 16)]
+    assert "2 classes have fewer than 4 training videos" in notes[0]
+    assert notes[0].endswith("Jump (2), RunFast (2)")
     assert not Path("lists/mine/missing.csv").exists()
 
 

@@ -26,7 +26,7 @@ class Annotation:
     label: int
     """Position in `Annotations.class_names`; -1 = none (multi-label)."""
     segment: tuple[float, float] | None = None
-    """Start and end (seconds); None = the whole video."""
+    """Start and end (seconds), which may be equal; None = the whole video."""
     labels: tuple[int, ...] | None = None
     """All labels, ascending, in multi-label sets; may be empty. `label` is then the first of them,
     or -1."""
@@ -119,9 +119,12 @@ def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_segment(value: object) -> tuple[float, float] | None:
-    """[start, end] in seconds with 0 <= start < end, else None."""
+    """[start, end] in seconds with 0 <= start <= end, else None.
+
+    ActivityNet's json has an instance of [0, 0], which the authors' list has as one frame.
+    """
     if isinstance(value, list) and len(value) == 2:
         start, end = (x if isinstance(x, (int, float)) else -1.0 for x in value)
-        if 0 <= start < end < MAX_SECONDS:
+        if 0 <= start <= end < MAX_SECONDS:
             return float(start), float(end)
     return None

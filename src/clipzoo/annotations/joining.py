@@ -70,7 +70,9 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     directory = LISTS_DIR / dataset
     write_labels(annotations.class_names, directory / "labels.csv")
     write_list(records["val"], directory / "val.csv")
-    notes = annotations.notes + _write_train(records["train"], directory, params)
+    notes = annotations.notes + _write_train(
+        records["train"], annotations.class_names, directory, params
+    )
     _write_others(records["whole"], splits, list(missing.values()), directory)
     if find.num_merged:
         notes.append(
@@ -198,7 +200,9 @@ def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: 
     )
 
 
-def _write_train(records: list[Record], directory: Path, params: Params) -> list[str]:
+def _write_train(
+    records: list[Record], names: list[str], directory: Path, params: Params
+) -> list[str]:
     """Write train.csv and the few-shot lists, if any; return notes on lists not written."""
     for path in directory.glob("train*.csv"):
         path.unlink()
@@ -208,12 +212,15 @@ def _write_train(records: list[Record], directory: Path, params: Params) -> list
     notes = []
     long_enough = [r for r in records if r.num_frames >= params.data.min_frames]
     counts = Counter(record.label for record in long_enough)
-    fewest = min(counts[record.label] for record in records)
+    trained = sorted({record.label for record in records})
     for shots in SHOTS:
         path = directory / f"train_{shots}shot.csv"
-        if fewest < shots:
+        short = [f"{names[label]} ({counts[label]})" for label in trained if counts[label] < shots]
+        if short:
+            more = f" and {len(short) - 5} more" if len(short) > 5 else ""
             notes.append(
-                f"no {path.name}: a class has {fewest} training videos that are long enough"
+                f"no {path.name}: {len(short)} classes have fewer than {shots} training videos "
+                f"(data.min_frames: {params.data.min_frames}): {', '.join(short[:5])}{more}"
             )
             continue
         write_list(pick_shots(long_enough, shots, params.seed), path)

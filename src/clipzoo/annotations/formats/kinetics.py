@@ -56,9 +56,9 @@ def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
     for line, label, youtube_id, start, end, *_ in read_rows(path, COLUMNS, ("is_cc",)):
         where = f"{path}:{line}"
         known = all(re.fullmatch(r"[0-9]{1,6}", time) for time in (start, end))
-        if not known or int(end) <= int(start):
+        if not known or int(end) < int(start):
             times = f"time_start {start[:100]!r}, time_end {end[:100]!r}"
-            faults.append(f"{where}: found {times}; allowed: seconds, start before end")
+            faults.append(f"{where}: found {times}; allowed: seconds, the end not before the start")
         else:
             yield where, label, _video_id(youtube_id, int(start), int(end))
 
