@@ -10,9 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from clipzoo.clips.sampling import TRAIN_SAMPLERS
 from clipzoo.config import ConfigError, load_params
 from clipzoo.report.recipes import (
     Recipe,
@@ -314,6 +316,31 @@ def test_actionclip_s_own_values(name):
     assert values["actionclip.train_sampler"] == ("ticks" if random else "centres")
     crop = ("crop", "short_side_px", "color_jitter", "grayscale")
     assert [values[f"augment.{key}"] for key in crop] == ["multi_scale", 0, 0.8, 0.2]
+
+
+@pytest.mark.parametrize("name", [n for n in ZOO["bike"] if "bike.train_sampler" in settings(n)])
+def test_bike_s_training_sampler_is_that_of_its_dataset(name):
+    """Its datasets/charades.py has ticks, datasets/video.py, which reads the others, inclusive."""
+    values = settings(name)
+    charades = values["data.dataset"] == "charades"
+    assert values["bike.train_sampler"] == ("ticks" if charades else "inclusive")
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 16, 17, 28, 40, 300])
+def test_charades_trains_on_the_frames_of_the_authors(num_frames):
+    """`_sample_indices` of BIKE's datasets/charades.py, for segments of several lengths: each frame
+    is one of its tick; a segment of at most T frames gives all of them and random ones again."""
+    values = settings("bike/charades-vitl14-336-f16")
+    num, rng = values["model.num_segments"], np.random.default_rng(0)
+    sample = TRAIN_SAMPLERS[values["bike.train_sampler"]]
+    drawn = np.stack([sample(num_frames, num, rng) for _ in range(400)])  # [400, T]
+    if num_frames <= num:
+        assert all(set(clip) == set(range(num_frames)) for clip in drawn.tolist())
+        assert (np.diff(drawn) >= 0).all()
+        return
+    ticks = [i * num_frames // num for i in range(num + 1)]
+    for i in range(num):
+        assert set(drawn[:, i].tolist()) == set(range(ticks[i], ticks[i + 1]))
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if settings(n)["train.epochs"]])

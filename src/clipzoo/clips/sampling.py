@@ -5,7 +5,8 @@ the transforms decode and crop them. If a video has fewer frames than segments, 
 more than once.
 
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
-use the same samplers; BIKE trains with `sample_inclusive`, ActionCLIP tests with `sample_centres`.
+use the same samplers; BIKE trains with `sample_inclusive` (on Charades with `sample_train`),
+ActionCLIP tests with `sample_centres`.
 The authors count frames from 1 (`index_bias`).
 """
 

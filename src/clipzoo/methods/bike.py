@@ -55,7 +55,7 @@ class Options(Section):
     loss: Literal["nce", "ds"]
     """InfoNCE, or the same of logits weighted by a dual softmax."""
     train_sampler: Literal["inclusive", "ticks"]
-    """Frames in training: inclusive is the authors', ticks that of Text4Vis."""
+    """Frames in training: inclusive is the authors', but ticks, that of Text4Vis, on Charades."""
     val_min_frames: int = Field(ge=0)
     """Validations during training leave out shorter videos (8 in the authors' code)."""
     zero_shot: Literal["head", "frames"]
