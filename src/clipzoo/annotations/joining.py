@@ -56,8 +56,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     """
     spec = load_spec(dataset)
     stored, failures = _read_stored(dataset)
-    trained_on = dataset == params.data.dataset and not spec.evaluation_only
-    annotations = _annotations(params, dataset, spec, sorted([*stored, *failures]), trained_on)
+    annotations = read_annotations(params, dataset, spec, sorted([*stored, *failures]))
     missing: dict[str, list[str]] = {}
     find = Finder(stored, failures, spec)
     records = {
@@ -89,15 +88,28 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     return ListSummary(num_classes, num_train, num_val, list(missing.values()), notes)
 
 
-def _annotations(
-    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str], trained_on: bool
+def read_annotations(
+    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str]
 ) -> Annotations:
-    """Parse the annotations, name their classes and check them."""
+    """The content of a dataset's annotation files, with the chosen names of its classes.
+
+    Args:
+        params: `data.dataset`, `data.class_names` and `data.split` are read, and for `format:
+            folder` the seed.
+        dataset: its name.
+        spec: of the dataset.
+        video_ids: of the files, for formats in which the folders are the annotation.
+
+    Raises:
+        ListError: as `build_lists`.
+        ConfigError: the split or the label file does not exist.
+    """
+    trained_on = dataset == params.data.dataset and not spec.evaluation_only
     source = Source(
         folder=ANNOTATION_DIR / dataset,
         spec=spec,
         split=params.data.split,
-        seed=params.seed,
+        seed=params.seed if spec.format == "folder" else 0,
         video_ids=video_ids,
         trained_on=trained_on,
     )

@@ -59,6 +59,8 @@ class DatasetSpec(Section):
     video's id. '' = the whole name. Names that do not match are used unchanged."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
+    extract: Literal["annotated", "all"] = "annotated"
+    """annotated: leave out files that no annotation names; all: extract them too."""
     fps: Float | None = Field(default=None, gt=0)
     """Frames per second to keep; None = every frame."""
     segment_rule: Literal["shown", "truncated"] = "shown"
