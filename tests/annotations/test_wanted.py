@@ -69,7 +69,7 @@ def test_a_broken_copy_is_excused_if_another_can_be_read(params_for):
     annotate("kinetics", KINETICS, PATTERN)
     copy = "replacement/aaaaaaaaaa1"
     files = [File(video_id) for video_id in (*COMPLETE, copy)]
-    failures = dict.fromkeys((COMPLETE[0], COMPLETE[1], COMPLETE[2]), "moov atom not found")
+    failures = {video_id: "moov atom not found" for video_id in COMPLETE[:3]}
     write_ledger("mine", {COMPLETE[1]: "broken"})
     found = excused(params_for("mine"), "mine", load_spec("mine"), files, failures)
     assert found == {COMPLETE[1]: "in the ledger", COMPLETE[0]: f"{copy} is used instead"}

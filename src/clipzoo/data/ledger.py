@@ -12,17 +12,19 @@ from pathlib import Path
 
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import ANNOTATION_DIR
-from clipzoo.files import ListError, raise_all, read_rows, write_csv
+from clipzoo.files import raise_all, read_rows, write_csv
 
+LEDGER_NAME = "missing.csv"
 LEDGER_COLUMNS = ("video_id", "reason")
 KINDS = ("absent", "broken", "cut", "differs", "short")
 """First words of reasons: no such file; it cannot be decoded; it ends clearly before its header
 says; its size is not that in the manifest; it has too few frames."""
+ABSENT = "absent: not among the raw videos"
 
 
 def ledger_path(dataset: str) -> Path:
     """Path of a dataset's ledger."""
-    return ANNOTATION_DIR / dataset / "missing.csv"
+    return ANNOTATION_DIR / dataset / LEDGER_NAME
 
 
 def read_ledger(dataset: str) -> dict[str, str]:

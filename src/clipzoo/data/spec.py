@@ -88,7 +88,7 @@ class DatasetSpec(Section):
     num_whole: int | None = None
     """Expected number of videos in whole.csv; None = not checked."""
     approx_videos: int | None = None
-    """Approximate number of videos if the exact number is not known; only for estimates."""
+    """Number of videos, for estimates, where the numbers above are not known or count segments."""
 
     def video_id(self, path: str) -> str:
         """Id of a file: its path without extension, the name reduced by `id_pattern`.
