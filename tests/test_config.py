@@ -60,6 +60,7 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
     [
         ("train.learning_rate", 1, ["unknown key train.learning_rate", "allowed", "lr"]),
         ("train.epoch", 1, ["unknown key train.epoch", "did you mean epochs"]),
+        ("data.allow_missing", 0, ["data.allow_missing was removed", "missing DATASET --accept"]),
         ("modle", {}, ["unknown key modle", "did you mean model"]),
         ("train.epochs", "ten", ["train.epochs", "'ten'", "int"]),
         ("train.epochs", 1.5, ["train.epochs", "1.5", "int"]),

@@ -13,6 +13,7 @@ from clipzoo.commands.compare import METHODS, compare_command
 from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
+from clipzoo.commands.missing import missing_command
 from clipzoo.commands.predictions import predictions_command
 from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
@@ -23,6 +24,7 @@ EXAMPLES = (
     "check text4vis/k400-vitb16-f8",
     "use demo/head-none",
     "scan mine ~/videos",
+    "missing kinetics400",
     "predictions test --wrong",
     "compare demo demo/bike-vcs",
     "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
@@ -42,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_scan(commands)
+    _add_missing(commands)
     add_list_commands(commands)
     _add_recipes(commands)
     _add_predictions(commands)
@@ -70,6 +73,20 @@ def _add_scan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or any new name")
     command.add_argument("root", type=Path, help="folder that holds its videos")
     command.set_defaults(run=_run_scan)
+
+
+def _add_missing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = add_command(
+        commands,
+        "missing",
+        "show what this copy of a dataset lacks, and accept it",
+        ("missing kinetics400", "missing kinetics400 --accept"),
+    )
+    command.add_argument("dataset", help="name of the dataset, e.g. kinetics400")
+    command.add_argument(
+        "--accept", action="store_true", help="write it to data/annotations/DATASET/missing.csv"
+    )
+    command.set_defaults(run=missing_command)
 
 
 def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -143,8 +143,13 @@ class DataConfig(Section):
     """base: train on the more frequent half of the classes; test measures the others too."""
     min_frames: int = Field(ge=0)
     """Training videos with fewer frames are dropped."""
-    allow_missing: int = Field(ge=0)
-    """Exact number of broken or missing videos tolerated."""
+
+    @classmethod
+    def removed(cls) -> dict[str, str]:
+        return {
+            "allow_missing": "remove the key; what a copy lacks is now in a ledger, which "
+            "`python -m clipzoo missing DATASET --accept` writes"
+        }
 
     @model_validator(mode="after")
     def _datasets_are_listed(self) -> "DataConfig":

@@ -39,6 +39,11 @@ class Section(BaseModel):
         """The keys that a file may have."""
         return list(cls.model_fields)
 
+    @classmethod
+    def removed(cls) -> dict[str, str]:
+        """Keys of earlier versions: what to do instead."""
+        return {}
+
 
 SectionType = TypeVar("SectionType", bound=Section)
 
@@ -179,7 +184,10 @@ def _dotted(location: Location) -> str:
 
 
 def _unknown_key(cls: type[Section], location: Location, key: str) -> str:
-    allowed = _section(_annotation(cls, location[:-1])).keys()
+    section = _section(_annotation(cls, location[:-1]))
+    if location[-1] in section.removed():
+        return f"{key} was removed: {section.removed()[str(location[-1])]}"
+    allowed = section.keys()
     return f"unknown key {key}; allowed: {', '.join(allowed)}{near(location[-1], allowed)}"
 
 

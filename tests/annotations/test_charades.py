@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from annotating import annotate, ids, store_index
 
+from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
 from clipzoo.config import ConfigError

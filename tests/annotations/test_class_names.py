@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from annotating import annotate, store_index
 
+from annotating import annotate, store_index
 from clipzoo.annotations.class_names import LABEL_DIR, class_key, label_file
 from clipzoo.annotations.joining import build_lists
 from clipzoo.config import ConfigError

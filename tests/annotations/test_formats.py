@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from annotating import annotate, ids, store_index
 
+from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
 from clipzoo.config import ConfigError
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
 from clipzoo.evaluate.predictions import describe_set, read_whole_set
@@ -48,7 +49,8 @@ def test_zero_shot_takes_the_whole_set_and_knows_what_is_missing(params_for):
     annotate("hmdb51", HMDB51)
     stored = {k: n for k, n in HMDB51_VIDEOS.items() if k not in ("brush_hair/d", "wave/e")}
     store_index(stored)
-    build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
+    write_ledger("mine", {"brush_hair/d": "absent", "wave/e": "absent"})
+    build_lists(params_for("mine"), "mine")
     records, lists, _ = read_whole_set(params_for("mine"), "mine", 2)
     assert (sorted(r.video_id for r in records), lists) == (sorted(stored), ["whole"])
     described = describe_set(records, dataset="mine", lists=lists, protocol="x")
@@ -267,9 +269,9 @@ def test_equal_segments_count_once_and_missing_videos_once(params_for):
     close = [instance("Zumba", 3.1, 3.2), instance("Zumba", 3.3, 3.4), instance("Zumba", 8, 9)]
     annotate_activitynet({"tr-1": {"subset": "training", "annotations": close}})
     store_index({"tr-1": 20, "va_1": 5, "va_2": 5}, fps=1.0)
-    params = params_for("mine", data={"allow_missing": 1, "min_frames": 1})
-    summary = build_lists(params, "mine")
-    assert summary.missing == [["tr_2", "train", "not among the raw videos"]]
+    write_ledger("mine", {"tr_2": "absent"})
+    summary = build_lists(params_for("mine", data={"min_frames": 1}), "mine")
+    assert summary.missing == [["tr_2", "train", "absent: not among the raw videos"]]
     assert [r.start_frame for r in read_list("lists/mine/train.csv", 2)] == [3, 8]
     assert any("1 segments have the same frames as another one" in note for note in summary.notes)
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from annotating import annotate, ids, store_index
 
+from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.config import ConfigError
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec, raw_root
 from clipzoo.files import ListError
@@ -156,24 +157,40 @@ def test_a_label_outside_labels_csv(params_for):
         build_lists(params_for("mine"), "mine")
 
 
-def test_missing_videos_are_tolerated_in_their_exact_number(params_for):
+def test_missing_videos_are_an_error_unless_the_ledger_names_them(params_for):
     annotate("ucf101", UCF101)
     stored = {k: v for k, v in UCF101_VIDEOS.items() if k not in ("Jump/v_b", "RunFast/v_f")}
     store_index(stored, failures={"Jump/v_b": "moov atom not found"})
-    for allowed in (0, 1, 3):
-        with pytest.raises(
-            ListError, match="2 of 6 annotated videos of mine have no frames"
-        ) as caught:
-            build_lists(params_for("mine", data={"allow_missing": allowed}), "mine")
-    assert "Jump/v_b (train): moov atom not found" in str(caught.value)
-    assert "RunFast/v_f (val): not among the raw videos" in str(caught.value)
+    with pytest.raises(ListError, match="2 of 6 annotated videos of mine have no frames") as caught:
+        build_lists(params_for("mine"), "mine")
+    assert "Jump/v_b (train): broken: moov atom not found" in str(caught.value)
+    assert "RunFast/v_f (val): absent: not among the raw videos" in str(caught.value)
     assert "(1 val, 1 train)" in str(caught.value)
-    ledger = Path(".state/build_lists/mine_missing.csv").read_text()
-    assert ledger.startswith("video_id,set,reason\nRunFast/v_f,val,not among")
-    summary = build_lists(params_for("mine", data={"allow_missing": 2}), "mine")
+    assert "`python -m clipzoo missing mine --accept`" in str(caught.value)
+    state = Path(".state/build_lists/mine_missing.csv").read_text()
+    assert state.startswith("video_id,set,reason\nRunFast/v_f,val,absent: not among")
+    write_ledger("mine", {"Jump/v_b": "broken"})
+    with pytest.raises(ListError, match=r"1 of 6 annotated videos .*missing.csv \(1 val\)"):
+        build_lists(params_for("mine"), "mine")
+    write_ledger("mine", {"Jump/v_b": "broken", "RunFast/v_f": "absent"})
+    summary = build_lists(params_for("mine"), "mine")
     assert len(summary.missing) == 2
     assert "v_b" not in Path("lists/mine/train.csv").read_text()
-    assert "Jump/v_b,train,moov atom not found" in Path("lists/mine/missing.csv").read_text()
+    missing = Path("lists/mine/missing.csv").read_text()
+    assert "Jump/v_b,train,broken: moov atom not found" in missing
+
+
+def test_a_video_of_the_ledger_that_is_there_again_is_used_and_noted(params_for):
+    annotate("ucf101", UCF101)
+    store_index(UCF101_VIDEOS)
+    write_ledger("mine", {"Jump/v_b": "broken: moov", "Jump/unknown": "absent"})
+    summary = build_lists(params_for("mine"), "mine")
+    assert summary.missing == []
+    assert "Jump/v_b" in ids("train")
+    (note,) = (note for note in summary.notes if "there again" in note)
+    assert note.startswith(
+        "1 videos in data/annotations/mine/missing.csv are there again (Jump/v_b)"
+    )
 
 
 def test_the_same_file_name_in_two_folders_is_not_guessed(params_for):
@@ -182,7 +199,44 @@ def test_the_same_file_name_in_two_folders_is_not_guessed(params_for):
     build_lists(params_for("mine"), "mine")  # the exact path is there
     videos = {k: v for k, v in KINETICS_VIDEOS.items() if not k.startswith("cd")}
     store_index({**videos, "x/cd_000007_000017": 3, "y/cd_000007_000017": 3})
-    with pytest.raises(ListError, match=r"val.csv:3: could be any of x/cd.*, y/cd"):
+    with pytest.raises(ListError, match=r"val.csv:3: could be any of x/cd.*, y/cd.*; keep one"):
+        build_lists(params_for("mine"), "mine")
+
+
+@pytest.mark.parametrize(
+    ("frames", "used"),
+    [
+        ({"val/cd": 3, "replacement/r/cd": 4}, "replacement/r/cd"),
+        ({"val/cd": 3, "replacement/r/cd": 0}, "val/cd"),
+        ({"val/cd": 0, "replacement/r/cd": 4}, "replacement/r/cd"),
+        ({"x/cd": 0, "y/cd": 4}, "y/cd"),
+        ({"cd": 0, "y/cd": 4}, "y/cd"),
+        ({"cd": 4, "replacement/cd": 5}, "replacement/cd"),
+    ],
+)
+def test_of_several_files_the_readable_one_is_used_and_named(params_for, frames, used):
+    annotate("kinetics", KINETICS)
+    frames = {f"{name}_000007_000017": n for name, n in frames.items()}
+    videos = {k: v for k, v in KINETICS_VIDEOS.items() if not k.startswith("cd")}
+    failures = {name: "moov atom not found" for name, n in frames.items() if n == 0}
+    store_index({**videos, **{name: n for name, n in frames.items() if n}}, failures)
+    summary = build_lists(params_for("mine"), "mine")
+    used = f"{used}_000007_000017"
+    assert ids("val")[1] == used
+    assert summary.missing == []
+    (note,) = (note for note in summary.notes if "several files" in note)
+    assert f"used is {used} for " in note
+
+
+def test_another_class_folder_does_not_replace_a_broken_video(params_for):
+    """Names like 1.avi are in every folder."""
+    files = {name: text.replace("v_", "") for name, text in UCF101.items()}
+    files["trainlist01.txt"] = files["trainlist01.txt"].replace("RunFast/c", "RunFast/a")
+    annotate("ucf101", files)
+    videos = {name.replace("v_", "").replace("/c", "/a"): n for name, n in UCF101_VIDEOS.items()}
+    del videos["Jump/a"]
+    store_index(videos, {"Jump/a": "moov atom not found"})
+    with pytest.raises(ListError, match=r"Jump/a \(train\): broken: moov"):
         build_lists(params_for("mine"), "mine")
 
 
@@ -201,7 +255,8 @@ def test_folder_splits_each_class_and_keeps_it(params_for):
     assert sorted([*train, *val]) == sorted(folder_videos(10))
     assert [v.split("/")[0] for v in val] == ["run_fast"] * 2 + ["sit"] * 2
     store_index(dict(reversed(folder_videos(10).items())), {"sit/zzz": "broken"})
-    build_lists(params_for("mine", data={"allow_missing": 1}), "mine")
+    write_ledger("mine", {"sit/zzz": "broken"})
+    build_lists(params_for("mine"), "mine")
     assert [v for v in ids("val") if v.startswith("run")] == [v for v in val if v[0] == "r"]
     store_index(folder_videos(10))
     build_lists(params_for("mine", data={}), "mine")

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from annotating import store_index
 from clipzoo.__main__ import main
 from clipzoo.commands import check
 from clipzoo.commands import recipes as zoo
+from clipzoo.data.ledger import write_ledger
 from clipzoo.runtime import machine
 from clipzoo.train import memory, search
 
@@ -37,10 +39,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / f"recipes/{NAME}.yaml").write_text(RECIPE)
     (tmp_path / "datasets/videos.yaml").write_text(DATASET)
     (tmp_path / "data/raw/videos").mkdir(parents=True)
-    rows = [f"v{i},v{i}.mp4,1000" for i in range(60)]
-    (tmp_path / "data/raw/videos.csv").write_text("\n".join(["video_id,path,size", *rows]))
+    names = [f"{'ab'[i % 2]}/v{i}" for i in range(60)]
+    rows = [f"{name},{name}.mp4,1000" for name in names]
+    (tmp_path / "data/raw/videos.csv").write_text("\n".join(["video_id,path,size", *rows, ""]))
+    train = "".join(f"{name}.avi {'ab'.index(name[0]) + 1}\n" for name in names[:50])
+    test = "".join(f"{name}.avi\n" for name in names[50:])
+    files = {"classInd": "1 a\n2 b\n", "trainlist01": train, "testlist01": test}
     (tmp_path / "data/annotations/videos").mkdir(parents=True)
-    (tmp_path / "data/annotations/videos/classInd.txt").touch()
+    for name, text in files.items():
+        (tmp_path / f"data/annotations/videos/{name}.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CLIPZOO_DATA", raising=False)
     return tmp_path
@@ -109,13 +116,73 @@ def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypa
     assert "error: 2 things are missing: videos of videos, annotations of videos" in printed.err
 
 
-def test_missing_videos_are_counted(here):
+def remove_from_manifest(here: Path, number: int) -> None:
+    """The last videos, which are test videos."""
     manifest = here / "data/raw/videos.csv"
-    manifest.write_text("\n".join(manifest.read_text().splitlines()[:-7]))
+    manifest.write_text("\n".join(manifest.read_text().splitlines()[:-number]) + "\n")
+
+
+def test_annotated_videos_without_a_file_are_counted_before_anything_is_decoded(
+    here, capsys, monkeypatch
+):
+    remove_from_manifest(here, 7)
     (text,) = missing()
-    assert "53 videos in data/raw/videos.csv, 60 annotated; 7 too few" in text
-    edit(here / f"recipes/{NAME}.yaml", "zero_shot: []", "zero_shot: [], allow_missing: 7")
+    assert text.startswith("7 of 60 annotated videos are not in the manifest (a/v54, a/v56, a/v58,")
+    assert "`python -m clipzoo missing videos --accept`" in text
+    monkeypatch.setattr("sys.argv", ["clipzoo", "check", NAME])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "not ready: videos of videos: 7 of 60 annotated videos are not in the man" in first
+    ids = ["b/v53", "a/v54", "b/v55", "a/v56", "b/v57", "a/v58", "b/v59"]
+    write_ledger("videos", dict.fromkeys(ids, "absent"))
     assert missing() == []
+    texts = [f.text for f in check.check_recipe(NAME) if f.topic == "videos of videos"]
+    ledger = "data/annotations/videos/missing.csv"
+    assert texts[0] == f"53 videos in data/raw/videos.csv, 60 annotated, 7 missing, all in {ledger}"
+
+
+def test_surplus_files_do_not_hide_missing_videos(here):
+    """60 files, 7 of which no annotation names."""
+    remove_from_manifest(here, 7)
+    with (here / "data/raw/videos.csv").open("a") as file:
+        file.writelines(f"test/x{i},test/x{i}.mp4,1000\n" for i in range(7))
+    (text,) = missing()
+    assert text.startswith("7 of 60 annotated videos are not in the manifest")
+    assert findings()["files of videos"].text.startswith("7 files are left out")
+
+
+def test_broken_videos_of_an_extraction_are_counted(here):
+    stopped = here / "data/frames/videos/missing.csv"
+    stopped.parent.mkdir(parents=True)
+    stopped.write_text("video_id,reason\na/v0,moov atom not found\n")
+    (text,) = missing()
+    assert text.startswith("1 files could not be decoded (a/v0)")
+
+
+def test_faults_of_annotation_files_are_told(here):
+    with (here / "data/annotations/videos/testlist01.txt").open("a") as file:
+        file.write("c/v.avi\n")
+    (text,) = missing()
+    assert "testlist01.txt:11: class 'c' is not in classInd.txt" in text
+
+
+def test_segments_are_not_counted_as_videos(here):
+    """Charades: 49,802 segments of 7,811 videos to train on, of 9,848 videos in all."""
+    (here / "data/raw/videos.csv").unlink()
+    shutil.copy(ROOT / "datasets/charades.yaml", here / "datasets/videos.yaml")
+    edit(here / f"recipes/{NAME}.yaml", "ucf101/val_rgb_split_1.txt", "''")
+    # 300 frames a video; 14.06 KB a frame at the size of recipes/demo.yaml, 72 px
+    expected = 9848 * check.DEFAULT_FRAMES * check.frame_bytes("72") / 1e9
+    assert findings()["disk"].text.startswith(f"about {expected:.0f} GB of frames")
+
+
+def test_frames_are_estimated_for_the_files_to_extract(here, monkeypatch):
+    monkeypatch.setattr(check, "frame_bytes", lambda _: 1e9)
+    monkeypatch.setattr(check, "_frames_a_video", lambda _: 1)
+    with (here / "data/raw/videos.csv").open("a") as file:
+        file.writelines(f"test/x{i},test/x{i}.mp4,1000\n" for i in range(7))
+    assert findings()["disk"].text.startswith("about 60 GB of frames")
 
 
 def test_an_absent_root_is_told(here):
@@ -133,8 +200,8 @@ def test_too_little_disk_is_told(here, monkeypatch):
     monkeypatch.setattr(check.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
     (text,) = missing()
     assert text.startswith("about 0 GB of frames to extract")
-    (here / "data/frames/videos").mkdir(parents=True)
-    (here / "data/frames/videos/index.parquet").touch()
+    store_index({f"{'ab'[i % 2]}/v{i}": 9 for i in range(60)})
+    (here / "data/frames/mine").rename(here / "data/frames/videos")
     assert missing() == []
 
 

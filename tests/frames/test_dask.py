@@ -22,6 +22,7 @@ from distributed import Client, LocalCluster
 from clipzoo.commands.scan import scan
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.index import StoreError, index_path, read_failures, shard_name
+from clipzoo.data.ledger import write_ledger
 from clipzoo.frames import cluster as cluster_module
 from clipzoo.frames.cluster import CODE, PACKAGE, Claim, dask_workers
 from clipzoo.frames.extraction import extract, make_shard, plan_shards
@@ -143,7 +144,8 @@ def shard_times() -> dict[str, int]:
 def test_files_and_summary_are_those_of_processes(videos, params, params_for, capfd):
     (videos / "a" / "broken.avi").write_text("no video")
     scan("mine", videos)
-    changes = {"data": {"allow_missing": 1}, "frames": {"shard_videos": 1}}
+    write_ledger("mine", {"a/broken": "broken"})
+    changes = {"frames": {"shard_videos": 1}}
     processes = params_for("mine", **changes, runtime={"extract_workers": 1})
     expected, expected_files = extract(processes, "mine"), files()
     remove_frames()

@@ -31,6 +31,7 @@ from clipzoo.data.index import (
     read_index,
     read_states,
 )
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.spec import load_spec
 from clipzoo.frames import extraction, packing
 from clipzoo.frames.decoding import VideoError, split_jpegs
@@ -387,14 +388,16 @@ def break_videos(videos: Path) -> list[str]:
 def test_broken_videos_are_all_listed_and_exactly_tolerated(videos, params_for, pool, monkeypatch):
     broken = break_videos(videos)
     scan("mine", videos)
-    with pytest.raises(StoreError, match=r"5 videos cannot be read; data\.allow_missing is 4") as e:
-        extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
+    with pytest.raises(StoreError, match="5 videos cannot be read and are not in") as e:
+        extract(params_for("mine"), "mine", executor=pool)
+    assert "python -m clipzoo missing mine" in str(e.value)
     assert all(f"{video_id}: " in str(e.value) for video_id in broken)
     assert "it has no video stream" in str(e.value)
     assert not index_path("mine").exists()
     made = remade(monkeypatch)
-    summary = extract(params_for("mine", data={"allow_missing": 5}), "mine", executor=pool)
-    assert made == []  # the number alone was changed
+    write_ledger("mine", dict.fromkeys(broken, "broken"))
+    summary = extract(params_for("mine"), "mine", executor=pool)
+    assert made == []  # the ledger alone was changed
     assert sorted(video_id for video_id, _ in summary.failures) == broken
     assert summary.num_videos == 6
     assert sorted(read_failures(index_path("mine"))) == broken
@@ -406,11 +409,11 @@ def test_broken_videos_are_all_listed_and_exactly_tolerated(videos, params_for, 
 
 
 def test_damaged_videos_can_be_kept(videos, params_for, pool):
-    break_videos(videos)
+    write_ledger("mine", dict.fromkeys(break_videos(videos), "broken"))
     scan("mine", videos)
     with Path("datasets/mine.yaml").open("a") as file:
         file.write("keep_damaged: true\n")
-    summary = extract(params_for("mine", data={"allow_missing": 4}), "mine", executor=pool)
+    summary = extract(params_for("mine"), "mine", executor=pool)
     assert [video_id for video_id, _ in summary.damaged] == ["a/truncated"]
     assert len(summary.failures) == 4
 

@@ -1,15 +1,18 @@
 """Annotations + frame index -> lists/<dataset>/; no annotated video is dropped silently."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source
 from clipzoo.annotations.class_names import name_classes
 from clipzoo.annotations.formats import PARSERS
+from clipzoo.annotations.lookup import Lookup
 from clipzoo.annotations.matching import Finder, Stored
 from clipzoo.config import SHOTS, Params
 from clipzoo.data.index import index_path, read_failures, read_index
+from clipzoo.data.ledger import accept_command, ledger_path, read_ledger
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
@@ -50,14 +53,13 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
 
     Raises:
         ListError: lists every invalid annotation line, every duplicate, every empty class, every
-            unexpected class name or number of videos, or the annotated videos without frames,
-            unless there are 0 or `data.allow_missing` of them.
+            unexpected class name or number of videos, or the annotated videos without frames that
+            are not in the ledger of the copy.
         ConfigError, StoreError: the dataset's file or the index cannot be read.
     """
     spec = load_spec(dataset)
     stored, failures = _read_stored(dataset)
-    trained_on = dataset == params.data.dataset and not spec.evaluation_only
-    annotations = _annotations(params, dataset, spec, sorted([*stored, *failures]), trained_on)
+    annotations = read_annotations(params, dataset, spec, sorted([*stored, *failures]))
     missing: dict[str, list[str]] = {}
     find = Finder(stored, failures, spec)
     records = {
@@ -66,7 +68,8 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     }
     splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
     total = len({a.video_id for part in annotations.parts() for a in part})
-    _check_missing(list(missing.values()), params.data.allow_missing, dataset, total)
+    ledger = read_ledger(dataset)
+    _check_missing(list(missing.values()), ledger, dataset, spec, total)
     directory = LISTS_DIR / dataset
     write_labels(annotations.class_names, directory / "labels.csv")
     write_list(records["val"], directory / "val.csv")
@@ -84,6 +87,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
             f"frames earlier (overrun_frames: {spec.overrun_frames})"
         )
     notes += _describe(annotations, records["whole"], splits)
+    notes += _ledger_notes(ledger, stored, spec, dataset) + _choice_notes(find.chosen, failures)
     num_train, num_val = len(records["train"]), len(records["val"])
     if spec.num_classes and (spec.num_train or spec.num_val):
         notes.append(f"the numbers of classes and videos are those of datasets/{dataset}.yaml")
@@ -91,15 +95,28 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     return ListSummary(num_classes, num_train, num_val, list(missing.values()), notes)
 
 
-def _annotations(
-    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str], trained_on: bool
+def read_annotations(
+    params: Params, dataset: str, spec: DatasetSpec, video_ids: list[str]
 ) -> Annotations:
-    """Parse the annotations, name their classes and check them."""
+    """The content of a dataset's annotation files, with the chosen names of its classes.
+
+    Args:
+        params: `data.dataset`, `data.class_names` and `data.split` are read, and for `format:
+            folder` the seed.
+        dataset: its name.
+        spec: of the dataset.
+        video_ids: of the files, for formats in which the folders are the annotation.
+
+    Raises:
+        ListError: as `build_lists`.
+        ConfigError: the split or the label file does not exist.
+    """
+    trained_on = dataset == params.data.dataset and not spec.evaluation_only
     source = Source(
         folder=ANNOTATION_DIR / dataset,
         spec=spec,
         split=params.data.split,
-        seed=params.seed,
+        seed=params.seed if spec.format == "folder" else 0,
         video_ids=video_ids,
         trained_on=trained_on,
     )
@@ -183,21 +200,52 @@ def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> li
     ]
 
 
-def _check_missing(missing: list[list[str]], allowed: int, dataset: str, total: int) -> None:
-    """Reject an unexpected number of missing videos and write all their ids to a file."""
-    if len(missing) in (0, allowed):
+def _check_missing(
+    missing: list[list[str]], ledger: dict[str, str], dataset: str, spec: DatasetSpec, total: int
+) -> None:
+    """Reject missing videos that are not in the ledger, and write all their ids to a file."""
+    accepted = Lookup(ledger, spec)
+    missing = [row for row in missing if not accepted.copies(row[0])]
+    if not missing:
         return
     path = STATE_DIR / f"{dataset}_missing.csv"
     write_csv(MISSING_COLUMNS, missing, path)
     sets = Counter(kind for _, kind, _ in missing)
     parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
     raise_all(
-        f"{len(missing)} of {total} annotated videos of {dataset} have no frames ({parts}); "
-        f"data.allow_missing is {allowed}: add them and scan again, or set data.allow_missing to "
-        f"exactly {len(missing)}. All are in {path}:",
+        f"{len(missing)} of {total} annotated videos of {dataset} have no frames and are not in "
+        f"{ledger_path(dataset)} ({parts}): add them and scan again, or accept that this copy "
+        f"lacks them by {accept_command(dataset)}. All are in {path}:",
         [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],
         ListError,
     )
+
+
+def _ledger_notes(
+    ledger: dict[str, str], stored: Iterable[str], spec: DatasetSpec, dataset: str
+) -> list[str]:
+    """Notes on videos that the ledger names, but that have frames."""
+    lookup = Lookup(stored, spec)
+    again = [video_id for video_id in ledger if lookup.copies(video_id)]
+    if not again:
+        return []
+    shown = ", ".join(again[:3]) + (", ..." if again[3:] else "")
+    return [
+        f"{len(again)} videos in {ledger_path(dataset)} are there again ({shown}) and are used; "
+        f"{accept_command(dataset)} takes them out of it"
+    ]
+
+
+def _choice_notes(chosen: dict[str, list[str]], failures: dict[str, str]) -> list[str]:
+    """Notes on videos with several files."""
+    if not chosen:
+        return []
+    parts = []
+    for video_id, others in list(chosen.items())[:3]:
+        broken = sum(other in failures for other in others)
+        parts.append(f"{video_id} for {', '.join(others)}" + (" (broken)" if broken else ""))
+    more = "; ..." if len(chosen) > 3 else ""
+    return [f"{len(chosen)} videos have several files, used is {'; '.join(parts)}{more}"]
 
 
 def _write_train(

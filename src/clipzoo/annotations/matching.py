@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clipzoo.annotations.annotation import Annotation
+from clipzoo.annotations.lookup import Lookup, choose
+from clipzoo.data.ledger import ABSENT, describe
 from clipzoo.data.records import Record
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import ListError, raise_all
@@ -20,7 +22,10 @@ class Stored:
 
 
 class Finder:
-    """Finds annotated videos among the stored ones, by path or by file name."""
+    """Finds annotated videos among the stored ones, by path or by file name.
+
+    Of several files of a video, one that could be read is preferred (`lookup.choose`).
+    """
 
     def __init__(
         self, stored: dict[str, Stored], failures: dict[str, str], spec: DatasetSpec
@@ -34,9 +39,9 @@ class Finder:
         """Segments that end after their video, by at most `overrun_frames`."""
         self.longest_overrun = 0
         """Of these segments (frames)."""
-        self._by_name: dict[str, list[str]] = {}
-        for video_id in (*stored, *failures):
-            self._by_name.setdefault(_file_name(video_id), []).append(video_id)
+        self.chosen: dict[str, list[str]] = {}
+        """Of each video with several files: that which is used, and the others."""
+        self._lookup = Lookup((*stored, *failures), spec)
 
     def records(
         self, annotations: Iterable[Annotation], kind: str, missing: dict[str, list[str]]
@@ -52,9 +57,12 @@ class Finder:
         records, faults, overruns = [], [], {}
         taken: dict[str, Annotation] = {}
         for annotation in annotations:
-            candidates = self._look_up(self._spec.video_id(annotation.video_id))
+            candidates = self._look_up(annotation.video_id)
             if len(candidates) > 1:
-                faults.append(f"{annotation.where}: could be any of {', '.join(candidates)}")
+                faults.append(
+                    f"{annotation.where}: could be any of {', '.join(candidates)}; keep one and "
+                    "scan again"
+                )
                 continue
             video_id = candidates[0]
             other = taken.setdefault(video_id, annotation)
@@ -66,7 +74,9 @@ class Finder:
                     overruns[f"{annotation.where}: {video_id!r}"] = overrun
                 records.append(self._record(video_id, annotation))
             else:
-                reason = self._failures.get(video_id, "not among the raw videos")
+                reason = (
+                    describe(self._failures[video_id]) if video_id in self._failures else ABSENT
+                )
                 missing.setdefault(video_id, [video_id, kind, reason])
         raise_all(f"{len(faults)} {kind} videos are ambiguous", faults)
         self._check_overruns(overruns, kind)
@@ -76,11 +86,14 @@ class Finder:
         self.num_merged += len(records) - len(unique)
         return unique
 
-    def _look_up(self, video_id: str) -> list[str]:
-        """Stored or failed videos of that path, else of that file name, else `video_id` itself."""
-        if video_id in self._stored or video_id in self._failures:
-            return [video_id]
-        return self._by_name.get(_file_name(video_id)) or [video_id]
+    def _look_up(self, annotated: str) -> list[str]:
+        """The stored or failed video to use, several if that is undecided, else `annotated`."""
+        video_id = self._spec.video_id(annotated)
+        copies = self._lookup.copies(annotated)
+        best = choose(copies, video_id, self._stored.__contains__)
+        if len(best) == 1 and len(copies) > 1:
+            self.chosen[best[0]] = [copy for copy in copies if copy != best[0]]
+        return best or [video_id]
 
     def _record(self, video_id: str, annotation: Annotation) -> Record:
         stored = self._stored[video_id]
@@ -164,7 +177,3 @@ def _uncut_frames(start: float, end: float, fps: float, rule: str) -> tuple[int,
         first = int(start * fps)
         return first, first + int(end * fps - start * fps)
     return math.ceil(start * fps), math.ceil(end * fps)
-
-
-def _file_name(video_id: str) -> str:
-    return video_id.rpartition("/")[2]

@@ -15,10 +15,11 @@ import math
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipzoo.commands.missing import Survey, survey
 from clipzoo.commands.recipes import (
     KEPT_DIR,
     KEPT_PREDICTIONS_DIR,
@@ -26,9 +27,12 @@ from clipzoo.commands.recipes import (
     has_kept_predictions,
 )
 from clipzoo.config import ConfigError, Params, load_params, replace
+from clipzoo.data.index import StoreError
+from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path
 from clipzoo.data.records import read_labels
-from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, DatasetSpec, load_spec, raw_root
-from clipzoo.files import csv_lines
+from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec, raw_root
+from clipzoo.files import ListError, csv_lines
+from clipzoo.frames.manifest import manifest_path
 from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
 
@@ -66,56 +70,111 @@ def check_recipe(name: str) -> list[Finding]:
     runtime = load_params(PARAMS_FILE).runtime.model_dump()
     recipe, params = load_recipe(name, runtime=runtime)
     read_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
+    surveys = {dataset: try_survey(params, dataset) for dataset in params.data.datasets}
     return [
         *(
             finding
-            for dataset in params.data.datasets
-            for finding in dataset_findings(params, dataset)
+            for dataset, found in surveys.items()
+            for finding in dataset_findings(params, dataset, found)
         ),
         *weights_findings(params, recipe),
         *fusion_findings(params),
-        _disk(params, recipe),
+        _disk(params, recipe, surveys),
         *_run(params),
         *_authors_memory(params, recipe),
         Finding(topic="GPU hours", text=_hours(recipe, params), ok=None),
     ]
 
 
-def dataset_findings(params: Params, dataset: str) -> Iterator[Finding]:
-    """Paths and counts of one dataset."""
-    topic = f"videos of {dataset}"
+def try_survey(params: Params, dataset: str) -> Survey | str:
+    """The annotations and files of a dataset joined, else why they cannot be; '' = one is absent.
+
+    So what an extraction would end with is known before anything is decoded.
+    """
+    folder = ANNOTATION_DIR / dataset
+    has_both = manifest_path(dataset).is_file() and _has_annotations(folder)
+    if dataset in params.data.demo or not has_both:
+        return ""
+    try:
+        return survey(params, dataset)
+    except (ConfigError, ListError, StoreError) as error:
+        return str(error)
+
+
+def _has_annotations(folder: Path) -> bool:
+    """Whether a folder has files other than the ledger."""
+    return folder.is_dir() and any(path.name != LEDGER_NAME for path in folder.iterdir())
+
+
+def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Iterator[Finding]:
+    """Paths and counts of one dataset.
+
+    Args:
+        params: of the run.
+        dataset: its name.
+        found: of `try_survey`.
+    """
     try:
         spec = load_spec(dataset)
     except ConfigError as error:
         yield Finding(topic=f"dataset file of {dataset}", text=str(error), ok=False)
         return
     if dataset in params.data.demo:
-        yield Finding(topic=topic, text="rendered by make_demo", ok=True)
+        yield Finding(topic=f"videos of {dataset}", text="rendered by make_demo", ok=True)
         return
-    manifest, root = RAW_DIR / f"{dataset}.csv", raw_root(params, dataset)
-    num_videos = _num_lines(manifest)
-    num_annotated = 0 if spec.approx_videos else spec.total(params.data.split)
-    if num_videos is None:
+    yield from _video_findings(params, dataset, spec, found)
+    folder = ANNOTATION_DIR / dataset
+    topic, text = f"annotations of {dataset}", f"annotation files in {folder}/"
+    if not _has_annotations(folder):
+        text += f": none; datasets/{dataset}.yaml says which are needed"
+        yield Finding(topic=topic, text=text, ok=False)
+    elif isinstance(found, str) and found:
+        yield Finding(topic=topic, text=found, ok=False)
+    else:
+        yield Finding(topic=topic, text=text, ok=True)
+    if isinstance(found, Survey):
+        for note in found.notes:
+            yield Finding(topic=f"files of {dataset}", text=note, ok=None)
+
+
+def _video_findings(
+    params: Params, dataset: str, spec: DatasetSpec, found: Survey | str
+) -> Iterator[Finding]:
+    """The manifest, what it lacks, and the folder of the videos."""
+    topic = f"videos of {dataset}"
+    manifest, root = manifest_path(dataset), raw_root(params, dataset)
+    num_files = _num_lines(manifest)
+    if num_files is None:
         text = f"no {manifest}; get the videos and run `python -m clipzoo scan {dataset} FOLDER` "
         text += f"({spec.about.strip()})"
         yield Finding(topic=topic, text=text, ok=False)
+        return
+    if isinstance(found, Survey):
+        yield _coverage(dataset, found)
     else:
-        text = f"{num_videos} videos in {manifest}"
-        text += f", {num_annotated} annotated" if num_annotated else ""
-        shortage = num_annotated - num_videos
-        enough = shortage <= params.data.allow_missing
-        text += "" if enough else f"; {shortage} too few, see data.allow_missing"
-        yield Finding(topic=topic, text=text, ok=enough)
-        text = f"videos at {root}"
-        if not root.exists():
-            text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
-        yield Finding(topic=topic, text=text, ok=root.exists())
-    folder = ANNOTATION_DIR / dataset
-    has_files = folder.is_dir() and any(folder.iterdir())
-    text = f"annotation files in {folder}/" + (
-        "" if has_files else f": none; datasets/{dataset}.yaml says which are needed"
-    )
-    yield Finding(topic=f"annotations of {dataset}", text=text, ok=has_files)
+        text = f"{num_files:,} videos in {manifest}"
+        yield Finding(topic=topic, text=text, ok=None)
+    text = f"videos at {root}"
+    if not root.exists():
+        text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
+    yield Finding(topic=topic, text=text, ok=root.exists())
+
+
+def _coverage(dataset: str, found: Survey) -> Finding:
+    """Whether every annotated video has a file or is in the ledger."""
+    topic, total = f"videos of {dataset}", len(found.joined.videos)
+    shortage = found.shortage
+    if shortage:
+        examples = ", ".join(found.added[:3]) + (", ..." if found.added[3:] else "")
+        text = (
+            f"{shortage} ({examples}); get them and scan again, or accept that this copy lacks "
+            f"them: {accept_command(dataset)}"
+        )
+        return Finding(topic=topic, text=text, ok=False)
+    text = f"{found.num_files:,} videos in {manifest_path(dataset)}, {total:,} annotated"
+    if found.lost:
+        text += f", {len(found.lost):,} missing, all in {ledger_path(dataset)}"
+    return Finding(topic=topic, text=text, ok=True)
 
 
 def _num_lines(path: Path) -> int | None:
@@ -172,15 +231,17 @@ def frame_bytes(size: str) -> float:
     return FRAME_BYTES * area / FRAME_AREA
 
 
-def _disk(params: Params, recipe: Recipe) -> Finding:
+def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -> Finding:
     """Disk space for the frames that are not extracted yet."""
     missing = 0.0
-    for dataset in params.data.datasets:
+    for dataset, found in surveys.items():
         spec = _spec_or_none(dataset)
         frames = Path("data/frames") / dataset / "index.parquet"
         if spec is None or spec.reader != "shards" or frames.is_file():
             continue
-        videos = _num_lines(RAW_DIR / f"{dataset}.csv")
+        videos = found.num_wanted if isinstance(found, Survey) else None
+        if videos is None:
+            videos = _num_lines(manifest_path(dataset))
         if videos is None:
             videos = spec.total(params.data.split)
         missing += videos * _frames_a_video(recipe) * frame_bytes(params.frames.size)

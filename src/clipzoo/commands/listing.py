@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from clipzoo.commands.arguments import aligned
-from clipzoo.commands.check import dataset_findings, weights_findings
+from clipzoo.commands.check import dataset_findings, try_survey, weights_findings
 from clipzoo.commands.recipes import matching
 from clipzoo.config import Params
 from clipzoo.report.recipes import Recipe, load_recipe
@@ -50,9 +50,11 @@ def _missing(
     """
     kinds: dict[tuple[str, ...], list[str]] = {}
     for dataset in params.data.datasets:
-        key = (dataset, params.data.split, params.data.allow_missing, dataset in params.data.demo)
+        trained_on, in_demo = dataset == params.data.dataset, dataset in params.data.demo
+        key = (dataset, params.data.split, params.data.class_names, trained_on, in_demo)
         if key not in seen:
-            faults = [f.topic for f in dataset_findings(params, dataset) if f.ok is False]
+            findings = dataset_findings(params, dataset, try_survey(params, dataset))
+            faults = [f.topic for f in findings if f.ok is False]
             seen[key] = list(dict.fromkeys(t.removesuffix(f" of {dataset}") for t in faults))
         if seen[key]:
             kinds.setdefault(tuple(seen[key]), []).append(dataset)

@@ -59,6 +59,8 @@ class DatasetSpec(Section):
     video's id. '' = the whole name. Names that do not match are used unchanged."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
+    extract: Literal["annotated", "all"] = "annotated"
+    """annotated: leave out files that no annotation names; all: extract them too."""
     fps: Float | None = Field(default=None, gt=0)
     """Frames per second to keep; None = every frame."""
     segment_rule: Literal["shown", "truncated"] = "shown"
@@ -86,7 +88,7 @@ class DatasetSpec(Section):
     num_whole: int | None = None
     """Expected number of videos in whole.csv; None = not checked."""
     approx_videos: int | None = None
-    """Approximate number of videos if the exact number is not known; only for estimates."""
+    """Number of videos, for estimates, where the numbers above are not known or count segments."""
 
     def video_id(self, path: str) -> str:
         """Id of a file: its path without extension, the name reduced by `id_pattern`.

@@ -53,6 +53,7 @@ from clipzoo.data.index import (
     shard_name,
     write_index,
 )
+from clipzoo.data.ledger import accept_command, read_ledger
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 from clipzoo.files import raise_all, replacing, write_csv
 from clipzoo.frames.executors import Workers, local_processes, run_tasks
@@ -131,29 +132,29 @@ def extract(
     """Make all unfinished shards of a dataset, then its index.
 
     Args:
-        params: `frames`, `data.allow_missing`, `data.demo` and `runtime` are read.
+        params: `frames`, `data.demo` and `runtime` are read.
         dataset: its datasets/<name>.yaml and data/raw/<name>.csv must exist.
         share: (i, n): make every n-th shard starting with the i-th, 1 <= i <= n. The machine that
             finds all shards finished writes the index.
         executor: runs the jobs; None = as `runtime.executor` says.
 
     Raises:
-        StoreError: more than `data.allow_missing` videos are broken or differ from the manifest;
-            lists them. Or workers died or cannot make shards. Finished shards remain.
+        StoreError: videos that are not in the ledger of the copy are broken or differ from the
+            manifest; lists them. Or workers died or cannot make shards. Finished shards remain.
         OSError: a file cannot be written.
         ListError, ConfigError: the manifest or the dataset's file is invalid, or the cluster of
             `runtime.scheduler` cannot be reached.
     """
     jobs = plan_shards(params, dataset)
     assigned = jobs[share[0] - 1 :: share[1]]
-    allowed = params.data.allow_missing
+    ledger = read_ledger(dataset)
     states = read_indexed(dataset, jobs)
-    indexed = all(states.values()) and len(_failures(states)) <= allowed
+    indexed = all(states.values()) and not _unaccepted(states, ledger)
     if not indexed:
         split_index(dataset, jobs)
         states = {job.shard: read_state(job) for job in jobs}
     todo = [job for job in assigned if states[job.shard] is None]
-    if len(_failures(states)) > allowed:  # the cause may have been temporary: try again
+    if _unaccepted(states, ledger):  # the cause may have been temporary: try again
         todo += [job for job in assigned if (state := states[job.shard]) and state.failures]
     if todo:
         with _workers(params, share, todo[0], executor) as workers:
@@ -163,14 +164,14 @@ def extract(
     failures = _failures(states)
     directory = FRAMES_DIR / dataset
     write_csv(("video_id", "reason"), failures, directory / "missing.csv")
-    if len(failures) > allowed:
-        raise_all(
-            f"{len(failures)} videos cannot be read; data.allow_missing is {allowed}. Fix or "
-            f"remove them and scan again, or set data.allow_missing to {len(failures)} to continue "
-            f"without them. All are in {directory / 'missing.csv'}:",
-            [": ".join(failure) for failure in failures],
-            StoreError,
-        )
+    unaccepted = _unaccepted(states, ledger)
+    raise_all(
+        f"{len(unaccepted)} videos cannot be read and are not in the ledger of {dataset}. Get them "
+        f"again and scan again, or accept that this copy lacks them by {accept_command(dataset)}. "
+        f"All that cannot be read are in {directory / 'missing.csv'}:",
+        [": ".join(failure) for failure in unaccepted],
+        StoreError,
+    )
     if all(states.values()):
         if not indexed:
             merge_parts(dataset, jobs)
@@ -339,6 +340,10 @@ def remove_outdated(dataset: str, jobs: Sequence[ShardJob]) -> None:
 
 def _failures(states: dict[int, ShardState | None]) -> list[list[str]]:
     return [failure for state in states.values() if state for failure in state.failures]
+
+
+def _unaccepted(states: dict[int, ShardState | None], ledger: dict[str, str]) -> list[list[str]]:
+    return [failure for failure in _failures(states) if failure[0] not in ledger]
 
 
 def _summary(jobs: Sequence[ShardJob], states: dict[int, ShardState | None]) -> Summary:

@@ -18,11 +18,10 @@ from clipzoo.report.recipes import Expected, Published, Recipe
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
-# Settings that cannot change a result, or (in data) only name what else is computed. Missing videos
-# change the fingerprint.
+# Settings that cannot change a result, or (in data) only name what else is computed.
 HARMLESS = {
     "recipe",
-    "data.allow_missing",
+    "data.allow_missing",  # of earlier versions; missing videos change the fingerprint
     "data.datasets",
     "data.demo",
     "data.zero_shot",

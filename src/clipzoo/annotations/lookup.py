@@ -1,0 +1,55 @@
+"""Which files may be an annotated video, and which of them is used."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from clipzoo.data.spec import DatasetSpec
+
+
+class Lookup:
+    """Finds the files of annotated videos among their ids, by path or by file name."""
+
+    def __init__(self, video_ids: Iterable[str], spec: DatasetSpec) -> None:
+        self._spec = spec
+        self._by_name: dict[str, list[str]] = {}
+        for video_id in video_ids:
+            self._by_name.setdefault(_file_name(video_id), []).append(video_id)
+
+    def copies(self, annotated: str) -> list[str]:
+        """Ids of the files that may be an annotated video; empty = none.
+
+        They are the files of its path below any folders, else those of its file name.
+        """
+        video_id = self._spec.video_id(annotated)
+        if self._spec.format == "folder":  # the path is the annotation
+            return [video_id] if video_id in self._by_name.get(_file_name(video_id), []) else []
+        named = self._by_name.get(_file_name(video_id), [])
+        paths = [one for one in named if one == video_id or one.endswith(f"/{video_id}")]
+        return paths or named
+
+
+def choose(copies: Sequence[str], annotated: str, is_readable: Callable[[str], bool]) -> list[str]:
+    """The copy of a video to use; several if that cannot be decided.
+
+    A copy that can be read is preferred to one that cannot, then one in a folder `replacement` (as
+    the mirror of Kinetics ships replacements of broken files), then the one of the annotated path.
+
+    Args:
+        copies: ids of files, as `Lookup.copies` gives them.
+        annotated: id that the annotation gives the video, reduced by `id_pattern`.
+        is_readable: whether a file has frames.
+    """
+    if not any(map(is_readable, copies)):
+        return list(copies[:1])
+    best = [one for one in copies if is_readable(one)]
+    best = [one for one in best if is_replacement(one)] or best
+    return [one for one in best if one == annotated] or best
+
+
+def is_replacement(video_id: str) -> bool:
+    """Whether a file is in a folder like replacement/replacement_for_corrupted_k400/."""
+    folders = video_id.casefold().split("/")[:-1]
+    return any(folder.startswith("replacement") for folder in folders)
+
+
+def _file_name(video_id: str) -> str:
+    return video_id.rpartition("/")[2]

@@ -1,0 +1,193 @@
+"""A dataset's annotations joined with its files, before anything is decoded.
+
+What an extraction of days would end with is known before it: which videos are absent, which have
+several files, and which files no annotation names.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from clipzoo.annotations.annotation import Annotation, Annotations
+from clipzoo.annotations.joining import read_annotations
+from clipzoo.annotations.lookup import Lookup, choose
+from clipzoo.config import Params
+from clipzoo.data.ledger import accept_command, read_ledger
+from clipzoo.data.spec import DatasetSpec
+from clipzoo.files import raise_all
+
+SETS = ("val", "train", "whole", "splits")
+"""Of annotations; a video in several counts for the first, as in build_lists."""
+
+
+class File(Protocol):
+    """A line of a manifest."""
+
+    @property
+    def video_id(self) -> str:
+        """Its id."""
+        ...
+
+
+AnyFile = TypeVar("AnyFile", bound=File)
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """One annotated video, whatever the number of its segments, and its files."""
+
+    video_id: str
+    """As annotated, reduced by `id_pattern`."""
+    where: str
+    """`file:line` of its first annotation."""
+    kind: str
+    """Set, one of SETS."""
+    label: int
+    """Class of its first annotation; -1 = none."""
+    copies: tuple[str, ...]
+    """Ids of the files that may be this video; empty = it is absent."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The annotations of a dataset and its files."""
+
+    class_names: list[str]
+    videos: list[Annotated]
+    notes: list[str]
+    """Of the annotation files."""
+
+    @property
+    def named(self) -> set[str]:
+        """Ids of the files that are annotated."""
+        return {copy for video in self.videos for copy in video.copies}
+
+    def absent(self, ledger: Mapping[str, str], spec: DatasetSpec) -> list[Annotated]:
+        """Videos without a file that are not in the ledger either."""
+        accepted = Lookup(ledger, spec)
+        return [
+            video
+            for video in self.videos
+            if not video.copies and not accepted.copies(video.video_id)
+        ]
+
+
+def join(params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[str]) -> Joined:
+    """Join a dataset's annotations with the ids of its files.
+
+    Raises:
+        ListError: lists every fault of the annotation files.
+        ConfigError: `data.split` or the label file does not exist.
+    """
+    annotations = read_annotations(params, dataset, spec, sorted(video_ids))
+    lookup = Lookup(video_ids, spec)
+    videos: dict[str, Annotated] = {}
+    for kind, annotation in _in_order(annotations):
+        video_id = spec.video_id(annotation.video_id)
+        if video_id not in videos:
+            videos[video_id] = Annotated(
+                video_id,
+                annotation.where,
+                kind,
+                annotation.label,
+                tuple(lookup.copies(annotation.video_id)),
+            )
+    return Joined(annotations.class_names, list(videos.values()), annotations.notes)
+
+
+def _in_order(annotations: Annotations) -> Iterator[tuple[str, Annotation]]:
+    """(set, annotation) of every annotation."""
+    for kind in SETS[:3]:
+        for annotation in getattr(annotations, kind):
+            yield kind, annotation
+    for part in annotations.splits.values():
+        for annotation in part:
+            yield "splits", annotation
+
+
+def wanted_videos(
+    params: Params, dataset: str, spec: DatasetSpec, manifest: Sequence[AnyFile]
+) -> tuple[list[AnyFile], list[str]]:
+    """The files to extract, in the order of the manifest, and what to say about the others.
+
+    Files that no annotation names are left out, unless datasets/<dataset>.yaml has `extract: all`.
+
+    Raises:
+        ListError: lists every fault of the annotation files, or every annotated video that has no
+            file and is not in the ledger.
+        ConfigError: `data.split` or the label file does not exist.
+    """
+    joined = join(params, dataset, spec, [file.video_id for file in manifest])
+    absent = joined.absent(read_ledger(dataset), spec)
+    raise_all(
+        f"{len(absent)} of {len(joined.videos)} annotated videos of {dataset} are not in the "
+        f"manifest; get them and scan again, or accept that this copy lacks them by "
+        f"{accept_command(dataset)}:",
+        [f"{video.where}: {video.video_id} ({video.kind})" for video in absent],
+    )
+    named = joined.named
+    notes = copies_notes(joined)
+    files = [file for file in manifest if spec.extract == "all" or file.video_id in named]
+    if len(files) < len(manifest):
+        notes.append(
+            unnamed_note(dataset, [f.video_id for f in manifest if f.video_id not in named])
+        )
+    return files, notes
+
+
+def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
+    """What to say of the files that no annotation names."""
+    shown = ", ".join(video_ids[:3]) + (", ..." if video_ids[3:] else "")
+    return (
+        f"{len(video_ids)} files are left out, as no annotation names them ({shown}); `extract: "
+        f"all` in datasets/{dataset}.yaml extracts them too"
+    )
+
+
+def copies_notes(joined: Joined) -> list[str]:
+    """What to say of the annotated videos that have several files."""
+    several = [video for video in joined.videos if len(video.copies) > 1]
+    clear = [v for v in several if len(choose(v.copies, v.video_id, lambda _: True)) == 1]
+    notes = []
+    for videos, what in (
+        (clear, "the replacement, or the file of the annotated path, if it can be read"),
+        ([v for v in several if v not in clear], "the one that can be read; if several can, "
+         "build_lists stops: keep one of them and scan again"),
+    ):  # fmt: skip
+        if videos:
+            shown = "; ".join(" or ".join(v.copies) for v in videos[:3])
+            more = "; ..." if videos[3:] else ""
+            notes.append(
+                f"{len(videos)} annotated videos have several files ({shown}{more}), used is {what}"
+            )
+    return notes
+
+
+def excused(
+    params: Params,
+    dataset: str,
+    spec: DatasetSpec,
+    manifest: Sequence[File],
+    failures: Mapping[str, str],
+) -> dict[str, str]:
+    """Files that could not be extracted and need not be: {id: why}.
+
+    They are in the ledger, or another file of the same video could be extracted.
+
+    Args:
+        params: see `wanted_videos`.
+        dataset: its name.
+        spec: of the dataset.
+        manifest: all its files.
+        failures: {id: reason} of those that extraction could not read.
+    """
+    if not failures:
+        return {}
+    ledger = read_ledger(dataset)
+    result = {video_id: "in the ledger" for video_id in failures if video_id in ledger}
+    for video in join(params, dataset, spec, [file.video_id for file in manifest]).videos:
+        used = next((copy for copy in video.copies if copy not in failures), None)
+        for copy in video.copies:
+            if used is not None and copy in failures:
+                result.setdefault(copy, f"{used} is used instead")
+    return result

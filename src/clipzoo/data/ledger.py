@@ -1,0 +1,86 @@
+"""The ledger of a copy, data/annotations/<dataset>/missing.csv: videos that this copy lacks.
+
+Copies of a dataset differ: clips vanish from YouTube, and downloads break. What a copy lacks is a
+property of the copy, not of a run, so it is beside the annotation files and not in params.yaml. A
+person accepts it by `python -m clipzoo missing DATASET --accept`; a video that is missing and not
+in the ledger is an error.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from clipzoo.data.records import check_video_id
+from clipzoo.data.spec import ANNOTATION_DIR
+from clipzoo.files import raise_all, read_rows, write_csv
+
+LEDGER_NAME = "missing.csv"
+LEDGER_COLUMNS = ("video_id", "reason")
+KINDS = ("absent", "broken", "cut", "differs", "short")
+"""First words of reasons: no such file; it cannot be decoded; it ends clearly before its header
+says; its size is not that in the manifest; it has too few frames."""
+ABSENT = "absent: not among the raw videos"
+
+
+def ledger_path(dataset: str) -> Path:
+    """Path of a dataset's ledger."""
+    return ANNOTATION_DIR / dataset / LEDGER_NAME
+
+
+def read_ledger(dataset: str) -> dict[str, str]:
+    """The videos that this copy lacks: {id: reason}; empty if there is no ledger.
+
+    Ids are those of the manifest where the file exists, else as in the annotations.
+
+    Raises:
+        ListError: the file cannot be read, or has bad lines; lists them all.
+    """
+    path = ledger_path(dataset)
+    if not path.exists():
+        return {}
+    ledger: dict[str, str] = {}
+    faults = []
+    for line, video_id, reason in read_rows(path, LEDGER_COLUMNS):
+        fault = check_video_id(video_id)
+        if fault is None and not is_reason(reason):
+            allowed = f"{', '.join(KINDS)}, and details after a colon"
+            fault = f"reason: found {reason[:100]!r}; allowed: {allowed}"
+        if fault is None and video_id in ledger:
+            fault = f"video {video_id!r} is listed twice"
+        if fault:
+            faults.append(f"{path}:{line}: {fault}")
+        ledger[video_id] = reason
+    raise_all(
+        f"{path}: {len(faults)} bad lines; correct them, or remove the file and write it again by "
+        f"{accept_command(dataset)}",
+        faults,
+    )
+    return ledger
+
+
+def write_ledger(dataset: str, rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> Path:
+    """Write a ledger, sorted by id, and return its path.
+
+    Args:
+        dataset: its name.
+        rows: reason of each id; see `describe` for their form.
+    """
+    path = ledger_path(dataset)
+    write_csv(LEDGER_COLUMNS, sorted(dict(rows).items()), path)
+    return path
+
+
+def is_reason(text: str) -> bool:
+    """Whether a reason is one of KINDS, or begins with one and a colon."""
+    return text.partition(":")[0] in KINDS
+
+
+def describe(reason: str) -> str:
+    """A failure of the extraction as a reason: on one line, `broken: ` unless it names its kind."""
+    text = re.sub(r"\s+", " ", reason).strip()
+    return text if is_reason(text) else f"broken: {text}"
+
+
+def accept_command(dataset: str) -> str:
+    """The command that shows, and with --accept writes, what a copy lacks; for messages."""
+    return f"`python -m clipzoo missing {dataset} --accept`"

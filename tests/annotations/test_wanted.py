@@ -1,0 +1,118 @@
+"""Annotations joined with the manifest, before anything is decoded."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from annotating import annotate
+from clipzoo.annotations.lookup import Lookup, choose
+from clipzoo.annotations.wanted import excused, wanted_videos
+from clipzoo.data.ledger import write_ledger
+from clipzoo.data.spec import load_spec
+from clipzoo.files import ListError
+
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+KINETICS = {
+    "train.csv": HEADER + "a,aaaaaaaaaa1,1,11,train\nb,bbbbbbbbbb1,0,10,train\n",
+    "val.csv": HEADER + "a,aaaaaaaaaa2,5,15,val\nb,bbbbbbbbbb2,7,17,val\n",
+}
+PATTERN = r"id_pattern: (.{11})(?:_\d{6}_\d{6})?" + "\n"
+COMPLETE = ("train/aaaaaaaaaa1", "train/bbbbbbbbbb1", "val/aaaaaaaaaa2", "val/bbbbbbbbbb2")
+TEST_SET = ("test/cccccccccc1", "test/cccccccccc2")
+
+
+@dataclass(frozen=True)
+class File:
+    """A line of a manifest."""
+
+    video_id: str
+
+
+def wanted(params_for, *video_ids: str) -> tuple[list[str], list[str]]:
+    files = [File(video_id) for video_id in video_ids]
+    chosen, notes = wanted_videos(params_for("mine"), "mine", load_spec("mine"), files)
+    return [file.video_id for file in chosen], notes
+
+
+def test_files_that_no_annotation_names_are_left_out(params_for):
+    annotate("kinetics", KINETICS, PATTERN)
+    chosen, (note,) = wanted(params_for, *TEST_SET, *COMPLETE)
+    assert chosen == list(COMPLETE)
+    assert note.startswith("2 files are left out")
+    assert "extract: all" in note
+    annotate("kinetics", KINETICS, PATTERN + "extract: all\n")
+    assert wanted(params_for, *TEST_SET, *COMPLETE)[0] == [*TEST_SET, *COMPLETE]
+
+
+def test_absent_videos_stop_the_extraction_unless_the_ledger_has_them(params_for):
+    annotate("kinetics", KINETICS, PATTERN)
+    with pytest.raises(ListError, match="2 of 4 annotated videos of mine are not in") as caught:
+        wanted(params_for, *COMPLETE[:2])
+    assert "val.csv:2: aaaaaaaaaa2 (val)" in str(caught.value)
+    assert "python -m clipzoo missing mine --accept" in str(caught.value)
+    write_ledger("mine", {"aaaaaaaaaa2": "absent", "val/bbbbbbbbbb2": "broken: moov"})
+    assert wanted(params_for, *COMPLETE[:2]) == (list(COMPLETE[:2]), [])
+
+
+def test_every_copy_of_a_video_is_extracted(params_for):
+    annotate("kinetics", KINETICS, PATTERN)
+    copy = "replacement/replacement_for_corrupted_k400/aaaaaaaaaa1"
+    chosen, (note,) = wanted(params_for, copy, *COMPLETE)
+    assert chosen == [copy, *COMPLETE]
+    assert f"{copy} or {COMPLETE[0]}" in note
+    assert note.startswith("1 annotated videos have several files")
+    chosen, (note,) = wanted(params_for, *COMPLETE, "train_2/bbbbbbbbbb1")
+    assert "build_lists stops" in note
+
+
+def test_a_broken_copy_is_excused_if_another_can_be_read(params_for):
+    annotate("kinetics", KINETICS, PATTERN)
+    copy = "replacement/aaaaaaaaaa1"
+    files = [File(video_id) for video_id in (*COMPLETE, copy)]
+    failures = {video_id: "moov atom not found" for video_id in COMPLETE[:3]}
+    write_ledger("mine", {COMPLETE[1]: "broken"})
+    found = excused(params_for("mine"), "mine", load_spec("mine"), files, failures)
+    assert found == {COMPLETE[1]: "in the ledger", COMPLETE[0]: f"{copy} is used instead"}
+
+
+@pytest.mark.parametrize(
+    ("files", "annotated", "copies"),
+    [
+        (("v/x", "w/x"), "x", ["v/x", "w/x"]),
+        (("x", "w/x"), "x", ["x", "w/x"]),
+        (("Jump/1", "Run/1"), "Jump/1", ["Jump/1"]),
+        (("train/Jump/1", "train/Run/1"), "Jump/1", ["train/Jump/1"]),
+        (("BigJump/1",), "Jump/1", ["BigJump/1"]),  # by its name alone
+        (("y",), "x", []),
+    ],
+)
+def test_copies_of_a_video(project, files, annotated, copies):
+    annotate("kinetics", {})
+    assert Lookup(files, load_spec("mine")).copies(annotated) == copies
+
+
+def test_in_folders_of_classes_the_path_is_the_annotation(project):
+    annotate("folder", {})
+    lookup = Lookup(["a/1", "more/a/1"], load_spec("mine"))
+    assert (lookup.copies("a/1"), lookup.copies("b/1")) == (["a/1"], [])
+
+
+@pytest.mark.parametrize(
+    ("copies", "broken", "used"),
+    [
+        (("train/x", "replacement/r/x"), "", ["replacement/r/x"]),
+        (("train/x", "replacement/r/x"), "replacement/r/x", ["train/x"]),
+        (("train/x", "other/x"), "other/x", ["train/x"]),
+        (("train/x", "other/x"), "", ["train/x", "other/x"]),
+        (("other/x", "x"), "", ["x"]),
+        (("other/x", "x"), "x", ["other/x"]),
+        (("x", "Replacements/x"), "", ["Replacements/x"]),
+        (("x", "replacement/1/x", "replacement/2/x"), "replacement/1/x", ["replacement/2/x"]),
+    ],
+)
+def test_the_copy_that_is_used(copies, broken, used):
+    assert choose(copies, "x", lambda one: one != broken) == used
+
+
+def test_broken_copies_alone_are_not_ambiguous():
+    assert choose(("a/x", "b/x"), "x", lambda _: False) == ["a/x"]
