@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -54,6 +55,30 @@ def test_experiments_change_one_value_and_can_be_compared(repository):
     page = (repository.path / "page/index.html").read_text()
     assert "Training loss" in page
     assert "workspace" in page
+
+
+def test_git_is_offered_no_data_after_a_stage_that_failed(repository):
+    """DVC takes the outputs of a stage out of its .gitignore files while the stage runs."""
+
+    def offered() -> list[str]:
+        done = subprocess.run(
+            ["git", "status", "--porcelain", "-uall"],
+            cwd=repository.path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.splitlines()
+
+    assert offered() == []
+    for name in ("extract_frames", "embed_labels"):
+        with open(repository.path / f"stages/{name}.py", "w") as file:
+            file.write("raise SystemExit(3)\n")
+        with pytest.raises(AssertionError, match=f"failed to reproduce '{name}@demo_shapes'"):
+            repository.dvc("repro", f"{name}@demo_shapes")
+        assert (repository.path / "data/frames/demo_shapes/index.parquet").is_file()
+        assert offered() == [f" M stages/{name}.py"]
+        repository.git("checkout", "-q", "--", "stages")
 
 
 def test_moving_to_another_machine_reruns_nothing(repository):
