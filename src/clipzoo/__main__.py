@@ -3,21 +3,23 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from clipzoo.commands import recipes as zoo
 from clipzoo.commands.arguments import add_command, aligned, show_examples
-from clipzoo.commands.check import check_command
+from clipzoo.commands.check import check_command, try_survey
 from clipzoo.commands.compare import METHODS, compare_command
 from clipzoo.commands.fuse import fuse_command
-from clipzoo.commands.listing import recipes_command
+from clipzoo.commands.listing import recipes_command, recipes_of
 from clipzoo.commands.lists import add_list_commands
 from clipzoo.commands.missing import missing_command
 from clipzoo.commands.predictions import predictions_command
 from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
-from clipzoo.config import SHOTS
+from clipzoo.config import SHOTS, load_params
+from clipzoo.data.ledger import accept_command, ledger_path
 
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",
@@ -209,7 +211,10 @@ def _run_scan(arguments: argparse.Namespace) -> None:
     if summary.link:
         print(f"made the link {summary.link} (for this machine only; git ignores it)")
     print(f"wrote {', '.join(summary.written)}")
-    print(_next_steps(arguments.dataset, summary))
+    recipes = [] if summary.class_names else recipes_of(arguments.dataset)
+    if not summary.class_names:
+        print(_describe_copy(arguments.dataset))
+    print(_next_steps(arguments.dataset, summary, recipes))
 
 
 def _describe_classes(summary: ScanSummary) -> str:
@@ -236,12 +241,52 @@ def _describe_classes(summary: ScanSummary) -> str:
     return text + "\n"
 
 
-def _next_steps(dataset: str, summary: ScanSummary) -> str:
+def _describe_copy(dataset: str) -> str:
+    """All that is wrong with a dataset as far as its annotations and manifest tell."""
+    found = try_survey(load_params(), dataset)
+    if isinstance(found, str):
+        return found or (
+            f"put the official annotation files into data/annotations/{dataset}/; then `python -m "
+            f"clipzoo missing {dataset}` compares them with the manifest"
+        )
+    lines = [f"{len(found.joined.videos):,} annotated videos", *found.notes]
+    if found.shortage:
+        lines.append(
+            f"{found.shortage}: get them and scan again, or see `python -m clipzoo missing "
+            f"{dataset}` and accept that this copy lacks them by {accept_command(dataset)}"
+        )
+    elif found.lost:
+        lines.append(f"{len(found.lost):,} are missing, all in {ledger_path(dataset)}")
+    else:
+        lines[0] += ", each with a file"
+    return "\n".join(lines)
+
+
+def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> str:
+    """What to do after a scan.
+
+    Args:
+        dataset: its name.
+        summary: of the scan.
+        recipes: that use the dataset; their settings fit it, while those of params.yaml may be the
+            demo's.
+    """
     track = shlex.join(["git", "add", *summary.written])
+    if recipes:
+        shown = ", ".join(recipes[:5]) + (", ..." if recipes[5:] else "")
+        first = shlex.quote(recipes[0])
+        return (
+            f"track them:   {track}\n"
+            f"for queued experiments, which see only tracked files, also: git add "
+            f"data/annotations/{dataset}\n"
+            f"{len(recipes)} recipes use {dataset}: {shown}\n"
+            f"(`python -m clipzoo recipes` lists all, with what is missing here)\n"
+            f"next: python -m clipzoo check {first}, then python -m clipzoo zoo {first}"
+        )
     if summary.class_names:
         names = f"class names are in {summary.written[-2]}: edit them there\n"
     else:
-        names = f"put the official annotation files into data/annotations/{dataset}/\n"
+        names = ""
     evaluate = " -S train.epochs=0" if summary.only_val else ""
     if summary.only_val:
         names += (

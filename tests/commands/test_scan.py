@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from annotating import annotate
 from clipzoo.__main__ import main
 from clipzoo.commands.scan import ClassCount, scan
 from clipzoo.data.spec import load_spec
@@ -215,3 +216,50 @@ def test_a_name_that_yaml_reads_as_a_number_or_word_is_refused(project, name):
     root = touch(project / "v", "a/1.mp4", "a/2.mp4")
     with pytest.raises(ListError, match=f"dataset: found '{name}'; allowed: a name that YAML"):
         scan(name, root)
+
+
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+KINETICS = {
+    "train.csv": HEADER + "a,aaaaaaaaaa1,1,11,train\nb,bbbbbbbbbb1,0,10,train\n",
+    "val.csv": HEADER + "a,aaaaaaaaaa2,5,15,val\nb,bbbbbbbbbb2,7,17,val\n",
+}
+PATTERN = "id_pattern: (.{11})(?:_[0-9]{6}_[0-9]{6})?\n"
+FILES = (
+    "train/aaaaaaaaaa1_000001_000011.mp4",
+    "replacement/replacement_for_corrupted_k400/aaaaaaaaaa1_000001_000011.mp4",
+    "train/bbbbbbbbbb1_000000_000010.mp4",
+    "val/aaaaaaaaaa2_000005_000015.mp4",
+    "test/cccccccccc1_000005_000015.mp4",
+)
+
+
+def test_all_that_is_wrong_with_a_copy_is_told_by_the_scan(project, monkeypatch, capsys):
+    annotate("kinetics", KINETICS, PATTERN)
+    root = touch(project / "k", *FILES)
+    run(monkeypatch, "scan", "mine", str(root))
+    out = capsys.readouterr().out
+    assert "1 of 4 annotated videos are not in the manifest" in out
+    assert "1 annotated videos have several files (replacement/" in out
+    assert "1 files are left out, as no annotation names them (test/cccccccccc1)" in out
+    assert "`python -m clipzoo missing mine --accept`" in out
+    run(monkeypatch, "missing", "mine", "--accept")
+    capsys.readouterr()
+    run(monkeypatch, "scan", "mine", str(root))
+    assert "1 are missing, all in data/annotations/mine/missing.csv" in capsys.readouterr().out
+    Path("data/annotations/mine/val.csv").write_text(KINETICS["val.csv"] + "a,x,9,2,val\n")
+    run(monkeypatch, "scan", "mine", str(root))
+    assert "val.csv:4: found time_start '9'" in capsys.readouterr().out
+
+
+def test_recipes_of_a_published_dataset_are_named(project, monkeypatch, capsys):
+    """Not the settings of the demo, which fit own videos."""
+    shutil.copytree(ROOT / "recipes", project / "recipes")
+    shutil.copy(ROOT / "datasets/ucf101.yaml", project / "datasets")
+    run(monkeypatch, "scan", "ucf101", str(touch(project / "u", "Jump/v_a.avi")))
+    out = capsys.readouterr().out
+    assert "put the official annotation files into data/annotations/ucf101/" in out
+    assert "dvc exp run" not in out
+    assert "10 recipes use ucf101: actionclip/ucf101-vitb16-f32, bike/ucf101-" in out
+    assert "next: python -m clipzoo check actionclip/ucf101-vitb16-f32" in out
+    run(monkeypatch, "scan", "mine", str(touch(project / "own", "a/1.mp4", "a/2.mp4")))
+    assert "dvc exp run -S data.dataset=mine" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from clipzoo.commands.arguments import aligned
 from clipzoo.commands.check import dataset_findings, try_survey, weights_findings
 from clipzoo.commands.recipes import matching
 from clipzoo.config import Params
-from clipzoo.report.recipes import Recipe, load_recipe
+from clipzoo.report.recipes import Recipe, load_recipe, load_recipes
 from clipzoo.report.results import result_name
 
 HEADER = ("Recipe", "Dataset", "Published", "Weights", "Missing here")
@@ -28,6 +28,17 @@ def recipe_rows(patterns: Sequence[str]) -> list[tuple[str, ...]]:
         missing = _missing(params, recipe, seen)
         rows.append((name, dataset, published, params.model.weights, "; ".join(missing) or "-"))
     return rows
+
+
+def recipes_of(dataset: str) -> list[str]:
+    """Recipes whose runs need a dataset; first those that are tested on it.
+
+    Raises:
+        ConfigError: an invalid recipe.
+    """
+    settings = {name: values for name, (_, values) in load_recipes().items()}
+    using = [name for name, values in settings.items() if dataset in values["data.datasets"]]
+    return sorted(using, key=lambda name: settings[name]["data.dataset"] != dataset)
 
 
 def _published(recipe: Recipe) -> tuple[str, str]:
