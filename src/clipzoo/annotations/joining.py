@@ -77,15 +77,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
         records["train"], annotations.class_names, directory, params
     )
     _write_others(records["whole"], splits, list(missing.values()), directory)
-    if find.num_merged:
-        notes.append(
-            f"{find.num_merged} segments have the same frames as another one and count once"
-        )
-    if find.num_cut:
-        notes.append(
-            f"{find.num_cut} segments are cut where their video ends, up to {find.longest_overrun} "
-            f"frames earlier (overrun_frames: {spec.overrun_frames})"
-        )
+    notes += _segment_notes(find, dataset)
     notes += _describe(annotations, records["whole"], splits)
     notes += _ledger_notes(ledger, stored, spec, dataset) + _choice_notes(find.chosen, failures)
     num_train, num_val = len(records["train"]), len(records["val"])
@@ -130,12 +122,37 @@ def read_annotations(
     return annotations
 
 
+def _segment_notes(find: Finder, dataset: str) -> list[str]:
+    """Notes on segments whose frames are not simply those of their seconds."""
+    notes = []
+    if find.num_merged:
+        notes.append(
+            f"{find.num_merged} segments have the same frames as another one and count once"
+        )
+    if find.overruns:
+        longest = sorted(find.overruns, key=lambda overrun: -overrun[0])[:3]
+        more = ", ..." if len(find.overruns) > 3 else ""
+        notes.append(
+            f"{len(find.overruns)} segments are cut where their video ends, up to {longest[0][0]} "
+            f"frames earlier: {', '.join(segment for _, segment in longest)}{more}"
+        )
+    if find.num_early:
+        notes.append(f"{find.num_early} segments are cut where the picture of their video begins")
+    if find.undated:
+        notes.append(
+            f"{len(find.undated)} videos were extracted by an earlier version, which did not "
+            "record when their picture begins; their segments count from its first frame. To count "
+            f"by the clock, remove data/frames/{dataset}/ and extract again"
+        )
+    return notes
+
+
 def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
     """The stored videos, and the reasons for those that extraction could not read."""
     path = index_path(dataset)
-    table = read_index(path, ["video_id", "num_frames", "fps"])
-    ids, counts, rates = (column.to_pylist() for column in table.columns)
-    stored = {id_: Stored(n, fps) for id_, n, fps in zip(ids, counts, rates, strict=True)}
+    columns = ["video_id", "num_frames", "fps", "start_seconds", "uneven_seconds"]
+    ids, *values = (column.to_pylist() for column in read_index(path, columns).columns)
+    stored = {id_: Stored(*row) for id_, *row in zip(ids, *values, strict=True)}
     return stored, read_failures(path)
 
 
