@@ -8,6 +8,7 @@ from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
 from clipzoo.config import ConfigError
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
 from clipzoo.files import ListError
@@ -145,14 +146,15 @@ def test_segments_that_end_too_late_are_missing(params_for):
     annotate("charades", FILES, SPEC)
     store_index({**VIDEOS, "aaaaa": 300, "bbbbb": 12})
     reason = (
-        "short: 2 of 2 segments are left out, e.g. 11.9 to 21.2 s ends 208 frames after its "
-        "picture (overrun_frames: 24)"
+        "short: 2 of 2 segments, e.g. 11.9 to 21.2 s ends 208 frames after its picture "
+        "(overrun_frames: 24)"
     )
     with pytest.raises(ListError, match="1 of 5 annotated videos") as caught:
         build_lists(params_for("mine"), "mine")
     assert f"aaaaa (train): {reason}" in str(caught.value)
     assert "bbbbb" not in str(caught.value)
-    summary = build_lists(params_for("mine", data={"allow_missing": 1}), "mine")
+    write_ledger("mine", {"aaaaa": reason})
+    summary = build_lists(params_for("mine"), "mine")
     assert summary.missing == [["aaaaa", "train", reason]]
     assert {video for video, *_ in rows("train")} == {"bbbbb"}
     annotate("charades", FILES, SPEC.replace("24\n", "295\n").replace("fps: 295", "fps: 24"))

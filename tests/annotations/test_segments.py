@@ -4,10 +4,11 @@ import json
 import math
 
 import pytest
-from annotating import annotate, store_index
 
-from clipzoo.annotations.joining import build_lists
+from annotating import annotate, store_index
+from clipzoo.annotations.joining import build_lists, short_videos
 from clipzoo.annotations.matching import segment_frames
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_list
 from clipzoo.files import ListError
 
@@ -94,16 +95,22 @@ def test_rounding_is_not_counted_as_cut(params_for):
 def test_a_segment_outside_of_its_picture_is_missing(params_for):
     annotate_segments((3, 6), (70, 80), (0, 1.5))
     store_index({"t": 10, "v": 9}, fps=1.0, start_seconds=2.0)
-    reason = (
-        "short: 2 of 3 segments are left out, e.g. 70 to 80 s lies outside of its picture, 2.0 to "
-        "12.0 s"
-    )
+    reason = "short: 2 of 3 segments, e.g. 70 to 80 s lies outside of its picture, 2.0 to 12.0 s"
     with pytest.raises(ListError) as caught:
         build_lists(params_for("mine"), "mine")
     assert f"t (train): {reason}" in str(caught.value)
-    summary = build_lists(params_for("mine", data={"allow_missing": 1, "min_frames": 0}), "mine")
+    assert short_videos(params_for("mine"), "mine") == {"t": reason}
+    write_ledger("mine", {"t": reason})
+    summary = build_lists(params_for("mine", data={"min_frames": 0}), "mine")
     assert summary.missing == [["t", "train", reason]]
     assert train_rows() == [(1, 3)]
+    assert not any("there again" in note for note in summary.notes)
+    store_index({"t": 80, "v": 9}, fps=1.0)
+    summary = build_lists(params_for("mine", data={"min_frames": 0}), "mine")
+    assert any(
+        "1 videos in data/annotations/mine/missing.csv are there again" in note
+        for note in summary.notes
+    )
 
 
 def test_uneven_frames_are_refused_where_seconds_matter(params_for):

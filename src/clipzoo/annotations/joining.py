@@ -12,7 +12,7 @@ from clipzoo.annotations.lookup import Lookup
 from clipzoo.annotations.matching import Finder, Stored
 from clipzoo.config import SHOTS, Params
 from clipzoo.data.index import index_path, read_failures, read_index
-from clipzoo.data.ledger import accept_command, ledger_path, read_ledger
+from clipzoo.data.ledger import SHORT, accept_command, ledger_path, read_ledger
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
@@ -79,7 +79,8 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     _write_others(records["whole"], splits, list(missing.values()), directory)
     notes += _segment_notes(find, dataset)
     notes += _describe(annotations, records["whole"], splits)
-    notes += _ledger_notes(ledger, stored, spec, dataset) + _choice_notes(find.chosen, failures)
+    there = stored.keys() - missing.keys()
+    notes += _ledger_notes(ledger, there, spec, dataset) + _choice_notes(find.chosen, failures)
     num_train, num_val = len(records["train"]), len(records["val"])
     if spec.num_classes and (spec.num_train or spec.num_val):
         notes.append(f"the numbers of classes and videos are those of datasets/{dataset}.yaml")
@@ -120,6 +121,25 @@ def read_annotations(
     faults = check(annotations, spec, trained_on, params.data.split)
     raise_all(f"{source.folder}: {len(faults)} faults in the annotations", faults)
     return annotations
+
+
+def short_videos(params: Params, dataset: str) -> dict[str, str]:
+    """Stored videos of which annotated segments are not in the picture, as in the ledger.
+
+    Returns:
+        {id: reason}; empty before the videos are extracted.
+
+    Raises:
+        ListError, ConfigError, StoreError: as `build_lists`.
+    """
+    if not index_path(dataset).exists():
+        return {}
+    spec = load_spec(dataset)
+    stored, failures = _read_stored(dataset)
+    annotations = read_annotations(params, dataset, spec, sorted([*stored, *failures]))
+    missing: dict[str, list[str]] = {}
+    Finder(stored, failures, spec).records(annotations.train, "train", missing)
+    return {id_: reason for id_, _, reason in missing.values() if reason.startswith(SHORT)}
 
 
 def _segment_notes(find: Finder, dataset: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clipzoo.annotations.annotation import Annotation
 from clipzoo.annotations.lookup import Lookup, choose
-from clipzoo.data.ledger import ABSENT, describe
+from clipzoo.data.ledger import ABSENT, SHORT, describe
 from clipzoo.data.records import Record
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import ListError, raise_all
@@ -35,6 +35,11 @@ class Shortfall:
     """Those that have no frame, or end too late."""
     example: str = ""
     """The first that is left out, and why."""
+
+    @property
+    def reason(self) -> str:
+        """As in the ledger of a copy."""
+        return f"{SHORT}: {self.left_out} of {self.segments} segments, e.g. {self.example}"
 
 
 class Finder:
@@ -107,9 +112,7 @@ class Finder:
         self._refuse_uneven(list(uneven.values()), kind)
         for video_id, lack in short.items():
             if lack.left_out:
-                share = f"{lack.left_out} of {lack.segments} segments are left out"
-                reason = f"short: {share}, e.g. {lack.example}"
-                missing.setdefault(video_id, [video_id, kind, reason])
+                missing.setdefault(video_id, [video_id, kind, lack.reason])
         if self._spec.segment_rule == "truncated":
             return records
         unique = list(dict.fromkeys(records))
@@ -237,12 +240,4 @@ def _uncut_frames(
         # frames, 14.399999999999999 - 2.4000000000000004, and 0.5 * 24 would be 12.
         first = math.floor(start * fps - offset)
         return first, first + int(end * fps - start * fps)
-<<<<<<< HEAD
-    return math.ceil(start * fps), math.ceil(end * fps)
-=======
     return math.ceil(start * fps - offset), math.ceil(end * fps - offset)
-
-
-def _file_name(video_id: str) -> str:
-    return video_id.rpartition("/")[2]
->>>>>>> 960f54d (Times are those of a player; cut downloads are named)
