@@ -1,13 +1,14 @@
 """Segments in seconds: pictures that begin late, end early, or come at uneven times."""
 
 import json
-import math
 
+import numpy as np
 import pytest
 
 from annotating import annotate, store_index
 from clipzoo.annotations.joining import build_lists, short_videos
 from clipzoo.annotations.matching import segment_frames
+from clipzoo.data.index import LATER_COLUMNS, index_path, read_index, read_states, write_index
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_list
 from clipzoo.files import ListError
@@ -128,7 +129,10 @@ def test_uneven_frames_are_refused_where_seconds_matter(params_for):
 
 def test_an_index_of_an_earlier_version_is_said_to_be_one(params_for):
     annotate_segments((3, 6))
-    store_index({"t": 10, "v": 9}, fps=1.0, start_seconds=math.nan, uneven_seconds=math.nan)
+    store_index({"t": 10, "v": 9}, fps=1.0, start_seconds=2.0)
+    path = index_path("mine")
+    write_index(read_index(path).drop_columns(list(LATER_COLUMNS)), read_states(path), path)
+    assert np.isnan(read_index(path)["start_seconds"].to_numpy()).all()
     notes = build_lists(params_for("mine", data={"min_frames": 0}), "mine").notes
     assert train_rows() == [(3, 3)]
     assert any("1 videos were extracted by an earlier version" in note for note in notes)

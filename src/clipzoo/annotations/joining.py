@@ -250,7 +250,7 @@ def _check_missing(
     sets = Counter(kind for _, kind, _ in missing)
     parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
     raise_all(
-        f"{len(missing)} of {total} annotated videos of {dataset} have no frames and are not in "
+        f"{len(missing)} of {total} annotated videos of {dataset} lack frames and are not in "
         f"{ledger_path(dataset)} ({parts}): add them and scan again, or accept that this copy "
         f"lacks them by {accept_command(dataset)}. All are in {path}:",
         [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],
