@@ -49,7 +49,8 @@ def train_rows() -> list[tuple[int, int]]:
     ],
 )
 def test_frames_of_a_picture_that_begins_late(segment, offset, rule, expected):
-    assert segment_frames(*segment, 1.0, 10, rule, offset) == expected
+    start, end = segment
+    assert segment_frames(start, end, 1.0, 10, rule, offset) == expected
 
 
 def test_truncated_numbers_are_the_authors_wherever_the_picture_begins():
