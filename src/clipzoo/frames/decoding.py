@@ -92,10 +92,9 @@ def count_command(path: Path, fps: float | None, *, timed: bool = False) -> list
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types
     # `file:` keeps a colon in a name from being read as a protocol; V skips cover pictures.
     video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
-    if timed:
-        delay = _picture_delay(path)
-        video = video.filter("setpts", f"PTS+{delay}/TB") if delay else video
-        video = video.filter("showinfo", **_without_checksum())
+    delay = _picture_delay(path) if timed or fps else 0.0
+    video = video.filter("setpts", f"PTS+{delay}/TB") if delay else video
+    video = video.filter("showinfo", **_without_checksum()) if timed else video
     return video.filter("fps", fps=fps) if fps else video
 
 
@@ -110,7 +109,7 @@ def _picture_delay(path: Path) -> float:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError:
-        return 0.0  # ffmpeg says why
+        return 0.0  # ffmpeg says why; or this is the VIDEO of a fingerprint
     if not (b"\x47" in (start[:1], start[4:5]) or start.startswith(b"\0\0\1\xba")):
         return 0.0
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"]
