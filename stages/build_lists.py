@@ -21,7 +21,7 @@ def main() -> None:
     for note in summary.notes:
         print(note)
     if summary.missing:
-        print(f"{len(summary.missing)} annotated videos have no frames (in the ledger):")
+        print(f"{len(summary.missing)} annotated videos lack frames (in the ledger):")
     for video_id, kind, reason in summary.missing[:SHOWN]:
         print(f"  {video_id} ({kind}): {reason}")
     if len(summary.missing) > SHOWN:

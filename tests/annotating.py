@@ -9,12 +9,17 @@ from clipzoo.data.records import read_list
 
 
 def store_index(
-    videos: dict[str, int], failures: dict[str, str] | None = None, fps: float = 0.0
+    videos: dict[str, int],
+    failures: dict[str, str] | None = None,
+    fps: float = 0.0,
+    start_seconds: float = 0.0,
+    uneven_seconds: float = 0.0,
 ) -> None:
     """An index of dataset `mine` with these frame counts."""
     rows = [
         {"video_id": video_id, "path": video_id, "source_size": 1, "shard": 0, "num_frames": n}
         | {"width": 4, "height": 4, "fps": fps, "seekable": True}
+        | {"start_seconds": start_seconds, "uneven_seconds": uneven_seconds}
         for video_id, n in videos.items()
     ]
     table = pa.Table.from_pylist(rows, pa.schema(list(INDEX_COLUMNS.items())))

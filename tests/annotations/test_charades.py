@@ -8,6 +8,7 @@ from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
 from clipzoo.config import ConfigError
+from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
 from clipzoo.files import ListError
@@ -133,24 +134,29 @@ def test_several_labels_are_renumbered_by_the_names_of_a_committed_file(
 
 def test_a_segment_is_cut_where_its_video_ends_within_the_tolerance(params_for):
     annotate("charades", FILES, SPEC)
-    store_index({**VIDEOS, "aaaaa": 571, "bbbbb": 1})  # 24 and 12 frames less than the segments
+    store_index({**VIDEOS, "aaaaa": 571, "bbbbb": 3})  # 24 and 10 frames less than the segments
     summary = build_lists(params_for("mine"), "mine")
     assert rows("train")[:2] == [EXPECTED[0], ("aaaaa", 0, 571, 2)]
-    assert rows("train")[2:] == [("bbbbb", 0, 1, label) for label in (0, 0, 1)]
-    expected = "4 segments are cut where their video ends, up to 24 frames earlier"
+    assert rows("train")[2:] == [("bbbbb", 2, 1, label) for label in (0, 0, 1)]
+    expected = "4 segments are cut where their video ends, up to 24 frames earlier: aaaaa from 0 s"
     assert any(note.startswith(expected) for note in summary.notes)
 
 
-def test_segments_that_end_too_late_are_listed(params_for):
+def test_segments_that_end_too_late_are_missing(params_for):
     annotate("charades", FILES, SPEC)
     store_index({**VIDEOS, "aaaaa": 300, "bbbbb": 12})
-    with pytest.raises(ListError, match=r"2 train segments end too late: .* allows 24") as caught:
+    reason = (
+        "short: 2 of 2 segments, e.g. 11.9 to 21.2 s ends 208 frames after its picture "
+        "(overrun_frames: 24)"
+    )
+    with pytest.raises(ListError, match="1 of 5 annotated videos") as caught:
         build_lists(params_for("mine"), "mine")
-    text = str(caught.value)
-    assert "set it to 295" in text
-    assert "train.csv:3: action 1: 'aaaaa': ends 208 frames after its video" in text
-    assert "train.csv:3: action 2: 'aaaaa': ends 295 frames after its video" in text
-    assert "bbbbb" not in text
+    assert f"aaaaa (train): {reason}" in str(caught.value)
+    assert "bbbbb" not in str(caught.value)
+    write_ledger("mine", {"aaaaa": reason})
+    summary = build_lists(params_for("mine"), "mine")
+    assert summary.missing == [["aaaaa", "train", reason]]
+    assert {video for video, *_ in rows("train")} == {"bbbbb"}
     annotate("charades", FILES, SPEC.replace("24\n", "295\n").replace("fps: 295", "fps: 24"))
     build_lists(params_for("mine"), "mine")
     assert rows("train")[0] == ("aaaaa", 285, 15, 1)
@@ -163,7 +169,8 @@ def test_segments_that_end_too_late_are_listed(params_for):
         ((0.1, 0.6), (2, 11)),
         ((1.0, 1.04), (24, 1)),  # 0.96 frames: still one
         ((4.15, 9.0), (99, 1)),
-        ((8.0, 9.0), (99, 1)),
+        ((4.17, 9.0), (99, 1)),  # 100.08, where the last frame may still be shown
+        ((8.0, 9.0), None),
     ],
 )
 def test_truncated_frames(segment, expected):

@@ -283,7 +283,8 @@ def test_equal_segments_count_once_and_missing_videos_once(params_for):
         ((0.0, 60.0), 1.0, (0, 60)),
         ((50.0, 99.0), 1.0, (50, 10)),
         ((3.2, 3.4), 1.0, (3, 1)),
-        ((70.0, 80.0), 1.0, (59, 1)),
+        ((60.4, 80.0), 1.0, (59, 1)),  # the number of frames is rounded
+        ((70.0, 80.0), 1.0, None),
         ((1.0, 2.0), 25.0, (25, 25)),
     ],
 )

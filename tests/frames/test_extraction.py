@@ -290,9 +290,9 @@ def test_another_ffmpeg_command_remakes_all_shards(videos, params_for, pool, mon
     made, original = remade(monkeypatch), packing.jpeg_command
     planned = []
 
-    def jpeg_command(path, *rest):
+    def jpeg_command(path, *rest, **options):
         planned.append(str(path))
-        return [word.replace("bicubic", "area") for word in original(path, *rest)]
+        return [word.replace("bicubic", "area") for word in original(path, *rest, **options)]
 
     monkeypatch.setattr(packing, "jpeg_command", jpeg_command)
     extract(params, "mine", executor=pool)

@@ -263,7 +263,8 @@ def use_ffmpeg(folder: Path, monkeypatch, decode: str) -> Path:
     binary, pids = folder / "bin" / "ffmpeg", folder / "pids"
     binary.parent.mkdir()
     binary.write_text(
-        f'#!/bin/sh\ncase "$*" in -version|*-h*long) exec {ffmpeg_path()} "$@";; esac\n'
+        '#!/bin/sh\ncase "$*" in -version|*-h*long|*filter=showinfo)'
+        f' exec {ffmpeg_path()} "$@";; esac\n'
         f"echo $$ >> {pids}\n{decode}\n"
     )
     binary.chmod(0o755)

@@ -12,7 +12,7 @@ from clipzoo.annotations.lookup import Lookup
 from clipzoo.annotations.matching import Finder, Stored
 from clipzoo.config import SHOTS, Params
 from clipzoo.data.index import index_path, read_failures, read_index
-from clipzoo.data.ledger import accept_command, ledger_path, read_ledger
+from clipzoo.data.ledger import SHORT, accept_command, ledger_path, read_ledger
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
@@ -77,17 +77,10 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
         records["train"], annotations.class_names, directory, params
     )
     _write_others(records["whole"], splits, list(missing.values()), directory)
-    if find.num_merged:
-        notes.append(
-            f"{find.num_merged} segments have the same frames as another one and count once"
-        )
-    if find.num_cut:
-        notes.append(
-            f"{find.num_cut} segments are cut where their video ends, up to {find.longest_overrun} "
-            f"frames earlier (overrun_frames: {spec.overrun_frames})"
-        )
+    notes += _segment_notes(find, dataset)
     notes += _describe(annotations, records["whole"], splits)
-    notes += _ledger_notes(ledger, stored, spec, dataset) + _choice_notes(find.chosen, failures)
+    there = stored.keys() - missing.keys()
+    notes += _ledger_notes(ledger, there, spec, dataset) + _choice_notes(find.chosen, failures)
     num_train, num_val = len(records["train"]), len(records["val"])
     if spec.num_classes and (spec.num_train or spec.num_val):
         notes.append(f"the numbers of classes and videos are those of datasets/{dataset}.yaml")
@@ -130,12 +123,56 @@ def read_annotations(
     return annotations
 
 
+def short_videos(params: Params, dataset: str) -> dict[str, str]:
+    """Stored videos of which annotated segments are not in the picture, as in the ledger.
+
+    Returns:
+        {id: reason}; empty before the videos are extracted.
+
+    Raises:
+        ListError, ConfigError, StoreError: as `build_lists`.
+    """
+    if not index_path(dataset).exists():
+        return {}
+    spec = load_spec(dataset)
+    stored, failures = _read_stored(dataset)
+    annotations = read_annotations(params, dataset, spec, sorted([*stored, *failures]))
+    missing: dict[str, list[str]] = {}
+    Finder(stored, failures, spec).records(annotations.train, "train", missing)
+    return {id_: reason for id_, _, reason in missing.values() if reason.startswith(SHORT)}
+
+
+def _segment_notes(find: Finder, dataset: str) -> list[str]:
+    """Notes on segments whose frames are not simply those of their seconds."""
+    notes = []
+    if find.num_merged:
+        notes.append(
+            f"{find.num_merged} segments have the same frames as another one and count once"
+        )
+    if find.overruns:
+        longest = sorted(find.overruns, key=lambda overrun: -overrun[0])[:3]
+        more = ", ..." if len(find.overruns) > 3 else ""
+        notes.append(
+            f"{len(find.overruns)} segments are cut where their video ends, up to {longest[0][0]} "
+            f"frames earlier: {', '.join(segment for _, segment in longest)}{more}"
+        )
+    if find.num_early:
+        notes.append(f"{find.num_early} segments are cut where the picture of their video begins")
+    if find.undated:
+        notes.append(
+            f"{len(find.undated)} videos were extracted by an earlier version, which did not "
+            "record when their picture begins; their segments count from its first frame. To count "
+            f"by the clock, remove data/frames/{dataset}/ and extract again"
+        )
+    return notes
+
+
 def _read_stored(dataset: str) -> tuple[dict[str, Stored], dict[str, str]]:
     """The stored videos, and the reasons for those that extraction could not read."""
     path = index_path(dataset)
-    table = read_index(path, ["video_id", "num_frames", "fps"])
-    ids, counts, rates = (column.to_pylist() for column in table.columns)
-    stored = {id_: Stored(n, fps) for id_, n, fps in zip(ids, counts, rates, strict=True)}
+    columns = ["video_id", "num_frames", "fps", "start_seconds", "uneven_seconds"]
+    ids, *values = (column.to_pylist() for column in read_index(path, columns).columns)
+    stored = {id_: Stored(*row) for id_, *row in zip(ids, *values, strict=True)}
     return stored, read_failures(path)
 
 
@@ -213,7 +250,7 @@ def _check_missing(
     sets = Counter(kind for _, kind, _ in missing)
     parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
     raise_all(
-        f"{len(missing)} of {total} annotated videos of {dataset} have no frames and are not in "
+        f"{len(missing)} of {total} annotated videos of {dataset} lack frames and are not in "
         f"{ledger_path(dataset)} ({parts}): add them and scan again, or accept that this copy "
         f"lacks them by {accept_command(dataset)}. All are in {path}:",
         [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clipzoo.annotations.annotation import Annotation
 from clipzoo.annotations.lookup import Lookup, choose
-from clipzoo.data.ledger import ABSENT, describe
+from clipzoo.data.ledger import ABSENT, SHORT, describe
 from clipzoo.data.records import Record
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import ListError, raise_all
@@ -19,6 +19,27 @@ class Stored:
     num_frames: int
     fps: float
     """Of the stored frames; 0 = unknown."""
+    start_seconds: float = 0.0
+    """When the first picture is shown, by a player's clock; NaN = unknown."""
+    uneven_seconds: float = 0.0
+    """Largest distance of a frame from where `fps` puts it; NaN = unknown."""
+
+
+@dataclass
+class Shortfall:
+    """What is missing of the segments of one video."""
+
+    segments: int = 0
+    """Number of its segments, of one set."""
+    left_out: int = 0
+    """Those that have no frame, or end too late."""
+    example: str = ""
+    """The first that is left out, and why."""
+
+    @property
+    def reason(self) -> str:
+        """As in the ledger of a copy."""
+        return f"{SHORT}: {self.left_out} of {self.segments} segments, e.g. {self.example}"
 
 
 class Finder:
@@ -35,10 +56,12 @@ class Finder:
         self._spec = spec
         self.num_merged = 0
         """Segments that, at the stored frame rate, have the same frames as another one."""
-        self.num_cut = 0
-        """Segments that end after their video, by at most `overrun_frames`."""
-        self.longest_overrun = 0
-        """Of these segments (frames)."""
+        self.overruns: list[tuple[int, str]] = []
+        """Of each segment that is cut where its video ends: the frames cut, and which it is."""
+        self.num_early = 0
+        """Segments that are cut because the picture begins later."""
+        self.undated: set[str] = set()
+        """Videos with segments whose first picture's time was not recorded."""
         self.chosen: dict[str, list[str]] = {}
         """Of each video with several files: that which is used, and the others."""
         self._lookup = Lookup((*stored, *failures), spec)
@@ -48,14 +71,17 @@ class Finder:
     ) -> list[Record]:
         """Records of one set, in the order of its annotations.
 
-        Videos without frames are added to `missing`: video id -> [video_id, kind, reason].
+        Videos without frames, and those of which segments lie outside of the picture or end more
+        than `overrun_frames` after it, are added to `missing`: video id -> [video_id, kind,
+        reason]. The other segments of such a video have records.
 
         Raises:
             ListError: several stored videos have the annotated name, or a video is annotated twice,
-                or segments end more than `overrun_frames` after their video; lists them all.
+                or has segments and unevenly spaced frames; lists them all.
         """
-        records, faults, overruns = [], [], {}
+        records, faults, uneven = [], [], {}
         taken: dict[str, Annotation] = {}
+        short: dict[str, Shortfall] = {}
         for annotation in annotations:
             candidates = self._look_up(annotation.video_id)
             if len(candidates) > 1:
@@ -68,18 +94,25 @@ class Finder:
             other = taken.setdefault(video_id, annotation)
             if other is not annotation and annotation.segment is None:
                 faults.append(f"{annotation.where}: {video_id!r} is in {other.where} too")
-            elif video_id in self._stored:
-                overrun = self._overrun(video_id, annotation)
-                if overrun:
-                    overruns[f"{annotation.where}: {video_id!r}"] = overrun
-                records.append(self._record(video_id, annotation))
-            else:
+            elif video_id not in self._stored:
                 reason = (
                     describe(self._failures[video_id]) if video_id in self._failures else ABSENT
                 )
                 missing.setdefault(video_id, [video_id, kind, reason])
+            elif annotation.segment is None:
+                records.append(self._whole(video_id, annotation))
+            elif self._is_uneven(video_id):
+                uneven[video_id] = f"{video_id}: {self._stored[video_id].uneven_seconds:.2f} s"
+            else:
+                record = self._segment(
+                    video_id, annotation, short.setdefault(video_id, Shortfall())
+                )
+                records += [record] if record else []
         raise_all(f"{len(faults)} {kind} videos are ambiguous", faults)
-        self._check_overruns(overruns, kind)
+        self._refuse_uneven(list(uneven.values()), kind)
+        for video_id, lack in short.items():
+            if lack.left_out:
+                missing.setdefault(video_id, [video_id, kind, lack.reason])
         if self._spec.segment_rule == "truncated":
             return records
         unique = list(dict.fromkeys(records))
@@ -95,14 +128,39 @@ class Finder:
             self.chosen[best[0]] = [copy for copy in copies if copy != best[0]]
         return best or [video_id]
 
-    def _record(self, video_id: str, annotation: Annotation) -> Record:
-        stored = self._stored[video_id]
-        if annotation.segment is None:
-            return Record(video_id, stored.num_frames, annotation.label, labels=annotation.labels)
-        start, num_frames = segment_frames(
-            *annotation.segment, self._fps(video_id), stored.num_frames, self._spec.segment_rule
-        )
-        return Record(video_id, num_frames, annotation.label, start)
+    def _whole(self, video_id: str, annotation: Annotation) -> Record:
+        num_frames = self._stored[video_id].num_frames
+        return Record(video_id, num_frames, annotation.label, labels=annotation.labels)
+
+    def _segment(self, video_id: str, annotation: Annotation, lack: Shortfall) -> Record | None:
+        """The record of a segment, or None, with the reason in `lack`, if it is left out."""
+        assert annotation.segment is not None
+        stored, rule, limit = self._stored[video_id], self._spec.segment_rule, self._limit
+        segment, fps = annotation.segment, self._fps(video_id)
+        offset = self._offset(video_id, fps)
+        first, stop = _uncut_frames(*segment, fps, rule, offset)
+        frames = segment_frames(*segment, fps, stored.num_frames, rule, offset)
+        late = stop - stored.num_frames
+        lack.segments += 1
+        if frames is None or late > limit:
+            begin, end = offset / fps, (offset + stored.num_frames) / fps
+            fault = f"lies outside of its picture, {begin:.1f} to {end:.1f} s"
+            if frames is not None:
+                fault = f"ends {late} frames after its picture (overrun_frames: {limit})"
+            lack.example = lack.example or f"{segment[0]:g} to {segment[1]:g} s {fault}"
+            lack.left_out += 1
+            return None
+        # The rule `shown` rounds up, and so may the number of a video's frames.
+        rounding = 0 if rule == "truncated" else 1
+        if late > rounding or segment[0] * fps - offset >= stored.num_frames:
+            self.overruns.append((late, f"{video_id} from {segment[0]:g} s"))
+        self.num_early += first < 0
+        return Record(video_id, frames[1], annotation.label, frames[0])
+
+    @property
+    def _limit(self) -> float:
+        limit = self._spec.overrun_frames
+        return math.inf if limit is None else limit
 
     def _fps(self, video_id: str) -> float:
         fps = self._spec.fps or self._stored[video_id].fps
@@ -112,68 +170,74 @@ class Finder:
             )
         return fps
 
-    def _overrun(self, video_id: str, annotation: Annotation) -> int:
-        """Frames by which a segment ends after its video, if the dataset limits them; else 0."""
-        if annotation.segment is None or self._spec.overrun_frames is None:
-            return 0
-        fps = self._fps(video_id)
-        stop = _uncut_frames(*annotation.segment, fps, self._spec.segment_rule)[1]
-        return max(0, stop - self._stored[video_id].num_frames)
+    def _offset(self, video_id: str, fps: float) -> float:
+        """Frames that there would be before the first one, had the picture begun at 0 s."""
+        start = self._stored[video_id].start_seconds
+        if math.isnan(start):
+            self.undated.add(video_id)
+            return 0.0
+        # ffmpeg's filter fps puts the first picture at the nearest whole frame.
+        return math.floor(start * fps + 0.5) if self._spec.fps else round(start * fps, 3)
 
-    def _check_overruns(self, overruns: dict[str, int], kind: str) -> None:
-        """Count the segments that are cut; ListError for those that end too late.
+    def _is_uneven(self, video_id: str) -> bool:
+        """Whether a frame is shown more than a frame before or after where its number puts it."""
+        stored = self._stored[video_id]
+        return not self._spec.fps and stored.uneven_seconds * stored.fps > 1
 
-        Args:
-            overruns: of the segments that end after their video (frames), by where they are.
-            kind: of the set.
-        """
-        if not overruns:
-            return
-        limit, longest = self._spec.overrun_frames or 0, max(overruns.values())
-        late = [
-            f"{where}: ends {frames} frames after its video"
-            for where, frames in overruns.items()
-            if frames > limit
-        ]
+    def _refuse_uneven(self, uneven: list[str], kind: str) -> None:
         raise_all(
-            f"{len(late)} {kind} segments end too late: overrun_frames in datasets/*.yaml allows "
-            f"{limit} frames after the end of a video; extract the videos again if they are not "
-            f"complete, or set it to {longest}",
-            late,
+            f"{len(uneven)} {kind} videos have segments in seconds, but frames at uneven times, up "
+            "to the following from where their number puts them; set fps in datasets/*.yaml, which "
+            "makes them even",
+            uneven,
         )
-        self.num_cut += len(overruns)
-        self.longest_overrun = max(self.longest_overrun, longest)
 
 
 def segment_frames(
-    start: float, end: float, fps: float, num_frames: int, rule: str = "shown"
-) -> tuple[int, int]:
+    start: float,
+    end: float,
+    fps: float,
+    num_frames: int,
+    rule: str = "shown",
+    offset: float = 0.0,
+) -> tuple[int, int] | None:
     """The frames of a segment, and at least the one shown at `start`.
 
     Args:
-        start: seconds.
-        end: seconds, after `start`.
+        start: seconds, by a player's clock.
+        end: seconds, not before `start`.
         fps: of the stored frames.
-        num_frames: of the stored video; anything after its end is cut off.
+        num_frames: of the stored video; anything before its first frame or after its last is cut
+            off.
         rule: `DatasetSpec.segment_rule`.
+        offset: when the first frame is shown, in frames (seconds * fps).
 
     Returns:
-        first frame and number of frames, 1 or more.
+        first frame and number of frames, 1 or more; None if the segment ends before the first
+        frame, or begins after the last one has been shown.
 
     Example: 2.5 to 5.5 s of a video of 60 frames at 1 frame a second: frames 3, 4 and 5 if shown;
-    2, 3 and 4 if truncated.
+    2, 3 and 4 if truncated. If its picture begins at 2 s (offset 2), they are 1, 2 and 3 if shown.
     """
-    first, stop = (min(i, num_frames) for i in _uncut_frames(start, end, fps, rule))
+    first, stop = _uncut_frames(start, end, fps, rule, offset)
+    first, stop = max(0, first), min(stop, num_frames)
     if stop > first:
         return first, stop - first
-    return min(math.floor(start * fps), num_frames - 1), 1
+    shown = math.floor(start * fps - offset)  # at `start`
+    early = shown < 0 and end * fps - offset <= 0
+    # Half a frame, because the number of frames of a video is rounded.
+    if early or start * fps - offset > num_frames + 0.5:
+        return None
+    return min(max(0, shown), num_frames - 1), 1
 
 
-def _uncut_frames(start: float, end: float, fps: float, rule: str) -> tuple[int, int]:
-    """First frame of a segment, and the one after its last, wherever its video ends."""
+def _uncut_frames(
+    start: float, end: float, fps: float, rule: str, offset: float
+) -> tuple[int, int]:
+    """First frame of a segment, and the one after its last, wherever its video begins and ends."""
     if rule == "truncated":
         # In the authors' order of operations: rounding makes 0.1 to 0.6 s at 24 frames a second 11
         # frames, 14.399999999999999 - 2.4000000000000004, and 0.5 * 24 would be 12.
-        first = int(start * fps)
+        first = math.floor(start * fps - offset)
         return first, first + int(end * fps - start * fps)
-    return math.ceil(start * fps), math.ceil(end * fps)
+    return math.ceil(start * fps - offset), math.ceil(end * fps - offset)

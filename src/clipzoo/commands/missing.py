@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clipzoo.annotations.joining import short_videos
 from clipzoo.annotations.lookup import Lookup
 from clipzoo.annotations.wanted import Annotated, Joined, copies_notes, join, unnamed_note
 from clipzoo.commands.arguments import aligned
@@ -13,6 +14,7 @@ from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.index import FRAMES_DIR, index_path, read_failures, read_index
 from clipzoo.data.ledger import (
     ABSENT,
+    SHORT,
     accept_command,
     describe,
     ledger_path,
@@ -78,9 +80,11 @@ class Survey:
         """What is not accepted: `1,516 of 1,600 annotated videos are not in the manifest`."""
         total = len(self.joined.videos)
         absent = sum(not one.video.copies for one in self.unaccepted)
-        broken = sum(not self.rows[video_id].startswith("absent") for video_id in self.added)
+        kinds = [self.rows[video_id].partition(":")[0] for video_id in self.added]
+        short, broken = kinds.count(SHORT), sum(kind not in ("absent", SHORT) for kind in kinds)
         parts = [f"{absent:,} of {total:,} annotated videos are not in the manifest"] * bool(absent)
         parts += [f"{broken:,} files could not be decoded"] * bool(broken)
+        parts += [f"{short:,} files are shorter than their annotated segments"] * bool(short)
         return ", ".join(parts)
 
 
@@ -115,6 +119,7 @@ def survey(params: Params, dataset: str) -> Survey:
         for file, reason in failures.items()
         if file in extracted and file not in spare
     }
+    rows |= short_videos(params, dataset)
     accepted = Lookup(ledger, spec)
     unaccepted = [one for one in lost if not accepted.copies(one.video.video_id)]
     notes = copies_notes(joined)

@@ -43,7 +43,11 @@ INDEX_COLUMNS = {
     "height": pa.int32(),
     "fps": pa.float32(),  # of the stored frames; 0 = unknown
     "seekable": pa.bool_(),  # False: decord must read the raw video from its start
+    "start_seconds": pa.float64(),  # of the first picture, by a player's clock; NaN = unknown
+    "uneven_seconds": pa.float32(),  # largest distance of a frame from even ones; NaN = unknown
 }
+LATER_COLUMNS = ("start_seconds", "uneven_seconds")
+"""Columns that earlier versions did not write; they are read as NaN."""
 PART_COLUMNS = {
     **INDEX_COLUMNS,
     "offsets": pa.list_(pa.int64()),  # of each JPEG in the shard, bytes
@@ -115,10 +119,18 @@ def read_part(path: Path) -> pa.Table:
 
 
 def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
+    wanted = list(columns or names)
     with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
-        if file.schema_arrow.names != names:
+        found = file.schema_arrow.names
+        earlier = [name for name in names if name not in LATER_COLUMNS]
+        if found not in (names, earlier):
             raise StoreError(f"{path}: index of another version; run extract_frames again")
-        return file.read(list(columns or names)).select(list(columns or names))
+        table = file.read([name for name in wanted if name in found])
+        for name in wanted:
+            if name not in found:
+                unknown = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
+                table = table.append_column(name, unknown)
+        return table.select(wanted)
 
 
 def _read_whole(path: Path) -> bytes:

@@ -16,9 +16,10 @@ from clipzoo.files import raise_all, read_rows, write_csv
 
 LEDGER_NAME = "missing.csv"
 LEDGER_COLUMNS = ("video_id", "reason")
-KINDS = ("absent", "broken", "cut", "differs", "short")
+SHORT = "short"
+KINDS = ("absent", "broken", "cut", "differs", SHORT)
 """First words of reasons: no such file; it cannot be decoded; it ends clearly before its header
-says; its size is not that in the manifest; it has too few frames."""
+says; its size is not that in the manifest; annotated segments of it are not in its picture."""
 ABSENT = "absent: not among the raw videos"
 
 

@@ -66,10 +66,11 @@ class DatasetSpec(Section):
     segment_rule: Literal["shown", "truncated"] = "shown"
     """Frames of an annotated segment. shown: those with start <= i / fps < end; segments of the
     same frames count once. truncated: trunc(end * fps - start * fps) frames from trunc(start * fps)
-    on; every segment counts (BIKE's Charades)."""
+    on; every segment counts (BIKE's Charades). Frame 0 is the one shown at 0 s by a player's clock;
+    stored frames begin where the picture does."""
     overrun_frames: int | None = Field(default=None, ge=0)
     """Largest number of frames by which a segment may end after its video, where it is cut; beyond
-    that it is an error. None = any number."""
+    that it counts as missing. None = any number, if it begins before the end."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"

@@ -208,6 +208,7 @@ class VideoStore:
         self._paths = table.column("path").to_pylist()
         self._sizes = table.column("source_size").to_pylist()
         self._seekable = table.column("seekable").to_pylist()
+        self._starts = table.column("start_seconds").to_pylist()
         self._root = root
         self._fps = spec.fps
 
@@ -221,5 +222,6 @@ class VideoStore:
             frames,
             size=(info.width, info.height),
             fps=self._fps,
+            start_seconds=self._starts[info.row],
             seekable=self._seekable[info.row],
         )

@@ -10,6 +10,7 @@ process be ended if decord hangs in it; so extraction lets ffmpeg decode a file 
 ended if it stalls (`clipzoo.frames.decoding`).
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def read_video(
     *,
     size: tuple[int, int],
     fps: float | None = None,
+    start_seconds: float = math.nan,
     seekable: bool = True,
 ) -> np.ndarray:
     """Read some frames of a video, in any order.
@@ -53,6 +55,7 @@ def read_video(
         frames: indices [T], among the frames that `fps` keeps if it is given.
         size: width and height of the result (px).
         fps: frames per second to keep; None = every frame.
+        start_seconds: when the first picture is shown, as ffmpeg has it; NaN = as decord has it.
         seekable: result of `seeks_exactly`; False = decode from the start.
 
     Returns:
@@ -65,17 +68,17 @@ def read_video(
     scale = 2 if width in WRONG_WIDTHS else 1
     reader = _open(path, width * scale, height * scale)
     if fps:
-        frames = kept_frames(reader, fps)[np.asarray(frames)].tolist()
+        frames = kept_frames(reader, fps, start_seconds)[np.asarray(frames)].tolist()
     images = _decode(reader, frames, path, seekable)
     if scale > 1:
         images = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in images])
     return images
 
 
-def count_kept(path: Path, fps: float | None) -> int:
+def count_kept(path: Path, fps: float | None, start_seconds: float = math.nan) -> int:
     """Number of frames that decord finds, or that `fps` keeps of them; StoreError if broken."""
     reader = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
-    return len(kept_frames(reader, fps)) if fps else len(reader)
+    return len(kept_frames(reader, fps, start_seconds)) if fps else len(reader)
 
 
 def seeks_exactly(path: Path) -> bool:
@@ -148,9 +151,15 @@ def _reason(error: Exception) -> str:
     return re.sub(r"\S*\[\d+:\d+:\d+\] |/\S+:\d+: ", "", line)[:200]
 
 
-def kept_frames(reader: Any, fps: float) -> np.ndarray:
-    """Indices int64 [m] of the frames that `fps` keeps of a decord reader."""
-    return resampled(np.asarray(reader.get_frame_timestamp(range(len(reader)))), fps)
+def kept_frames(reader: Any, fps: float, start_seconds: float = math.nan) -> np.ndarray:
+    """Indices int64 [m] of the frames that `fps` keeps of a decord reader.
+
+    decord's times need not begin where the container does, which decides what is kept.
+    """
+    times = np.asarray(reader.get_frame_timestamp(range(len(reader))))  # [n, 2]
+    if math.isfinite(start_seconds):
+        times = times - times[0, 0] + start_seconds
+    return resampled(times, fps)
 
 
 def resampled(times: np.ndarray, fps: float) -> np.ndarray:

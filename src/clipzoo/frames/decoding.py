@@ -2,7 +2,9 @@
 
 ffmpeg writes one picture for every decoded frame (even if the frame rate varies) unless `fps` is
 set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
-decoding, because headers may be wrong. A video counts as broken if ffmpeg reports any error.
+decoding, because headers may be wrong. A video counts as broken if ffmpeg reports any error, or if
+it ends clearly before its header says (`clipzoo.data.truncation`). Times are those of a player
+(`clipzoo.data.timing`).
 
 Videos come from strangers. ffmpeg may open nothing but the file itself (`SAFE_INPUT`), is ended if
 it gives no frame for STALLED_SECONDS, and ends with the process that started it.
@@ -16,13 +18,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ffmpeg
 import simplejpeg
 
 from clipzoo.data.index import StoreError
+from clipzoo.data.timing import Timing
+from clipzoo.data.truncation import find_cut
 from clipzoo.data.video import count_kept
 from clipzoo.frames.ffmpeg import ffmpeg_path
 
@@ -52,7 +56,9 @@ class VideoError(ValueError):
     """A raw video is broken; the message says why."""
 
 
-def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list[str]:
+def jpeg_command(
+    path: Path, size: str, quality: int, fps: float | None, *, timed: bool = False
+) -> list[str]:
     """The ffmpeg command that writes a video's frames as JPEGs to its standard output.
 
     Args:
@@ -60,11 +66,13 @@ def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list
         size: '256' (short side; the other is rounded to an even number) or '340x256' (px).
         quality: -q:v, 2 to 31.
         fps: frames a second to keep; None = every frame.
+        timed: whether ffmpeg prints when each picture is shown (`Outcome.timing`). As `SAFE_INPUT`,
+            this is in no index and no fingerprint.
     """
     width, _, height = size.partition("x")
     if not height:
         width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
-    video = _input(path, fps)
+    video = _input(path, fps, timed)
     # JPEG implies full range and the matrix of BT.601, whatever the video uses. Without the two
     # flags, pixels differ by one between CPUs with and without AVX-512.
     exact = {"flags": "bicubic+accurate_rnd+bitexact"}
@@ -75,16 +83,41 @@ def jpeg_command(path: Path, size: str, quality: int, fps: float | None) -> list
     return _compiled(video, "image2pipe", options)
 
 
-def count_command(path: Path, fps: float | None) -> list[str]:
+def count_command(path: Path, fps: float | None, *, timed: bool = False) -> list[str]:
     """The ffmpeg command that writes one byte per frame to its standard output."""
-    video = _input(path, fps).filter("scale", w=1, h=1, flags="neighbor")
+    video = _input(path, fps, timed).filter("scale", w=1, h=1, flags="neighbor")
     return _compiled(video, "rawvideo", {"pix_fmt": "gray"})
 
 
-def _input(path: Path, fps: float | None):  # ffmpeg-python has no types
+def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types
     # `file:` keeps a colon in a name from being read as a protocol; V skips cover pictures.
     video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
+    delay = _picture_delay(path) if timed or fps else 0.0
+    video = video.filter("setpts", f"PTS+{delay}/TB") if delay else video
+    video = video.filter("showinfo", **_without_checksum()) if timed else video
     return video.filter("fps", fps=fps) if fps else video
+
+
+def _picture_delay(path: Path) -> float:
+    """Seconds from the beginning of a transport or program stream to that of its picture.
+
+    In these alone, ffmpeg's time 0 is where the first of the streams that it decodes begins, so
+    that a picture that begins after its sound would begin at 0. Older versions have no such rule
+    and print no correction.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError:
+        return 0.0  # ffmpeg says why; or this is the VIDEO of a fingerprint
+    if not (b"\x47" in (start[:1], start[4:5]) or start.startswith(b"\0\0\1\xba")):
+        return 0.0
+    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"]
+    command += ["-i", f"file:{path}", "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]
+    outcome = Outcome()
+    for _ in run_ffmpeg(command, outcome):
+        pass
+    return outcome.correction
 
 
 def _compiled(video, format_name: str, options: dict[str, object]) -> list[str]:
@@ -104,6 +137,14 @@ def _has_fps_mode() -> bool:
     """Whether this ffmpeg knows -fps_mode (5.1 and later); earlier ones call it -vsync."""
     command = [ffmpeg_path(), "-hide_banner", "-h", "long"]
     return b"fps_mode" in subprocess.run(command, capture_output=True, check=False).stdout
+
+
+@functools.cache
+def _without_checksum() -> dict[str, int]:
+    """Option of showinfo that saves time, known to ffmpeg 4.3 and later."""
+    command = [ffmpeg_path(), "-hide_banner", "-h", "filter=showinfo"]
+    text = subprocess.run(command, capture_output=True, check=False).stdout
+    return {"checksum": 0} if b"checksum" in text else {}
 
 
 @functools.cache
@@ -129,6 +170,10 @@ class Outcome:
     """Frames a second according to the header; 0 = unknown."""
     damage: str = ""
     """The first reported error; empty = none."""
+    correction: float = 0.0
+    """Seconds by which ffmpeg moved its time 0, of the messages of `-loglevel verbose`."""
+    timing: Timing = field(default_factory=Timing)
+    """Of all decoded pictures, if the command was `timed`."""
 
 
 def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
@@ -190,7 +235,12 @@ def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator
 
 
 def _note(line: str, outcome: Outcome) -> None:
-    """Keep the first frame rate and the first error among ffmpeg's messages."""
+    """Keep times, the first frame rate and the first error among ffmpeg's messages."""
+    if outcome.timing.note(line):
+        return
+    moved = re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line)
+    if moved:
+        outcome.correction = int(moved[1]) / 1e6
     rate = re.search(r"Video:.*?([\d.]+)(k?) fps", line)
     if rate and not outcome.fps:
         outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
@@ -204,6 +254,37 @@ def _note(line: str, outcome: Outcome) -> None:
                 "it is no video but a playlist, a script or a picture; allowed: containers of one "
                 f"video ({', '.join(CONTAINERS)})"
             )
+
+
+def check_whole(path: Path, outcome: Outcome) -> None:
+    """Set `outcome.damage` to `cut: ...` if a video ends clearly before its header says.
+
+    Args:
+        path: of the video.
+        outcome: of a `timed` command that decoded all of it; is changed.
+    """
+    outcome.damage = find_cut(path, outcome.timing, lambda: _last_packet(path)) or outcome.damage
+
+
+def _last_packet(path: Path) -> float:
+    """When the last packet of any stream ends (seconds), without decoding."""
+    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error"]
+    command += ["-i", f"file:{path}", "-map", "0:v?", "-map", "0:a?", "-map", "0:s?"]
+    command += ["-c", "copy", "-f", "framecrc", "pipe:"]
+    units: dict[str, float] = {}
+    latest, rest = 0.0, b""
+    for chunk in run_ffmpeg(command, Outcome()):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            # `#tb 0: 1/90000`, and then `stream, dts, pts, duration, size, checksum`
+            unit = re.match(r"#tb (\d+): (\d+)/(\d+)", line.decode("ascii", "replace"))
+            if unit:
+                units[unit[1]] = int(unit[2]) / int(unit[3])
+            elif not line.startswith(b"#"):
+                stream, dts, pts, duration = line.decode("ascii").replace(" ", "").split(",")[:4]
+                ticks = int(pts if pts != "NOPTS" else dts) + int(duration)
+                latest = max(latest, ticks * units[stream])
+    return latest
 
 
 def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
@@ -225,7 +306,7 @@ def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
         yield rest
 
 
-def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int, float, str]:
+def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int, Outcome]:
     """The frames that the on-the-fly reader gets from a video; decodes all of it once.
 
     decord repeats the last frame of some files (edit lists, packed B-frames) to reach the number in
@@ -233,17 +314,18 @@ def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int
     finds fewer, its count is used.
 
     Returns:
-        number of frames, width and height as stored (px), frames a second, damage ('' = none).
+        number of frames, width and height as stored (px), and what ffmpeg reported.
 
     Raises:
         VideoError: there are no frames, or decord cannot read all of them.
     """
     outcome = Outcome()
-    count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps), outcome))
+    count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps, timed=True), outcome))
     if count == 0:
         raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
+    check_whole(path, outcome)
     try:
-        count = min(count, count_kept(path, fps))
+        count = min(count, count_kept(path, fps, outcome.timing.start_seconds))
     except StoreError as error:
         raise VideoError(str(error)) from error
     if count == 0:
@@ -251,4 +333,4 @@ def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int
     frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, FEWEST_BYTES, fps), Outcome()))
     height, width = simplejpeg.decode_jpeg_header(next(frames))[:2]
     frames.close()
-    return count, int(width), int(height), fps or outcome.fps, outcome.damage
+    return count, int(width), int(height), outcome

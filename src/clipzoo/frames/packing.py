@@ -12,11 +12,13 @@ import simplejpeg
 from clipzoo.config import FramesConfig
 from clipzoo.data.index import StoreError, check_size, member_name
 from clipzoo.data.spec import DatasetSpec
+from clipzoo.data.timing import frame_rate
 from clipzoo.data.video import seeks_exactly
 from clipzoo.files import ListError, replacing
 from clipzoo.frames.decoding import (
     Outcome,
     VideoError,
+    check_whole,
     count_command,
     count_video,
     jpeg_command,
@@ -85,7 +87,7 @@ def _pack_video(
     path = root / video.path
     check_size(path, video.size)
     outcome = Outcome()
-    command = jpeg_command(path, frames.size, frames.quality, spec.fps)
+    command = jpeg_command(path, frames.size, frames.quality, spec.fps, timed=True)
     offsets, sizes, shapes = [], [], set()
     for number, jpeg in enumerate(split_jpegs(run_ffmpeg(command, outcome)), start=1):
         tar.write(_tar_header(member_name(video.video_id, number), len(jpeg)))
@@ -94,13 +96,29 @@ def _pack_video(
         shapes.add(simplejpeg.decode_jpeg_header(jpeg)[:2])
         tar.write(jpeg)
         tar.write(bytes(-len(jpeg) % tarfile.BLOCKSIZE))
-    if not sizes or (outcome.damage and not spec.keep_damaged):
+    if not sizes:
         raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
+    check_whole(path, outcome)
+    _refuse_damaged(path, outcome, spec)
     if len(shapes) > 1:
         raise VideoError(f"{path}: the size of its frames changes; set frames.size to WxH")
     ((height, width),) = shapes
-    row = _row(video, len(sizes), int(width), int(height), spec.fps or outcome.fps)
+    row = _row(video, len(sizes), int(width), int(height), _clock(outcome, spec.fps))
     return {**row, "offsets": offsets, "sizes": sizes}, outcome.damage
+
+
+def _refuse_damaged(path: Path, outcome: Outcome, spec: DatasetSpec) -> None:
+    """Raise VideoError if ffmpeg reported damage, or the video is cut, and that is not kept."""
+    if outcome.damage and not spec.keep_damaged:
+        cut = outcome.damage.startswith("cut: ")  # as in the ledger of the copy, without the path
+        raise VideoError(outcome.damage if cut else f"{path}: {outcome.damage}")
+
+
+def _clock(outcome: Outcome, fps: float | None) -> Row:
+    """Columns of the index that say when frames are shown."""
+    rate, error = (fps, 0.0) if fps else frame_rate(outcome.timing.times, outcome.fps)
+    start = outcome.timing.start_seconds
+    return {"fps": rate, "start_seconds": start, "uneven_seconds": error}
 
 
 def _tar_header(name: str, size: int) -> bytes:
@@ -109,9 +127,9 @@ def _tar_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _row(video: RawVideo, num_frames: int, width: int, height: int, fps: float) -> Row:
+def _row(video: RawVideo, num_frames: int, width: int, height: int, clock: Row) -> Row:
     row: Row = {"video_id": video.video_id, "path": video.path, "source_size": video.size}
-    row |= {"num_frames": num_frames, "width": width, "height": height, "fps": fps}
+    row |= {"num_frames": num_frames, "width": width, "height": height, **clock}
     return row | {"seekable": True, "offsets": [], "sizes": []}
 
 
@@ -127,13 +145,12 @@ def describe_videos(
                 rows.append(_describe_directory(path, video, spec))
                 continue
             check_size(path, video.size)
-            num_frames, width, height, fps, damage = count_video(path, frames.size, spec.fps)
-            if damage and not spec.keep_damaged:
-                raise VideoError(f"{path}: {damage}")
-            row = _row(video, num_frames, width, height, fps)
+            num_frames, width, height, outcome = count_video(path, frames.size, spec.fps)
+            _refuse_damaged(path, outcome, spec)
+            row = _row(video, num_frames, width, height, _clock(outcome, spec.fps))
             rows.append({**row, "seekable": seeks_exactly(path)})
-            if damage:
-                damaged.append([video.video_id, damage])
+            if outcome.damage:
+                damaged.append([video.video_id, outcome.damage])
         except (VideoError, StoreError) as error:
             failures.append([video.video_id, str(error)])
     return rows, failures, damaged
@@ -153,4 +170,5 @@ def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
             f"{path}: has {count} frames, but {video.size} in the manifest: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
-    return _row(video, count, width, height, spec.fps or 0.0)
+    clock: Row = {"fps": spec.fps or 0.0, "start_seconds": 0.0, "uneven_seconds": 0.0}
+    return _row(video, count, width, height, clock)

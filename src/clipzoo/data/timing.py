@@ -1,0 +1,94 @@
+"""When the pictures of a video are shown, according to the times that ffmpeg prints.
+
+Times are those of a player: 0 is where the container begins, with whichever of its streams begins
+first. A picture may begin after its sound, and pictures need not be evenly spaced.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LENGTH = re.compile(r"\[info\]   Duration: (?:(\d+):(\d\d):(\d\d(?:\.\d+)?)|N/A)")
+
+
+@dataclass
+class Timing:
+    """What ffmpeg says of a video's clock; filled in line by line."""
+
+    container: str = ""
+    """ffmpeg's names of the format, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""
+    header_seconds: float = 0.0
+    """Length according to the header, from the container's beginning on; 0 = unknown."""
+    times: list[float] = field(default_factory=list)
+    """Of each decoded picture (seconds), in the order in which they are shown."""
+    end_seconds: float = 0.0
+    """When the last picture ends."""
+    _tick: float = 0.0
+    """Unit of the times that showinfo prints (seconds)."""
+
+    @property
+    def start_seconds(self) -> float:
+        """When the first picture is shown; NaN = unknown."""
+        return round(self.times[0], 6) if self.times else math.nan
+
+    def note(self, line: str) -> bool:
+        """Take in one of ffmpeg's messages; return whether it is one of the filter showinfo."""
+        if "[Parsed_showinfo" in line:
+            self._note_picture(line)
+            return True
+        if not self.container and line.startswith("[info] Input #0, "):
+            self.container = line.removeprefix("[info] Input #0, ").partition(", from ")[0]
+        length = LENGTH.match(line)
+        if length and length[1]:
+            self.header_seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
+        return False
+
+    def _note_picture(self, line: str) -> None:
+        place = line.find(" pts:")
+        if place >= 0:
+            words = line[place + len(" pts:") :].split(maxsplit=1)
+            if words[0] == "NOPTS":
+                return
+            time = int(words[0]) * self._tick
+            duration = re.search(r" duration: *(\d+) ", line)
+            self.times.append(time)
+            end = time + (int(duration[1]) * self._tick if duration else 0.0)
+            self.end_seconds = max(self.end_seconds, end)
+        else:
+            unit = re.search(r"config in time_base: (\d+)/(\d+)", line)
+            if unit:
+                self._tick = int(unit[1]) / int(unit[2])
+
+
+def frame_rate(times: list[float], fps: float) -> tuple[float, float]:
+    """Frames a second of pictures shown at these times, and how far from even they are.
+
+    The rate of the header is kept if all pictures are shown within half a frame of where it puts
+    them, as times are often rounded; else the mean rate is taken if it puts them better.
+
+    Args:
+        times: of the pictures (seconds).
+        fps: according to the header; 0 = unknown.
+
+    Returns:
+        Frames a second, 0 if unknown, and the largest distance (seconds) of a picture from
+        times[0] + i / fps.
+
+    Example: times 0, 0.033, 0.067 and header 30: (30, 0.0003...). Times 0, 0.1, 1.1: no rate puts
+    them within half a frame; (1.8..., 0.45).
+    """
+    found = np.asarray(times)  # [n]
+    if len(found) < 2 or found[-1] <= found[0]:
+        return fps, 0.0
+    mean = (len(found) - 1) / float(found[-1] - found[0])
+    errors = {
+        rate: float(np.abs(found - found[0] - np.arange(len(found)) / rate).max())
+        for rate in (fps, mean)
+        if rate
+    }
+    if fps and errors[fps] <= 0.5 / fps:
+        return fps, errors[fps]
+    best = min(errors, key=errors.__getitem__)
+    return best, errors[best]

@@ -1,0 +1,202 @@
+"""Videos whose download stopped: what their containers promise, and whether it is there.
+
+Decoders play what there is of such a file without an error. A file counts as cut if its header
+promises clearly more than was decoded and no other stream fills the rest (sound may be longer than
+the picture), or if it ends within one of the pieces that its container is made of.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from clipzoo.data.timing import Timing
+
+SLACK_SECONDS, SLACK_SHARE = 0.5, 0.01
+"""What may be missing: headers are rounded, and count pictures that decoders drop."""
+HEADER_BYTES = 1 << 16
+"""Where the headers of avi and asf end at the latest."""
+LARGEST_MOOV = 1 << 28
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+TS_PACKET = {188: 0, 192: 4, 204: 0}
+"""Sizes of the packets of transport streams: the place of their first byte, 0x47."""
+
+
+def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> str:
+    """Why a video counts as cut, e.g. `cut: 3.2 of 10.0 s`; empty = it is whole.
+
+    Args:
+        path: of the video.
+        timing: of all its pictures.
+        last_packet: asked when the last packet of any stream ends (seconds); reads the whole file.
+    """
+    end, promised = timing.end_seconds, _promised_seconds(path, timing)
+    torn = _torn(path, timing.container)
+    slack = SLACK_SECONDS + SLACK_SHARE * promised
+    if not torn and (promised - end <= slack or promised - last_packet() <= slack):
+        return ""
+    length = f"{end:.1f} of {promised:.1f} s" if promised - end > 0.05 else f"{end:.1f} s"
+    return f"cut: {length}, {torn}" if torn else f"cut: {length}"
+
+
+def _promised_seconds(path: Path, timing: Timing) -> float:
+    """Length of the picture according to the header; 0 = unknown."""
+    with path.open("rb") as file:
+        if timing.container == "avi":
+            return _avi_seconds(file.read(HEADER_BYTES))
+        if timing.container.startswith("asf"):
+            return _asf_seconds(file.read(HEADER_BYTES))
+        promised = timing.header_seconds
+        slack = SLACK_SECONDS + SLACK_SHARE * promised
+        if timing.container.startswith("mov") and promised - timing.end_seconds > slack:
+            promised = min(promised, _track_seconds(file, path.stat().st_size) or promised)
+        return promised
+
+
+def _avi_seconds(header: bytes) -> float:
+    """Length of the first video stream; ffmpeg guesses it from the size of a file without index."""
+    place = header.find(b"strh")
+    while place >= 0:
+        stream = header[place + 8 : place + 44]
+        if stream.startswith(b"vids") and len(stream) == 36:
+            scale, rate, _, length = struct.unpack("<4I", stream[20:36])
+            return length * scale / rate if rate else 0.0
+        place = header.find(b"strh", place + 4)
+    return 0.0
+
+
+def _asf_seconds(header: bytes) -> float:
+    """Length in the file's properties; ffmpeg does not say it where the file is too small."""
+    place = header.find(ASF_PROPERTIES)
+    fields = header[place + 64 : place + 92]  # play time, send time, preroll, flags
+    if place < 0 or len(fields) < 28:
+        return 0.0
+    play, _, preroll, flags = struct.unpack("<3QI", fields)
+    broadcast = flags & 1
+    return 0.0 if broadcast else max(0.0, play / 1e7 - preroll / 1e3)
+
+
+Box = tuple[bytes, int, int]
+"""Type, where its content begins, where it ends."""
+
+
+def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
+    """The boxes of an mp4 file between two places; the last one may end after `end`."""
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16)
+        size, name = struct.unpack(">I4s", head[:8])
+        content = start + 8
+        if size == 1 and len(head) == 16:
+            size, content = struct.unpack(">Q", head[8:])[0], start + 16
+        stop = start + size if size else end
+        if stop < content:
+            return
+        yield name, content, stop
+        start = stop
+
+
+def _find_boxes(file: IO[bytes], start: int, end: int, *names: bytes) -> Iterator[tuple[int, int]]:
+    """Content of the boxes of a path, e.g. moov, trak, mdia."""
+    for name, content, stop in _boxes(file, start, end):
+        if name == names[0] and stop <= end:
+            if len(names) == 1:
+                yield content, stop
+            else:
+                yield from _find_boxes(file, content, stop, *names[1:])
+
+
+def _track_seconds(file: IO[bytes], size: int) -> float:
+    """Length of the first video track of an mp4 file; 0 = unknown, or the file is in fragments.
+
+    It is the smaller one of the track's and of its media's, since some writers give every track
+    the length of the longest.
+    """
+    if any(name == b"moof" for name, *_ in _boxes(file, 0, size)):
+        return 0.0
+    for moov in _find_boxes(file, 0, size, b"moov"):
+        movie = _lengths(file, next(_find_boxes(file, *moov, b"mvhd"), None), 0)
+        for trak in _find_boxes(file, *moov, b"trak"):
+            handler = next(_find_boxes(file, *trak, b"mdia", b"hdlr"), None)
+            if handler is None:
+                continue
+            file.seek(handler[0] + 8)
+            if file.read(4) != b"vide":
+                continue
+            media = _lengths(file, next(_find_boxes(file, *trak, b"mdia", b"mdhd"), None), 0)
+            track = _lengths(file, next(_find_boxes(file, *trak, b"tkhd"), None), 4)
+            seconds = [media[1] / media[0] if media[0] else 0.0]
+            seconds.append(track[1] / movie[0] if movie[0] else 0.0)
+            return min((one for one in seconds if one), default=0.0)
+    return 0.0
+
+
+def _lengths(file: IO[bytes], box: tuple[int, int] | None, gap: int) -> tuple[int, int]:
+    """Time scale (or a track's id) and duration of mvhd, mdhd or, with a gap of 4 bytes, tkhd."""
+    if box is None:
+        return 0, 0
+    file.seek(box[0])
+    data = file.read(36)
+    wide = data[:1] == b"\1"
+    place = 4 + (16 if wide else 8)
+    if len(data) < place + 4 + gap + (8 if wide else 4):
+        return 0, 0
+    scale = struct.unpack_from(">I", data, place)[0]
+    duration = struct.unpack_from(">Q" if wide else ">I", data, place + 4 + gap)[0]
+    unknown = 2**64 - 1 if wide else 2**32 - 1
+    return scale, 0 if duration == unknown else duration
+
+
+def _torn(path: Path, container: str) -> str:
+    """Where a file ends, if that is within a piece of its container; else empty."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if container == "mpegts":
+            return _torn_packet(file, size)
+        if container.startswith("mov"):
+            return _torn_fragment(file, size)
+        if container == "ogg":
+            return _torn_page(file, size)
+    return ""
+
+
+def _torn_packet(file: IO[bytes], size: int) -> str:
+    start = file.read(1024)
+    for length, place in TS_PACKET.items():
+        if start[place::length][:5] == b"\x47" * 5:
+            over = size % length
+            return f"its last packet has {over} of {length} bytes" if over else ""
+    return ""
+
+
+def _torn_fragment(file: IO[bytes], size: int) -> str:
+    """Only of mp4 files in fragments: others list all samples, and ffmpeg misses those."""
+    boxes = list(_boxes(file, 0, size))
+    names = {name for name, *_ in boxes}
+    if b"moof" not in names:
+        return ""
+    last, _, stop = boxes[-1]
+    if last in (b"mdat", b"moof") and stop > size:
+        return f"its last fragment lacks {stop - size:,} bytes"
+    if 0 < size - stop < 8:
+        return "it ends within the header of a fragment"
+    # ffmpeg puts an index at the end, unless the fragments are segments of a stream, and nothing
+    # else tells how many fragments there should be.
+    moov = next(_find_boxes(file, 0, size, b"moov"), None)
+    if moov is None or names & {b"mfra", b"styp", b"sidx"} or moov[1] - moov[0] > LARGEST_MOOV:
+        return ""
+    file.seek(moov[0])
+    by_ffmpeg = b"Lavf" in file.read(moov[1] - moov[0])
+    return "it lacks the index at the end (mfra)" if by_ffmpeg else ""
+
+
+def _torn_page(file: IO[bytes], size: int) -> str:
+    file.seek(max(0, size - (1 << 17)))  # two pages, which have 65,307 bytes at most
+    data = file.read()
+    place = data.rfind(b"OggS\0")
+    if place < 0:
+        return ""
+    page = data[place:]
+    pieces = page[26] if len(page) > 26 else 0  # number of lengths that follow
+    whole = len(page) >= 27 + pieces and len(page) >= 27 + pieces + sum(page[27 : 27 + pieces])
+    return "" if whole else "it ends within a page"
