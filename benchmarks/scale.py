@@ -88,7 +88,7 @@ def make_parts() -> Job:
 
     from clipzoo.config import load_params
     from clipzoo.data.index import PART_COLUMNS, ShardState, write_index
-    from clipzoo.frames.extraction import plan_shards
+    from clipzoo.frames.plan import plan_shards
 
     def make() -> None:
         rng = np.random.default_rng(0)
@@ -334,7 +334,8 @@ def reproduce() -> Job:
 def split_one() -> Job:
     """What extraction does first when one shard is missing, on links to the same files."""
     from clipzoo.config import load_params
-    from clipzoo.frames.extraction import plan_shards, split_index
+    from clipzoo.frames.parts import split_index
+    from clipzoo.frames.plan import plan_shards
 
     shutil.copytree(f"data/frames/{DATASET}", LINKED, copy_function=os.link)
     jobs = [replace(job, directory=LINKED) for job in plan_shards(load_params(), DATASET)]
