@@ -343,6 +343,18 @@ def split_one() -> Job:
     return lambda: split_index(LINKED.name, jobs)
 
 
+def drop_one() -> Job:
+    """extract_frames after a video has left the manifest: no shard is made."""
+    from clipzoo.config import load_params
+    from clipzoo.frames.extraction import extract
+    from clipzoo.frames.manifest import manifest_path, read_manifest, write_manifest
+
+    videos = read_manifest(manifest_path(DATASET))
+    write_manifest(videos[: len(videos) // 2] + videos[len(videos) // 2 + 1 :], Path("less.csv"))
+    Path("less.csv").replace(manifest_path(DATASET))
+    return lambda: extract(load_params(), DATASET)
+
+
 STEPS: dict[str, Callable[[], Job]] = {
     "make the project": make_project,
     "scan": scan_videos,
@@ -357,6 +369,7 @@ STEPS: dict[str, Callable[[], Job]] = {
     "zero_shot, encoded": measure_zero_shot,
     "report": report_results,
     "extract: split, one shard invalid": split_one,
+    "extract: one video less": drop_one,
     "dvc repro: nothing to do": reproduce,
 }
 USERS = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
