@@ -88,7 +88,7 @@ def make_parts() -> Job:
 
     from clipzoo.config import load_params
     from clipzoo.data.index import PART_COLUMNS, ShardState, write_index
-    from clipzoo.frames.extraction import plan_shards
+    from clipzoo.frames.plan import plan_shards
 
     def make() -> None:
         rng = np.random.default_rng(0)
@@ -334,12 +334,25 @@ def reproduce() -> Job:
 def split_one() -> Job:
     """What extraction does first when one shard is missing, on links to the same files."""
     from clipzoo.config import load_params
-    from clipzoo.frames.extraction import plan_shards, split_index
+    from clipzoo.frames.parts import split_index
+    from clipzoo.frames.plan import plan_shards
 
     shutil.copytree(f"data/frames/{DATASET}", LINKED, copy_function=os.link)
     jobs = [replace(job, directory=LINKED) for job in plan_shards(load_params(), DATASET)]
     jobs[len(jobs) // 2].tar_path.unlink()
     return lambda: split_index(LINKED.name, jobs)
+
+
+def drop_one() -> Job:
+    """extract_frames after a video has left the manifest: no shard is made."""
+    from clipzoo.config import load_params
+    from clipzoo.frames.extraction import extract
+    from clipzoo.frames.manifest import manifest_path, read_manifest, write_manifest
+
+    videos = read_manifest(manifest_path(DATASET))
+    write_manifest(videos[: len(videos) // 2] + videos[len(videos) // 2 + 1 :], Path("less.csv"))
+    Path("less.csv").replace(manifest_path(DATASET))
+    return lambda: extract(load_params(), DATASET)
 
 
 STEPS: dict[str, Callable[[], Job]] = {
@@ -356,6 +369,7 @@ STEPS: dict[str, Callable[[], Job]] = {
     "zero_shot, encoded": measure_zero_shot,
     "report": report_results,
     "extract: split, one shard invalid": split_one,
+    "extract: one video less": drop_one,
     "dvc repro: nothing to do": reproduce,
 }
 USERS = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

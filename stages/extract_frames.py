@@ -1,11 +1,15 @@
 """extract_frames --dataset NAME [--shard i/n]: raw videos -> data/frames/NAME/: shards, index."""
 
 import argparse
+from functools import partial
 
+from clipzoo.annotations.wanted import excused, wanted_videos
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.index import FRAMES_DIR
 from clipzoo.data.spec import load_spec, raw_root
-from clipzoo.frames.extraction import extract, plan_shards
+from clipzoo.frames.extraction import extract
+from clipzoo.frames.manifest import manifest_path, read_manifest
+from clipzoo.frames.plan import plan_shards
 from clipzoo.runtime.launch import run_stage
 
 
@@ -21,7 +25,11 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset, share = arguments.dataset, read_share(arguments.shard)
     params = load_params()
-    jobs, spec = plan_shards(params, dataset), load_spec(dataset)
+    spec, manifest = load_spec(dataset), read_manifest(manifest_path(dataset))
+    wanted, notes = wanted_videos(params, dataset, spec, manifest)
+    for note in notes:
+        print(f"note: {note}")
+    jobs = plan_shards(params, dataset, manifest, wanted)
     settings = (
         f"size {params.frames.size}, quality {params.frames.quality}, fps {spec.fps or 'all'}"
     )
@@ -32,9 +40,11 @@ def main() -> None:
         f"{raw_root(params, dataset)} in {len(jobs)} shards ({settings}), part {arguments.shard}",
         flush=True,
     )
-    summary = extract(params, dataset, share=share)
+    excuse = partial(excused, params, dataset, spec, manifest)
+    summary = extract(params, dataset, jobs, excused=excuse, share=share)
+    reasons = excuse(dict(summary.failures))
     for video_id, reason in summary.failures:
-        print(f"skipped {video_id}: {reason}")
+        print(f"skipped {video_id}: {reason} ({reasons[video_id]})")
     for video_id, reason in summary.damaged:
         print(f"damaged, kept {video_id}: {reason}")
     print(

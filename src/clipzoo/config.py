@@ -172,7 +172,7 @@ class FramesConfig(Section):
     quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""
     shard_videos: int = Field(ge=1)
-    """Videos in one tar shard."""
+    """Largest number of videos in one tar shard."""
 
 
 class DemoConfig(Section):

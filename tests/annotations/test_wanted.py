@@ -68,11 +68,15 @@ def test_every_copy_of_a_video_is_extracted(params_for):
 def test_a_broken_copy_is_excused_if_another_can_be_read(params_for):
     annotate("kinetics", KINETICS, PATTERN)
     copy = "replacement/aaaaaaaaaa1"
-    files = [File(video_id) for video_id in (*COMPLETE, copy)]
-    failures = {video_id: "moov atom not found" for video_id in COMPLETE[:3]}
+    files = [File(video_id) for video_id in (*COMPLETE, *TEST_SET, copy)]
+    failures = {video_id: "moov atom not found" for video_id in (*COMPLETE[:3], TEST_SET[0])}
     write_ledger("mine", {COMPLETE[1]: "broken"})
     found = excused(params_for("mine"), "mine", load_spec("mine"), files, failures)
-    assert found == {COMPLETE[1]: "in the ledger", COMPLETE[0]: f"{copy} is used instead"}
+    assert found == {
+        COMPLETE[1]: "in the ledger",
+        COMPLETE[0]: f"{copy} is used instead",
+        TEST_SET[0]: "no annotation names it",
+    }
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from clipzoo.data.index import (
     write_index,
 )
 from clipzoo.data.store import ShardStore
-from clipzoo.frames import extraction
 from clipzoo.frames.extraction import extract
+from clipzoo.frames.parts import split_index
+from clipzoo.frames.plan import plan_shards
 from videos import make_video
 
 STORE = Path("data/frames/mine")
@@ -152,8 +153,8 @@ def test_the_table_of_another_store_is_refused(store):
 def test_damaged_parts_are_made_again(store, params_for):
     """What lies there after a killed run."""
     params = params_for("mine", frames={"shard_videos": 2, "quality": 3})
-    jobs = extraction.plan_shards(params, "mine")
-    extraction.split_index("mine", jobs)
+    jobs = plan_shards(params, "mine")
+    split_index("mine", jobs)
     part, rng = jobs[0].part_path, random.Random(0)
     whole = part.read_bytes()
     assert len(part_jpegs(read_part(part))) == 15

@@ -25,8 +25,9 @@ from clipzoo.data.index import StoreError, index_path, read_failures, shard_name
 from clipzoo.data.ledger import write_ledger
 from clipzoo.frames import cluster as cluster_module
 from clipzoo.frames.cluster import CODE, PACKAGE, Claim, dask_workers
-from clipzoo.frames.extraction import extract, make_shard, plan_shards
+from clipzoo.frames.extraction import extract, make_shard
 from clipzoo.frames.ffmpeg import ffmpeg_path, ffmpeg_version
+from clipzoo.frames.plan import plan_shards
 from test_pipeline import reachable
 from videos import make_video
 
@@ -145,12 +146,12 @@ def test_files_and_summary_are_those_of_processes(videos, params, params_for, ca
     (videos / "a" / "broken.avi").write_text("no video")
     scan("mine", videos)
     write_ledger("mine", {"a/broken": "broken"})
-    changes = {"frames": {"shard_videos": 1}}
-    processes = params_for("mine", **changes, runtime={"extract_workers": 1})
+    frames = {"shard_videos": 1}
+    processes = params_for("mine", frames=frames, runtime={"extract_workers": 1})
     expected, expected_files = extract(processes, "mine"), files()
     remove_frames()
     runtime = {"executor": "dask", "scheduler": params.runtime.scheduler}
-    assert extract(params_for("mine", **changes, runtime=runtime), "mine") == expected
+    assert extract(params_for("mine", frames=frames, runtime=runtime), "mine") == expected
     assert files() == expected_files
     ((video_id, reason),) = expected.failures
     assert video_id == "a/broken"
@@ -166,7 +167,7 @@ def test_broken_videos_are_reported_as_with_processes(videos, params, params_for
     (videos / "a" / "broken.avi").write_text("no video")
     scan("mine", videos)
     (videos / "a" / "v1.avi").unlink()
-    with pytest.raises(StoreError, match="2 videos cannot be read") as expected:
+    with pytest.raises(StoreError, match="2 videos of mine cannot be read") as expected:
         locally(params)
     remove_frames()
     with pytest.raises(StoreError) as caught:
@@ -267,7 +268,7 @@ def test_a_worker_with_another_ffmpeg_is_refused_by_name(videos, params, client,
     text = str(caught.value)
     assert f"({other}): ffmpeg: found 'ffmpeg version 99'; allowed: {ffmpeg_version()!r}" in text
     assert same not in text
-    assert not list(FRAMES.iterdir())
+    assert [path.name for path in FRAMES.iterdir()] == ["plan.parquet"]
 
 
 def test_a_worker_that_joins_later_is_refused_by_name(videos, params, client, use_ffmpeg):

@@ -33,10 +33,12 @@ from clipzoo.data.index import (
 )
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.spec import load_spec
-from clipzoo.frames import extraction, packing
+from clipzoo.files import read_rows
+from clipzoo.frames import extraction, packing, parts
 from clipzoo.frames.decoding import VideoError, split_jpegs
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.ffmpeg import ffmpeg_path
+from clipzoo.frames.plan import plan_shards
 from videos import make_video, run_ffmpeg
 
 FRAMES = Path("data/frames/mine")
@@ -213,14 +215,14 @@ def test_an_index_that_cannot_be_read_counts_as_none(videos, params_for, pool, m
 def test_the_index_is_its_parts_and_splits_into_them(videos, params_for):
     (videos / "a" / "broken.mp4").write_bytes(b"no video")
     scan("mine", videos)
-    jobs = extraction.plan_shards(params_for("mine", frames={"shard_videos": 2}), "mine")
+    jobs = plan_shards(params_for("mine", frames={"shard_videos": 2}), "mine")
     for job in jobs:
         extraction.make_shard(job)
     made = [parquet.read_table(job.part_path) for job in jobs]
     states = [read_states(job.part_path) for job in jobs]
     assert [part.num_rows for part in made] == [1, 2, 2]
-    extraction.merge_parts("mine", jobs)
-    extraction.remove_outdated("mine", jobs)
+    parts.merge_parts("mine", jobs, {job.shard: parts.read_state(job) for job in jobs})
+    parts.remove_outdated("mine", jobs)
     whole = pa.concat_tables(made)
     assert read_index(index_path("mine")).equals(whole.select(list(INDEX_COLUMNS)))
     jpegs = open_jpegs(index_path("mine"), 44)
@@ -230,7 +232,7 @@ def test_the_index_is_its_parts_and_splits_into_them(videos, params_for):
     assert (jpegs[:, 1] == sizes).all()
 
     jobs[1].tar_path.write_bytes(b"cut")
-    extraction.split_index("mine", jobs)
+    parts.split_index("mine", jobs)
     assert not index_path("mine").exists()
     assert not jobs[1].part_path.exists()
     for number in (0, 2):
@@ -327,7 +329,7 @@ def test_counts_of_raw_videos_depend_on_ffmpeg_and_frame_folders_do_not(
 
 
 def test_a_worker_with_another_ffmpeg_is_refused(videos, params_for, monkeypatch, project):
-    (job,) = extraction.plan_shards(params_for("mine"), "mine")
+    (job,) = plan_shards(params_for("mine"), "mine")
     use_another_ffmpeg(project, monkeypatch)
     with pytest.raises(StoreError, match="found 'ffmpeg version 99'; the job allows 'ffmpeg vers"):
         extraction.make_shard(job)
@@ -385,34 +387,40 @@ def break_videos(videos: Path) -> list[str]:
     return ["a/audio", "a/moovless", "a/text", "a/truncated", "a/zero"]
 
 
-def test_broken_videos_are_all_listed_and_exactly_tolerated(videos, params_for, pool, monkeypatch):
+def test_broken_videos_are_all_listed_and_accepted_by_the_ledger(
+    videos, params_for, pool, monkeypatch
+):
     broken = break_videos(videos)
     scan("mine", videos)
-    with pytest.raises(StoreError, match="5 videos cannot be read and are not in") as e:
+    write_ledger("mine", {"a/text": "broken", "a/elsewhere": "absent"})
+    with pytest.raises(StoreError, match=r"4 videos of mine cannot be read and are not in") as e:
         extract(params_for("mine"), "mine", executor=pool)
-    assert "python -m clipzoo missing mine" in str(e.value)
-    assert all(f"{video_id}: " in str(e.value) for video_id in broken)
+    assert [f"\n  {video_id}: broken: " in str(e.value) for video_id in broken] == [
+        video_id != "a/text" for video_id in broken
+    ]
+    assert "`python -m clipzoo missing mine --accept`" in str(e.value)
     assert "it has no video stream" in str(e.value)
     assert not index_path("mine").exists()
+    table = read_rows(FRAMES / "missing.csv", ("video_id", "reason"))
+    assert [row[1] for row in table] == broken
+    write_ledger("mine", {video_id: reason for _, video_id, reason in table})
     made = remade(monkeypatch)
-    write_ledger("mine", dict.fromkeys(broken, "broken"))
     summary = extract(params_for("mine"), "mine", executor=pool)
-    assert made == []  # the ledger alone was changed
+    assert made == []  # nothing is tried again
     assert sorted(video_id for video_id, _ in summary.failures) == broken
     assert summary.num_videos == 6
     assert sorted(read_failures(index_path("mine"))) == broken
-    ledger = (FRAMES / "missing.csv").read_text()
-    assert ledger.startswith("video_id,reason\n")
-    assert all(f"\n{video_id}," in ledger for video_id in broken)
+    assert read_rows(FRAMES / "missing.csv", ("video_id", "reason")) == table
     with tarfile.open(FRAMES / "shard-00000.tar") as tar:
         assert {name.rpartition("/")[0] for name in tar.getnames()}.isdisjoint(broken)
 
 
 def test_damaged_videos_can_be_kept(videos, params_for, pool):
-    write_ledger("mine", dict.fromkeys(break_videos(videos), "broken"))
+    broken = break_videos(videos)
     scan("mine", videos)
     with Path("datasets/mine.yaml").open("a") as file:
         file.write("keep_damaged: true\n")
+    write_ledger("mine", dict.fromkeys(broken, "broken"))
     summary = extract(params_for("mine"), "mine", executor=pool)
     assert [video_id for video_id, _ in summary.damaged] == ["a/truncated"]
     assert len(summary.failures) == 4
@@ -422,11 +430,11 @@ def test_a_file_that_changed_since_the_scan_is_refused(videos, params_for, pool)
     with (videos / "a" / "one.mp4").open("ab") as file:
         file.write(b"x")
     (videos / "b" / "four.mp4").unlink()
-    with pytest.raises(StoreError, match="2 videos cannot be read") as caught:
+    with pytest.raises(StoreError, match="2 videos of mine cannot be read") as caught:
         extract(params_for("mine"), "mine", executor=pool)
-    assert "its manifest says" in str(caught.value)
+    assert "a/one: differs: data/raw/mine/a/one.mp4: has" in str(caught.value)
     assert "changed since" in str(caught.value)
-    assert "b/four: data/raw/mine/b/four.mp4: No such file" in str(caught.value)
+    assert "b/four: absent: data/raw/mine/b/four.mp4: No such file" in str(caught.value)
 
 
 def test_a_full_disk_leaves_nothing_that_looks_whole(videos, params_for, pool, monkeypatch):

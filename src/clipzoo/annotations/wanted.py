@@ -172,7 +172,8 @@ def excused(
 ) -> dict[str, str]:
     """Files that could not be extracted and need not be: {id: why}.
 
-    They are in the ledger, or another file of the same video could be extracted.
+    They are in the ledger, another file of the same video could be extracted, or no annotation
+    names them (such files may be there from earlier: `wanted_videos` leaves them out).
 
     Args:
         params: see `wanted_videos`.
@@ -185,9 +186,13 @@ def excused(
         return {}
     ledger = read_ledger(dataset)
     result = {video_id: "in the ledger" for video_id in failures if video_id in ledger}
-    for video in join(params, dataset, spec, [file.video_id for file in manifest]).videos:
+    joined = join(params, dataset, spec, [file.video_id for file in manifest])
+    for video in joined.videos:
         used = next((copy for copy in video.copies if copy not in failures), None)
         for copy in video.copies:
             if used is not None and copy in failures:
                 result.setdefault(copy, f"{used} is used instead")
+    if spec.extract == "annotated":
+        unnamed = failures.keys() - joined.named - result.keys()
+        result |= dict.fromkeys(unnamed, "no annotation names it")
     return result

@@ -25,6 +25,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,7 @@ from pyarrow import parquet
 from clipzoo.files import replacing
 
 FRAMES_DIR = Path("data/frames")
+INDEX_NAME = "index.parquet"
 INDEX_COLUMNS = {
     "video_id": pa.string(),
     "path": pa.string(),  # of the raw video, relative to the dataset's raw root
@@ -53,6 +55,7 @@ PART_COLUMNS = {
     "offsets": pa.list_(pa.int64()),  # of each JPEG in the shard, bytes
     "sizes": pa.list_(pa.int32()),  # of each JPEG, bytes
 }
+PLAN_COLUMNS = {name: INDEX_COLUMNS[name] for name in ("shard", "video_id", "path", "source_size")}
 JPEG_COLUMNS = 2
 """Of jpegs.npy, uint32: the JPEG's offset in its shard in blocks of 512 bytes (contents of tar
 members start at whole blocks), and its size in bytes."""
@@ -72,6 +75,10 @@ class StoreError(OSError):
     """Frames cannot be read; the message names the video and the file."""
 
 
+class SourceError(StoreError):
+    """A raw video is not the one in the manifest, which tells its size."""
+
+
 @dataclass(frozen=True)
 class ShardState:
     """A finished shard, as recorded in the metadata of its part and of the index."""
@@ -84,11 +91,24 @@ class ShardState:
     """[video_id, reason] of videos that are not in the shard."""
     damaged: list[list[str]] = field(default_factory=list)
     """[video_id, reason] of damaged videos in the shard (`keep_damaged`)."""
+    absent: list[tuple[int, str, str, int]] = field(default_factory=list)
+    """(position, video_id, path, size) of videos that the shard was made from and that have no row:
+    failures, and videos that have left the manifest since. The position, ascending, is that among
+    all videos that the shard was made from."""
+
+
+class Source(NamedTuple):
+    """A row of an index, as far as it tells what its frames were made from."""
+
+    video_id: str
+    path: str
+    size: int
+    num_frames: int
 
 
 def index_path(dataset: str) -> Path:
     """Path of the index of a dataset's frames."""
-    return FRAMES_DIR / dataset / "index.parquet"
+    return FRAMES_DIR / dataset / INDEX_NAME
 
 
 def jpegs_path(index: Path) -> Path:
@@ -107,6 +127,30 @@ def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         StoreError: the file is missing or damaged, or is not an index of this version.
     """
     return _read_table(path, list(INDEX_COLUMNS), columns)
+
+
+def read_shards(path: Path) -> dict[int, tuple[ShardState, list[Source]]]:
+    """Shards of an index or a part, in the order of their rows, and the rows of each.
+
+    Empty if the file is missing, damaged or of another version.
+    """
+    states = read_states(path)
+    try:
+        names = list(INDEX_COLUMNS if path.name == INDEX_NAME else PART_COLUMNS)
+        table = _read_table(path, names, ("video_id", "path", "source_size", "num_frames"))
+    except StoreError:
+        return {}
+    rows = list(map(Source, *(column.to_pylist() for column in table.columns)))
+    frames = np.cumsum([row.num_frames for row in rows], dtype=np.int64)  # [N]
+    lengths = [state.num_frames for state in states.values()]
+    # Every row has at least one frame, so the numbers of frames tell where a shard's rows end.
+    ends = np.searchsorted(frames, np.cumsum(lengths), side="right").tolist()  # one for each shard
+    assert not states or ends[-1] == len(rows), "the states are those of the rows"
+    starts = [0, *ends]
+    return {
+        shard: (state, rows[start:end])
+        for (shard, state), start, end in zip(states.items(), starts, ends, strict=False)
+    }
 
 
 def read_part(path: Path) -> pa.Table:
@@ -232,6 +276,23 @@ def make_part(table: pa.Table, jpegs: np.ndarray) -> pa.Table:
     return table
 
 
+def read_plan(path: Path) -> tuple[pa.Table, dict[bytes, bytes]]:
+    """Read a plan, columns PLAN_COLUMNS, and its metadata.
+
+    Raises:
+        StoreError: as `read_index`.
+    """
+    return _read_table(path, list(PLAN_COLUMNS)), read_metadata(path)
+
+
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """Metadata of an index, a part or a plan; empty if it is missing, damaged or none of them."""
+    try:
+        return parquet.read_schema(pa.BufferReader(_read_whole(path))).metadata or {}
+    except (OSError, ValueError):  # StoreError is an OSError
+        return {}
+
+
 def read_failures(path: Path) -> dict[str, str]:
     """Videos of the manifest that are missing from an index: {video_id: reason}."""
     states = read_states(path).values()
@@ -266,16 +327,19 @@ def header_fields(name: str, size: int) -> tuple[bytes, bytes]:
 
 
 def check_size(path: Path, size: int) -> None:
-    """Raise StoreError unless a path is a regular file, or a link to one, of `size` bytes."""
+    """Raise StoreError unless a path is a regular file, or a link to one, of `size` bytes.
+
+    It is a SourceError if there is another file.
+    """
     try:
         status = path.stat()
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe for ever
-        raise StoreError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
+        raise SourceError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
     num_bytes = status.st_size
     if num_bytes != size:
-        raise StoreError(
+        raise SourceError(
             f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
@@ -296,21 +360,24 @@ def write_index(
     table: pa.Table,
     states: Mapping[int, ShardState],
     path: Path,
-    ffmpeg: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an index, or a part of one, atomically.
+    """Write an index, a part of one or a plan, atomically.
 
     Args:
-        table: with the columns INDEX_COLUMNS; those of a part are PART_COLUMNS.
-        states: of the shards in `table`.
+        table: with the columns INDEX_COLUMNS, PART_COLUMNS or PLAN_COLUMNS.
+        states: of the shards in `table`, in the order of their rows.
         path: the file.
-        ffmpeg: how the frames were made, for people to read; goes into the metadata unchanged.
+        more: goes into the metadata unchanged: how the frames were made, for people to read.
 
     Raises:
         OSError: the file cannot be written; no partial file is left.
     """
     shards = {str(shard): asdict(state) for shard, state in states.items()}
-    metadata = {METADATA_KEY: json.dumps(shards), **(ffmpeg or {}), HASH_KEY: HASH_MARK + NO_HASH}
+    for state in shards.values():
+        if not state["absent"]:  # as before there was this key
+            del state["absent"]
+    metadata = {METADATA_KEY: json.dumps(shards), **(more or {}), HASH_KEY: HASH_MARK + NO_HASH}
     buffer = pa.BufferOutputStream()
     parquet.write_table(
         table.replace_schema_metadata(metadata), buffer, compression="zstd", use_dictionary=False
@@ -325,9 +392,8 @@ def write_index(
 def read_states(path: Path) -> dict[int, ShardState]:
     """States in the metadata of a part or an index; empty if it is missing, damaged or neither."""
     try:
-        metadata = parquet.read_schema(pa.BufferReader(_read_whole(path))).metadata or {}
-        return _states(metadata.get(METADATA_KEY, b"{}"))
-    except (OSError, ValueError, TypeError):  # StoreError is an OSError
+        return _states(read_metadata(path).get(METADATA_KEY, b"{}"))
+    except (ValueError, TypeError):
         return {}
 
 

@@ -10,7 +10,8 @@ from typing import IO
 import simplejpeg
 
 from clipzoo.config import FramesConfig
-from clipzoo.data.index import StoreError, check_size, member_name
+from clipzoo.data.index import SourceError, StoreError, check_size, member_name
+from clipzoo.data.ledger import describe
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.timing import frame_rate
 from clipzoo.data.video import seeks_exactly
@@ -76,9 +77,28 @@ def pack_videos(
             except (VideoError, StoreError) as error:
                 tar.seek(start)
                 tar.truncate()
-                failures.append([video.video_id, str(error)])
+                failures.append([video.video_id, _reason(error)])
         tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
     return rows, failures, damaged
+
+
+def _reason(error: Exception) -> str:
+    """Why a video failed, in the words of the ledger."""
+    if isinstance(error.__cause__, FileNotFoundError):
+        return f"absent: {error}"
+    return f"differs: {error}" if isinstance(error, SourceError) else describe(str(error))
+
+
+def is_as_scanned(root: Path, video: RawVideo, spec: DatasetSpec) -> bool:
+    """Whether the file of a video, or its folder of frames, is the one in the manifest."""
+    try:
+        if spec.reader == "directory":
+            _describe_directory(root / video.path, video, spec)
+        else:
+            check_size(root / video.path, video.size)
+    except (VideoError, StoreError):
+        return False
+    return True
 
 
 def _pack_video(
@@ -152,7 +172,7 @@ def describe_videos(
             if outcome.damage:
                 damaged.append([video.video_id, outcome.damage])
         except (VideoError, StoreError) as error:
-            failures.append([video.video_id, str(error)])
+            failures.append([video.video_id, _reason(error)])
     return rows, failures, damaged
 
 
@@ -166,7 +186,7 @@ def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     except (ListError, ValueError, OSError) as error:
         raise VideoError(f"{path}: {error}") from error
     if count != video.size:
-        raise VideoError(
+        raise SourceError(
             f"{path}: has {count} frames, but {video.size} in the manifest: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
