@@ -18,6 +18,7 @@ from clipzoo.commands.predictions import predictions_command
 from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
 from clipzoo.config import SHOTS
+from clipzoo.runtime.ending import ending
 
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",
@@ -265,4 +266,5 @@ def _next_steps(dataset: str, summary: ScanSummary) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with ending():
+        main()

@@ -115,10 +115,16 @@ def read_part(path: Path) -> pa.Table:
 
 
 def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
-    with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
+    """Columns of an index or a part.
+
+    Without Arrow's threads: one of them may be the last to hold `content`, which is Python's, and
+    frees it when Python is already ending, which aborts the process (`runtime.ending`).
+    """
+    columns, content = list(columns or names), pa.BufferReader(_read_whole(path))
+    with parquet.ParquetFile(content) as file:
         if file.schema_arrow.names != names:
             raise StoreError(f"{path}: index of another version; run extract_frames again")
-        return file.read(list(columns or names)).select(list(columns or names))
+        return file.read(columns, use_threads=False).select(columns)
 
 
 def _read_whole(path: Path) -> bytes:
