@@ -1,7 +1,6 @@
 """make_demo --dataset NAME: render a demo dataset: video files, manifest and annotation files."""
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,7 +8,7 @@ from tqdm import tqdm
 from clipzoo.config import load_params
 from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
 from clipzoo.runtime.launch import dataset_argument, run_stage
-from clipzoo.runtime.parent import exit_with_parent
+from clipzoo.runtime.pools import process_pool
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
         flush=True,
     )
     root = Path("data/raw") / dataset
-    with ProcessPoolExecutor(processes, initializer=exit_with_parent) as executor:
+    with process_pool(processes) as executor:
         finished = write_videos(videos, root, executor)
         for _ in tqdm(finished, total=len(videos), desc="render", unit="video", mininterval=2):
             pass

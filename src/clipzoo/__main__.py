@@ -20,6 +20,7 @@ from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
 from clipzoo.config import SHOTS, load_params
 from clipzoo.data.ledger import accept_command, ledger_path
+from clipzoo.runtime.ending import ending
 
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",
@@ -310,4 +311,5 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
 
 
 if __name__ == "__main__":
-    main()
+    with ending():
+        main()

@@ -74,6 +74,15 @@ def test_errors_of_gpus_and_connections_name_the_rank(capsys, monkeypatch, error
     assert not is_final(error)
 
 
+def test_shared_memory_that_nccl_cannot_use_is_named(capsys):
+    fault = "NCCL error: Error while creating shared memory segment /dev/shm/nccl-x (size 9)"
+    error = DistBackendError(f"{fault}\nmore")
+    err = error_of(error, capsys)
+    for word in ("/dev/shm", fault, "--shm-size", "NCCL_SHM_DISABLE=1"):
+        assert word in err
+    assert is_final(error)
+
+
 def test_a_bug_keeps_its_traceback(capsys):
     def stage() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

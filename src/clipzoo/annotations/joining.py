@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source
 from clipzoo.annotations.class_names import name_classes
+from clipzoo.annotations.folders import check_folders
 from clipzoo.annotations.formats import PARSERS
 from clipzoo.annotations.lookup import Lookup
 from clipzoo.annotations.matching import Finder, Stored
@@ -120,6 +121,7 @@ def read_annotations(
     name_classes(annotations, params, dataset, spec, source.folder)
     faults = check(annotations, spec, trained_on, params.data.split)
     raise_all(f"{source.folder}: {len(faults)} faults in the annotations", faults)
+    check_folders(annotations, video_ids, spec, dataset)
     return annotations
 
 

@@ -163,13 +163,18 @@ def read_part(path: Path) -> pa.Table:
 
 
 def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Columns of an index or a part.
+
+    Without Arrow's threads: one of them may be the last to hold `content`, which is Python's, and
+    frees it when Python is already ending, which aborts the process (`runtime.ending`).
+    """
     wanted = list(columns or names)
     with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
         found = file.schema_arrow.names
         earlier = [name for name in names if name not in LATER_COLUMNS]
         if found not in (names, earlier):
             raise StoreError(f"{path}: index of another version; run extract_frames again")
-        table = file.read([name for name in wanted if name in found])
+        table = file.read([n for n in wanted if n in found], use_threads=False)
         for name in wanted:
             if name not in found:
                 unknown = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])

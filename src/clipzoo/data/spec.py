@@ -50,6 +50,9 @@ class DatasetSpec(Section):
     classes; '' = as in the annotation files. A labels.csv next to them takes precedence."""
     only_listed_classes: bool = False
     """Leave out videos whose classes are not in the label file, instead of refusing them."""
+    trust_labels: bool = False
+    """Take labels as they are where a video is in the folder of another class, and print how many,
+    instead of refusing them."""
     evaluate_on: Literal["val", "test"] = "val"
     """Official set that val.csv is made from, for `format: kinetics`."""
     evaluation_only: bool = False

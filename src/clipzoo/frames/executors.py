@@ -5,7 +5,7 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from clipzoo.data.index import StoreError
 from clipzoo.runtime.machine import usable_cores
-from clipzoo.runtime.parent import exit_with_parent
+from clipzoo.runtime.pools import process_pool
 
 POLL_SECONDS = 5
 """Seconds without a finished task after which the workers are checked."""
@@ -54,7 +54,7 @@ def local_processes(count: int) -> Iterator[Workers]:
     # the locks of Arrow's threads. The server imports modules once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["clipzoo.frames.extraction"])
-    with ProcessPoolExecutor(count, mp_context=context, initializer=exit_with_parent) as pool:
+    with process_pool(count, context) as pool:
         try:
             yield Workers(pool.submit)
         except BrokenProcessPool as error:

@@ -3,6 +3,7 @@
 import sys
 
 from clipzoo.parity import check_file
+from clipzoo.runtime.ending import ending
 
 
 def main(paths: list[str]) -> int:
@@ -23,4 +24,5 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with ending():
+        sys.exit(main(sys.argv[1:]))

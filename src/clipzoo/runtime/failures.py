@@ -18,6 +18,13 @@ def describe(error: Exception) -> str | None:
         return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
     if _is_of_cpu_memory(error):
         return _memory(error, "this machine's memory", "a smaller runtime.processes")
+    if is_of_a_connection(error) and _is_of_shared_memory(error):
+        return (
+            f"rank {os.environ.get('RANK', '0')}: /dev/shm, the shared memory through which the "
+            f"processes of a machine exchange data, cannot be used ({_first_line(error)}); make it "
+            "writable or larger (containers: --ipc=host or --shm-size=8g), or set "
+            "NCCL_SHM_DISABLE=1 in the environment, which is slower"
+        )
     if is_of_a_connection(error):
         return (
             f"rank {os.environ.get('RANK', '0')}: the connection to another process broke "
@@ -38,6 +45,7 @@ def is_final(error: Exception) -> bool:
     Broken connections and errors of a GPU may go away; so may bugs that depend on timing.
     """
     wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
+    wrong = wrong or (is_of_a_connection(error) and _is_of_shared_memory(error))
     return wrong or _is_of_gpu_memory(error) or _is_of_cpu_memory(error)
 
 
@@ -45,6 +53,10 @@ def is_of_a_connection(error: Exception) -> bool:
     """Whether an exchange between processes failed: errors of nccl, gloo or the store."""
     of_torch = {"DistBackendError", "DistNetworkError", "DistStoreError"}
     return bool(_names(error) & of_torch) or "gloo/transport" in str(error)
+
+
+def _is_of_shared_memory(error: Exception) -> bool:
+    return "/dev/shm" in str(error) or "shared memory" in str(error).lower()
 
 
 def _is_of_gpu_memory(error: Exception) -> bool:

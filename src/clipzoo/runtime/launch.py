@@ -4,6 +4,7 @@ Does not import torch, so that stages that do not need it start quickly.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from clipzoo.config import ConfigError, RuntimeConfig, load_params
 from clipzoo.runtime.allocator import keep_freed_memory
+from clipzoo.runtime.ending import ending
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.lock import only_one
 from clipzoo.runtime.machine import count_processes, usable_cores
@@ -40,6 +42,13 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
             environment. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
     """
+    # Only the script's own `main` ends this process; tests run stages in theirs.
+    with ending() if main.__module__ == "__main__" else contextlib.nullcontext():
+        _run(main, distributed)
+
+
+def _run(main: Callable[[], None], distributed: bool) -> None:
+    """Run a stage here or in processes of its own; exit with code 1 after an expected error."""
     keep_freed_memory()
     launched = distributed and "RANK" in os.environ
     try:

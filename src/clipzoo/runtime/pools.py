@@ -1,0 +1,44 @@
+"""Pools of processes, also where there is no shared memory for their locks."""
+
+import errno
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.context import BaseContext
+
+from clipzoo.runtime.parent import exit_with_parent
+
+NO_SHARED_MEMORY = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOENT, errno.ENOSYS),
+}
+"""What creating a lock fails with where /dev/shm cannot be written."""
+
+
+@contextmanager
+def process_pool(count: int, context: BaseContext | None = None) -> Iterator[Executor]:
+    """A pool of `count` processes that end with this one.
+
+    Without shared memory, which the locks of their queues need, it is a pool of threads, and a note
+    says so: tasks give the same results there, later.
+
+    Args:
+        count: of the processes.
+        context: of multiprocessing, how they are started; None = as Python does by default.
+    """
+    try:
+        pool = ProcessPoolExecutor(count, context, initializer=exit_with_parent)
+    except (ImportError, NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_SHARED_MEMORY:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        print(
+            f"note: /dev/shm: {reason}; processes need this shared memory for their locks, so "
+            f"{count} threads do their work, more slowly; to use processes, make it writable or "
+            "larger (containers: --ipc=host or --shm-size=1g)",
+            file=sys.stderr,
+            flush=True,
+        )
+        pool = ThreadPoolExecutor(count)
+    with pool:
+        yield pool
