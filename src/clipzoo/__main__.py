@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from clipzoo.commands import recipes as zoo
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
 from clipzoo.commands.compare import METHODS, compare_command
@@ -14,9 +13,12 @@ from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command
 from clipzoo.commands.lists import add_list_commands
 from clipzoo.commands.missing import missing_command
+from clipzoo.commands.planned import add_options
 from clipzoo.commands.predictions import predictions_command
 from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
+from clipzoo.commands.use import use_command
+from clipzoo.commands.zoo import zoo_command
 from clipzoo.config import SHOTS
 
 EXAMPLES = (
@@ -105,15 +107,20 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ("use demo/head-none", "use text4vis/k400-vitb16-f8 --queue"),
     )
     command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
+    add_options(command)
     command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
-    command.set_defaults(run=zoo.use_command)
+    command.set_defaults(run=use_command)
     command = add_command(
         commands,
         "check",
         "show what a recipe's run needs and what is missing",
-        ("check text4vis/k400-vitb16-f8",),
+        (
+            "check text4vis/k400-vitb16-f8",
+            "check text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+        ),
     )
     command.add_argument("recipe", help="name of the recipe")
+    add_options(command)
     command.set_defaults(run=check_command)
     command = add_command(
         commands,
@@ -126,12 +133,19 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         commands,
         "zoo",
         "run recipes one after the other",
-        ("zoo 'demo/*'", "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop"),
+        (
+            "zoo 'demo/*'",
+            "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop",
+            "zoo text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+            "zoo text4vis/ucf101-vitl14-f16 --parent k400-vitl14-f16.pt",
+            "zoo text4vis/k400-vitb16-f8 -S train.epochs=10 -S train.batch_size=128",
+        ),
     )
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
+    add_options(command)
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
     command.add_argument("--again", action="store_true", help="also run recipes that are finished")
-    command.set_defaults(run=zoo.zoo_command)
+    command.set_defaults(run=zoo_command)
 
 
 def _add_predictions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
