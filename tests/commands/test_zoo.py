@@ -246,8 +246,8 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
     assert select(["branch"]) == ["demo/head-none", "branch"]
     assert zoo.run_zoo(["branch"]) == []
     assert dvc.recipes == ["demo/head-none", "branch"]
-    kept = kept.kept_predictions("demo/head-none")
-    assert [path.read_text() for path in kept] == [
+    files = kept.kept_predictions("demo/head-none")
+    assert [path.read_text() for path in files] == [
         "test.safetensors of demo/head-none",
         "test.parquet of demo/head-none",
         "test.json of demo/head-none",
@@ -257,7 +257,7 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
     assert select(["branch"]) == ["branch"]
     finish("demo/head-none")
     assert is_done("demo/head-none")
-    kept[1].unlink()
+    files[1].unlink()
     assert not is_done("demo/head-none")
     assert select(["branch"]) == ["demo/head-none", "branch"]
     finish("branch")

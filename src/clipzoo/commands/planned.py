@@ -134,10 +134,10 @@ def _check_keys(values: Mapping[str, Any], params: Params) -> None:
         if key in known:
             continue
         if key == "recipe" or key.partition(".")[0] == "runtime":
-            why = (
-                "a recipe's name is its path, and runtime belongs to the machine: edit params.yaml"
+            raise ConfigError(
+                f"-S {key}: a recipe's name is its path, and runtime belongs to the machine, in "
+                "params.yaml"
             )
-            raise ConfigError(f"-S {key}: {why}")
         raise ConfigError(
             f"-S {key}: unknown key; allowed: a key of params.yaml, such as train.lr"
             f"{near(key, known)}"
@@ -155,9 +155,9 @@ def _check_released(name: str, options: Options, recipe: Recipe, params: Params)
         raise ConfigError(f"--released: its run would be {released_run(name)}, another recipe")
     if all(row.value is None for row in recipe.published) and not recipe.expected:
         raise ConfigError(
-            f"--released: {name} has no published number to compare with; "
-            f"`python -m clipzoo use {shlex.quote(name)} -S train.epochs=0 -S model.checkpoint=FILE` "
-            "and `dvc repro` evaluate a file without a verdict"
+            f"--released: {name} has no published number to compare with; evaluate the file "
+            f"without a verdict: `python -m clipzoo zoo {shlex.quote(name)} -S train.epochs=0 "
+            "-S model.checkpoint=FILE`"
         )
     if params.text.classifier != "text":
         raise ConfigError(
@@ -232,8 +232,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[RECIPE=]FILE",
-        help="a model that the recipe starts from, or predictions that it is fused with, instead of "
-        "a run of RECIPE; may be repeated",
+        help="a model that the recipe starts from, or predictions that it is fused with, in place "
+        "of a run of RECIPE; may be repeated",
     )
     command.add_argument(
         "-S",
