@@ -194,17 +194,25 @@ def _add_fuse(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         (
             "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
             "fuse k400_video_sims.pt k400_sentence_sims.pt --weight 0.7 "
-            "--labels k400_video_labels.pt",
+            "--labels k400_video_labels.pt --released bike/k400-vitb32-f8-attributes",
         ),
     )
     files = "test.safetensors of a run, or a .pt file with one tensor of probabilities"
     command.add_argument("video", type=Path, metavar="VIDEO", help=f"the first: {files}")
     command.add_argument("attributes", type=Path, metavar="ATTRIBUTES", help="the second")
     command.add_argument(
-        "--weight", type=float, default=0.7, metavar="W", help="of the first, 0 to 1 (0.7)"
+        "--weight",
+        type=float,
+        metavar="W",
+        help="of the first, 0 to 1; by default the recipe's, or 0.7",
     )
     command.add_argument(
         "--labels", type=Path, metavar="FILE", help=".pt file with the class ids, for two .pt files"
+    )
+    command.add_argument(
+        "--released",
+        metavar="RECIPE",
+        help="compare with this recipe's published numbers: the run RECIPE-released in RESULTS.md",
     )
     command.set_defaults(run=fuse_command)
 

@@ -1,21 +1,18 @@
 """Using recipes, running sets of them, queueing."""
 
 import itertools
-import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from runs import add_fused, finish, is_done, select
 
 from clipzoo.__main__ import main
-from clipzoo.commands import kept, planned, use, zoo
+from clipzoo.commands import kept, use, zoo
 from clipzoo.config import ConfigError, load_params
-from clipzoo.files import json_sha256
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +27,6 @@ LISTS = {
     "bike_attributes.datasets": ("[demo_shapes]", "[]"),
     "bike_attributes.fused_with": ("[demo/raw]", "[]"),
 }
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the recipes and a params.yaml that holds the recipe demo."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    use.use("demo")
-    return tmp_path
 
 
 def comments(text: str) -> list[str]:
@@ -172,14 +159,6 @@ def test_dvc_changes_lists_and_back_without_harm(here, keys):
     assert path.read_text() == before
 
 
-def select(*arguments: Any) -> list[str]:
-    return [run.params.recipe for run in zoo.select(*arguments)]
-
-
-def is_done(name: str, **options: Any) -> bool:
-    return zoo.is_done(planned.plan(name, planned.Options(**options)))
-
-
 def test_select_puts_parents_first_and_adds_missing_ones(here):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
     assert select([child]) == [parent, child]
@@ -193,36 +172,6 @@ def test_select_puts_parents_first_and_adds_missing_ones(here):
         select(["text5vis/*"])
 
 
-class Dvc:
-    """Stands for the dvc command: notes the active recipe of each call."""
-
-    def __init__(self, failing: str = "") -> None:
-        self.failing = failing
-        self.recipes: list[str] = []
-        self.commands: list[list[str]] = []
-
-    def __call__(self, command, check, pass_fds=()):
-        assert not check
-        recipe = load_params("params.yaml").recipe
-        self.recipes.append(recipe)
-        self.commands.append(command[1:])
-        kept.MODEL_FILE.parent.mkdir(exist_ok=True)
-        kept.MODEL_FILE.write_text(f"model of {recipe}")
-        folders = [kept.PREDICTIONS_DIR, kept.PREDICTIONS_DIR, Path("metrics") / recipe]
-        for folder, name in zip(folders, kept.PREDICTION_FILES, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder == Path("metrics") / recipe and (folder / name).exists()):
-                (folder / name).write_text(f"{name} of {recipe}")
-        return subprocess.CompletedProcess(command, int(recipe == self.failing))
-
-
-@pytest.fixture
-def dvc(monkeypatch: pytest.MonkeyPatch) -> Dvc:
-    stand_in = Dvc()
-    monkeypatch.setattr(zoo.subprocess, "run", stand_in)
-    return stand_in
-
-
 def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
     assert zoo.run_zoo([child, "demo"]) == []
@@ -231,13 +180,6 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert kept.kept_model(parent).read_text() == f"model of {parent}"
     assert not kept.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
-
-
-def add_fused(name: str, parent: str) -> None:
-    """A recipe of the attributes branch that is fused with another one."""
-    section = {"datasets": ["demo_shapes"], "fused_with": [parent]}
-    params = {"model": {"method": "bike_attributes"}, "bike_attributes": section}
-    Path(f"recipes/{name}.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
 
 
 @pytest.mark.slow
@@ -298,19 +240,6 @@ def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc,
     dvc.recipes.clear()
     assert zoo.run_zoo([*children, "demo"], stop=True) == [parent]
     assert dvc.recipes == [parent]
-
-
-def finish(name: str, **changes: Any) -> None:
-    """What a finished run leaves of a recipe."""
-    settings = recipe_settings(name) | changes
-    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
-        for path, values in (
-            (f"metrics/{name}", {"settings_sha256": json_sha256(settings)}),
-            (f"plots/{name}/{stem}", settings),
-        ):
-            Path(path).mkdir(parents=True, exist_ok=True)
-            file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
-            (Path(path) / file).write_text(json.dumps(values))
 
 
 def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):

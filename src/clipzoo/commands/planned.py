@@ -153,16 +153,16 @@ def _check_released(name: str, options: Options, recipe: Recipe, params: Params)
             raise ConfigError(f"-S {key}: --released sets it")
     if released_run(name) in recipe_names():
         raise ConfigError(f"--released: its run would be {released_run(name)}, another recipe")
+    if params.text.classifier != "text":
+        raise ConfigError(
+            f"--released: {name} is trained against a classifier that is not text (text.classifier "
+            f"{params.text.classifier}), which model files do not hold"
+        )
     if all(row.value is None for row in recipe.published) and not recipe.expected:
         raise ConfigError(
             f"--released: {name} has no published number to compare with; evaluate the file "
             f"without a verdict: `python -m clipzoo zoo {shlex.quote(name)} -S train.epochs=0 "
             "-S model.checkpoint=FILE`"
-        )
-    if params.text.classifier != "text":
-        raise ConfigError(
-            f"--released: {name} is trained against a classifier that is not text (text.classifier "
-            f"{params.text.classifier}), which model files do not hold"
         )
     for parent in params.fused_with:
         if parent not in options.parents:

@@ -40,3 +40,18 @@ def released_parent(used: Mapping[str, Any], expected: Mapping[str, Any]) -> str
     pattern = rf"{parent}\.released-([0-9a-f]{{{DIGITS}}})(\.\w+)?"
     match = re.fullmatch(pattern, used.get("model.checkpoint", ""))
     return match[1] if match else ""
+
+
+def describe_given(
+    used: Mapping[str, Any], expected: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
+    """What a verdict says of the files that a run took for runs of its parents; '' = none.
+
+    Args:
+        used, expected: as for `released_parent`.
+        metrics: of the run; `video_source` says which file a fusion took for its video branch.
+    """
+    digest = released_parent(used, expected)
+    model = f"; from a released model (sha256 {digest}...)" if digest else ""
+    source = metrics.get("video_source", "")
+    return model + (f"; video branch from {source}" if source else "")
