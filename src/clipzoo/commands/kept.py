@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipzoo.config import ConfigError
 from clipzoo.files import replacing, write_json
-from clipzoo.report.recipes import fused_recipes, load_recipes
+from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
 
 MODEL_FILE = Path("models/model.safetensors")
@@ -41,12 +41,25 @@ def has_kept_predictions(name: str) -> bool:
 
 def is_parent(name: str) -> bool:
     """Whether another recipe starts from the model of this one."""
-    return any(recipe.parent == name for recipe, _ in load_recipes().values())
+    return name in _needed_by_others(_recipe_files())[0]
 
 
 def is_fused(name: str) -> bool:
     """Whether another recipe is fused with the predictions of this one."""
-    return any(name in fused_recipes(settings) for _, settings in load_recipes().values())
+    return name in _needed_by_others(_recipe_files())[1]
+
+
+def _recipe_files() -> tuple[tuple[str, int], ...]:
+    """The recipes' files, with the times of their last changes."""
+    return tuple((str(p), p.stat().st_mtime_ns) for p in sorted(RECIPES_DIR.rglob("*.yaml")))
+
+
+@cache
+def _needed_by_others(_: tuple[tuple[str, int], ...]) -> tuple[set[str], set[str]]:
+    """The recipes that others start from, and those that others are fused with."""
+    loaded = load_recipes().values()
+    fused = {name for _, settings in loaded for name in fused_recipes(settings)}
+    return {recipe.parent for recipe, _ in loaded}, fused
 
 
 def keep_outputs(name: str, *, released: bool = False) -> None:
