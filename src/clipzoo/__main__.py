@@ -137,6 +137,7 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "zoo 'demo/*'",
             "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop",
             "zoo text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+            "zoo text4vis/k400-vitb16-f8 --smoke",
             "zoo text4vis/ucf101-vitl14-f16 --parent k400-vitl14-f16.pt",
             "zoo text4vis/k400-vitb16-f8 -S train.epochs=10 -S train.batch_size=128",
         ),
@@ -145,6 +146,14 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_options(command)
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
     command.add_argument("--again", action="store_true", help="also run recipes that are finished")
+    command.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only try the stages, on a few videos and with two steps; no result is written",
+    )
+    command.add_argument(
+        "--keep", action="store_true", help="with --smoke: leave its folder in .state/smoke/"
+    )
     command.set_defaults(run=zoo_command)
 
 

@@ -16,6 +16,7 @@ from clipzoo.commands.planned import (
     plan,
     read_arguments,
 )
+from clipzoo.commands.smoke import smoke
 from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
 from clipzoo.config import ConfigError
 from clipzoo.files import near
@@ -152,7 +153,13 @@ def _keep(run: Run) -> None:
 
 def zoo_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
-    options = read_arguments(arguments, matching(arguments.recipes))
+    names = matching(arguments.recipes)
+    options = read_arguments(arguments, names)
+    if arguments.smoke:
+        with only_one("zoo --smoke"):
+            for name in names:
+                smoke(name, options, keep=arguments.keep)
+        return
     with only_one(LOCK) as lock:
         failed = run_zoo(
             arguments.recipes, options, stop=arguments.stop, again=arguments.again, locks=[lock]
