@@ -26,7 +26,8 @@ repro: setup  ## run the pipeline (dvc repro) and print the results table
 	@echo 'RESULTS.md has all results and the published values.'
 
 # Of the columns with a path (metrics and dependencies), the accuracies alone; and changed parameters.
-DROP := ^(?!.*:(full_)?top1$$).*/|^(Created|Executor|metrics|plots|recipes)$$
+# DVC gives a metric's column no path if its name is in one file only, as those of metrics/clip.json are.
+DROP := ^(?!.*:(full_)?top1$$).*/|^(?!(recipe|seed|(full_)?top1)$$)[a-z0-9_]+$$|^(Created|Executor)$$
 
 experiments: setup  ## compare experiments: what was changed, top-1 and zero-shot top-1
 	dvc exp show --only-changed --drop '$(DROP)'
@@ -34,8 +35,9 @@ experiments: setup  ## compare experiments: what was changed, top-1 and zero-sho
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
 	python -m clipzoo use '$(RECIPE)'
 
-zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'
-	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)')
+# RELEASED: a file of released weights; OPTIONS: any other options, such as '--smoke' or '-S train.epochs=5'.
+zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'; RELEASED=FILE, OPTIONS=...
+	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)') $(if $(RELEASED),--released '$(RELEASED)') $(OPTIONS)
 
 compare: setup  ## write docs/comparison.md: make compare, or RECIPES='demo demo/head-none'
 	python -m clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)')

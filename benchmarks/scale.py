@@ -44,7 +44,7 @@ Job = Callable[[], object]
 
 def make_project() -> Job:
     """A clone of this repository with the recipe in use, and raw files and annotations."""
-    from clipzoo.commands.recipes import use
+    from clipzoo.commands.use import use
     from clipzoo.data.records import read_labels
 
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others"]

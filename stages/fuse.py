@@ -30,7 +30,7 @@ def main() -> None:
     plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
     fusion.plot_weights(plots, curves, marked)
     provenance = record_provenance(params, "cpu", plots)
-    provenance["environment"] = fusion.all_environments(kept / "test.json", provenance)
+    provenance = fusion.add_video_branch(provenance, kept / "test.json")
     write_metrics(path, {**fusion.describe(video, attributes, recipe), **provenance, **values})
     print(
         f"fuse: top-1 {values['fused_top1']:.2f} by {weight:g} of {recipe} "

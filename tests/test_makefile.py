@@ -17,6 +17,12 @@ ROOT = Path(__file__).parents[1]
         ("text4vis.head", True),
         ("metrics/demo/test.json:top1", True),
         ("metrics/demo/head-none/zero_shot_demo_unseen.json:full_top1", True),
+        ("recipe", True),
+        ("seed", True),
+        ("top1", True),
+        ("image_to_text_top1", False),  # in metrics/clip.json alone
+        ("input_px", False),
+        ("fused_gain_over_video_ci95_low", False),
         ("Created", False),
         ("metrics/demo/test.json:single_view_top1", False),
         ("metrics/demo/zero_shot_demo_unseen.json:raw_full_top1", False),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from clipzoo.commands import recipes as zoo
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command, try_survey
 from clipzoo.commands.compare import METHODS, compare_command
@@ -15,9 +14,12 @@ from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command, recipes_of
 from clipzoo.commands.lists import add_list_commands
 from clipzoo.commands.missing import missing_command
+from clipzoo.commands.planned import add_options
 from clipzoo.commands.predictions import predictions_command
 from clipzoo.commands.repro import repro_command
 from clipzoo.commands.scan import ScanSummary, scan
+from clipzoo.commands.use import use_command
+from clipzoo.commands.zoo import zoo_command
 from clipzoo.config import SHOTS, load_params
 from clipzoo.data.ledger import accept_command, ledger_path
 from clipzoo.runtime.ending import ending
@@ -108,15 +110,20 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ("use demo/head-none", "use text4vis/k400-vitb16-f8 --queue"),
     )
     command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
+    add_options(command)
     command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
-    command.set_defaults(run=zoo.use_command)
+    command.set_defaults(run=use_command)
     command = add_command(
         commands,
         "check",
         "show what a recipe's run needs and what is missing",
-        ("check text4vis/k400-vitb16-f8",),
+        (
+            "check text4vis/k400-vitb16-f8",
+            "check text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+        ),
     )
     command.add_argument("recipe", help="name of the recipe")
+    add_options(command)
     command.set_defaults(run=check_command)
     command = add_command(
         commands,
@@ -129,12 +136,28 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         commands,
         "zoo",
         "run recipes one after the other",
-        ("zoo 'demo/*'", "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop"),
+        (
+            "zoo 'demo/*'",
+            "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop",
+            "zoo text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+            "zoo text4vis/k400-vitb16-f8 --smoke",
+            "zoo text4vis/ucf101-vitl14-f16 --parent k400-vitl14-f16.pt",
+            "zoo text4vis/k400-vitb16-f8 -S train.epochs=10 -S train.batch_size=128",
+        ),
     )
     command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
+    add_options(command)
     command.add_argument("--stop", action="store_true", help="stop at the first failure")
     command.add_argument("--again", action="store_true", help="also run recipes that are finished")
-    command.set_defaults(run=zoo.zoo_command)
+    command.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only try the stages, on a few videos and with two steps; no result is written",
+    )
+    command.add_argument(
+        "--keep", action="store_true", help="with --smoke: leave its folder in .state/smoke/"
+    )
+    command.set_defaults(run=zoo_command)
 
 
 def _add_predictions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -183,17 +206,25 @@ def _add_fuse(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         (
             "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
             "fuse k400_video_sims.pt k400_sentence_sims.pt --weight 0.7 "
-            "--labels k400_video_labels.pt",
+            "--labels k400_video_labels.pt --released bike/k400-vitb32-f8-attributes",
         ),
     )
     files = "test.safetensors of a run, or a .pt file with one tensor of probabilities"
     command.add_argument("video", type=Path, metavar="VIDEO", help=f"the first: {files}")
     command.add_argument("attributes", type=Path, metavar="ATTRIBUTES", help="the second")
     command.add_argument(
-        "--weight", type=float, default=0.7, metavar="W", help="of the first, 0 to 1 (0.7)"
+        "--weight",
+        type=float,
+        metavar="W",
+        help="of the first, 0 to 1; by default the recipe's, or 0.7",
     )
     command.add_argument(
         "--labels", type=Path, metavar="FILE", help=".pt file with the class ids, for two .pt files"
+    )
+    command.add_argument(
+        "--released",
+        metavar="RECIPE",
+        help="compare with this recipe's published numbers: the run RECIPE-released in RESULTS.md",
     )
     command.set_defaults(run=fuse_command)
 

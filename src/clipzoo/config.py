@@ -319,7 +319,12 @@ class TrainConfig(Section):
         fits = not self.epochs or self.warmup_epochs <= self.epochs
         require(
             (last, "select", self.select, "last, because train.average_epochs is not 0"),
-            (fits, "warmup_epochs", self.warmup_epochs, f"at most train.epochs, {self.epochs}"),
+            (
+                fits,
+                "warmup_epochs",
+                self.warmup_epochs,
+                f"at most train.epochs, {self.epochs}; set it too: -S train.warmup_epochs=...",
+            ),
         )
         return self
 

@@ -42,21 +42,30 @@ def read_yaml(path: str | Path) -> object:
             value that is not finite or has two meanings; the message names the lines.
     """
     try:
-        loader = _Loader(Path(path).read_text(encoding="utf-8"))
-        loader.name = str(path)  # in the messages
-        node = loader.get_single_node()
-        faults = [] if node is None else list(_faults(node, "", str(path)))
-        if not faults:
-            return None if node is None else loader.construct_document(node)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # also text that is not UTF-8
+    except ValueError as error:  # text that is not UTF-8
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, where: str | Path) -> object:
+    """The content of YAML text; raises ConfigError as `read_yaml`, naming `where`."""
+    try:
+        loader = _Loader(text)
+        loader.name = str(where)  # in the messages
+        node = loader.get_single_node()
+        faults = [] if node is None else list(_faults(node, "", str(where)))
+        if not faults:
+            return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{where} is not YAML: {error}") from error
     except RecursionError:
-        raise ConfigError(f"{path}: lists or mappings are nested too deeply to read") from None
+        raise ConfigError(f"{where}: lists or mappings are nested too deeply to read") from None
     if len(faults) == 1:
         raise ConfigError(faults[0])
-    raise_all(f"{path}: {len(faults)} faults", faults, ConfigError)
+    raise_all(f"{where}: {len(faults)} faults", faults, ConfigError)
 
 
 def is_plain_text(text: str) -> bool:

@@ -9,8 +9,7 @@ import torch
 
 from annotating import store_index
 from clipzoo.__main__ import main
-from clipzoo.commands import check
-from clipzoo.commands import recipes as zoo
+from clipzoo.commands import check, kept
 from clipzoo.data.ledger import write_ledger
 from clipzoo.runtime import machine
 from clipzoo.train import memory, search
@@ -220,7 +219,7 @@ def test_weights_and_checkpoints_are_looked_for(here):
     for name in ("weights/clip.pt", "other.pt"):
         (here / name).touch()
     assert missing() == []
-    parent_model = zoo.kept_model("demo")
+    parent_model = kept.kept_model("demo")
     recipe.write_text(
         f"{RECIPE}  model: {{weights: openai, checkpoint: {parent_model}}}\nparent: demo\n"
     )

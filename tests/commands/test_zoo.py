@@ -1,21 +1,18 @@
 """Using recipes, running sets of them, queueing."""
 
 import itertools
-import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from runs import add_fused, finish, is_done, select
 
 from clipzoo.__main__ import main
-from clipzoo.commands import recipes as zoo
+from clipzoo.commands import kept, use, zoo
 from clipzoo.config import ConfigError, load_params
-from clipzoo.files import json_sha256
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
 ROOT = Path(__file__).parents[2]
@@ -32,16 +29,6 @@ LISTS = {
 }
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the recipes and a params.yaml that holds the recipe demo."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    zoo.use("demo")
-    return tmp_path
-
-
 def comments(text: str) -> list[str]:
     return [line.partition("#")[2] for line in text.splitlines() if "#" in line]
 
@@ -50,16 +37,16 @@ def comments(text: str) -> list[str]:
 def test_use_keeps_comments_and_form_and_can_be_undone(here, name):
     path = here / "params.yaml"
     before = path.read_text()
-    changes = zoo.use(name)
+    changes = use.use(name)
     after = path.read_text()
     assert load_params(path).recipe == name
     assert comments(after) == comments(before)
     changed = [line for line in after.splitlines() if line not in before.splitlines()]
     assert len(changed) <= len(changes)
     assert ("recipe", "demo", name) in changes
-    assert zoo.use(name) == []
+    assert use.use(name) == []
     assert path.read_text() == after
-    undone = zoo.use("demo")
+    undone = use.use("demo")
     assert {(key, new, old) for key, old, new in map(tuple, map(repr_lists, undone))} == {
         tuple(repr_lists(change)) for change in changes
     }
@@ -75,11 +62,11 @@ def test_nothing_leaks_from_the_recipe_before_and_runtime_stays(here):
     text = path.read_text()
     path.write_text(text.replace("micro_batch: 0", "micro_batch: 3"))
     assert path.read_text() != text
-    zoo.use("demo/interpolation")
-    zoo.use("text4vis/k400-vitb32-f8")
+    use.use("demo/interpolation")
+    use.use("text4vis/k400-vitb32-f8")
     direct = path.read_text()
-    zoo.use("demo")
-    zoo.use("text4vis/k400-vitb32-f8")
+    use.use("demo")
+    use.use("text4vis/k400-vitb32-f8")
     assert path.read_text() == direct
     params = load_params(path)
     assert params.zero_shot.interpolation == []
@@ -95,7 +82,7 @@ def test_the_method_checks_its_options_before_anything_is_done(here, dvc, monkey
     name, before = add_recipe({"text4vis": {"head": "Trans"}}), Path("params.yaml").read_bytes()
     message = r"recipes/own\.yaml: params: text4vis\.head: found 'Trans'.*did you mean Transf"
     with pytest.raises(ConfigError, match=message):
-        zoo.use(name)
+        use.use(name)
     with pytest.raises(ConfigError, match=message):
         zoo.run_zoo(["demo/head-none", name])
     assert dvc.recipes == []
@@ -111,7 +98,7 @@ def test_a_method_whose_section_is_not_in_the_file_gets_one(here):
     Path("params.yaml").write_text(re.sub(r"raw:\n(  .*\n)+", "", text))
     before = load_params("params.yaml")
     assert "raw" not in before.methods
-    changes = zoo.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "softmax"}}))
+    changes = use.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "softmax"}}))
     assert ("raw.fusion", None, "softmax") in changes
     params = load_params("params.yaml")
     assert params.options == {"fusion": "softmax"}
@@ -121,7 +108,7 @@ def test_a_method_whose_section_is_not_in_the_file_gets_one(here):
 @pytest.mark.slow
 def test_every_recipe_can_be_used(here):
     for name in recipe_names():
-        zoo.use(name)
+        use.use(name)
         params = load_params("params.yaml")
         expected = recipe_settings(name)
         assert (params.model.arch, params.train.lr) == (
@@ -155,7 +142,7 @@ def test_a_form_that_the_editor_breaks_is_refused(here):
     path.write_text(path.read_text().replace("  zero_shot:\n", "  zero_shot: # a comment\n"))
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="remove comments from the lines of lists"):
-        zoo.use("text4vis/k400-vitb32-f8")
+        use.use("text4vis/k400-vitb32-f8")
     assert path.read_bytes() == before
     assert not list(here.glob("*.part"))
 
@@ -174,45 +161,15 @@ def test_dvc_changes_lists_and_back_without_harm(here, keys):
 
 def test_select_puts_parents_first_and_adds_missing_ones(here):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
-    assert zoo.select([child]) == [parent, child]
-    assert zoo.select([child, "text4vis/k400-vitl14-f1*", "demo"]) == [parent, child, "demo"]
-    zoo.kept_model(parent).parent.mkdir(parents=True)
-    zoo.kept_model(parent).touch()
-    assert zoo.select([child]) == [child]
-    k400 = zoo.select(["text4vis/k400-*"])
+    assert select([child]) == [parent, child]
+    assert select([child, "text4vis/k400-vitl14-f1*", "demo"]) == [parent, child, "demo"]
+    kept.kept_model(parent).parent.mkdir(parents=True)
+    kept.kept_model(parent).touch()
+    assert select([child]) == [child]
+    k400 = select(["text4vis/k400-*"])
     assert len(k400) == len([n for n in recipe_names() if n.startswith("text4vis/k400-")])
     with pytest.raises(ConfigError, match="no recipe matches 'text5vis"):
-        zoo.select(["text5vis/*"])
-
-
-class Dvc:
-    """Stands for the dvc command: notes the active recipe of each call."""
-
-    def __init__(self, failing: str = "") -> None:
-        self.failing = failing
-        self.recipes: list[str] = []
-        self.commands: list[list[str]] = []
-
-    def __call__(self, command, check, pass_fds=()):
-        assert not check
-        recipe = load_params("params.yaml").recipe
-        self.recipes.append(recipe)
-        self.commands.append(command[1:])
-        zoo.MODEL_FILE.parent.mkdir(exist_ok=True)
-        zoo.MODEL_FILE.write_text(f"model of {recipe}")
-        folders = [zoo.PREDICTIONS_DIR, zoo.PREDICTIONS_DIR, Path("metrics") / recipe]
-        for folder, name in zip(folders, zoo.PREDICTION_FILES, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder == Path("metrics") / recipe and (folder / name).exists()):
-                (folder / name).write_text(f"{name} of {recipe}")
-        return subprocess.CompletedProcess(command, int(recipe == self.failing))
-
-
-@pytest.fixture
-def dvc(monkeypatch: pytest.MonkeyPatch) -> Dvc:
-    stand_in = Dvc()
-    monkeypatch.setattr(zoo.subprocess, "run", stand_in)
-    return stand_in
+        select(["text5vis/*"])
 
 
 def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
@@ -220,42 +177,35 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert zoo.run_zoo([child, "demo"]) == []
     assert dvc.recipes == [parent, child, "demo"]
     assert dvc.commands == [["-m", "clipzoo", "repro"]] * 3
-    assert zoo.kept_model(parent).read_text() == f"model of {parent}"
-    assert not zoo.kept_model(child).exists()
+    assert kept.kept_model(parent).read_text() == f"model of {parent}"
+    assert not kept.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
-
-
-def add_fused(name: str, parent: str) -> None:
-    """A recipe of the attributes branch that is fused with another one."""
-    section = {"datasets": ["demo_shapes"], "fused_with": [parent]}
-    params = {"model": {"method": "bike_attributes"}, "bike_attributes": section}
-    Path(f"recipes/{name}.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
 
 
 @pytest.mark.slow
 def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, capsys):
     add_fused("branch", "demo/head-none")
-    assert zoo.select(["branch"]) == ["demo/head-none", "branch"]
+    assert select(["branch"]) == ["demo/head-none", "branch"]
     assert zoo.run_zoo(["branch"]) == []
     assert dvc.recipes == ["demo/head-none", "branch"]
-    kept = zoo.kept_predictions("demo/head-none")
-    assert [path.read_text() for path in kept] == [
+    files = kept.kept_predictions("demo/head-none")
+    assert [path.read_text() for path in files] == [
         "test.safetensors of demo/head-none",
         "test.parquet of demo/head-none",
         "test.json of demo/head-none",
     ]
     assert "predictions/zoo/demo/head-none/test.parquet" in capsys.readouterr().out
-    assert not any(path.exists() for path in zoo.kept_predictions("branch"))
-    assert zoo.select(["branch"]) == ["branch"]
+    assert not any(path.exists() for path in kept.kept_predictions("branch"))
+    assert select(["branch"]) == ["branch"]
     finish("demo/head-none")
-    assert zoo.is_done("demo/head-none")
-    kept[1].unlink()
-    assert not zoo.is_done("demo/head-none")
-    assert zoo.select(["branch"]) == ["demo/head-none", "branch"]
+    assert is_done("demo/head-none")
+    files[1].unlink()
+    assert not is_done("demo/head-none")
+    assert select(["branch"]) == ["demo/head-none", "branch"]
     finish("branch")
-    assert not zoo.is_done("branch")  # metrics/branch/fused.json is missing
+    assert not is_done("branch")  # metrics/branch/fused.json is missing
     with pytest.raises(ConfigError, match="needs predictions/zoo/demo/head-none, which queued"):
-        zoo.queue("branch")
+        use.queue("branch")
     dvc.failing = "demo/head-none"
     assert zoo.run_zoo(["branch"], again=True) == ["demo/head-none", "branch"]
     assert "skipped: its parent demo/head-none failed" in capsys.readouterr().out
@@ -265,18 +215,18 @@ def test_a_fusion_with_no_other_recipe_is_refused(here):
     for parent in ("demo/head-non", "branch"):
         add_fused("branch", parent)
         with pytest.raises(ConfigError, match=f"fused_with: found '{parent}'; allowed: another"):
-            zoo.use("branch")
+            use.use("branch")
 
 
 def test_use_ends_the_stages_of_the_method_before(here):
     add_fused("branch", "demo/head-none")
-    zoo.use("branch")
+    use.use("branch")
     params = load_params("params.yaml")
     assert params.fused_with == ["demo/head-none"]
     assert params.options["datasets"] == ["demo_shapes"]
     for name in ("demo/raw", "text4vis/k400-vitb32-f8"):
-        zoo.use("branch")
-        zoo.use(name)
+        use.use("branch")
+        use.use(name)
         params = load_params("params.yaml")
         assert params.fused_with == params.methods["bike_attributes"]["datasets"] == []
 
@@ -290,19 +240,6 @@ def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc,
     dvc.recipes.clear()
     assert zoo.run_zoo([*children, "demo"], stop=True) == [parent]
     assert dvc.recipes == [parent]
-
-
-def finish(name: str, **changes: Any) -> None:
-    """What a finished run leaves of a recipe."""
-    settings = recipe_settings(name) | changes
-    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
-        for path, values in (
-            (f"metrics/{name}", {"settings_sha256": json_sha256(settings)}),
-            (f"plots/{name}/{stem}", settings),
-        ):
-            Path(path).mkdir(parents=True, exist_ok=True)
-            file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
-            (Path(path) / file).write_text(json.dumps(values))
 
 
 def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):
@@ -333,19 +270,19 @@ def test_zoo_exits_with_1_after_a_failure(here, dvc, capsys, monkeypatch):
 
 def test_queue_leaves_params_as_they_were(here, dvc):
     before = (here / "params.yaml").read_bytes()
-    zoo.queue("demo/head-none")
+    use.queue("demo/head-none")
     assert dvc.recipes == ["demo/head-none"]
     assert dvc.commands[0][1:] == ["dvc", "exp", "run", "--queue", "--name", "demo-head-none"]
     assert (here / "params.yaml").read_bytes() == before
     dvc.failing = "demo/head-none"
     with pytest.raises(ConfigError, match="exp run --queue --name demo-head-none` failed"):
-        zoo.queue("demo/head-none")
+        use.queue("demo/head-none")
     assert (here / "params.yaml").read_bytes() == before
 
 
 def test_a_recipe_that_needs_a_kept_model_is_not_queued(here, dvc):
     with pytest.raises(ConfigError, match="queued experiments cannot see"):
-        zoo.queue("text4vis/ucf101-vitl14-f16")
+        use.queue("text4vis/ucf101-vitl14-f16")
     assert dvc.recipes == []
 
 

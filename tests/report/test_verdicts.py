@@ -6,6 +6,7 @@ from clipzoo.config import replace
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import Authors, Published, Recipe
 
+K400 = "k400/kinetics_rgb_val_se320.txt"
 UCF = "ucf101/val_rgb_split_1.txt"
 UCF_SHA = "9786bbada20940362aae03b58ce6a8affb5a1944060b6bb4148edacd89b835df"
 HMDB_SHA = "d377318886e1191fc1c11e66021a90c0b1830fd473671969fb94c5b3e1378220"
@@ -32,6 +33,20 @@ def of_set(sha: str, num: int = 3783, expected: int | None = None, expected_sha:
         (of_set(OTHER, 3780), UCF, f"at least 3 videos differ from the published {UCF}", False),
         (of_set(OTHER), UCF, f"at least 1 videos differ from the published {UCF}", False),
         (of_set(OTHER), "", "", False),
+        (
+            of_set("", 19800),
+            K400,
+            f"19800 rows without ids: as many as the published {K400} and 4 repeated",
+            True,
+        ),
+        (of_set("", 19796), K400, f"19796 rows without ids: as many as the published {K400}", True),
+        (
+            of_set("", 19801),
+            K400,
+            f"19801 rows without ids, not the 19796 of the published {K400}",
+            False,
+        ),
+        (of_set("", 7), "", "7 rows without ids", False),
     ],
 )
 def test_sets_are_known_by_name(values, published, words, same):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from clipzoo.clips.attributes import attributes_path
-from clipzoo.commands.recipes import kept_predictions
+from clipzoo.commands.kept import kept_predictions
 from clipzoo.config import ConfigError
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.files import ListError

@@ -19,13 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR, has_kept_predictions
 from clipzoo.commands.missing import Survey, survey
-from clipzoo.commands.recipes import (
-    KEPT_DIR,
-    KEPT_PREDICTIONS_DIR,
-    PARAMS_FILE,
-    has_kept_predictions,
-)
+from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
+from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import ConfigError, Params, load_params, replace
 from clipzoo.data.index import StoreError
 from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path
@@ -33,7 +30,7 @@ from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec, raw_root
 from clipzoo.files import ListError, csv_lines
 from clipzoo.frames.manifest import manifest_path
-from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe
+from clipzoo.report.recipes import Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
 
 FRAME_BYTES = 14_000
@@ -56,20 +53,20 @@ class Finding:
     """None = for information only."""
 
 
-def check_recipe(name: str) -> list[Finding]:
+def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
     """Everything that can be checked before a run.
 
     Args:
         name: of the recipe; `runtime` comes from params.yaml.
+        options: of the command line.
 
     Raises:
-        ConfigError: an unknown or invalid recipe.
+        ConfigError: an unknown or invalid recipe; or as `plan`.
     """
-    from clipzoo.methods import read_options  # slow: it imports torch
-
-    runtime = load_params(PARAMS_FILE).runtime.model_dump()
-    recipe, params = load_recipe(name, runtime=runtime)
-    read_options(params, f"{RECIPES_DIR}/{name}.yaml: params")
+    run = plan(name, options, load_params(PARAMS_FILE).runtime.model_dump())
+    recipe, params = run.recipe, run.params
+    if run.given_model is not None:  # rather than its link, which this command does not make
+        params = replace(params, {"model.checkpoint": str(run.given_model)})
     surveys = {dataset: try_survey(params, dataset) for dataset in params.data.datasets}
     return [
         *(
@@ -78,7 +75,7 @@ def check_recipe(name: str) -> list[Finding]:
             for finding in dataset_findings(params, dataset, found)
         ),
         *weights_findings(params, recipe),
-        *fusion_findings(params),
+        *fusion_findings(params, run.options.parents),
         _disk(params, recipe, surveys),
         *_run(params),
         *_authors_memory(params, recipe),
@@ -199,18 +196,23 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
         return
     exists, text = Path(checkpoint).is_file(), checkpoint
     if not exists and checkpoint.startswith(f"{KEPT_DIR}/"):
-        text += f": not trained yet; `make zoo` runs its recipe {recipe.parent} first"
+        text += f": not trained yet; `make zoo` runs its recipe {recipe.parent} first, or "
+        text += "--parent FILE gives a file of it"
         yield Finding(topic="parent's model", text=text, ok=None)
     else:
         yield Finding(topic="checkpoint", text=text, ok=exists)
 
 
-def fusion_findings(params: Params) -> Iterator[Finding]:
-    """The predictions to fuse with, of another recipe."""
+def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Finding]:
+    """The predictions to fuse with, of another recipe or `given`, by its name."""
     for parent in params.fused_with:
+        if parent in given:
+            yield Finding(topic="parent's predictions", text=str(given[parent]), ok=True)
+            continue
         exists, text = has_kept_predictions(parent), f"{KEPT_PREDICTIONS_DIR}/{parent}/"
         if not exists:
-            text += f": not there yet; `make zoo` runs the recipe {parent} first"
+            text += f": not there yet; `make zoo` runs the recipe {parent} first, or "
+            text += "--parent FILE gives a file of it"
         yield Finding(topic="parent's predictions", text=text, ok=exists or None)
 
 
@@ -422,13 +424,16 @@ def _verdict(findings: Sequence[Finding]) -> str:
 def check_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
     something is missing."""
-    recipe, _ = load_recipe(arguments.recipe)
-    findings = check_recipe(arguments.recipe)
-    print(f"check {arguments.recipe}: {_verdict(findings)}")
+    name = arguments.recipe
+    recipe, _ = load_recipe(name)
+    findings = check_recipe(name, read_arguments(arguments, [name]))
+    print(f"check {name}: {_verdict(findings)}")
     print(f"{'':8}{recipe.about}")
     for finding in findings:
         print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
     missing = [finding.topic for finding in findings if finding.ok is False]
     if missing:
         raise ConfigError(f"{len(missing)} things are missing: {', '.join(missing)}")
-    print(f"next: make zoo RECIPES={shlex.quote(arguments.recipe)}")
+    words = option_words(arguments)
+    zoo = shlex.join(["python", "-m", "clipzoo", "zoo", name, *words])
+    print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")

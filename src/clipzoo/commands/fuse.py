@@ -1,17 +1,45 @@
-"""`python -m clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]`: two branches' scores."""
+"""`python -m clipzoo fuse VIDEO ATTRIBUTES`: the weighted sum of two branches' scores, and its
+verdict if they are released ones."""
 
 import argparse
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from clipzoo.files import ListError
+from clipzoo.config import ConfigError, Params
+from clipzoo.config import replace as replace_params
+from clipzoo.files import ListError, json_sha256, write_json, write_metrics
+from clipzoo.report.recipes import fused_recipes, load_recipe, load_recipes
+from clipzoo.report.released import released_run
 
 SEED = 0
 """Of the bootstrap of the differences."""
+WEIGHT = 0.7
+"""Of the first file, where no recipe gives it."""
 
 
-def describe(video: Path, attributes: Path, weight: float, labels: Path | None) -> str:
-    """The accuracies of both files and of their weighted sum, as a text.
+@dataclass(frozen=True, kw_only=True)
+class Fusion:
+    """The weighted sum of two files, measured."""
+
+    video: Path
+    attributes: Path
+    weight: float
+    """Of the first."""
+    shape: tuple[int, int]
+    """Videos, classes."""
+    video_ids: list[str] | None
+    """None = the files name no videos."""
+    values: dict[str, float]
+    """Of `fusion.compare`."""
+    curve: list[tuple[float, float]]
+    """(weight, top-1 in percent)."""
+
+
+def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -> Fusion:
+    """The accuracies of both files and of their weighted sum.
 
     Args:
         video, attributes: prediction files of this project (.safetensors), or PyTorch files with
@@ -45,14 +73,29 @@ def describe(video: Path, attributes: Path, weight: float, labels: Path | None) 
         second = replace(second, labels=given.labels if second.labels is None else second.labels)
         fusion.check_same_videos(second, given)
     truth = fusion.same_labels(first, second)
-    values = fusion.compare(first, second, truth, weight, SEED)
-    curve = fusion.weight_curve(first, second, truth)
-    best = fusion.best_weight(curve, weight)
-    lines = [f"{len(truth)} videos, {first.probabilities.shape[1]} classes"]
+    num_videos, num_classes = first.probabilities.shape
+    return Fusion(
+        video=video,
+        attributes=attributes,
+        weight=weight,
+        shape=(num_videos, num_classes),
+        video_ids=first.video_ids or second.video_ids,
+        values=fusion.compare(first, second, truth, weight, SEED),
+        curve=fusion.weight_curve(first, second, truth),
+    )
+
+
+def describe(fused: Fusion) -> str:
+    """The accuracies as a text."""
+    from clipzoo.evaluate import fusion
+
+    values, weight = fused.values, fused.weight
+    best = fusion.best_weight(fused.curve, weight)
+    lines = ["{} videos, {} classes".format(*fused.shape)]
     titles = {
         "fused": f"fused, {weight:g} of the first",
-        "video": str(video),
-        "attributes": str(attributes),
+        "video": str(fused.video),
+        "attributes": str(fused.attributes),
     }
     width = max(map(len, titles.values()))
     for name, title in titles.items():
@@ -66,15 +109,84 @@ def describe(video: Path, attributes: Path, weight: float, labels: Path | None) 
         low, high = values[f"{key}_ci95_low"], values[f"{key}_ci95_high"]
         lines.append(f"gain over {titles[name]}: {values[key]:+.2f} ({low:+.2f} to {high:+.2f})")
     lines.append(
-        f"best weight {best:g}: top-1 {dict(curve)[best]:.4f}, chosen on these very labels: not a "
-        "result"
+        f"best weight {best:g}: top-1 {dict(fused.curve)[best]:.4f}, chosen on these very labels: "
+        "not a result"
     )
     return "\n".join(lines) + "\n"
 
 
+def released_params(recipe: str, weight: float | None) -> Params:
+    """The parameters of the run that compares released scores with a recipe's published numbers.
+
+    Args:
+        recipe: of the second branch, with the fusion.
+        weight: of the first branch; None = the recipe's.
+
+    Raises:
+        ConfigError: the recipe is unknown, or fuses nothing.
+    """
+    _, params = load_recipe(recipe)
+    if not params.fused_with:
+        fused = [name for name, (_, settings) in load_recipes().items() if fused_recipes(settings)]
+        raise ConfigError(
+            f"--released: {recipe} is fused with no other; allowed: {', '.join(fused)}"
+        )
+    values: dict[str, Any] = {"recipe": released_run(recipe), "train.epochs": 0}
+    if weight is not None:
+        values[f"{params.model.method}.video_weight"] = weight
+    return replace_params(params, values)
+
+
+def write_results(fused: Fusion, params: Params) -> str:
+    """Write the results of released scores, as the stage `fuse` writes its own.
+
+    Args:
+        fused: the result.
+        params: of `released_params`.
+
+    Returns:
+        the metrics file.
+    """
+    from clipzoo.data.records import videos_sha256
+    from clipzoo.evaluate.fusion import plot_weights
+    from clipzoo.runtime.machine import environment
+    from clipzoo.tensors import file_sha256
+
+    plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
+    plot_weights(plots, {"validation": fused.curve}, {"the weight": fused.weight})
+    settings = params.settings()
+    write_json(settings, f"{plots}/settings.json")
+    sources = {
+        f"{branch}_source": f"{file.name}, sha256 {file_sha256(file)}"
+        for branch, file in (("video", fused.video), ("attributes", fused.attributes))
+    }
+    about = {
+        "dataset": params.data.dataset,
+        "protocol": "score files; fused with attributes",
+        "num_videos": fused.shape[0],
+        "num_expected": fused.shape[0],
+        "videos_sha256": videos_sha256(fused.video_ids) if fused.video_ids else "",
+        "settings_sha256": json_sha256(settings),
+        "environment": environment("cpu"),
+    }
+    write_metrics(path, {**about, **sources, **fused.values})
+    return path
+
+
 def fuse_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]`."""
-    if not 0 <= arguments.weight <= 1:
-        raise ListError(f"--weight: found {arguments.weight}; allowed: 0 to 1")
-    text = describe(arguments.video, arguments.attributes, arguments.weight, arguments.labels)
-    print(text, end="")
+    """`python -m clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]
+    [--released RECIPE]`."""
+    weight = arguments.weight
+    if weight is not None and not 0 <= weight <= 1:
+        raise ListError(f"--weight: found {weight}; allowed: 0 to 1")
+    params = released_params(arguments.released, weight) if arguments.released else None
+    if weight is None:
+        weight = params.options["video_weight"] if params else WEIGHT
+    fused = measure(arguments.video, arguments.attributes, weight, arguments.labels)
+    print(describe(fused), end="")
+    if params is None:
+        return
+    print(f"wrote {write_results(fused, params)}", flush=True)
+    command = ["dvc", "repro", "--single-item", "report"]
+    if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+        raise ConfigError(f"`{' '.join(command)}` failed; see its message above")

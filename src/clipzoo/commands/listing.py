@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from clipzoo.commands.arguments import aligned
 from clipzoo.commands.check import dataset_findings, try_survey, weights_findings
-from clipzoo.commands.recipes import matching
+from clipzoo.commands.zoo import matching
 from clipzoo.config import Params
 from clipzoo.report.recipes import Recipe, load_recipe, load_recipes
 from clipzoo.report.results import result_name

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from clipzoo.commands.arguments import aligned
-from clipzoo.commands.recipes import PARAMS_FILE
+from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import load_params
 from clipzoo.files import ListError
 

@@ -280,11 +280,16 @@ def describe(video: Scores, attributes: Scores, recipe: str) -> dict[str, int | 
     return described
 
 
-def all_environments(video_metrics: Path, provenance: Mapping[str, str]) -> str:
-    """The environments that computed the video branch, by its metrics, and all else."""
-    of_video = json.loads(video_metrics.read_text(encoding="utf-8"))["environment"]
-    found = [*of_video.split("; "), *provenance["environment"].split("; ")]
-    return "; ".join(dict.fromkeys(found))
+def add_video_branch(provenance: Mapping[str, str], video_metrics: Path) -> dict[str, str]:
+    """The provenance of a fusion with that of its video branch, by the metrics kept with it.
+
+    Returns:
+        `environment`, of both; and `video_source`, if a user gave a file for the branch.
+    """
+    kept = json.loads(video_metrics.read_text(encoding="utf-8"))
+    found = [*kept["environment"].split("; "), *provenance["environment"].split("; ")]
+    source = {"video_source": kept["source"]} if "source" in kept else {}
+    return {**provenance, "environment": "; ".join(dict.fromkeys(found)), **source}
 
 
 def plot_weights(

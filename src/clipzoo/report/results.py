@@ -14,6 +14,7 @@ from typing import Any
 
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import Expected, Loaded, Published
+from clipzoo.report.released import describe_given
 
 NOT_RUN = "not run here"
 NO_RECIPE = ""
@@ -319,7 +320,8 @@ class _Run:
                 source=row.source if row else "",
                 delta=None if target is None else value - target,
                 modified=" ".join(changed or ()),
-                verdict=verdicts.verdict(value, row or expected, self.recipe, changed, same_videos),
+                verdict=verdicts.verdict(value, row or expected, self.recipe, changed, same_videos)
+                + describe_given(used or {}, self.recipe_settings, values),
             )
 
     def _modified(self, used: dict[str, Any] | None, stem: str) -> list[str] | None:

@@ -1,0 +1,159 @@
+"""Files that recipes start from or are fused with: kept by runs, or given by a user.
+
+A released file gets a link in models/zoo/ whose name has the digest of its content. So the settings
+of a run say by themselves what it started from, and other content under the same name runs again.
+"""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+from clipzoo.config import ConfigError
+from clipzoo.files import replacing, write_json
+from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
+from clipzoo.report.released import released_file, released_run
+
+MODEL_FILE = Path("models/model.safetensors")
+KEPT_DIR = Path("models/zoo")
+"""Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
+PREDICTIONS_DIR = Path("predictions")
+KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"
+"""Predictions of recipes that others are fused with; not tracked either."""
+PREDICTION_FILES = ("test.safetensors", "test.parquet", "test.json")
+"""In a recipe's folder there: of `predictions/`, and its metrics."""
+
+
+def kept_model(name: str) -> Path:
+    """Where the model of a recipe is kept for its children."""
+    return KEPT_DIR / f"{name}.safetensors"
+
+
+def kept_predictions(name: str) -> list[Path]:
+    """Where the predictions of a recipe, and their metrics, are kept to be fused with others."""
+    return [KEPT_PREDICTIONS_DIR / name / file for file in PREDICTION_FILES]
+
+
+def has_kept_predictions(name: str) -> bool:
+    """Whether an earlier run kept them."""
+    return all(path.is_file() for path in kept_predictions(name))
+
+
+def is_parent(name: str) -> bool:
+    """Whether another recipe starts from the model of this one."""
+    return name in _needed_by_others(_recipe_files())[0]
+
+
+def is_fused(name: str) -> bool:
+    """Whether another recipe is fused with the predictions of this one."""
+    return name in _needed_by_others(_recipe_files())[1]
+
+
+def _recipe_files() -> tuple[tuple[str, int], ...]:
+    """The recipes' files, with the times of their last changes."""
+    return tuple((str(p), p.stat().st_mtime_ns) for p in sorted(RECIPES_DIR.rglob("*.yaml")))
+
+
+@cache
+def _needed_by_others(_: tuple[tuple[str, int], ...]) -> tuple[set[str], set[str]]:
+    """The recipes that others start from, and those that others are fused with."""
+    loaded = load_recipes().values()
+    fused = {name for _, settings in loaded for name in fused_recipes(settings)}
+    return {recipe.parent for recipe, _ in loaded}, fused
+
+
+def keep_outputs(name: str, *, released: bool = False) -> None:
+    """Keep what other recipes need of the active run: its model (`kept_model`) if one starts from
+    it, its predictions (`kept_predictions`) if one is fused with them.
+
+    Args:
+        name: of the recipe.
+        released: the run evaluated released weights. Its predictions are kept under its own name,
+            and its model is not.
+    """
+    run = released_run(name) if released else name
+    copies = []
+    if is_parent(name) and not released:
+        copies.append((MODEL_FILE, kept_model(name)))
+    if is_fused(name):
+        folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, Path("metrics") / run)
+        sources = [folder / file for folder, file in zip(folders, PREDICTION_FILES, strict=True)]
+        copies += zip(sources, kept_predictions(run), strict=True)
+    for source, path in copies:
+        _copy(source, path)
+    if copies:
+        print(f"kept for other recipes: {', '.join(str(path) for _, path in copies)}")
+
+
+def _copy(source: Path, path: Path) -> None:
+    with replacing(path) as part:
+        shutil.copyfile(source, part)
+
+
+@cache
+def _sha256(path: Path) -> str:
+    """Of a file that a user gives: read once, as it may have gigabytes."""
+    from clipzoo.tensors import file_sha256  # slow: it imports torch
+
+    return file_sha256(path)
+
+
+def require_file(path: Path, option: str) -> None:
+    """Raise ConfigError unless `path` is a file; `option` is that of the command line."""
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no such file"
+        raise ConfigError(f"{option}: found {path}, {kind}; allowed: a model file, such as k400.pt")
+
+
+def released_link(name: str, path: Path) -> Path:
+    """Where a released file of a recipe's model is linked to; reads the file for its digest."""
+    return KEPT_DIR / released_file(name, _sha256(path), path.suffix)
+
+
+def link_released(name: str, path: Path) -> None:
+    """Make that link."""
+    link = released_link(name, path)
+    with replacing(link, durable=False) as part:
+        part.symlink_to(path.resolve())
+
+
+def given_predictions(path: Path, option: str) -> list[Path]:
+    """The files that a user's predictions consist of: test.safetensors and test.parquet beside it.
+
+    Raises:
+        ConfigError: one is missing, or it is a file of scores alone.
+    """
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"{option}: found {path}; allowed: the .safetensors file that `test` writes to "
+            "predictions/, with the .parquet file beside it; scores without ids of videos (.pt) "
+            "are compared with each other: `python -m clipzoo fuse VIDEO ATTRIBUTES --labels FILE "
+            "--released RECIPE`"
+        )
+    files = [path, path.with_suffix(".parquet")]
+    for file in files:
+        require_file(file, option)
+    return files
+
+
+def take_predictions(name: str, path: Path) -> bool:
+    """Put a user's predictions where those of a recipe are kept.
+
+    Their test.json says which file they are, and where they were computed if a .json file beside
+    them does.
+
+    Returns:
+        whether other ones, or none, were there before.
+    """
+    tensors, table = given_predictions(path, f"--parent {name}")
+    kept_tensors, kept_table, about = kept_predictions(name)
+    beside = path.with_suffix(".json")
+    values = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    environment = values.get("environment", "not recorded")
+    sha256 = _sha256(tensors)
+    if has_kept_predictions(name) and sha256 == _sha256.__wrapped__(kept_tensors):
+        return False
+    _copy(tensors, kept_tensors)
+    _copy(table, kept_table)
+    write_json({"environment": environment, "source": f"{path}, sha256 {sha256}"}, about)
+    return True

@@ -1,0 +1,154 @@
+"""`python -m clipzoo use RECIPE`: put a recipe into params.yaml, or queue it in DVC."""
+
+import argparse
+import io
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import CommentMark
+
+from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR
+from clipzoo.commands.planned import (
+    UNCHANGED,
+    Options,
+    option_words,
+    place_files,
+    plan,
+    read_arguments,
+)
+from clipzoo.config import ConfigError, Params, load_params
+from clipzoo.files import replacing
+from clipzoo.runtime.lock import only_one
+from clipzoo.sections import flatten
+
+PARAMS_FILE = Path("params.yaml")
+LOCK = "use or zoo"
+"""What changes params.yaml runs once at a time."""
+
+
+def use(
+    name: str, options: Options = UNCHANGED, path: Path = PARAMS_FILE
+) -> list[tuple[str, Any, Any]]:
+    """Put a recipe's values into params.yaml (`write_params`).
+
+    Values that the recipe does not set are those of the recipe `demo`, so the result does not
+    depend on what was in the file before.
+
+    Args:
+        name: of the recipe.
+        options: of the command line.
+        path: the parameter file.
+
+    Raises:
+        ConfigError: as `plan` and `write_params`.
+    """
+    return write_params(plan(name, options).params, path)
+
+
+def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
+    """Put the values of a run into params.yaml; comments, format and `runtime` do not change.
+
+    Returns:
+        (dotted key, old value, new value) of every value that changed.
+
+    Raises:
+        ConfigError: an invalid parameter file.
+    """
+    # Also the sections of other methods: a list like `bike_attributes.datasets` adds stages to the
+    # pipeline, whatever the active method is.
+    values = flatten(params.model_dump(exclude={"runtime"}))
+    load_params(path)
+    editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
+    editor.default_flow_style = False
+    document = editor.load(path.read_text(encoding="utf-8"))
+    changes = []
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = document
+        for part in sections:
+            section = section.setdefault(part, CommentedMap())  # a method's may be missing
+        if section.get(last) != value:
+            changes.append((key, _plain(section.get(last)), value))
+            section[last] = value
+        if last in section.ca.items and (comment := section.ca.items[last][2]):
+            comment.start_mark = CommentMark(0)  # one space before it, however long the value
+    text = io.StringIO()
+    editor.dump(document, text)
+    _write_checked(path, text.getvalue(), params.recipe)
+    return changes
+
+
+def _plain(value: Any) -> Any:
+    """A ruamel value as a plain one, for printing."""
+    return list(value) if isinstance(value, list) else value
+
+
+def _write_checked(path: Path, text: str, recipe: str) -> None:
+    """Write `text` if it can be read back: a comment on the line of a list's key can break it."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+        try:
+            written = load_params(part)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{path} would become unreadable ({error}); remove comments from the lines of lists"
+            ) from None
+        assert written.recipe == recipe
+
+
+def describe_changes(changes: Sequence[tuple[str, Any, Any]]) -> str:
+    """One line for each value: `train.lr: 0.002 -> 5e-05`."""
+    return "".join(f"{key}: {old!r} -> {new!r}\n" for key, old, new in changes)
+
+
+def queue(name: str, options: Options = UNCHANGED) -> None:
+    """Queue a recipe as a DVC experiment; params.yaml does not change.
+
+    Raises:
+        ConfigError: DVC failed, or the recipe needs a kept or given model or predictions, which are
+            not tracked and so not in the experiment's copy of the repository.
+    """
+    params = plan(name, options).params
+    checkpoint = params.model.checkpoint
+    needed = [checkpoint] if checkpoint.startswith(f"{KEPT_DIR}/") else []
+    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fused_with]
+    if needed:
+        raise ConfigError(
+            f"{name} needs {' and '.join(needed)}, which queued experiments cannot see; "
+            f"run it with `make zoo RECIPES={shlex.quote(name)}`"
+        )
+    before = PARAMS_FILE.read_bytes()
+    try:
+        write_params(params)
+        command = ["dvc", "exp", "run", "--queue", "--name", name.replace("/", "-")]
+        process = subprocess.run([sys.executable, "-m", *command], check=False)
+    finally:
+        with replacing(PARAMS_FILE) as part:
+            part.write_bytes(before)
+    if process.returncode:
+        raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
+
+
+def use_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
+    name = arguments.recipe
+    options = read_arguments(arguments, [name])
+    if arguments.queue:
+        with only_one(LOCK):
+            queue(name, options)
+        print(f"queued {name}; {PARAMS_FILE} is unchanged; next: dvc queue start")
+        return
+    with only_one(LOCK):
+        run = plan(name, options)
+        place_files(run)
+        changes = write_params(run.params)
+    print(describe_changes(changes), end="")
+    print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
+    check = shlex.join(["python", "-m", "clipzoo", "check", name, *option_words(arguments)])
+    print(f"next: {check}; dvc repro")

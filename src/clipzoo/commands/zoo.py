@@ -1,0 +1,172 @@
+"""`python -m clipzoo zoo PATTERN...`: run recipes one after the other."""
+
+import argparse
+import fnmatch
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipzoo.commands import kept
+from clipzoo.commands.planned import (
+    UNCHANGED,
+    Options,
+    Run,
+    place_files,
+    plan,
+    read_arguments,
+)
+from clipzoo.commands.smoke import smoke
+from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
+from clipzoo.config import ConfigError
+from clipzoo.files import near
+from clipzoo.report import verdicts
+from clipzoo.report.recipes import fused_recipes, recipe_names
+from clipzoo.runtime.lock import only_one
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Recipes that match shell patterns, in the order of the patterns.
+
+    Raises:
+        ConfigError: a pattern that matches nothing.
+    """
+    known = recipe_names()
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        matches = fnmatch.filter(known, pattern)
+        if not matches:
+            raise ConfigError(
+                f"no recipe matches {pattern!r}{near(pattern, known)}; `python -m clipzoo recipes` "
+                "lists all"
+            )
+        chosen |= dict.fromkeys(matches)
+    return list(chosen)
+
+
+def select(
+    patterns: Sequence[str], options: Options = UNCHANGED, *, again: bool = False
+) -> list[Run]:
+    """The runs of recipes that match shell patterns, parents before children.
+
+    The parents of a recipe are the one whose model it starts from and those that it is fused with.
+    One is included if no earlier run kept its model, or its predictions, and the recipe still has
+    to be run. The options of the command line hold for recipes that match, not for such parents.
+
+    Raises:
+        ConfigError: a pattern that matches nothing; or as `plan`.
+    """
+    chosen = matching(patterns)
+    runs: dict[str, Run] = {}
+    for name in chosen:
+        run = plan(name, options)
+        needed = again or not is_done(run)
+        for parent, is_kept in _parents(run).items():
+            if parent in chosen or (needed and not is_kept):
+                own = options if parent in chosen else UNCHANGED
+                runs.setdefault(parent, plan(parent, own))
+        runs.setdefault(name, run)
+    return list(runs.values())
+
+
+def _parents(run: Run) -> dict[str, bool]:
+    """Recipes that must have run before, and whether what one is needed for is kept."""
+    parent, given = run.recipe.parent, run.options.parents
+    found = {p: kept.has_kept_predictions(p) for p in run.params.fused_with if p not in given}
+    if parent and run.params.model.checkpoint == str(kept.kept_model(parent)):
+        found[parent] = found.get(parent, True) and kept.kept_model(parent).is_file()
+    return found
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run has all its results, by its settings, and what others need of it."""
+    settings, name = run.params.settings(), run.params.recipe
+    stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
+    stems += ["fused"] if fused_recipes(settings) else []
+    for stem in stems:
+        used = verdicts.read_settings(Path(), name, stem)
+        if used is None or verdicts.modified(used, settings, stem):
+            return False
+    if run.changed:
+        return True
+    has_model = run.options.released or not kept.is_parent(name) or kept.kept_model(name).is_file()
+    return bool(has_model) and (not kept.is_fused(run.name) or kept.has_kept_predictions(name))
+
+
+def run_zoo(
+    patterns: Sequence[str],
+    options: Options = UNCHANGED,
+    *,
+    stop: bool = False,
+    again: bool = False,
+    locks: Sequence[int] = (),
+) -> list[str]:
+    """Use and reproduce recipes one after the other; returns the names of those that failed.
+
+    Each recipe's metrics are in a folder of its name. A recipe that `is_done` is skipped, so a
+    killed or failed run continues where it stopped; later changes of code or data go unnoticed.
+
+    Args:
+        patterns: shell patterns of recipe names.
+        options: of the command line, for the recipes that match.
+        stop: stop at the first failure. Otherwise only the children of a failed recipe are
+            skipped, and counted as failed.
+        again: also run recipes that are finished.
+        locks: file descriptors that DVC inherits, so that it holds these locks too.
+
+    Raises:
+        ConfigError: a pattern matches nothing, or a recipe is invalid; none is run.
+    """
+    runs = select(patterns, options, again=again)
+    print(f"zoo: {len(runs)} recipes: {', '.join(run.params.recipe for run in runs)}", flush=True)
+    failed: list[str] = []
+    for number, run in enumerate(runs, 1):
+        print(f"\n[{number}/{len(runs)}] {run.params.recipe}", flush=True)
+        lost = [parent for parent in _parents(run) if parent in failed]
+        if lost:
+            print(f"skipped: its parent {lost[0]} failed", flush=True)
+            failed.append(run.name)
+            continue
+        other_predictions = place_files(run)
+        if not again and not other_predictions and is_done(run):
+            print("skipped: already done with these settings (--again runs it again)", flush=True)
+            continue
+        print(describe_changes(write_params(run.params)), end="", flush=True)
+        command = [sys.executable, "-m", "clipzoo", "repro"]
+        process = subprocess.run(command, check=False, pass_fds=locks)
+        if process.returncode == 0:
+            _keep(run)
+            continue
+        failed.append(run.name)
+        if stop:
+            break
+    return failed
+
+
+def _keep(run: Run) -> None:
+    """Keep what others need of a finished run, if it has the settings of its recipe."""
+    if not run.changed:
+        kept.keep_outputs(run.name, released=run.options.released is not None)
+    elif kept.is_parent(run.name) or kept.is_fused(run.name):
+        print(f"not kept for other recipes: {', '.join(run.changed)} differ from {run.name}")
+
+
+def zoo_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
+    names = matching(arguments.recipes)
+    options = read_arguments(arguments, names)
+    if arguments.smoke:
+        with only_one("zoo --smoke"):
+            for name in names:
+                smoke(name, options, keep=arguments.keep)
+        return
+    with only_one(LOCK) as lock:
+        failed = run_zoo(
+            arguments.recipes, options, stop=arguments.stop, again=arguments.again, locks=[lock]
+        )
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} recipes failed: {', '.join(failed)}; fix the errors and run the same "
+            "command again: finished recipes are skipped"
+        )
+    print(f"\nzoo: all done; {PARAMS_FILE} holds the last recipe; results are in RESULTS.md")

@@ -1,0 +1,57 @@
+"""Runs of released weights: how they, and the files that they start from, are named."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SUFFIX = "-released"
+DIGITS = 12
+"""Of the sha256 in the name of a released file."""
+
+
+def released_run(recipe: str) -> str:
+    """The name of the run that evaluates released weights of a recipe."""
+    return recipe + SUFFIX
+
+
+def released_file(recipe: str, sha256: str, suffix: str) -> str:
+    """The name, in models/zoo/, of a released file of a recipe's model.
+
+    Example: `text4vis/k400-vitb16-f8.released-0123456789ab.pt`.
+    """
+    return f"{recipe}.released-{sha256[:DIGITS]}{suffix}"
+
+
+def released_parent(used: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """The digest of the released file that a run took for its parent's model.
+
+    Args:
+        used: settings of the run by dotted key.
+        expected: settings of its recipe, whose checkpoint is the kept model of the parent.
+
+    Returns:
+        the first `DIGITS` of its sha256; '' = the run took no released file for it.
+    """
+    kept = expected.get("model.checkpoint", "")
+    if not kept:
+        return ""
+    parent = re.escape(str(Path(kept).with_suffix("")))
+    pattern = rf"{parent}\.released-([0-9a-f]{{{DIGITS}}})(\.\w+)?"
+    match = re.fullmatch(pattern, used.get("model.checkpoint", ""))
+    return match[1] if match else ""
+
+
+def describe_given(
+    used: Mapping[str, Any], expected: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> str:
+    """What a verdict says of the files that a run took for runs of its parents; '' = none.
+
+    Args:
+        used, expected: as for `released_parent`.
+        metrics: of the run; `video_source` says which file a fusion took for its video branch.
+    """
+    digest = released_parent(used, expected)
+    model = f"; from a released model (sha256 {digest}...)" if digest else ""
+    source = metrics.get("video_source", "")
+    return model + (f"; video branch from {source}" if source else "")
