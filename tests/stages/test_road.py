@@ -1,0 +1,183 @@
+"""The road of docs/reproduce.md, for each dataset of the zoo in its official form at small size:
+check, scan, missing, released files, verdict. No video is real and no model is good; what counts is
+that each command says what is missing, and that the verdict's bounds are those of the videos."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import official
+import pytest
+import torch
+import yaml
+from official import Official
+from shrinking import ROOT, short_template, shrunken
+
+from clipzoo import methods
+from clipzoo.data.records import videos_sha256
+from clipzoo.data.spec import load_spec
+from clipzoo.models.clip import build_clip
+from clipzoo.report.recipes import load_recipe
+
+FRAMES_PX, INPUT_PX = 36, 32
+MACHINE = {"model.weights": "random", "train.val_precision": "fp32", "test.precision": "fp32"}
+UNREACHED = 99.9
+"""A published number that no copy of these videos can reach."""
+
+
+@dataclass(frozen=True)
+class Road:
+    """One dataset (or three splits of it), and the recipes whose released files are evaluated."""
+
+    datasets: dict[str, Callable[[], Official]]
+    recipes: tuple[str, ...]
+    extension: str = ".mp4"
+
+
+ROADS = {
+    "kinetics400": Road(
+        {"kinetics400": official.kinetics400},
+        ("text4vis/k400-vitb16-f8", "bike/k400-vitb16-f8", "actionclip/k400-vitb16-f8"),
+    ),
+    "kinetics600": Road(
+        {f"kinetics600_split{n}": lambda n=n: official.kinetics600(n) for n in (1, 2, 3)},
+        ("text4vis/zero-shot-kinetics600-vitl14-f8",),
+    ),
+    "ucf101": Road({"ucf101": official.ucf101}, ("bike/ucf101-vitl14-f16",), ".avi"),
+    "hmdb51": Road({"hmdb51": official.hmdb51}, ("text4vis/hmdb51-vitl14-f16",), ".avi"),
+    "activitynet": Road({"activitynet": official.activitynet}, ("text4vis/anet-vitl14-f16",)),
+    "charades": Road({"charades": official.charades}, ("bike/charades-vitl14-336-f16",)),
+}
+
+
+def small_recipe(root: Path, name: str, sets: dict[str, Official]) -> None:
+    """Make a recipe so small that it runs in seconds, on the small dataset's own set of videos.
+
+    Its dataset, method, head, loss, views, protocols and published metrics stay.
+    """
+    recipe, params = load_recipe(name, ROOT)
+    path = root / "recipes" / f"{name}.yaml"
+    content = yaml.safe_load(path.read_text())
+    small = {key: value for key, value in shrunken(name).items() if not key.startswith("data.")}
+    small.pop("recipe")
+    small |= {key: value for key, value in MACHINE.items()}
+    small |= {"model.checkpoint": params.model.checkpoint, "frames.size": str(FRAMES_PX)}
+    small |= {"text.templates": [short_template(t) for t in params.text.templates][:2]}
+    for key, value in small.items():
+        section, last = key.split(".")
+        content["params"].setdefault(section, {})[last] = value
+    content["verdict"] = True
+    for number, row in enumerate(content["published"]):
+        row["value"] = UNREACHED if number else 3.0
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    publish_sets(root, recipe.video_sets, sets)
+
+
+def publish_sets(root: Path, names: dict[str, str], sets: dict[str, Official]) -> None:
+    """Let the published list of a recipe's tests be that of the small dataset."""
+    path = root / "src/clipzoo/reference/video_sets.csv"
+    header, *lines = path.read_text().splitlines()
+    for stem, list_name in names.items():
+        dataset = stem.removeprefix("zero_shot_") if stem.startswith("zero_shot_") else ""
+        small = sets.get(dataset) or next(iter(sets.values()))
+        spec = load_spec(dataset if dataset in sets else next(iter(sets)))
+        sha = videos_sha256(spec.video_id(video.rpartition(".")[0]) for video in small.val)
+        lines = [
+            re.sub(r"[0-9a-f]{64}$", sha, line) if line.split(",")[1] == list_name else line
+            for line in lines
+        ]
+    path.write_text("\n".join([header, *lines]) + "\n")
+
+
+def release(root: Path, name: str, path: Path) -> None:
+    """Write a file in the form in which the authors of a recipe's method release theirs."""
+    _, params = load_recipe(name, root)
+    torch.manual_seed(1)
+    clip = build_clip(params.model.arch, INPUT_PX)
+    model = methods.build(params, clip)
+    trained = {name: value.clone() for name, value in model.state_dict().items()}
+    if params.model.method == "text4vis":
+        content: dict[str, Any] = {"epoch": 29, "model_state_dict": trained}
+    else:
+        whole = {name: value.clone() for name, value in clip.state_dict().items()}
+        whole |= {name: value for name, value in trained.items() if name in whole}
+        head = {
+            name.removeprefix("fusion_model."): value
+            for name, value in trained.items()
+            if name.startswith("fusion_model.")
+        }
+        content = {"epoch": 29, "model_state_dict": whole, "fusion_model_state_dict": head}
+    torch.save(content, path)
+
+
+def small_numbers(root: Path, dataset: str, counts: dict[str, object]) -> None:
+    """Let datasets/<name>.yaml expect as many videos as the small dataset has."""
+    path = root / "datasets" / f"{dataset}.yaml"
+    content = yaml.safe_load(path.read_text())
+    kept = {key: value for key, value in content.items() if key != "approx_videos"}
+    path.write_text(yaml.safe_dump(kept | counts, sort_keys=False))
+
+
+def clipzoo(workspace, *arguments: str, code: int = 0) -> str:
+    """What a command prints, errors included; it must end with `code`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "clipzoo", *arguments],
+        cwd=workspace.path,
+        env=workspace.environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == code, output
+    return output
+
+
+def prepare(workspace, road: Road) -> tuple[dict[str, Official], Path]:
+    """Small recipes, datasets and published sets; annotation files; an incomplete copy of the
+    videos below a folder of its own, which is returned."""
+    sets = {name: make() for name, make in road.datasets.items()}
+    videos = workspace.path.parent / "videos"
+    sources = official.make_sources(workspace.path.parent / "sources", road.extension)
+    for name, small in sets.items():
+        small_numbers(workspace.path, name, small.counts)
+        annotations = workspace.path / "data/annotations" / name
+        official.write_copy(small, annotations, videos / name, sources)
+    for name in road.recipes:
+        small_recipe(workspace.path, name, sets)
+    workspace.git("init", "-q")
+    workspace.git("add", ".")
+    workspace.git("commit", "-q", "-m", "start")
+    return sets, videos
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROADS)
+def test_the_road_from_an_incomplete_copy_to_a_verdict(name, fresh_workspace):
+    road, workspace = ROADS[name], fresh_workspace
+    sets, videos = prepare(workspace, road)
+    first = road.recipes[0]
+
+    assert "not ready" in clipzoo(workspace, "check", first, code=1)
+    for dataset, small in sets.items():
+        output = clipzoo(workspace, "scan", dataset, str(videos / dataset))
+        assert f"{len(small.absent)} " in output
+        assert "clipzoo zoo" in output
+    assert "missing" in clipzoo(workspace, "check", first, code=1)
+    for dataset, small in sets.items():
+        output = clipzoo(workspace, "missing", dataset, "--accept")
+        assert f"{len(small.annotated)} annotated videos" in output
+    files = {}
+    for recipe in road.recipes:
+        files[recipe] = workspace.path.parent / f"{recipe.replace('/', '-')}.pt"
+        release(workspace.path, recipe, files[recipe])
+
+    output = clipzoo(workspace, "zoo", first, "--released", str(files[first]), code=1)
+    for dataset, small in sets.items():
+        if dataset in output:  # the first one that is extracted stops the run
+            assert all(Path(path).stem in output for path in small.broken)
+    print(output)
