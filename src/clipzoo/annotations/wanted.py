@@ -147,12 +147,13 @@ def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
 def copies_notes(joined: Joined) -> list[str]:
     """What to say of the annotated videos that have several files."""
     several = [video for video in joined.videos if len(video.copies) > 1]
-    clear: tuple[list[Annotated], list[Annotated]] = ([], [])
+    clear, unclear = [], []
     for video in several:
-        clear[len(choose(video.copies, video.video_id, lambda _: True)) == 1].append(video)
+        is_clear = len(choose(video.copies, video.video_id, lambda _: True)) == 1
+        (clear if is_clear else unclear).append(video)
     rules = (
-        (clear[True], "used is the replacement, or the file of the annotated path, if it can be read"),
-        (clear[False], "used is the one that can be read; if several can, build_lists stops: keep one"),
+        (clear, "used is the replacement, or the file of the annotated path, if it can be read"),
+        (unclear, "used is the one that can be read; if several can, build_lists stops: keep one"),
     )
     notes = []
     for videos, rule in rules:
