@@ -28,10 +28,10 @@ def store_index(
     write_index(table, {0: state}, index_path("mine"))
 
 
-def annotate(form: str, files: dict[str, str], extra: str = "") -> None:
-    """datasets/mine.yaml and annotation files."""
-    Path("datasets/mine.yaml").write_text(f"about: x\nformat: {form}\n{extra}")
-    folder = Path("data/annotations/mine")
+def annotate(form: str, files: dict[str, str], extra: str = "", name: str = "mine") -> None:
+    """datasets/<name>.yaml and annotation files."""
+    Path(f"datasets/{name}.yaml").write_text(f"about: x\nformat: {form}\n{extra}")
+    folder = Path(f"data/annotations/{name}")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

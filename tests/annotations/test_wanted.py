@@ -54,6 +54,20 @@ def test_absent_videos_stop_the_extraction_unless_the_ledger_has_them(params_for
     assert wanted(params_for, *COMPLETE[:2]) == (list(COMPLETE[:2]), [])
 
 
+def test_sets_that_lack_different_numbers_of_videos_are_in_one_run(params_for):
+    """As Kinetics-600's three splits: a ledger each, and nothing in params.yaml."""
+    names = ["s1", "s2", "s3"]
+    data = {"dataset": "s1", "datasets": names, "zero_shot": names}
+    params = params_for("s1", data=data)
+    for number, name in enumerate(names, 1):
+        annotate("kinetics", KINETICS, PATTERN, name)
+        write_ledger(name, {one.partition("/")[2]: "absent" for one in COMPLETE[:number]})
+        files = [File(video_id) for video_id in COMPLETE[number:]]
+        assert wanted_videos(params, name, load_spec(name), files) == (files, [])
+        with pytest.raises(ListError, match="1 of 4 annotated"):
+            wanted_videos(params, name, load_spec(name), files[1:])
+
+
 def test_every_copy_of_a_video_is_extracted(params_for):
     annotate("kinetics", KINETICS, PATTERN)
     copy = "replacement/replacement_for_corrupted_k400/aaaaaaaaaa1"

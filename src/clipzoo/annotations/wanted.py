@@ -147,18 +147,21 @@ def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
 def copies_notes(joined: Joined) -> list[str]:
     """What to say of the annotated videos that have several files."""
     several = [video for video in joined.videos if len(video.copies) > 1]
-    clear = [v for v in several if len(choose(v.copies, v.video_id, lambda _: True)) == 1]
+    clear, unclear = [], []
+    for video in several:
+        is_clear = len(choose(video.copies, video.video_id, lambda _: True)) == 1
+        (clear if is_clear else unclear).append(video)
+    rules = (
+        (clear, "used is the replacement, or the file of the annotated path, if it can be read"),
+        (unclear, "used is the one that can be read; if several can, build_lists stops: keep one"),
+    )
     notes = []
-    for videos, what in (
-        (clear, "the replacement, or the file of the annotated path, if it can be read"),
-        ([v for v in several if v not in clear], "the one that can be read; if several can, "
-         "build_lists stops: keep one of them and scan again"),
-    ):  # fmt: skip
+    for videos, rule in rules:
         if videos:
-            shown = "; ".join(" or ".join(v.copies) for v in videos[:3])
+            shown = "; ".join(" or ".join(video.copies) for video in videos[:3])
             more = "; ..." if videos[3:] else ""
             notes.append(
-                f"{len(videos)} annotated videos have several files ({shown}{more}), used is {what}"
+                f"{len(videos)} annotated videos have several files ({shown}{more}): {rule}"
             )
     return notes
 

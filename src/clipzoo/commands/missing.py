@@ -80,8 +80,9 @@ class Survey:
         """What is not accepted: `1,516 of 1,600 annotated videos are not in the manifest`."""
         total = len(self.joined.videos)
         absent = sum(not one.video.copies for one in self.unaccepted)
-        kinds = [self.rows[video_id].partition(":")[0] for video_id in self.added]
-        short, broken = kinds.count(SHORT), sum(kind not in ("absent", SHORT) for kind in kinds)
+        on_disk = set(self.added) - {one.ledger_id for one in self.absent}
+        short = sum(self.rows[video_id].startswith(SHORT) for video_id in on_disk)
+        broken = len(on_disk) - short
         parts = [f"{absent:,} of {total:,} annotated videos are not in the manifest"] * bool(absent)
         parts += [f"{broken:,} files could not be decoded"] * bool(broken)
         parts += [f"{short:,} files are shorter than their annotated segments"] * bool(short)
