@@ -395,9 +395,9 @@ def test_broken_videos_are_all_listed_and_accepted_by_the_ledger(
     write_ledger("mine", {"a/text": "broken", "a/elsewhere": "absent"})
     with pytest.raises(StoreError, match=r"4 videos of mine cannot be read and are not in") as e:
         extract(params_for("mine"), "mine", executor=pool)
-    assert [f"\n  {video_id}: broken: " in str(e.value) for video_id in broken] == [
-        video_id != "a/text" for video_id in broken
-    ]
+    kinds = {video_id: "broken" for video_id in broken} | {"a/truncated": "cut"}
+    for video_id, kind in kinds.items():
+        assert (f"\n  {video_id}: {kind}: " in str(e.value)) == (video_id != "a/text")
     assert "`python -m clipzoo missing mine --accept`" in str(e.value)
     assert "it has no video stream" in str(e.value)
     assert not index_path("mine").exists()
