@@ -8,10 +8,12 @@ import pytest
 from annotating import annotate, store_index
 from clipzoo.annotations.joining import build_lists, short_videos
 from clipzoo.annotations.matching import segment_frames
+from clipzoo.commands.missing import survey
 from clipzoo.data.index import LATER_COLUMNS, index_path, read_index, read_states, write_index
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_list
 from clipzoo.files import ListError
+from clipzoo.frames.manifest import manifest_path
 
 SPEC = "fps: 1\n"
 
@@ -113,6 +115,20 @@ def test_a_segment_outside_of_its_picture_is_missing(params_for):
         "1 videos in data/annotations/mine/missing.csv are there again" in note
         for note in summary.notes
     )
+
+
+def test_the_missing_command_accepts_segments_outside_of_their_picture(params_for):
+    annotate_segments((3, 6), (70, 80))
+    store_index({"t": 10, "v": 9}, fps=1.0)
+    manifest_path("mine").parent.mkdir(parents=True, exist_ok=True)
+    manifest_path("mine").write_text("video_id,path,size\nt,t.mp4,1\nv,v.mp4,1\n")
+    found = survey(params_for("mine"), "mine")
+    assert found.rows == short_videos(params_for("mine"), "mine")
+    assert found.added == ["t"]
+    assert found.shortage == "1 files are shorter than their annotated segments"
+    write_ledger("mine", found.rows)
+    again = survey(params_for("mine"), "mine")
+    assert (again.added, again.removed) == ([], [])
 
 
 def test_uneven_frames_are_refused_where_seconds_matter(params_for):

@@ -13,9 +13,9 @@ def parse_activitynet(source: Source) -> Annotations:
     """activity_net.v1-3.min.json: `{"database": {id: {"subset", "annotations": [...]}}}`.
 
     Training is on the trimmed instances of the training subset, a record for each (label, segment);
-    validation is on whole videos; `whole` has the whole videos of both. A whole video has the label
-    of its first instance. The testing subset has no labels and is skipped. Class ids are the
-    alphabetical order of all labels.
+    validation is on whole videos; `whole` has the whole videos of both. An instance without length
+    is the frame at its start. A whole video has the label of its first instance. The testing subset
+    has no labels and is skipped. Class ids are the alphabetical order of all labels.
     """
     path = _find(source.folder)
     database = read_json(path).get("database")
