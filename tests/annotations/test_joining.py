@@ -340,3 +340,14 @@ def test_specs(project, params_for, monkeypatch):
     (project / "big" / "mine").mkdir(parents=True)
     assert raw_root(params, "mine") == project / "big" / "mine"
     assert raw_root(params_for("mine", data={"demo": ["mine"]}), "mine") == Path("data/raw/mine")
+    monkeypatch.delenv("CLIPZOO_DATA")
+    copy = project / ".dvc/tmp/exps/standalone/tmpa1"  # as DVC makes for `exp run --temp`
+    (copy / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    assert raw_root(params, "mine") == Path("data/raw/mine")
+    (project / "data/raw/mine").parent.mkdir(parents=True, exist_ok=True)
+    (project / "data/raw/mine").symlink_to(project / "big/mine")
+    assert raw_root(params, "mine") == project / "data/raw/mine"
+    assert raw_root(params_for("mine", data={"demo": ["mine"]}), "mine") == Path("data/raw/mine")
+    (copy / "data/raw/mine").mkdir()
+    assert raw_root(params, "mine") == Path("data/raw/mine")

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from annotating import annotate
+from annotating import annotate, store_index
+from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.lookup import Lookup, choose
-from clipzoo.annotations.wanted import excused, wanted_videos
+from clipzoo.annotations.wanted import excused, join, near_notes, wanted_videos
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.spec import load_spec
 from clipzoo.files import ListError
@@ -134,3 +135,26 @@ def test_the_copy_that_is_used(copies, broken, used):
 
 def test_broken_copies_alone_are_not_ambiguous():
     assert choose(("a/x", "b/x"), "x", lambda _: False) == ["a/x"]
+
+
+def test_an_absent_video_is_reported_with_a_file_of_nearly_its_name(params_for):
+    """UCF101's folder is HandstandPushups, its files are v_HandStandPushups_g01_c01.avi."""
+    files = {
+        "classInd.txt": "1 HandstandPushups\n",
+        "trainlist01.txt": "HandstandPushups/v_HandstandPushups_g01_c01.avi 1\n"
+        "HandstandPushups/v_Other_g01_c01.avi 1\n",
+        "testlist01.txt": "HandstandPushups/v_HandStandPushups_g02_c01.avi\n",
+    }
+    annotate("ucf101", files)
+    stored = [f"HandStandPushups/v_HandStandPushups_g0{n}_c01" for n in (1, 2)]
+    near = f"v_HandstandPushups_g01_c01 (train); there is {stored[0]}"
+    with pytest.raises(ListError, match="2 of 3 annotated videos") as caught:
+        wanted(params_for, *stored)
+    assert near in str(caught.value)
+    assert str(caught.value).count("there is") == 1
+    store_index(dict.fromkeys(stored, 10))
+    with pytest.raises(ListError, match="2 of 3 annotated videos") as caught:
+        build_lists(params_for("mine"), "mine")
+    assert near.replace("(train)", "(train): absent: not among the raw videos") in str(caught.value)
+    (note,) = near_notes(join(params_for("mine"), "mine", load_spec("mine"), stored))
+    assert note.startswith("1 absent videos differ")

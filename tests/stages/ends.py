@@ -1,13 +1,12 @@
-"""Run a stage many times to its end, in forks: `ends.py FOLDER TIMES STAGE [ARGUMENT...]`.
+"""Run stages many times to their ends, in forks of this process: `ends.py FOLDER TIMES STAGE...`.
 
-FOLDER/0, FOLDER/1, ... are folders in which the stage can run, side by side; that many run at a
-time. A first fork finds out what the stage imports; this process imports it once for all others,
-before any thread is started. Everything after the imports, and above all the end of the process, is
-that of `python stages/STAGE.py`. Prints how often the stage ended with which code, as JSON.
+A STAGE is a stage's name and its arguments, with spaces between them. FOLDER/0, FOLDER/1, ... are
+folders in which the stages can run, side by side; that many run at a time. A fork has the slow
+imports behind it, from a time before any thread was started. Everything after them, and above all
+the end of the process, is that of `python stages/STAGE.py`. Prints how often each stage ended with
+which code, as JSON.
 """
 
-import atexit
-import contextlib
 import functools
 import gc
 import importlib
@@ -18,6 +17,42 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+LIGHT = ("clipzoo.annotations.joining", "clipzoo.frames.extraction", "clipzoo.report.tables")
+HEAVY = (
+    "clipzoo.clips.encoding",
+    "clipzoo.evaluate.fusion",
+    "clipzoo.evaluate.lexicon",
+    "clipzoo.evaluate.protocols",
+    "clipzoo.models.weights",
+    "clipzoo.train.log",
+    "clipzoo.train.loop",
+    "clipzoo.train.setup",
+    "dvc.repo",
+    "pyarrow.pandas_compat",
+)
+"""Modules of the stages that use torch; a fork of a process that has imported it takes longer."""
+LIGHT_STAGES = {"check_names", "extract_frames", "build_lists", "report"}
+
+
+def prepare(folder: Path, heavy: bool) -> None:
+    """Import what the stages import; leave out what takes long and starts no thread.
+
+    The architecture ViT-tiny-16 is added, its tokenizer is loaded once, and no figure is drawn.
+    """
+    for name in (*LIGHT, *HEAVY) if heavy else LIGHT:
+        importlib.import_module(name)
+    if heavy:
+        open_clip: Any = importlib.import_module("open_clip")
+        open_clip.add_model_config(folder)
+        open_clip.get_tokenizer = functools.cache(open_clip.get_tokenizer)
+        open_clip.get_tokenizer("ViT-tiny-16", context_length=12)
+        plots: Any = importlib.import_module("clipzoo.evaluate.plots")
+        plots.save_figure = lambda *_: None
+    threads = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    # The allocator of Arrow has a thread of its own, which knows nothing of Python.
+    assert len(threads) == 1 + threads.count("jemalloc_bg_thd\n"), f"{threads}: forks have none"
+    gc.freeze()  # a collection would copy the pages of all objects, in every fork
 
 
 def is_fork() -> bool:
@@ -30,38 +65,13 @@ def is_fork() -> bool:
     return True
 
 
-def leave_out_what_takes_long(folder: Path) -> None:
-    """Add the architecture ViT-tiny-16, load its tokenizer once, and draw no figures."""
-    if "open_clip" in sys.modules:
-        open_clip: Any = sys.modules["open_clip"]
-        open_clip.add_model_config(folder)
-        open_clip.get_tokenizer = functools.cache(open_clip.get_tokenizer)
-        open_clip.get_tokenizer("ViT-tiny-16", context_length=12)
-    if "clipzoo.evaluate.plots" in sys.modules:
-        plots: Any = sys.modules["clipzoo.evaluate.plots"]
-        plots.save_figure = lambda *_: None
+def count_ends(folder: Path, times: int) -> Counter[str] | None:
+    """Run a stage `times` times; how often it ended with which code.
 
-
-def is_run(folder: Path, times: int) -> bool:
-    """Whether this is a fork that is to run the stage: it ends then as a program does."""
-    slots = sorted(folder.glob("[0-9]*"))
-    os.chdir(slots[0])
-    names = folder / "modules.json"
-    if is_fork():
-        with contextlib.suppress(ImportError):
-            importlib.import_module("open_clip").add_model_config(folder)
-        atexit.register(lambda: names.write_text(json.dumps(list(sys.modules))))
-        return True
-    os.wait()
-    for name in json.loads(names.read_text()):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    leave_out_what_takes_long(folder)
-    threads = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
-    # The allocator of Arrow has a thread of its own, which knows nothing of Python.
-    assert len(threads) == 1 + threads.count("jemalloc_bg_thd\n"), f"{threads}: forks have none"
-    gc.freeze()  # a collection would copy the pages of all objects, in every fork
-    pipes = []
+    Returns:
+        None in the forks that are to run the stage: they return, and end as a program does.
+    """
+    slots, pipes = sorted(folder.glob("[0-9]*")), []
     for number, slot in enumerate(slots):
         pipes.append(os.pipe())
         if os.fork() == 0:
@@ -69,7 +79,7 @@ def is_run(folder: Path, times: int) -> bool:
             codes = Counter()
             for _ in range(number, times, len(slots)):
                 if is_fork():
-                    return True
+                    return None
                 codes[os.waitstatus_to_exitcode(os.wait()[1])] += 1
             os.write(pipes[-1][1], json.dumps(codes).encode())
             os._exit(0)
@@ -78,13 +88,21 @@ def is_run(folder: Path, times: int) -> bool:
     for read, _ in pipes:
         with open(read, encoding="utf-8") as file:
             total.update(json.loads(file.read()))
-    print(json.dumps(total), flush=True)
-    return False
+        os.wait()
+    return total
 
 
 if __name__ == "__main__":
-    where, times, stage, *arguments = sys.argv[1:]
-    if is_run(Path(where), int(times)):
-        script = str(Path(f"stages/{stage}.py").resolve())
-        sys.argv = [script, *arguments]
-        runpy.run_path(script, run_name="__main__")
+    where, count, *stages = sys.argv[1:]
+    prepare(Path(where), any(words.split()[0] not in LIGHT_STAGES for words in stages))
+    codes = {}
+    for words in stages:
+        stage, *arguments = words.split()
+        codes[stage] = count_ends(Path(where), int(count))
+        if codes[stage] is None:
+            script = str(Path(f"stages/{stage}.py").resolve())
+            sys.argv = [script, *arguments]
+            runpy.run_path(script, run_name="__main__")
+            break
+    else:
+        print(json.dumps(codes), flush=True)

@@ -3,7 +3,9 @@
 import csv
 import json
 import shlex
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,31 @@ def test_a_folder_of_classes_to_a_row_of_the_report(fresh_workspace, tmp_path, c
     assert test["num_videos"] == 3
     assert test["top5"] == 100  # of 3 classes
     assert reported_top1(workspace) == test["top1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--temp"], ["--queue"]])
+def test_an_experiment_in_a_copy_finds_the_videos(fresh_workspace, tmp_path, capsys, options):
+    """The link to them is not in git, and so not in DVC's copy."""
+    workspace, root = fresh_workspace, tmp_path / "my videos"
+    for folder in ("run", "sit"):
+        for number in range(2):
+            make_video(root / folder / f"{number}.avi", 10)
+    workspace.git("init", "-q")
+    scan(workspace, root, capsys)
+    workspace.set(data__dataset="mine", data__datasets=["mine"], data__demo=[], data__zero_shot=[])
+    workspace.git("add", ".")
+    workspace.git("commit", "-q", "-m", "start")
+    # of the pipeline only as far as the videos are read
+    workspace.dvc("exp", "run", *options, "--name", "away", "build_lists")
+    if options == ["--queue"]:
+        workspace.dvc("exp", "run", "--run-all")
+    git = partial(subprocess.check_output, cwd=workspace.path, text=True)
+    (name,) = git(["git", "for-each-ref", "--format=%(refname)", "refs/exps/**/away"]).split()
+    lines = git(["git", "show", f"{name}:lists/mine/val.csv"]).split()
+    rows = [line.split(",")[1:] for line in lines]
+    assert rows[1:] == [["10", "0"], ["10", "1"]]  # frames and label
+    assert not (workspace.path / "lists/mine").exists()
 
 
 def test_one_video_a_class_is_evaluated_without_training(fresh_workspace, tmp_path, capsys):

@@ -9,11 +9,11 @@ from clipzoo.annotations.annotation import Annotation, Annotations, Source
 from clipzoo.annotations.class_names import name_classes
 from clipzoo.annotations.folders import check_folders
 from clipzoo.annotations.formats import PARSERS
-from clipzoo.annotations.lookup import Lookup
+from clipzoo.annotations.lookup import Lookup, describe_near
 from clipzoo.annotations.matching import Finder, Stored
 from clipzoo.config import SHOTS, Params
 from clipzoo.data.index import index_path, read_failures, read_index
-from clipzoo.data.ledger import SHORT, accept_command, ledger_path, read_ledger
+from clipzoo.data.ledger import ABSENT, SHORT, accept_command, ledger_path, read_ledger
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
@@ -70,7 +70,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     splits = {n: find.records(part, "whole", missing) for n, part in annotations.splits.items()}
     total = len({a.video_id for part in annotations.parts() for a in part})
     ledger = read_ledger(dataset)
-    _check_missing(list(missing.values()), ledger, dataset, spec, total)
+    _check_missing(list(missing.values()), ledger, dataset, spec, total, find)
     directory = LISTS_DIR / dataset
     write_labels(annotations.class_names, directory / "labels.csv")
     write_list(records["val"], directory / "val.csv")
@@ -240,7 +240,12 @@ def _check_counts(annotations: Annotations, spec: DatasetSpec, split: int) -> li
 
 
 def _check_missing(
-    missing: list[list[str]], ledger: dict[str, str], dataset: str, spec: DatasetSpec, total: int
+    missing: list[list[str]],
+    ledger: dict[str, str],
+    dataset: str,
+    spec: DatasetSpec,
+    total: int,
+    find: Finder,
 ) -> None:
     """Reject missing videos that are not in the ledger, and write all their ids to a file."""
     accepted = Lookup(ledger, spec)
@@ -255,7 +260,11 @@ def _check_missing(
         f"{len(missing)} of {total} annotated videos of {dataset} lack frames and are not in "
         f"{ledger_path(dataset)} ({parts}): add them and scan again, or accept that this copy "
         f"lacks them by {accept_command(dataset)}. All are in {path}:",
-        [f"{video_id} ({kind}): {reason}" for video_id, kind, reason in missing],
+        [
+            f"{video_id} ({kind}): {reason}"
+            + (describe_near(find.near(video_id)) if reason == ABSENT else "")
+            for video_id, kind, reason in missing
+        ],
         ListError,
     )
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+from clipzoo.annotations.annotation import without_extension
+from clipzoo.annotations.class_names import class_key
 from clipzoo.data.spec import DatasetSpec
 
 
@@ -13,6 +15,7 @@ class Lookup:
         self._by_name: dict[str, list[str]] = {}
         for video_id in video_ids:
             self._by_name.setdefault(_file_name(video_id), []).append(video_id)
+        self._by_key: dict[str, str] = {}
 
     def copies(self, annotated: str) -> list[str]:
         """Ids of the files that may be an annotated video; empty = none.
@@ -25,6 +28,23 @@ class Lookup:
         named = self._by_name.get(_file_name(video_id), [])
         paths = [one for one in named if one == video_id or one.endswith(f"/{video_id}")]
         return paths or named
+
+    def near(self, annotated: str) -> str:
+        """A file whose name differs from an annotated one only in case, punctuation or extension.
+
+        It is only named, never used: the ids of YouTube differ in case alone.
+
+        Returns:
+            its id, or '' if there is none.
+        """
+        if not self._by_key:
+            self._by_key = {_loose(name): ids[0] for name, ids in self._by_name.items()}
+        return self._by_key.get(_loose(_file_name(self._spec.video_id(annotated))), "")
+
+
+def describe_near(near: str) -> str:
+    """The end of a message on an absent video; empty without a near name."""
+    return f"; there is {near}: rename it, or correct the annotation" if near else ""
 
 
 def choose(copies: Sequence[str], annotated: str, is_readable: Callable[[str], bool]) -> list[str]:
@@ -53,3 +73,8 @@ def is_replacement(video_id: str) -> bool:
 
 def _file_name(video_id: str) -> str:
     return video_id.rpartition("/")[2]
+
+
+def _loose(name: str) -> str:
+    """Example: `v_HandStandPushups_g01` and `v_HandstandPushups_g01.avi` give the same key."""
+    return class_key(without_extension(name))

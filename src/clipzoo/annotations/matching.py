@@ -119,6 +119,10 @@ class Finder:
         self.num_merged += len(records) - len(unique)
         return unique
 
+    def near(self, video_id: str) -> str:
+        """`Lookup.near` of a missing video."""
+        return self._lookup.near(video_id)
+
     def _look_up(self, annotated: str) -> list[str]:
         """The stored or failed video to use, several if that is undecided, else `annotated`."""
         video_id = self._spec.video_id(annotated)

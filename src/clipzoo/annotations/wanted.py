@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from clipzoo.annotations.annotation import Annotation, Annotations
 from clipzoo.annotations.joining import read_annotations
-from clipzoo.annotations.lookup import Lookup, choose
+from clipzoo.annotations.lookup import Lookup, choose, describe_near
 from clipzoo.config import Params
 from clipzoo.data.ledger import accept_command, read_ledger
 from clipzoo.data.spec import DatasetSpec
@@ -46,6 +46,8 @@ class Annotated:
     """Class of its first annotation; -1 = none."""
     copies: tuple[str, ...]
     """Ids of the files that may be this video; empty = it is absent."""
+    near: str = ""
+    """Of an absent video: a file of nearly the same name (`Lookup.near`)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def join(params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[st
                 annotation.where,
                 kind,
                 annotation.label,
-                tuple(lookup.copies(annotation.video_id)),
+                copies := tuple(lookup.copies(annotation.video_id)),
+                "" if copies else lookup.near(annotation.video_id),
             )
     return Joined(annotations.class_names, list(videos.values()), annotations.notes)
 
@@ -123,7 +126,7 @@ def wanted_videos(
         f"{len(absent)} of {len(joined.videos)} annotated videos of {dataset} are not in the "
         f"manifest; get them and scan again, or accept that this copy lacks them by "
         f"{accept_command(dataset)}:",
-        [f"{video.where}: {video.video_id} ({video.kind})" for video in absent],
+        [f"{v.where}: {v.video_id} ({v.kind}){describe_near(v.near)}" for v in absent],
     )
     named = joined.named
     notes = copies_notes(joined)
@@ -133,6 +136,19 @@ def wanted_videos(
             unnamed_note(dataset, [f.video_id for f in manifest if f.video_id not in named])
         )
     return files, notes
+
+
+def near_notes(joined: Joined) -> list[str]:
+    """What to say of the absent videos that may only be spelled differently."""
+    near = [video for video in joined.videos if video.near]
+    if not near:
+        return []
+    shown = ", ".join(f"{video.near} for {video.video_id}" for video in near[:3])
+    more = ", ..." if near[3:] else ""
+    return [
+        f"{len(near)} absent videos differ from a file only in case, punctuation or extension "
+        f"({shown}{more}): rename the files, or correct the annotations"
+    ]
 
 
 def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:

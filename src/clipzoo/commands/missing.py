@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 from clipzoo.annotations.joining import short_videos
 from clipzoo.annotations.lookup import Lookup
-from clipzoo.annotations.wanted import Annotated, Joined, copies_notes, join, unnamed_note
+from clipzoo.annotations.wanted import (
+    Annotated,
+    Joined,
+    copies_notes,
+    join,
+    near_notes,
+    unnamed_note,
+)
 from clipzoo.commands.arguments import aligned
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.index import FRAMES_DIR, index_path, read_failures, read_index
@@ -123,7 +130,7 @@ def survey(params: Params, dataset: str) -> Survey:
     rows |= short_videos(params, dataset)
     accepted = Lookup(ledger, spec)
     unaccepted = [one for one in lost if not accepted.copies(one.video.video_id)]
-    notes = copies_notes(joined)
+    notes = copies_notes(joined) + near_notes(joined)
     unnamed = [file for file in files if file not in named]
     if unnamed and spec.extract == "annotated":
         notes.append(unnamed_note(dataset, unnamed))

@@ -14,6 +14,8 @@ from clipzoo.files import near
 SPEC_DIR = Path("datasets")
 RAW_DIR = Path("data/raw")
 ANNOTATION_DIR = Path("data/annotations")
+EXPERIMENTS_DIR = (".dvc", "tmp", "exps")
+"""Folder below which DVC makes the copies for its experiments."""
 
 
 def _pattern_with_group(pattern: str) -> str:
@@ -156,10 +158,27 @@ def load_spec(name: str) -> DatasetSpec:
 def raw_root(params: Params, name: str) -> Path:
     """Folder that the paths in a dataset's manifest are relative to.
 
-    $CLIPZOO_DATA/<name> if set and existing; otherwise, and for demo datasets, data/raw/<name>.
+    $CLIPZOO_DATA/<name> if set and existing; otherwise, and for demo datasets, data/raw/<name>. A
+    copy of the repository in which DVC runs an experiment (`--temp`, `--queue`) has no link to the
+    videos, as git ignores it: there, data/raw/<name> of the repository itself.
     """
-    if name not in params.data.demo and os.environ.get("CLIPZOO_DATA"):
+    here = RAW_DIR / name
+    if name in params.data.demo:
+        return here
+    if os.environ.get("CLIPZOO_DATA"):
         elsewhere = Path(os.environ["CLIPZOO_DATA"]) / name
         if elsewhere.exists():
             return elsewhere
-    return RAW_DIR / name
+    original = _original_repository()
+    if original is not None and not here.exists() and (original / here).exists():
+        return original / here
+    return here
+
+
+def _original_repository() -> Path | None:
+    """The repository of the copy <repository>/.dvc/tmp/exps/*/* that this runs in, if it is one."""
+    parts = Path.cwd().parts
+    for i in range(len(parts) - len(EXPERIMENTS_DIR)):
+        if parts[i : i + len(EXPERIMENTS_DIR)] == EXPERIMENTS_DIR:
+            return Path(*parts[:i])
+    return None
