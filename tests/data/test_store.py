@@ -14,12 +14,12 @@ from pyarrow import parquet
 
 from clipzoo.clips.transforms import decode
 from clipzoo.commands.scan import scan
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError, index_path, read_index, write_index
 from clipzoo.data.store import ShardStore, open_store
 from clipzoo.data.video import resampled
 from clipzoo.files import ListError
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video, run_ffmpeg
 
 JPEG_ERROR = 4.0

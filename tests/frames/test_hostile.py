@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from clipzoo.commands.scan import scan
+from clipzoo.data import decoding
+from clipzoo.data.decoding import Outcome, VideoError, count_command, jpeg_command, run_ffmpeg
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError, check_size, read_part
 from clipzoo.data.store import open_store
 from clipzoo.data.video import check_container, count_kept, read_video, seeks_exactly
 from clipzoo.files import ListError
-from clipzoo.frames import decoding
-from clipzoo.frames.decoding import Outcome, VideoError, count_command, jpeg_command, run_ffmpeg
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video
 from videos import run_ffmpeg as make_with_ffmpeg
 

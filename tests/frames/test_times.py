@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipzoo.data.decoding import Outcome, check_whole, count_command, run_ffmpeg
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.timing import frame_rate
 from clipzoo.data.truncation import find_cut
 from clipzoo.data.video import read_video
-from clipzoo.frames.decoding import Outcome, check_whole, count_command, run_ffmpeg
 from clipzoo.frames.manifest import RawVideo
 from clipzoo.frames.packing import describe_videos, pack_videos
 from videos import run_ffmpeg as make

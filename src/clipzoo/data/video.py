@@ -7,7 +7,7 @@ cannot return frames of some widths (`WRONG_WIDTHS`).
 decord has no list of allowed formats, and would follow a playlist or script to other files. So
 `check_container` looks at the start of a file before decord opens it. Nor can a thread of this
 process be ended if decord hangs in it; so extraction lets ffmpeg decode a file first, which is
-ended if it stalls (`clipzoo.frames.decoding`).
+ended if it stalls (`clipzoo.data.decoding`).
 """
 
 import math

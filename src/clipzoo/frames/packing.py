@@ -10,13 +10,7 @@ from typing import IO
 import simplejpeg
 
 from clipzoo.config import FramesConfig
-from clipzoo.data.index import SourceError, StoreError, check_size, member_name
-from clipzoo.data.ledger import describe
-from clipzoo.data.spec import DatasetSpec
-from clipzoo.data.timing import frame_rate
-from clipzoo.data.video import seeks_exactly
-from clipzoo.files import ListError, replacing
-from clipzoo.frames.decoding import (
+from clipzoo.data.decoding import (
     Outcome,
     VideoError,
     check_whole,
@@ -26,7 +20,13 @@ from clipzoo.frames.decoding import (
     run_ffmpeg,
     split_jpegs,
 )
-from clipzoo.frames.ffmpeg import ffmpeg_version
+from clipzoo.data.ffmpeg import ffmpeg_version
+from clipzoo.data.index import SourceError, StoreError, check_size, member_name
+from clipzoo.data.ledger import describe
+from clipzoo.data.spec import DatasetSpec
+from clipzoo.data.timing import frame_rate
+from clipzoo.data.video import seeks_exactly
+from clipzoo.files import ListError, replacing
 from clipzoo.frames.manifest import RawVideo, count_frames
 
 Row = dict[str, object]

@@ -24,11 +24,11 @@ from pathlib import Path
 import ffmpeg
 import simplejpeg
 
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError
 from clipzoo.data.timing import Timing
 from clipzoo.data.truncation import find_cut
 from clipzoo.data.video import count_kept
-from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
