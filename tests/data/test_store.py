@@ -16,7 +16,7 @@ from pyarrow import parquet
 from clipzoo.clips.transforms import decode
 from clipzoo.commands.scan import scan
 from clipzoo.data.ffmpeg import ffmpeg_path
-from clipzoo.data.index import StoreError, index_path, read_index, write_index
+from clipzoo.data.index import StoreError, index_path, read_index, read_states, write_index
 from clipzoo.data.store import ShardStore, open_store
 from clipzoo.data.video import resampled
 from clipzoo.files import ListError
@@ -160,6 +160,26 @@ def test_what_decord_reads_wrongly_is_read_by_ffmpeg(project, params_for):
     assert count == video.videos["c/cut"].num_frames == 19
     for i in range(count):
         difference = frames_of(shards, "c/cut", [i]) - frames_of(video, "c/cut", [i])
+        assert np.abs(difference).mean() < JPEG_ERROR
+
+
+def test_an_index_of_an_earlier_version_is_read(project, params_for):
+    """It has a column `seekable` in place of `decord_fault`."""
+    root = project / "raw"
+    for name in ("x", "y"):
+        moving_video(root / "c" / f"{name}.mp4", *H264)
+    video = open_reader(params_for, "mine", root, "reader: video\n")
+    path = index_path("mine")
+    table, states = read_index(path), read_states(path)
+    place = table.column_names.index("decord_fault")
+    earlier = table.set_column(place, "seekable", pa.array([True, False]))
+    write_index(earlier, states, path)
+    faults = ["", "decord seeks to other frames than it plays"]
+    assert read_index(path)["decord_fault"].to_pylist() == faults
+    assert read_index(path, ["decord_fault", "path"]).column_names == ["decord_fault", "path"]
+    again = open_store(params_for("mine"), "mine")
+    for video_id in ("c/x", "c/y"):
+        difference = frames_of(again, video_id, [3, 20]) - frames_of(video, video_id, [3, 20])
         assert np.abs(difference).mean() < JPEG_ERROR
 
 

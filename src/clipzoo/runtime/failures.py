@@ -24,10 +24,10 @@ def describe(error: Exception) -> str | None:
         places = _places(error)
         if any(module in BATCH_MODULES for module, _ in places):
             return _memory(error, "this machine's memory", "a smaller runtime.processes")
-        place = ".".join(places[-1])  # run_stage at least
+        place = "".join(f"{module}.{function}: " for module, function in places[-1:])
         return (
-            f"{place}: this machine's memory ran out ({_first_line(error)}); end other programs, "
-            "or run the stage on a machine with more"
+            f"{place}this machine's memory ran out ({_first_line(error)}); end other programs, or "
+            "run the stage on a machine with more"
         )
     if is_of_a_connection(error) and _is_of_shared_memory(error):
         return (
