@@ -210,7 +210,6 @@ KINDS = {
     "edit-empty.mp4": Kind(edited((-1, 1), (0, 4)), range(40)),
     "first-key-frame-not-shown.mp4": Kind(cut_start, None, by_decord=False),
     "first-key-frame-not-shown.mkv": Kind(cut_start, None),
-    "cut-within.ts": Kind(cut_within, None),
     "h264.m2ts": Kind(plain(*H264), by_decord=False),
     "h264.mts": Kind(plain(*H264), by_decord=False),
     "h264-no-b.ts": Kind(plain(*H264, "-bf", "0"), by_decord=True),

@@ -22,7 +22,7 @@ from clipzoo.data.decoding import Outcome, VideoError, frames_command, jpeg_comm
 from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError, check_size, read_part
 from clipzoo.data.store import open_store
-from clipzoo.data.video import check_container, play_by_decord, read_by_decord, read_by_ffmpeg
+from clipzoo.data.video import Kept, check_container, play_by_decord, read_by_decord, read_by_ffmpeg
 from clipzoo.files import ListError
 from clipzoo.frames.comparison import thumbnails_command
 from clipzoo.frames.extraction import extract
@@ -79,8 +79,8 @@ DECODERS = {
     "jpegs": lambda path: by_ffmpeg(jpeg_command(path, "48", 3, None)),
     "thumbnails": lambda path: by_ffmpeg(thumbnails_command(path, None)),
     "ffmpeg": lambda path: read_by_ffmpeg(path, [0], size=(32, 32)),
-    "decord": lambda path: read_by_decord(path, [0], size=(32, 32), num_frames=3),
-    "playing": lambda path: list(play_by_decord(path, num_frames=3)),
+    "decord": lambda path: read_by_decord(path, [0], size=(32, 32), kept=Kept(3)),
+    "playing": lambda path: list(play_by_decord(path, Kept(3))),
 }
 """Every way in which the project opens a video."""
 
