@@ -22,7 +22,7 @@ import numpy as np
 from workspace import DATASET, inside, params_for, render
 
 from clipzoo.commands.scan import scan
-from clipzoo.frames.decoding import jpeg_command
+from clipzoo.data.decoding import jpeg_command
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import read_manifest
 from clipzoo.runtime.machine import usable_cores

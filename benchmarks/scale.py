@@ -107,7 +107,7 @@ def make_parts() -> Job:
                 "width": np.full(num_videos, 426),
                 "height": np.full(num_videos, 320),
                 "fps": np.full(num_videos, 30.0),
-                "seekable": np.full(num_videos, True),
+                "decord_fault": [""] * num_videos,
                 "offsets": pa.ListArray.from_arrays(starts, offsets),
                 "sizes": pa.ListArray.from_arrays(starts, sizes.astype(np.int32)),
             }

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from clipzoo.commands.scan import scan
 from clipzoo.config import Params, load_params, replace
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.store import Store, open_store
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 
 ROOT = Path(__file__).parents[1]
 NUM_VIDEOS, NUM_FRAMES = 6, 280

@@ -5,12 +5,15 @@ from functools import partial
 
 from clipzoo.annotations.wanted import excused, wanted_videos
 from clipzoo.config import ConfigError, load_params
-from clipzoo.data.index import FRAMES_DIR
+from clipzoo.data.index import FRAMES_DIR, index_path, read_index
 from clipzoo.data.spec import load_spec, raw_root
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.frames.plan import plan_shards
 from clipzoo.runtime.launch import run_stage
+
+MOST_FAULTS = 20
+"""Printed; the index has all of them."""
 
 
 def main() -> None:
@@ -51,10 +54,28 @@ def main() -> None:
         f"{summary.num_videos} videos, {summary.num_frames} frames, "
         f"{summary.num_bytes / 1e6:.1f} MB, {len(summary.failures)} failures"
     )
+    if spec.reader == "video" and not summary.num_waiting:
+        print_faults(dataset)
     if summary.num_waiting:
         print(f"{summary.num_waiting} shards of other machines are missing; next: run their parts")
     else:
         print(f"wrote {FRAMES_DIR / dataset}/; next: build_lists {dataset}")
+
+
+def print_faults(dataset: str) -> None:
+    """Print which videos are read by ffmpeg instead of decord, and why."""
+    table = read_index(index_path(dataset), ["video_id", "decord_fault"])
+    columns = (table.column(name).to_pylist() for name in table.column_names)
+    slow = [(video_id, fault) for video_id, fault in zip(*columns, strict=True) if fault]
+    if slow:
+        print(
+            f"{len(slow)} of {table.num_rows} videos are not read by decord but by ffmpeg, from "
+            f"their start; `reader: shards` in datasets/{dataset}.yaml reads all of them faster:"
+        )
+    for video_id, fault in slow[:MOST_FAULTS]:
+        print(f"  {video_id}: {fault}")
+    if len(slow) > MOST_FAULTS:
+        print(f"  ... (column decord_fault of {index_path(dataset)})")
 
 
 def read_share(text: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ def store_index(
     """An index of dataset `mine` with these frame counts."""
     rows = [
         {"video_id": video_id, "path": video_id, "source_size": 1, "shard": 0, "num_frames": n}
-        | {"width": 4, "height": 4, "fps": fps, "seekable": True}
+        | {"width": 4, "height": 4, "fps": fps, "decord_fault": ""}
         | {"start_seconds": start_seconds, "uneven_seconds": uneven_seconds}
         for video_id, n in videos.items()
     ]

@@ -32,7 +32,7 @@ HARMLESS = {
     "src/clipzoo/runtime/parent.py",
     "src/clipzoo/runtime/progress.py",
     "src/clipzoo/data/__init__.py",
-    "src/clipzoo/frames/ffmpeg.py",
+    "src/clipzoo/data/ffmpeg.py",
     "src/clipzoo/demo/__init__.py",
     "src/clipzoo/evaluate/__init__.py",
     "src/clipzoo/models/__init__.py",

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from clipzoo.frames.ffmpeg import ffmpeg_path
+from clipzoo.data.ffmpeg import ffmpeg_path
 
 CODECS = {
     ".mp4": ["-c:v", "libx264", "-preset", "ultrafast", "-g", "12", "-pix_fmt", "yuv420p"],

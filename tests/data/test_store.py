@@ -1,5 +1,6 @@
 """The three readers give the same frames for the same indices; wrong requests are refused."""
 
+import re
 import shutil
 import subprocess
 import tarfile
@@ -14,12 +15,12 @@ from pyarrow import parquet
 
 from clipzoo.clips.transforms import decode
 from clipzoo.commands.scan import scan
-from clipzoo.data.index import StoreError, index_path, read_index, write_index
+from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.data.index import StoreError, index_path, read_index, read_states, write_index
 from clipzoo.data.store import ShardStore, open_store
 from clipzoo.data.video import resampled
 from clipzoo.files import ListError
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video, run_ffmpeg
 
 JPEG_ERROR = 4.0
@@ -144,8 +145,8 @@ def test_resampled_keeps_what_ffmpeg_keeps(num_frames, rate, fps, expected):
     assert ((np.frombuffer(output, np.uint8)[::256] - 1) // 5).tolist() == expected
 
 
-def test_inexact_seeks_are_detected(project, params_for):
-    """An edit list that cuts the start: decord seeks to other frames than it plays."""
+def test_what_decord_reads_wrongly_is_read_by_ffmpeg(project, params_for):
+    """An edit list that cuts the start: decord counts the frames before it, and ffmpeg reads it."""
     root = project / "raw"
     whole = project / "whole.mp4"
     moving_video(whole, *H264)
@@ -153,11 +154,32 @@ def test_inexact_seeks_are_detected(project, params_for):
     run_ffmpeg("-ss", "0.5", "-i", whole, "-c", "copy", root / "c" / "cut.mp4")
     shards = open_reader(params_for, "shards", root)
     video = open_reader(params_for, "video", root, "reader: video\n")
-    assert read_index(index_path("video"))["seekable"].to_pylist() == [False]
+    (fault,) = read_index(index_path("video"))["decord_fault"].to_pylist()
+    assert re.fullmatch(r"decord finds \d+ frames, ffmpeg 19", fault)
     count = shards.videos["c/cut"].num_frames
     assert count == video.videos["c/cut"].num_frames == 19
     for i in range(count):
         difference = frames_of(shards, "c/cut", [i]) - frames_of(video, "c/cut", [i])
+        assert np.abs(difference).mean() < JPEG_ERROR
+
+
+def test_an_index_of_an_earlier_version_is_read(project, params_for):
+    """It has a column `seekable` in place of `decord_fault`."""
+    root = project / "raw"
+    for name in ("x", "y"):
+        moving_video(root / "c" / f"{name}.mp4", *H264)
+    video = open_reader(params_for, "mine", root, "reader: video\n")
+    path = index_path("mine")
+    table, states = read_index(path), read_states(path)
+    place = table.column_names.index("decord_fault")
+    earlier = table.set_column(place, "seekable", pa.array([True, False]))
+    write_index(earlier, states, path)
+    faults = ["", "decord seeks to other frames than it plays"]
+    assert read_index(path)["decord_fault"].to_pylist() == faults
+    assert read_index(path, ["decord_fault", "path"]).column_names == ["decord_fault", "path"]
+    again = open_store(params_for("mine"), "mine")
+    for video_id in ("c/x", "c/y"):
+        difference = frames_of(again, video_id, [3, 20]) - frames_of(video, video_id, [3, 20])
         assert np.abs(difference).mean() < JPEG_ERROR
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from clipzoo.config import ConfigError, load_params, replace
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.demo import annotation, world
 from clipzoo.demo.annotation import Video, plan_videos
-from clipzoo.frames.ffmpeg import ffmpeg_path
 
 DEMO = load_params(Path(__file__).parents[2] / "params.yaml").demo
 

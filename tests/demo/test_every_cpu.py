@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__  # pyright: ignore[reportMissingImports]
 
+from clipzoo.data import decoding
 from clipzoo.demo import annotation, world
-from clipzoo.frames import decoding
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "rendered.json").read_text())
 WITHOUT = {

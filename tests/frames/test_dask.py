@@ -21,12 +21,12 @@ from distributed import Client, LocalCluster
 
 from clipzoo.commands.scan import scan
 from clipzoo.config import ConfigError, Params
+from clipzoo.data.ffmpeg import ffmpeg_path, ffmpeg_version
 from clipzoo.data.index import StoreError, index_path, read_failures, shard_name
 from clipzoo.data.ledger import write_ledger
 from clipzoo.frames import cluster as cluster_module
 from clipzoo.frames.cluster import CODE, PACKAGE, Claim, dask_workers
 from clipzoo.frames.extraction import extract, make_shard
-from clipzoo.frames.ffmpeg import ffmpeg_path, ffmpeg_version
 from clipzoo.frames.plan import plan_shards
 from test_pipeline import reachable
 from videos import make_video

@@ -21,6 +21,8 @@ from pyarrow import parquet
 
 from clipzoo.commands.scan import scan
 from clipzoo.config import replace
+from clipzoo.data.decoding import VideoError, split_jpegs
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import (
     INDEX_COLUMNS,
     PART_COLUMNS,
@@ -35,9 +37,7 @@ from clipzoo.data.ledger import write_ledger
 from clipzoo.data.spec import load_spec
 from clipzoo.files import read_rows
 from clipzoo.frames import extraction, packing, parts
-from clipzoo.frames.decoding import VideoError, split_jpegs
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 from clipzoo.frames.plan import plan_shards
 from videos import make_video, run_ffmpeg
 

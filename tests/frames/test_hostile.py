@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 
 from clipzoo.commands.scan import scan
+from clipzoo.data import decoding
+from clipzoo.data.decoding import Outcome, VideoError, frames_command, jpeg_command, run_ffmpeg
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError, check_size, read_part
 from clipzoo.data.store import open_store
-from clipzoo.data.video import check_container, count_kept, read_video, seeks_exactly
+from clipzoo.data.video import Kept, check_container, play_by_decord, read_by_decord, read_by_ffmpeg
 from clipzoo.files import ListError
-from clipzoo.frames import decoding
-from clipzoo.frames.decoding import Outcome, VideoError, count_command, jpeg_command, run_ffmpeg
+from clipzoo.frames.comparison import thumbnails_command
 from clipzoo.frames.extraction import extract
-from clipzoo.frames.ffmpeg import ffmpeg_path
 from videos import make_video
 from videos import run_ffmpeg as make_with_ffmpeg
 
@@ -76,10 +77,10 @@ def by_ffmpeg(command: list[str]) -> bytes:
 
 DECODERS = {
     "jpegs": lambda path: by_ffmpeg(jpeg_command(path, "48", 3, None)),
-    "count": lambda path: by_ffmpeg(count_command(path, None)),
-    "read_video": lambda path: read_video(path, [0], size=(32, 32)),
-    "count_kept": lambda path: count_kept(path, None),
-    "seeks_exactly": seeks_exactly,
+    "thumbnails": lambda path: by_ffmpeg(thumbnails_command(path, None)),
+    "ffmpeg": lambda path: read_by_ffmpeg(path, [0], size=(32, 32)),
+    "decord": lambda path: read_by_decord(path, [0], size=(32, 32), kept=Kept(3)),
+    "playing": lambda path: list(play_by_decord(path, Kept(3))),
 }
 """Every way in which the project opens a video."""
 
@@ -160,7 +161,7 @@ def test_every_allowed_container_is_read(tmp_path, codec, name):
     path = tmp_path / name
     source = ("-f", "lavfi", "-i", "testsrc2=size=176x144:rate=25", "-frames:v", "5")
     make_with_ffmpeg(*source, "-c:v", codec, "-pix_fmt", "yuv420p", path)
-    assert len(by_ffmpeg(count_command(path, None))) == 5
+    assert len(by_ffmpeg(frames_command(path, None, (4, 2)))) == 5 * 4 * 2 * 3
     check_container(path)
 
 
@@ -170,7 +171,7 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("decoder", ["jpegs", "read_video"])
+@pytest.mark.parametrize("decoder", ["jpegs", "ffmpeg", "decord"])
 def test_any_name_is_taken_as_a_name(tmp_path, monkeypatch, decoder):
     monkeypatch.chdir(make_video(tmp_path / "own.mp4", 3).parent)
     expected = DECODERS[decoder](Path("own.mp4"))
@@ -341,7 +342,7 @@ def await_true(condition, seconds: float) -> bool:
 
 def test_nothing_outlives_a_stage_that_is_killed(project, monkeypatch):
     """Not even an ffmpeg that hangs, and so never notices that nobody reads what it writes."""
-    if not decoding._ending_with_us():
+    if not decoding.ending_with_us():
         pytest.skip("needs setpriv of util-linux")
     make_video(project / "v" / "a" / "x.mp4", 2)
     scan("mine", project / "v")

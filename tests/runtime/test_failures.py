@@ -26,9 +26,13 @@ def stage(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sys.argv", ["stage.py"])
 
 
-def error_of(error: Exception, capsys) -> str:
+def error_of(error: Exception, capsys, module: str = "clipzoo.clips.encoding") -> str:
+    """What a stage prints whose function in `module` raises `error`."""
+    space = {"__name__": module, "error": error.with_traceback(None)}
+    exec("def encode():\n    raise error", space)
+
     def stage() -> None:
-        raise error
+        space["encode"]()
 
     with pytest.raises(SystemExit) as stopped:
         run_stage(stage)
@@ -55,6 +59,19 @@ def test_memory_that_ran_out_names_the_micro_batch(project, capsys, monkeypatch,
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("micro_batch: 0", "micro_batch: 24"))
     assert "runtime.micro_batch: found 24, and" in error_of(error, capsys)
+    assert is_final(error)
+
+
+@pytest.mark.parametrize("error", [CPU_MEMORY, MemoryError("Unable to allocate 746 TiB")])
+@pytest.mark.parametrize("module", ["clipzoo.data.video", "clipzoo.evaluate.intervals", "numpy"])
+def test_memory_that_no_batch_needs_is_not_blamed_on_the_micro_batch(
+    capsys, monkeypatch, error, module
+):
+    monkeypatch.setattr(machine, "micro_batch", 16)
+    err = error_of(error, capsys, module)
+    place = "clipzoo.runtime.launch.run_stage" if module == "numpy" else f"{module}.encode"
+    assert f"error: {place}: this machine's memory ran out ({str(error)[:20]}" in err
+    assert "micro_batch" not in err
     assert is_final(error)
 
 

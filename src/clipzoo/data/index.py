@@ -44,7 +44,7 @@ INDEX_COLUMNS = {
     "width": pa.int32(),
     "height": pa.int32(),
     "fps": pa.float32(),  # of the stored frames; 0 = unknown
-    "seekable": pa.bool_(),  # False: decord must read the raw video from its start
+    "decord_fault": pa.string(),  # why ffmpeg decodes the raw video on the fly; '' = decord does
     "start_seconds": pa.float64(),  # of the first picture, by a player's clock; NaN = unknown
     "uneven_seconds": pa.float32(),  # largest distance of a frame from even ones; NaN = unknown
 }
@@ -171,15 +171,28 @@ def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = No
     wanted = list(columns or names)
     with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
         found = file.schema_arrow.names
+        # Earlier versions had `seekable` in place of `decord_fault`.
+        renamed = ["decord_fault" if name == "seekable" else name for name in found]
         earlier = [name for name in names if name not in LATER_COLUMNS]
-        if found not in (names, earlier):
+        if renamed not in (names, earlier):
             raise StoreError(f"{path}: index of another version; run extract_frames again")
-        table = file.read([n for n in wanted if n in found], use_threads=False)
+        stored = dict(zip(renamed, found, strict=True))
+        table = file.read([stored[n] for n in wanted if n in stored], use_threads=False)
         for name in wanted:
-            if name not in found:
+            if name not in stored:
                 unknown = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
                 table = table.append_column(name, unknown)
-        return table.select(wanted)
+        return _with_decord_fault(table).select(wanted)
+
+
+def _with_decord_fault(table: pa.Table) -> pa.Table:
+    """A table whose column `seekable`, in an index of an earlier version, says what is wrong."""
+    if "seekable" not in table.column_names:
+        return table
+    place = table.column_names.index("seekable")
+    faults = {True: "", False: "decord seeks to other frames than it plays"}
+    column = pa.array([faults[seekable] for seekable in table["seekable"].to_pylist()], pa.string())
+    return table.set_column(place, "decord_fault", column)
 
 
 def _read_whole(path: Path) -> bytes:

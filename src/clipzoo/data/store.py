@@ -31,7 +31,7 @@ from clipzoo.data.index import (
     shard_name,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
-from clipzoo.data.video import read_video
+from clipzoo.data.video import Kept, read_by_decord, read_by_ffmpeg
 
 VIDEO_COLUMNS = ("video_id", "num_frames", "width", "height", "fps")
 """Of the index: the id and the first fields of `VideoInfo`."""
@@ -198,16 +198,18 @@ class DirectoryStore:
 
 
 class VideoStore:
-    """Raw videos, decoded by decord on the fly and resized to the size in the index.
+    """Raw videos, decoded on the fly and resized to the size in the index.
 
-    About 20 times slower than shards. Every call opens a new decoder, so threads share none.
+    By decord, about 20 times slower than shards, or by ffmpeg where the index says that decord
+    reads them wrongly (`clipzoo.frames.comparison`). Every call opens a new decoder, so threads
+    share none.
     """
 
     def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:
         self.videos = _videos(table)
         self._paths = table.column("path").to_pylist()
         self._sizes = table.column("source_size").to_pylist()
-        self._seekable = table.column("seekable").to_pylist()
+        self._faults = table.column("decord_fault").to_pylist()
         self._starts = table.column("start_seconds").to_pylist()
         self._root = root
         self._fps = spec.fps
@@ -215,13 +217,14 @@ class VideoStore:
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
-        path = self._root / self._paths[info.row]
+        path, size = self._root / self._paths[info.row], (info.width, info.height)
         check_size(path, self._sizes[info.row])
-        return read_video(
-            path,
-            frames,
-            size=(info.width, info.height),
-            fps=self._fps,
-            start_seconds=self._starts[info.row],
-            seekable=self._seekable[info.row],
-        )
+        try:
+            if self._faults[info.row]:
+                return read_by_ffmpeg(path, frames, size=size, fps=self._fps)
+            kept = Kept(info.num_frames, self._fps, self._starts[info.row])
+            return read_by_decord(path, frames, size=size, kept=kept)
+        except MemoryError as error:
+            raise StoreError(
+                f"{path}: this machine has too little memory for {len(frames)} frames ({error})"
+            ) from error

@@ -1,25 +1,31 @@
-"""Read frames of raw videos with decord, working around its bugs.
+"""Read frames of raw videos on the fly, with decord or ffmpeg.
 
-decord seeks to other frames than it plays if B-frames are packed (avi) or an edit list cuts the
-start (`seeks_exactly`), repeats the last frame if a header claims more frames than there are, and
-cannot return frames of some widths (`WRONG_WIDTHS`).
+decord is fast, as it can begin at any key frame, but reads some videos wrongly: it seeks to other
+frames than it plays (B-frames in avi, transport and program streams, open groups of pictures),
+repeats frames or hangs if an edit list has several edits, shows mirrored videos unmirrored, takes
+another one of several video tracks, and does not know AV1. So extraction compares it with ffmpeg on
+every video (`clipzoo.frames.comparison`), in a process that can be killed, and the index names the
+videos that decord reads wrongly. These are read by ffmpeg, which decodes them from their start in a
+process that is killed if it stalls (`clipzoo.data.decoding`).
 
 decord has no list of allowed formats, and would follow a playlist or script to other files. So
-`check_container` looks at the start of a file before decord opens it. Nor can a thread of this
-process be ended if decord hangs in it; so extraction lets ffmpeg decode a file first, which is
-ended if it stalls (`clipzoo.frames.decoding`).
+`check_container` looks at the start of a file before decord opens it. It also cannot return frames
+of some widths (`WRONG_WIDTHS`).
 """
 
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from clipzoo.data.decoding import BICUBIC, Outcome, VideoError, frames_command, run_ffmpeg
 from clipzoo.data.index import StoreError
 
 WRONG_WIDTHS = (24, 48, 72)
@@ -35,71 +41,124 @@ CONTAINERS = {
     "mpegts": rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47.{191}\x47",
 }
 """What files of each allowed format begin with."""
-THUMBNAIL_PX = 32
+THUMBNAIL_SIZE = (32, 16)
+"""Width and height (px) of the pictures by which decord's frames are compared."""
 SEEK_PROBES = 8
+NO_DECODER = "-1128613112"
+"""ffmpeg's AVERROR_DECODER_NOT_FOUND, in decord's message."""
+UNKNOWN_CODEC = "decord cannot decode its codec"
 
 
-def read_video(
+@dataclass(frozen=True)
+class Kept:
+    """The frames that are kept of a video, as ffmpeg finds them."""
+
+    num_frames: int
+    fps: float | None = None
+    """Frames a second to keep; None = every frame."""
+    start_seconds: float = math.nan
+    """When the first picture is shown; NaN = as decord has it."""
+
+
+def read_by_ffmpeg(
     path: Path,
     frames: Sequence[int],
     *,
     size: tuple[int, int],
     fps: float | None = None,
-    start_seconds: float = math.nan,
-    seekable: bool = True,
+    flags: str = BICUBIC,
 ) -> np.ndarray:
-    """Read some frames of a video, in any order.
+    """Read some frames of a video, in any order; decodes it from its start.
 
     Args:
         path: the video.
         frames: indices [T], among the frames that `fps` keeps if it is given.
         size: width and height of the result (px).
         fps: frames per second to keep; None = every frame.
-        start_seconds: when the first picture is shown, as ffmpeg has it; NaN = as decord has it.
-        seekable: result of `seeks_exactly`; False = decode from the start.
+        flags: of the scaling.
 
     Returns:
-        uint8 [T, H, W, 3], RGB, turned upright.
+        uint8 [T, H, W, 3], RGB, upright.
 
     Raises:
-        StoreError: decord cannot open or decode the file.
+        StoreError: ffmpeg does not give these frames, or stalls.
+    """
+    unique, outcome = sorted(set(frames)), Outcome()
+    shape = (len(unique), size[1], size[0], 3)
+    try:
+        command = frames_command(path, fps, size, unique, flags=flags)
+        content = b"".join(run_ffmpeg(command, outcome))
+    except VideoError as error:
+        raise StoreError(f"{path}: {error}") from error
+    if len(content) != np.prod(shape):
+        raise StoreError(
+            f"{path}: ffmpeg gave {len(content)} bytes for {len(unique)} frames up to "
+            f"{unique[-1]}; allowed: {np.prod(shape)} ({outcome.damage or 'it reports no error'})"
+        )
+    images = np.frombuffer(content, np.uint8).reshape(shape)  # [unique, H, W, 3]
+    return images[np.searchsorted(unique, frames)]  # [T, H, W, 3]
+
+
+def read_by_decord(
+    path: Path,
+    frames: Sequence[int],
+    *,
+    size: tuple[int, int],
+    kept: Kept,
+) -> np.ndarray:
+    """Read some frames of a video on which decord agrees with ffmpeg; seeks to them.
+
+    Args:
+        path: the video.
+        frames: indices [T], among the frames kept.
+        size: width and height of the result (px).
+        kept: the frames kept, as the index has them.
+
+    Returns:
+        uint8 [T, H, W, 3], RGB, upright.
+
+    Raises:
+        StoreError: decord cannot open or decode the file, or finds another number of frames.
     """
     width, height = size
     scale = 2 if width in WRONG_WIDTHS else 1
     reader = _open(path, width * scale, height * scale)
-    if fps:
-        frames = kept_frames(reader, fps, start_seconds)[np.asarray(frames)].tolist()
-    images = _decode(reader, frames, path, seekable)
+    images = _seek(reader, kept_frames(reader, path, kept)[np.asarray(frames)], path)
     if scale > 1:
         images = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in images])
     return images
 
 
-def count_kept(path: Path, fps: float | None, start_seconds: float = math.nan) -> int:
-    """Number of frames that decord finds, or that `fps` keeps of them; StoreError if broken."""
-    reader = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
-    return len(kept_frames(reader, fps, start_seconds)) if fps else len(reader)
+def play_by_decord(path: Path, kept: Kept) -> Iterator[np.ndarray]:
+    """Play a video, then seek to frames around its key frames, which must be those played.
 
+    Args:
+        path: the video.
+        kept: the frames to keep.
 
-def seeks_exactly(path: Path) -> bool:
-    """Whether decord gives the same frames of a video when it seeks as when it plays.
-
-    Decodes the video once and seeks to frames around its key frames.
+    Yields:
+        for each frame of the file its thumbnails uint8 [k, 16, 32, 3]: one, or as many as `fps`
+        makes of it.
 
     Raises:
-        StoreError: decord cannot decode the video.
+        StoreError: decord cannot decode the video, finds another number of frames, or seeks to
+            other frames than it plays.
     """
-    reader = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
-    num_frames = len(reader)
-    played = _decode(reader, range(num_frames), path, seekable=False)
-    places = {key + step for key in reader.get_key_indices() for step in (-1, 0, 1)}
-    places = sorted(i for i in places | {num_frames // 2, num_frames - 1} if 0 <= i < num_frames)
+    reader = _open(path, *THUMBNAIL_SIZE)
+    count, keys = len(reader), reader.get_key_indices()
+    repeats = np.bincount(kept_frames(reader, path, kept), minlength=count)  # [count]
+    played = np.empty((count, *THUMBNAIL_SIZE[::-1], 3), np.uint8)
+    for i in range(count):
+        with _errors_of(path):
+            played[i] = reader.next().asnumpy()
+        yield played[[i] * repeats[i]]  # [k, 16, 32, 3]
+    places = {key + step for key in keys for step in (-1, 0, 1)} | {count // 2, count - 1}
+    places = sorted(i for i in places if 0 <= i < count)
     # all of them in one batch, then some of them alone
     for probes in (places, *([i] for i in places[:: max(1, len(places) // SEEK_PROBES)])):
-        fresh = _open(path, THUMBNAIL_PX, THUMBNAIL_PX)
-        if not np.array_equal(_decode(fresh, probes, path, seekable=True), played[probes]):
-            return False
-    return True
+        found = _seek(_open(path, *THUMBNAIL_SIZE), np.asarray(probes), path)
+        if not np.array_equal(found, played[probes]):
+            raise StoreError(f"{path}: decord seeks to other frames than it plays")
 
 
 def check_container(path: Path) -> None:
@@ -126,40 +185,64 @@ def _open(path: Path, width: int, height: int) -> Any:
         name = os.path.abspath(path)
         return decord.VideoReader(name, num_threads=1, width=width, height=height)
     except (decord.DECORDError, RuntimeError) as error:
+        if NO_DECODER in str(error):
+            raise StoreError(f"{path}: {UNKNOWN_CODEC}") from error
         raise StoreError(f"{path}: decord cannot open it ({_reason(error)})") from error
 
 
-def _decode(reader: Any, frames: Sequence[int], path: Path, seekable: bool) -> np.ndarray:
-    """Frames uint8 [T, H, W, 3] of a reader that has just been opened."""
+def _seek(reader: Any, frames: np.ndarray, path: Path) -> np.ndarray:
+    """Frames uint8 [T, H, W, 3] of a reader that has just been opened; `frames` is int64 [T]."""
+    unique, places = np.unique(frames, return_inverse=True)
+    with _errors_of(path):
+        images = reader.get_batch(unique.tolist()).asnumpy()  # [unique, H, W, 3]
+    return images[places]  # [T, H, W, 3]
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turn decord's errors on a video into StoreErrors that name it."""
     import decord
 
-    unique = sorted(set(frames))
     try:
-        if seekable:
-            images = reader.get_batch(unique).asnumpy()
-        else:
-            played = (reader.next() for _ in range(unique[-1] + 1))
-            images = np.stack([f.asnumpy() for i, f in enumerate(played) if i in set(unique)])
+        yield
     except (decord.DECORDError, IndexError, StopIteration, RuntimeError) as error:
         raise StoreError(f"{path}: decord cannot decode it ({_reason(error)})") from error
-    return images[np.searchsorted(unique, frames)]  # [unique, H, W, 3] -> [T, H, W, 3]
 
 
 def _reason(error: Exception) -> str:
-    """decord's message, without source locations and stack."""
+    """decord's message, without paths, source locations and stack."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"\S*\[\d+:\d+:\d+\] |/\S+:\d+: ", "", line)[:200]
+    return re.sub(r"\S*\[\d+:\d+:\d+\] |/\S+:\d+: |\[/.*\] ", "", line)[:200]
 
 
-def kept_frames(reader: Any, fps: float, start_seconds: float = math.nan) -> np.ndarray:
-    """Indices int64 [m] of the frames that `fps` keeps of a decord reader.
+def kept_frames(reader: Any, path: Path, kept: Kept) -> np.ndarray:
+    """Indices int64 [num_frames] of the frames that are kept of a decord reader.
 
-    decord's times need not begin where the container does, which decides what is kept.
+    Raises:
+        StoreError: they are not as many as ffmpeg keeps.
     """
+    if not kept.fps:
+        if len(reader) != kept.num_frames:
+            raise StoreError(f"{path}: decord finds {len(reader)} frames, ffmpeg {kept.num_frames}")
+        return np.arange(kept.num_frames)
     times = np.asarray(reader.get_frame_timestamp(range(len(reader))))  # [n, 2]
-    if math.isfinite(start_seconds):
-        times = times - times[0, 0] + start_seconds
-    return resampled(times, fps)
+    # decord's times need not begin where the container does, which decides what is kept.
+    if math.isfinite(kept.start_seconds):
+        times = times - times[0, 0] + kept.start_seconds
+    # Before the indices are made: where decord knows no time, it claims billions of years.
+    count = num_outputs(times, kept.fps)
+    if count != kept.num_frames:
+        raise StoreError(
+            f"{path}: decord's times give {count} frames at {kept.fps:g} a second, ffmpeg's "
+            f"{kept.num_frames}"
+        )
+    return resampled(times, kept.fps)
+
+
+def num_outputs(times: np.ndarray, fps: float) -> int:
+    """Number of frames that ffmpeg's `fps` filter makes; arguments as for `resampled`."""
+    first, end = np.floor(times[[0, -1], [0, 1]] * fps + 0.5)
+    return int(end - first)
 
 
 def resampled(times: np.ndarray, fps: float) -> np.ndarray:
@@ -177,5 +260,4 @@ def resampled(times: np.ndarray, fps: float) -> np.ndarray:
     none.
     """
     due = np.floor(times[:, 0] * fps + 0.5).astype(int)
-    end = int(np.floor(times[-1, 1] * fps + 0.5))
-    return np.searchsorted(due, np.arange(due[0], end), side="right") - 1
+    return np.searchsorted(due, due[0] + np.arange(num_outputs(times, fps)), side="right") - 1

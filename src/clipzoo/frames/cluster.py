@@ -31,10 +31,10 @@ from distributed import TimeoutError as DaskTimeoutError
 from distributed.versions import VersionMismatchWarning, get_versions
 
 from clipzoo.config import ConfigError
+from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import StoreError
 from clipzoo.files import raise_all
 from clipzoo.frames.executors import Task, Workers
-from clipzoo.frames.ffmpeg import ffmpeg_version
 
 PACKAGE = Path(__file__).parents[1]
 CONNECT_SECONDS = 20

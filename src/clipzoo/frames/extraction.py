@@ -31,6 +31,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipzoo.config import ConfigError, Params
+from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import (
     FRAMES_DIR,
     PART_COLUMNS,
@@ -43,7 +44,6 @@ from clipzoo.data.index import (
 from clipzoo.data.ledger import accept_command, ledger_path, read_ledger
 from clipzoo.files import raise_all, write_csv
 from clipzoo.frames.executors import Workers, local_processes, run_tasks
-from clipzoo.frames.ffmpeg import ffmpeg_version
 from clipzoo.frames.manifest import RawVideo
 from clipzoo.frames.packing import Report, describe_videos, is_as_scanned, pack_videos
 from clipzoo.frames.parts import (

@@ -10,23 +10,21 @@ from typing import IO
 import simplejpeg
 
 from clipzoo.config import FramesConfig
-from clipzoo.data.index import SourceError, StoreError, check_size, member_name
-from clipzoo.data.ledger import describe
-from clipzoo.data.spec import DatasetSpec
-from clipzoo.data.timing import frame_rate
-from clipzoo.data.video import seeks_exactly
-from clipzoo.files import ListError, replacing
-from clipzoo.frames.decoding import (
+from clipzoo.data.decoding import (
     Outcome,
     VideoError,
     check_whole,
-    count_command,
-    count_video,
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
 )
-from clipzoo.frames.ffmpeg import ffmpeg_version
+from clipzoo.data.ffmpeg import ffmpeg_version
+from clipzoo.data.index import SourceError, StoreError, check_size, member_name
+from clipzoo.data.ledger import describe
+from clipzoo.data.spec import DatasetSpec
+from clipzoo.data.timing import frame_rate
+from clipzoo.files import ListError, replacing
+from clipzoo.frames.comparison import Decord, decode_video, find_fault, thumbnails_command
 from clipzoo.frames.manifest import RawVideo, count_frames
 
 Row = dict[str, object]
@@ -49,7 +47,7 @@ def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
     if spec.reader == "shards":
         command = jpeg_command(Path("VIDEO"), frames.size, frames.quality, spec.fps)
     else:
-        command = count_command(Path("VIDEO"), spec.fps)
+        command = thumbnails_command(Path("VIDEO"), spec.fps)
     line = shlex.join(["ffmpeg", *command[1:]])
     return {"ffmpeg_version": ffmpeg_version(), "ffmpeg_command": line}
 
@@ -74,7 +72,7 @@ def pack_videos(
                 rows.append(row)
                 if damage:
                     damaged.append([video.video_id, damage])
-            except (VideoError, StoreError) as error:
+            except (VideoError, StoreError, MemoryError) as error:
                 tar.seek(start)
                 tar.truncate()
                 failures.append([video.video_id, _reason(error)])
@@ -84,6 +82,9 @@ def pack_videos(
 
 def _reason(error: Exception) -> str:
     """Why a video failed, in the words of the ledger."""
+    if isinstance(error, MemoryError):
+        reason = f"too little memory on this machine to decode it ({str(error) or 'MemoryError'})"
+        return describe(reason)
     if isinstance(error.__cause__, FileNotFoundError):
         return f"absent: {error}"
     return f"differs: {error}" if isinstance(error, SourceError) else describe(str(error))
@@ -147,10 +148,12 @@ def _tar_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _row(video: RawVideo, num_frames: int, width: int, height: int, clock: Row) -> Row:
+def _row(
+    video: RawVideo, num_frames: int, width: int, height: int, clock: Row, decord_fault: str = ""
+) -> Row:
     row: Row = {"video_id": video.video_id, "path": video.path, "source_size": video.size}
     row |= {"num_frames": num_frames, "width": width, "height": height, **clock}
-    return row | {"seekable": True, "offsets": [], "sizes": []}
+    return row | {"decord_fault": decord_fault, "offsets": [], "sizes": []}
 
 
 def describe_videos(
@@ -158,22 +161,33 @@ def describe_videos(
 ) -> Report:
     """Index rows of videos that are not extracted: raw files, or directories of frame files."""
     rows, failures, damaged = [], [], []
-    for video in videos:
-        path = root / video.path
-        try:
-            if spec.reader == "directory":
-                rows.append(_describe_directory(path, video, spec))
-                continue
-            check_size(path, video.size)
-            num_frames, width, height, outcome = count_video(path, frames.size, spec.fps)
-            _refuse_damaged(path, outcome, spec)
-            row = _row(video, num_frames, width, height, _clock(outcome, spec.fps))
-            rows.append({**row, "seekable": seeks_exactly(path)})
-            if outcome.damage:
-                damaged.append([video.video_id, outcome.damage])
-        except (VideoError, StoreError) as error:
-            failures.append([video.video_id, _reason(error)])
+    with Decord() as decord:
+        for video in videos:
+            path = root / video.path
+            try:
+                if spec.reader == "directory":
+                    rows.append(_describe_directory(path, video, spec))
+                    continue
+                row, damage = _describe_video(path, video, spec, frames, decord)
+                rows.append(row)
+                if damage:
+                    damaged.append([video.video_id, damage])
+            except (VideoError, StoreError, MemoryError) as error:
+                failures.append([video.video_id, _reason(error)])
     return rows, failures, damaged
+
+
+def _describe_video(
+    path: Path, video: RawVideo, spec: DatasetSpec, frames: FramesConfig, decord: Decord
+) -> tuple[Row, str]:
+    check_size(path, video.size)
+    decoded = decode_video(path, frames.size, spec.fps)
+    _refuse_damaged(path, decoded.outcome, spec)
+    fault = find_fault(decoded, decord)
+    height, width = decoded.first.shape[:2]
+    clock = _clock(decoded.outcome, spec.fps)
+    row = _row(video, len(decoded.thumbnails), width, height, clock, fault)
+    return row, decoded.outcome.damage
 
 
 def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:

@@ -5,9 +5,13 @@ import it.
 """
 
 import os
+import traceback
 
 from clipzoo.config import ConfigError, load_params
 from clipzoo.runtime import machine
+
+BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.train.gradients")
+"""Where memory is needed for a batch. A smaller one helps nowhere else."""
 
 
 def describe(error: Exception) -> str | None:
@@ -17,7 +21,14 @@ def describe(error: Exception) -> str | None:
     if _is_of_gpu_memory(error):
         return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
     if _is_of_cpu_memory(error):
-        return _memory(error, "this machine's memory", "a smaller runtime.processes")
+        places = _places(error)
+        if any(module in BATCH_MODULES for module, _ in places):
+            return _memory(error, "this machine's memory", "a smaller runtime.processes")
+        place = "".join(f"{module}.{function}: " for module, function in places[-1:])
+        return (
+            f"{place}this machine's memory ran out ({_first_line(error)}); end other programs, or "
+            "run the stage on a machine with more"
+        )
     if is_of_a_connection(error) and _is_of_shared_memory(error):
         return (
             f"rank {os.environ.get('RANK', '0')}: /dev/shm, the shared memory through which the "
@@ -65,6 +76,13 @@ def _is_of_gpu_memory(error: Exception) -> bool:
 
 def _is_of_cpu_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't alloc" in str(error)
+
+
+def _places(error: Exception) -> list[tuple[str, str]]:
+    """Modules and functions of this package that an error passed through, the innermost last."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    places = [(str(f.f_globals.get("__name__")), f.f_code.co_name) for f in frames]
+    return [place for place in places if place[0].startswith("clipzoo.")]
 
 
 def _names(error: Exception) -> set[str]:

@@ -1,4 +1,4 @@
-"""One raw video -> JPEGs, or its frame count, by ffmpeg and decord.
+"""One raw video -> JPEGs or pictures in RGB, by ffmpeg.
 
 ffmpeg writes one picture for every decoded frame (even if the frame rate varies) unless `fps` is
 set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
@@ -11,30 +11,31 @@ it gives no frame for STALLED_SECONDS, and ends with the process that started it
 """
 
 import functools
+import itertools
 import os
 import re
 import selectors
 import shutil
 import subprocess
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ffmpeg
-import simplejpeg
 
-from clipzoo.data.index import StoreError
+from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.timing import Timing
 from clipzoo.data.truncation import find_cut
-from clipzoo.data.video import count_kept
-from clipzoo.frames.ffmpeg import ffmpeg_path
 
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
 """End of one JPEG and start of the next; it cannot occur inside, where 0xff is followed by 0."""
-FEWEST_BYTES = 31
-"""-q:v if the picture does not matter."""
+BICUBIC = "bicubic+accurate_rnd+bitexact"
+"""How stored frames are scaled. Without the last two flags, pixels differ by one between CPUs with
+and without AVX-512."""
+BILINEAR = "bilinear"
+"""How decord scales."""
 STALLED_SECONDS = 120
 """Time without a new frame after which a decoder is ended: far more than a frame takes, and longer
 than a file server's short interruptions."""
@@ -73,20 +74,49 @@ def jpeg_command(
     if not height:
         width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
     video = _input(path, fps, timed)
-    # JPEG implies full range and the matrix of BT.601, whatever the video uses. Without the two
-    # flags, pixels differ by one between CPUs with and without AVX-512.
-    exact = {"flags": "bicubic+accurate_rnd+bitexact"}
+    # JPEG implies full range and the matrix of BT.601, whatever the video uses.
     video = video.filter(
-        "scale", w=width, h=height, out_color_matrix="bt601", out_range="pc", **exact
+        "scale", w=width, h=height, out_color_matrix="bt601", out_range="pc", flags=BICUBIC
     ).filter("setsar", "1")
     options = {"c:v": "mjpeg", "pix_fmt": "yuvj420p", "q:v": quality, "flags": "+bitexact"}
     return _compiled(video, "image2pipe", options)
 
 
-def count_command(path: Path, fps: float | None, *, timed: bool = False) -> list[str]:
-    """The ffmpeg command that writes one byte per frame to its standard output."""
-    video = _input(path, fps, timed).filter("scale", w=1, h=1, flags="neighbor")
-    return _compiled(video, "rawvideo", {"pix_fmt": "gray"})
+def frames_command(
+    path: Path,
+    fps: float | None,
+    size: tuple[int, int],
+    frames: Sequence[int] | None = None,
+    *,
+    flags: str = BICUBIC,
+    timed: bool = False,
+) -> list[str]:
+    """The ffmpeg command that writes frames as RGB, 3 bytes a pixel, to its standard output.
+
+    Args:
+        path: of the video.
+        fps: frames a second to keep; None = every frame.
+        size: width and height (px).
+        frames: indices among the frames kept, ascending, without repeats; None = all frames.
+        flags: of the scaling, `BICUBIC` or `BILINEAR`.
+        timed: as for `jpeg_command`.
+    """
+    video, options = _input(path, fps, timed), {"pix_fmt": "rgb24"}
+    if frames is not None:
+        video = video.filter("select", _selection(frames))
+        options["frames:v"] = str(len(frames))  # ends after the last of them
+    video = video.filter("scale", w=size[0], h=size[1], flags=flags)
+    return _compiled(video, "rawvideo", options)
+
+
+def _selection(frames: Sequence[int]) -> str:
+    """Expression for ffmpeg's `select`: [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)'."""
+    runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
+    parts = []
+    for _, run in runs:
+        numbers = [number for _, number in run]
+        parts.append(f"between(n,{numbers[0]},{numbers[-1]})")
+    return "+".join(parts)
 
 
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types
@@ -120,7 +150,7 @@ def _picture_delay(path: Path) -> float:
     return outcome.correction
 
 
-def _compiled(video, format_name: str, options: dict[str, object]) -> list[str]:
+def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[str]:
     every_frame = {"fps_mode": "passthrough"} if _has_fps_mode() else {"vsync": "passthrough"}
     # Frames are numbered instead of timed: encoders reject two frames with the same time, which a
     # varying frame rate or a bad header can cause.
@@ -148,7 +178,7 @@ def _without_checksum() -> dict[str, int]:
 
 
 @functools.cache
-def _ending_with_us() -> list[str]:
+def ending_with_us() -> list[str]:
     """What to put before a command so that the kernel ends it when this thread ends, even by -9.
 
     Empty where setpriv (of util-linux 2.33 and later) is missing: there, ffmpeg ends when it next
@@ -168,6 +198,8 @@ class Outcome:
 
     fps: float = 0.0
     """Frames a second according to the header; 0 = unknown."""
+    codec: str = ""
+    """ffmpeg's name of the codec, like 'h264'; empty = unknown."""
     damage: str = ""
     """The first reported error; empty = none."""
     correction: float = 0.0
@@ -180,14 +212,14 @@ def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
     """Yield ffmpeg's standard output in chunks; `outcome` is filled in at the end.
 
     Args:
-        command: of `jpeg_command` or `count_command`; `SAFE_INPUT` is added to it.
+        command: of `jpeg_command` or `frames_command`; `SAFE_INPUT` is added to it.
         outcome: is changed.
 
     Raises:
         VideoError: ffmpeg gave no output for STALLED_SECONDS and was ended.
     """
     place = command.index("-i")
-    command = [*_ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
+    command = [*ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
     pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe, bufsize=0) as process:
         try:
@@ -235,12 +267,15 @@ def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator
 
 
 def _note(line: str, outcome: Outcome) -> None:
-    """Keep times, the first frame rate and the first error among ffmpeg's messages."""
+    """Keep times, and the first codec, frame rate and error among ffmpeg's messages."""
     if outcome.timing.note(line):
         return
     moved = re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line)
     if moved:
         outcome.correction = int(moved[1]) / 1e6
+    codec = re.search(r"Video: (\w+)", line)
+    if codec and not outcome.codec:
+        outcome.codec = codec[1]
     rate = re.search(r"Video:.*?([\d.]+)(k?) fps", line)
     if rate and not outcome.fps:
         outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
@@ -304,33 +339,3 @@ def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
         raise VideoError("ffmpeg's output ends within a frame")
     if rest:
         yield rest
-
-
-def count_video(path: Path, size: str, fps: float | None) -> tuple[int, int, int, Outcome]:
-    """The frames that the on-the-fly reader gets from a video; decodes all of it once.
-
-    decord repeats the last frame of some files (edit lists, packed B-frames) to reach the number in
-    the header, so ffmpeg's smaller count is used, and all readers get the same frames. If decord
-    finds fewer, its count is used.
-
-    Returns:
-        number of frames, width and height as stored (px), and what ffmpeg reported.
-
-    Raises:
-        VideoError: there are no frames, or decord cannot read all of them.
-    """
-    outcome = Outcome()
-    count = sum(len(chunk) for chunk in run_ffmpeg(count_command(path, fps, timed=True), outcome))
-    if count == 0:
-        raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
-    check_whole(path, outcome)
-    try:
-        count = min(count, count_kept(path, fps, outcome.timing.start_seconds))
-    except StoreError as error:
-        raise VideoError(str(error)) from error
-    if count == 0:
-        raise VideoError(f"{path}: too short for {fps} frames a second")
-    frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, FEWEST_BYTES, fps), Outcome()))
-    height, width = simplejpeg.decode_jpeg_header(next(frames))[:2]
-    frames.close()
-    return count, int(width), int(height), outcome
