@@ -22,7 +22,7 @@ from pathlib import Path
 from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR, has_kept_predictions
 from clipzoo.commands.missing import Survey, survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
-from clipzoo.commands.use import PARAMS_FILE
+from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, load_params, replace
 from clipzoo.data.index import StoreError
 from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path
@@ -431,6 +431,8 @@ def check_command(arguments: argparse.Namespace) -> None:
     print(f"{'':8}{recipe.about}")
     for finding in findings:
         print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
+    if load_params(PARAMS_FILE).recipe == name:
+        print(leftovers(), end="")
     missing = [finding.topic for finding in findings if finding.ok is False]
     if missing:
         raise ConfigError(f"{len(missing)} things are missing: {', '.join(missing)}")

@@ -7,6 +7,8 @@ that. A filter behind a pipe would take the terminal from the stages and hide th
 import argparse
 import sys
 
+from clipzoo.commands.use import leftovers
+
 ADVICE = "dvc push"
 
 
@@ -14,6 +16,8 @@ def repro_command(_: argparse.Namespace) -> None:
     """Run the pipeline in this process; exits with DVC's status."""
     from dvc.cli import main  # slow to import
     from dvc.ui import ui
+
+    print(leftovers(), end="", flush=True)
 
     write = ui.write
 

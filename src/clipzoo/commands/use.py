@@ -23,11 +23,20 @@ from clipzoo.commands.planned import (
     read_arguments,
 )
 from clipzoo.config import ConfigError, Params, load_params
+from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR
 from clipzoo.files import replacing
+from clipzoo.frames.manifest import manifest_path
+from clipzoo.report import verdicts
+from clipzoo.report.recipes import load_recipe, recipe_names
+from clipzoo.report.released import SUFFIX
 from clipzoo.runtime.lock import only_one
 from clipzoo.sections import flatten
 
 PARAMS_FILE = Path("params.yaml")
+STEMS = ("test", "zero_shot_")
+"""Of the two evaluations, which read different settings."""
+MOST_SHOWN = 5
+"""Settings that the line on differences names."""
 LOCK = "use or zoo"
 """What changes params.yaml runs once at a time."""
 
@@ -123,6 +132,7 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
             f"{name} needs {' and '.join(needed)}, which queued experiments cannot see; "
             f"run it with `make zoo RECIPES={shlex.quote(name)}`"
         )
+    _check_tracked(params)
     before = PARAMS_FILE.read_bytes()
     try:
         write_params(params)
@@ -133,6 +143,55 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
             part.write_bytes(before)
     if process.returncode:
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
+
+
+def _check_tracked(params: Params) -> None:
+    """Raise ConfigError if git does not track a file that the experiment's copy needs."""
+    paths = [
+        str(path)
+        for name in params.data.datasets
+        if name not in params.data.demo
+        for path in (ANNOTATION_DIR / name, manifest_path(name), SPEC_DIR / f"{name}.yaml")
+    ]
+    if not paths:
+        return
+    command = ["git", "ls-files", "-z", "--others", "--", *paths]
+    listed = subprocess.run(command, check=False, capture_output=True, text=True)
+    untracked = listed.stdout.split("\0")[:-1]
+    if untracked:
+        shown = ", ".join(untracked[:3]) + (", ..." if untracked[3:] else "")
+        raise ConfigError(
+            f"--queue: git does not track {len(untracked)} files ({shown}), so the experiment's "
+            f"copy of the repository would not have them: `{shlex.join(['git', 'add', *paths])}` "
+            "and commit, or run the recipe here (`make zoo`)"
+        )
+
+
+def leftovers(path: Path = PARAMS_FILE) -> str:
+    """A line on the settings of params.yaml that differ from the recipe that it names; '' = none
+    do, or there is no such recipe.
+
+    An experiment (`dvc exp run -S`) that is interrupted leaves its settings there.
+    """
+    params = load_params(path)
+    name = params.recipe
+    released = name not in recipe_names() and name.endswith(SUFFIX)
+    name = name.removesuffix(SUFFIX) if released else name
+    if name not in recipe_names():
+        return ""
+    used, expected = params.settings(), load_recipe(name)[1].settings()
+    keys = {key for stem in STEMS for key in verdicts.modified(used, expected, stem)}
+    keys -= {"train.epochs", "model.checkpoint"} if released else set()
+    if not keys:
+        return ""
+    shown = sorted(keys)[:MOST_SHOWN]
+    parts = [f"{key} ({used.get(key)!r} instead of {expected.get(key)!r})" for key in shown]
+    more = f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else ""
+    return (
+        f"note: {path} differs from the recipe {name} in {', '.join(parts)}{more}; if an "
+        "interrupted `dvc exp run -S` left this, `python -m clipzoo use "
+        f"{shlex.quote(name)}` takes it back\n"
+    )
 
 
 def use_command(arguments: argparse.Namespace) -> None:
