@@ -352,7 +352,7 @@ def test_a_tag_of_another_architecture_is_missing(here):
     assert missing() == ["openai: ViT-demo-16 has no such tag, and there is no such file"]
 
 
-def test_fp16_on_a_cpu_is_told(here):
+def test_fp16_on_a_cpu_is_noted(here):
     recipe = here / f"recipes/{NAME}.yaml"
     assert "precision" not in findings()
     recipe.write_text(RECIPE + "  test: {precision: fp16}\n")

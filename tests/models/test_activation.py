@@ -225,7 +225,7 @@ def test_keys_that_are_not_read_are_named(
     assert "epoch_3.pt: keys that are not read: epoch, name, optimizer\n" in capsys.readouterr().out
 
 
-def test_mixed_storage_is_no_sign_where_openai_has_no_weights(
+def test_mixed_storage_is_not_a_sign_where_openai_has_no_weights(
     openai: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """As for ViT-H-14, whose weights by LAION have GELU and those by DFN QuickGELU."""
