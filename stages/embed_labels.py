@@ -15,6 +15,7 @@ from clipzoo.models.text import (
     save_class_text,
 )
 from clipzoo.runtime.launch import dataset_argument, run_stage
+from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import file_sha256
 
 
@@ -28,9 +29,15 @@ def main() -> None:
         f"text tower of {meta['arch']}, classifier {classifier}",
         flush=True,
     )
-    text = embed_class_names(clip, meta["arch"], names, params.text.templates)
-    if needs_token_embeddings(params):
-        text = dataclasses.replace(text, token_embeddings=embed_tokens(clip, text))
+    with_tokens = needs_token_embeddings(params)
+    total = (len(params.text.templates) + with_tokens) * len(names)
+    with progress_bar(f"embed_labels {dataset}", total, "prompt") as bar:
+        text = embed_class_names(
+            clip, meta["arch"], names, params.text.templates, say=bar.write, advance=bar.update
+        )
+        if with_tokens:
+            tokens = embed_tokens(clip, text, advance=bar.update)
+            text = dataclasses.replace(text, token_embeddings=tokens)
     if classifier in ("random", "orthogonal"):  # lda is computed by train
         rows = random_classifier(
             len(names),

@@ -5,6 +5,7 @@ import torch
 from clipzoo.config import Params, load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
+from clipzoo.models.activation import activation_name
 from clipzoo.models.clip import (
     CLIP_FILE,
     build_clip,
@@ -14,7 +15,7 @@ from clipzoo.models.clip import (
     save_clip,
     uses_quick_gelu,
 )
-from clipzoo.models.weights import load_weights
+from clipzoo.models.weights import check_unread, load_weights
 from clipzoo.runtime.launch import run_stage
 from clipzoo.runtime.machine import environment
 
@@ -22,6 +23,9 @@ from clipzoo.runtime.machine import environment
 def main() -> None:
     params = load_params()
     arch, weights, input_px = params.model.arch, params.model.weights, params.model.input_px
+    activation = params.model.activation
+    if weights in ("demo", "random"):
+        check_unread(weights, activation)
     side = input_size(arch, input_px)
     rounded = (
         f" (rounded up from {input_px} to a multiple of the patch)" if side != input_px else ""
@@ -37,14 +41,14 @@ def main() -> None:
     elif weights == "random":
         model = build_clip(arch, side)
     else:
-        model = load_weights(arch, weights, side)
+        model = load_weights(arch, weights, side, activation)
     computed = environment("cpu") if weights in ("demo", "random") else ""
     save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
     path = "metrics/clip.json"
     metrics |= {"num_parameters": num_parameters(model), "environment": computed}
     write_metrics(path, metrics)
-    activation = "QuickGELU" if uses_quick_gelu(model) else "GELU"
-    print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
+    towers = activation_name(uses_quick_gelu(model))
+    print(f"wrote {CLIP_FILE} ({towers} towers), {path}; next: embed_labels")
 
 
 def _plan(params: Params) -> str:

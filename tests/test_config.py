@@ -101,6 +101,8 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("train.lr", "1e999", ["train.lr", "inf", "finite"]),
         ("train.lr", 10**400, ["train.lr", "1000", "...", "float"]),
         ("train.warmup_epochs", 21, ["train.warmup_epochs", "21", "train.epochs, 20"]),
+        ("train.epochs", 1, ["found 2", "-S train.epochs=1 -S train.warmup_epochs=0"]),
+        ("model.activation", "relu", ["model.activation", "'relu'", "auto, quickgelu, gelu"]),
         ("zero_shot.interpolation", [0.5, 1.5], ["zero_shot.interpolation[1]", "1.5", "1 or less"]),
         ("zero_shot.interpolation", [-0.5], ["zero_shot.interpolation[0]", "-0.5", "0 or more"]),
         ("zero_shot.protocols", ["base_to_novel"], ["base_to_novel", "full, half, splits"]),

@@ -124,6 +124,11 @@ def _names(section: Mapping[str, Any], key: str) -> list[str]:
 DatasetName = Annotated[str, AfterValidator(check_dataset_name)]
 
 
+def is_file_name(weights: str) -> bool:
+    """Whether `model.weights` is meant as the path of a file, not demo, random or a tag."""
+    return "/" in weights or bool(Path(weights).suffix)
+
+
 class DataConfig(Section):
     dataset: DatasetName
     """The dataset trained and tested on."""
@@ -205,6 +210,9 @@ class ModelConfig(Section):
     """An open_clip architecture; `ViT-L/14` and `ViT-L-14` are the same."""
     weights: str = Field(min_length=1)
     """demo | random | an open_clip pretrained tag | a path to a weights file."""
+    activation: Literal["auto", "quickgelu", "gelu"]
+    """Of the towers of a weights file whose content does not tell; auto = by content, else an
+    error where the architecture exists with both."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
@@ -317,14 +325,13 @@ class TrainConfig(Section):
     def _epochs_agree(self) -> "TrainConfig":
         last = not self.average_epochs or self.select == "last"
         fits = not self.epochs or self.warmup_epochs <= self.epochs
+        allowed = (
+            f"at most train.epochs, {self.epochs}; set both in one command: "
+            f"-S train.epochs={self.epochs} -S train.warmup_epochs=0"
+        )
         require(
             (last, "select", self.select, "last, because train.average_epochs is not 0"),
-            (
-                fits,
-                "warmup_epochs",
-                self.warmup_epochs,
-                f"at most train.epochs, {self.epochs}; set it too: -S train.warmup_epochs=...",
-            ),
+            (fits, "warmup_epochs", self.warmup_epochs, allowed),
         )
         return self
 

@@ -10,7 +10,9 @@ import torch
 from annotating import store_index
 from clipzoo.__main__ import main
 from clipzoo.commands import check, kept
+from clipzoo.config import load_params, replace
 from clipzoo.data.ledger import write_ledger
+from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
 from clipzoo.train import memory, search
 
@@ -221,7 +223,8 @@ def test_weights_and_checkpoints_are_looked_for(here):
     assert missing() == []
     parent_model = kept.kept_model("demo")
     recipe.write_text(
-        f"{RECIPE}  model: {{weights: openai, checkpoint: {parent_model}}}\nparent: demo\n"
+        f"{RECIPE}  model: {{arch: ViT-B/16, weights: openai, checkpoint: {parent_model}}}\n"
+        "parent: demo\n"
     )
     all_findings = findings()
     assert all_findings["parent's model"].ok is None
@@ -319,3 +322,39 @@ def test_more_processes_than_gpus_are_told(here, monkeypatch):
     edit(here / "params.yaml", "processes: 0", "processes: 3")
     assert missing() == [findings()["machine"].text]
     assert "runtime.processes: found 3; allowed: 1 to 2" in findings()["machine"].text
+
+
+def test_a_tag_is_looked_up_in_the_folder_of_weights(here, monkeypatch):
+    def found() -> tuple[bool | None, str]:
+        params = replace(load_params("params.yaml"), {"model.arch": "ViT-B/32", **tag})
+        finding = next(check.weights_findings(params, load_recipe(NAME)[0]))
+        return finding.ok, finding.text
+
+    tag = {"model.weights": "openai"}
+    ok, text = found()
+    assert (ok, "CLIPZOO_WEIGHTS" in text) == (None, True)
+    path = here / "clips/timm/vit_base_patch32_clip_224.openai/open_clip_model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setenv("CLIPZOO_WEIGHTS", str(here / "clips"))
+    ok, text = found()
+    assert (ok, str(path) in text) == (True, True)
+    (here / "clips/ViT-B-32.pt").write_text("broken")
+    path.unlink()
+    ok, text = found()
+    assert (ok, "ViT-B-32.pt has sha256" in text) == (False, True)
+    (here / "clips/ViT-B-32.pt").unlink()
+    assert "not among the 0 weights files" in found()[1]
+
+
+def test_a_tag_of_another_architecture_is_missing(here):
+    (here / f"recipes/{NAME}.yaml").write_text(RECIPE + "  model: {weights: openai}\n")
+    assert missing() == ["openai: ViT-demo-16 has no such tag, and there is no such file"]
+
+
+def test_fp16_on_a_cpu_is_noted(here):
+    recipe = here / f"recipes/{NAME}.yaml"
+    assert "precision" not in findings()
+    recipe.write_text(RECIPE + "  test: {precision: fp16}\n")
+    edit(here / "params.yaml", "device: auto", "device: cpu")
+    assert "-S test.precision=fp32" in findings()["precision"].text

@@ -97,7 +97,7 @@ def test_released_weights_of_a_child_need_no_parent(file):
         (["demo", "-S", "runtime.workers=3"], "-S runtime.workers: .*in params.yaml"),
         (["demo", "-S", "recipe=x"], "-S recipe: a recipe's name is its path"),
         (["demo", "-S", "data.demo=[a, *b]"], "-S data.demo is not YAML: found an alias"),
-        (["demo", "-S", "train.epochs=1"], "train.warmup_epochs: found 2.*set it too"),
+        (["demo", "-S", "train.epochs=1"], "train.warmup_epochs: found 2.*set both in one command"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is(

@@ -61,15 +61,19 @@ def released(clip: nn.Module, **options: Any) -> tuple[dict[str, Any], dict[str,
     ("form", "head"),
     [("plain", "Transf"), ("module", "Transf"), ("fp16", "Transf"), ("plain", "None")],
 )
-def test_released_files_load(clip: nn.Module, tmp_path: Path, form: str, head: str):
+def test_released_files_load(
+    clip: nn.Module, tmp_path: Path, form: str, head: str, capsys: pytest.CaptureFixture[str]
+):
     content, trained = released(clip, head=head)
     for key in ("model_state_dict", "fusion_model_state_dict"):
         prefix = "module." if form == "module" else ""
         content[key] = {f"{prefix}{name}": value for name, value in content[key].items()}
         if form == "fp16":
             content[key] = {name: value.half() for name, value in content[key].items()}
-    torch.save(content, tmp_path / "released.pt")
+    torch.save(content | {"model_ema": {}}, tmp_path / "released.pt")
     model, metadata = new_model(params(tmp_path / "released.pt", head=head))
+    unread = "released.pt: keys that are not read: epoch, optimizer_state_dict, model_ema"
+    assert capsys.readouterr().out.count(unread) == 1
     state = model.state_dict()
     assert state.keys() == trained.keys()
     assert any(name.startswith("fusion_model.") for name in state) == (head == "Transf")

@@ -115,3 +115,61 @@ def test_a_missing_or_foreign_class_text_is_named(tmp_path, monkeypatch):
     write_safetensors({"x": torch.zeros(1)}, class_text_path("ds"), {})
     with pytest.raises(WeightsError, match="not written by embed_labels"):
         load_class_text("ds")
+
+
+LONG = "someone moves the small red block from the left side over to the right and then"
+
+
+def test_prompts_that_become_equal_at_the_cut_are_refused_by_name(clip):
+    names = ["a dog", f"{LONG} puts it down", f"{LONG} throws it away", "a cat"]
+    with pytest.raises(ConfigError) as caught:
+        embed_class_names(clip, ARCH, names, ["{}", "a video of {}"])
+    message = str(caught.value)
+    assert message.startswith("2 groups of prompts are the same in their first 12 tokens")
+    assert f"'{LONG} puts it down' (21 tokens) and '{LONG} throws it away' (21 tokens)" in message
+    assert f"'a video of {LONG} puts it down' (24 tokens)" in message
+    assert "a dog" not in message
+
+
+def test_a_prompt_that_ends_at_the_cut_of_another_is_refused_too(clip):
+    short = "one two three four five six seven eight nine ten"  # 12 tokens with start and end
+    assert tokenize(ARCH, [short], 13)[0].tolist()[11:] == [49407, 0]
+    with pytest.raises(ConfigError, match=r"'one .* ten' and 'one .* ten eleven' \(13 tokens\)"):
+        embed_class_names(clip, ARCH, [short, f"{short} eleven"], ["{}"])
+
+
+def test_a_cut_without_a_clash_is_a_note(clip):
+    notes: list[str] = []
+    short = "one two three four five six seven eight nine ten"
+    names = [short, f"two {short}", f"three {short * 20}"]
+    text = embed_class_names(clip, ARCH, names, ["{}"], say=notes.append)
+    (note,) = notes
+    assert note.startswith("note: 2 of 3 prompts are longer than the 12 tokens")
+    assert f"'two {short}' (13 tokens)" in note
+    assert text.token_ids[0, :, -1].tolist() == [49407] * 3, "each ends with the end token"
+
+
+def test_names_with_the_same_tokens_are_a_note(clip):
+    notes: list[str] = []
+    embed_class_names(clip, ARCH, ["A dog", "a dog", "a cat"], ["{}"], say=notes.append)
+    (note,) = notes
+    assert "same embedding: 'A dog' and 'a dog'" in note
+
+
+def test_words_of_a_lexicon_may_become_equal(clip):
+    notes: list[str] = []
+    names = [f"{LONG} puts it down", f"{LONG} throws it away"]
+    embed_class_names(clip, ARCH, names, ["{}"], distinct=False, say=notes.append)
+    assert len(notes) == 2
+    assert "the same tokens" in notes[0]
+    assert "(21 tokens)" in notes[1]
+
+
+def test_progress_counts_every_prompt(clip):
+    steps: list[int] = []
+    names = [f"class {number}" for number in range(200)]
+    text = embed_class_names(clip, ARCH, names, TEMPLATES, advance=steps.append)
+    assert steps == [256, 144]
+    steps.clear()
+    embed_tokens(clip, text.of_prompts([0] * 200, list(range(200))), advance=steps.append)
+    assert steps == [200]

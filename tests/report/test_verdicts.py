@@ -94,6 +94,10 @@ WANTED = {
         ({"demo.train_videos": 3}, "test", []),
         ({"demo.train_videos": 3, "model.weights": "demo"}, "test", ["demo.train", "model.weigh"]),
         ({"train.new": 3}, "test", ["train.new"]),
+        ({"model.activation": "auto"}, "test", []),  # older runs have no such key
+        ({"model.activation": "gelu"}, "test", []),
+        ({"model.activation": "auto", "model.weights": "a.pt"}, "test", ["model.act", "model.w"]),
+        ({"model.activation": "gelu", "model.weights": "w/a"}, "test", ["model.act", "model.w"]),
     ],
 )
 def test_settings_that_matter_are_named(changes, stem, keys):

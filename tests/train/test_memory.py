@@ -13,6 +13,7 @@ from clipzoo.train import memory
 from clipzoo.train.memory import activation_bytes, meta_model, num_parameters
 
 ROOT = Path(__file__).parents[2]
+TRAINED = ("train.precision", "train.val_precision")
 
 
 def test_memory_is_estimated_from_the_model():
@@ -106,3 +107,42 @@ def test_a_method_of_sentences_needs_little_memory():
     assert memory.inference_bytes(model, params) > 0
     frozen = model.get_submodule("text").parameters()
     assert not any(parameter.requires_grad for parameter in frozen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "training", "slow"),
+    [
+        ({"train.precision": "fp16"}, True, ["train.precision"]),
+        ({"train.precision": "fp16"}, False, []),
+        ({"train.precision": "fp16", "train.val_precision": "fp16"}, None, list(TRAINED)),
+        ({"train.precision": "fp16", "train.epochs": 0}, None, []),
+        ({"test.precision": "fp16", "train.precision": "fp16"}, False, ["test.precision"]),
+        ({"test.precision": "bf16"}, False, []),
+        ({}, None, []),
+    ],
+)
+def test_fp16_on_a_cpu_is_slow(
+    changes: dict[str, object],
+    training: bool | None,
+    slow: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    params = replace(load_params(ROOT / "params.yaml"), changes)
+    text = memory.slow_precisions(params, training=training)
+    assert [key for key in (*TRAINED, "test.precision") if f"-S {key}=fp32" in text] == slow
+    assert ("4 to 10 times slower" in text) == bool(slow)
+
+
+def test_bf16_needs_more_than_avx2(monkeypatch: pytest.MonkeyPatch):
+    params = replace(load_params(ROOT / "params.yaml"), {"test.precision": "bf16"})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert "test.precision bf16" in memory.slow_precisions(params, training=False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_stage_says_that_fp16_is_slow(training: bool, capsys: pytest.CaptureFixture[str]):
+    values = {"train.precision": "fp16", "test.precision": "fp16", "runtime.device": "cpu"}
+    memory.start_run(replace(load_params(ROOT / "params.yaml"), values), training=training)
+    out = capsys.readouterr().out
+    assert ("train.precision fp16" in out, "test.precision fp16" in out) == (training, not training)

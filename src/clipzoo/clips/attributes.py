@@ -16,7 +16,8 @@ from torch import Tensor
 
 from clipzoo.data.records import MISSING_COLUMNS, Record
 from clipzoo.files import ListError, raise_all, read_rows, replacing
-from clipzoo.models.text import tokenize
+from clipzoo.models.text import cut_texts, tokenize
+from clipzoo.runtime.distributed import say
 
 ATTRIBUTES_DIR = Path("data/attributes")
 VIEW_NAME = "clip0-centre"
@@ -155,7 +156,13 @@ def sentence_tokens(
         faults,
     )
     # 8 bytes a token would be 0.6 GB for a million sentences, in every process.
-    return tokenize(arch, sentences, length).int()  # [N, L]
+    token_ids = tokenize(arch, sentences, length)  # [N, L]
+    if cut := cut_texts(arch, sentences, token_ids):
+        say(
+            f"note: {path}: {len(cut)} of {len(sentences)} sentences are longer than the {length} "
+            "tokens of the text tower and are cut off there, as in the authors' code"
+        )
+    return token_ids.int()  # [N, L]
 
 
 class TrainSentences:

@@ -23,7 +23,7 @@ from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR, has_kept_predi
 from clipzoo.commands.missing import Survey, survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
 from clipzoo.commands.use import PARAMS_FILE, leftovers
-from clipzoo.config import ConfigError, Params, load_params, replace
+from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.index import StoreError
 from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path
 from clipzoo.data.records import read_labels
@@ -75,6 +75,7 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
             for finding in dataset_findings(params, dataset, found)
         ),
         *weights_findings(params, recipe),
+        *precision_findings(params),
         *fusion_findings(params, run.options.parents),
         _disk(params, recipe, surveys),
         *_run(params),
@@ -183,14 +184,10 @@ def _num_lines(path: Path) -> int | None:
 
 def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
     """The CLIP weights and the model to start from."""
-    weights = params.model.weights
-    if "/" in weights or Path(weights).suffix:
-        yield Finding(topic="CLIP weights", text=weights, ok=Path(weights).is_file())
-    elif weights in ("demo", "random"):
-        yield Finding(topic="CLIP weights", text=f"{weights}: made by prepare_clip", ok=True)
-    else:
-        text = f"{weights}: prepare_clip downloads them (or set model.weights to a file)"
-        yield Finding(topic="CLIP weights", text=text, ok=None)
+    yield _clip_weights("CLIP weights", params.model.arch, params.model.weights)
+    scorer = params.methods.get("bike_attributes", {})
+    if scorer.get("datasets") and scorer.get("weights"):
+        yield _clip_weights("weights for attributes", scorer["arch"], scorer["weights"])
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
@@ -201,6 +198,50 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
         yield Finding(topic="parent's model", text=text, ok=None)
     else:
         yield Finding(topic="checkpoint", text=text, ok=exists)
+
+
+def _clip_weights(topic: str, arch: str, weights: str) -> Finding:
+    """Where the weights of a CLIP come from: a file, a tag in `CLIPZOO_WEIGHTS`, a download."""
+    import open_clip  # slow to import, and other commands do not need it
+
+    from clipzoo.models.clip import open_clip_name
+    from clipzoo.models.weights_folder import VARIABLE, find_tag, weights_files, weights_folder
+    from clipzoo.tensors import WeightsError
+
+    if weights in ("demo", "random"):
+        return Finding(topic=topic, text=f"{weights}: made by prepare_clip", ok=True)
+    name = open_clip_name(arch)
+    if weights not in open_clip.list_pretrained_tags_by_model(name):
+        if is_file_name(weights):
+            return Finding(topic=topic, text=weights, ok=Path(weights).is_file())
+        text = f"{weights}: {name} has no such tag, and there is no such file"
+        return Finding(topic=topic, text=text, ok=Path(weights).is_file())
+    try:
+        local, folder = find_tag(name, weights), weights_folder()
+    except WeightsError as error:
+        return Finding(topic=topic, text=str(error), ok=False)
+    if local:
+        text = f"{weights}: {'; '.join([f'{local.path} ({local.checked})', *local.notes])}"
+        return Finding(topic=topic, text=text, ok=True)
+    text = f"{weights}: prepare_clip downloads them, unless they are in the model hub's cache"
+    if folder:
+        text += f"; not among the {len(list(weights_files(folder)))} weights files in {folder}"
+    else:
+        text += f" (or set {VARIABLE} to a folder that has their file)"
+    return Finding(topic=topic, text=text, ok=None)
+
+
+def precision_findings(params: Params) -> Iterator[Finding]:
+    """A note where the model would run in fp16 on a CPU."""
+    from clipzoo.runtime.machine import count_gpus
+    from clipzoo.train.memory import slow_precisions
+
+    try:
+        slow = "" if count_gpus(params.runtime.device) else slow_precisions(params)
+    except ConfigError:  # `_run` reports it
+        return
+    if slow:
+        yield Finding(topic="precision", text=slow, ok=None)
 
 
 def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
+from clipzoo.runtime.distributed import rank, say
+from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import WeightsError
 
 SCORED_AT_ONCE = 4096
@@ -93,14 +95,25 @@ def open_scorer(options: Options, dataset: str) -> Scorer:
     if options.arch:
         arch = open_clip_name(options.arch)
         try:
-            clip = load_weights(arch, options.weights, native_px(arch))
+            clip = load_weights(arch, options.weights, native_px(arch), activation=None, say=say)
         except WeightsError as error:
             text = str(error).replace("model.weights", "bike_attributes.weights")
             raise WeightsError(text) from error
     else:
         clip, meta = load_clip()
         arch = meta["arch"]
-    words = embed_class_names(clip, arch, lexicon, [options.template]).class_embeddings[0]
+    title = f"attributes {dataset}: words"
+    with progress_bar(title, len(lexicon), "word", disable=rank() != 0) as bar:
+        text = embed_class_names(
+            clip,
+            arch,
+            lexicon,
+            [options.template],
+            distinct=False,  # the first of equal words is taken
+            say=say,
+            advance=bar.update,
+        )
+    words = text.class_embeddings[0]  # [1, W, D] -> [W, D]
     return Scorer(model=FrameScorer(clip).eval(), lexicon=lexicon, words=words.clone())
 
 

@@ -28,6 +28,7 @@ from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
+from clipzoo.models.activation import activation_name
 from clipzoo.models.clip import (
     CLIP_FILE,
     ClipMetadata,
@@ -37,6 +38,7 @@ from clipzoo.models.clip import (
     load_strictly,
     open_clip_name,
 )
+from clipzoo.runtime.distributed import say
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 METHODS: dict[str, ModuleType] = {
@@ -113,21 +115,20 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
         the model (float32, CPU), and the metadata for its model file.
 
     Raises:
-        WeightsError: models/clip.safetensors or the checkpoint is missing, or of another
-            architecture.
+        WeightsError: models/clip.safetensors or the checkpoint is missing, or they are of another
+            architecture or of different activations.
         ConfigError: as `build`, or the method cannot read such a checkpoint.
     """
     clip, meta = load_clip()
     _check_arch(CLIP_FILE, meta["arch"], params)
     others = ("visual.", "logit_")
     text_tower = {k: v for k, v in clip.state_dict().items() if not k.startswith(others)}
-    if params.model.checkpoint and not meta["quick_gelu"] and _is_released(params):
-        meta = {**meta, "quick_gelu": True}  # all released models are of OpenAI's family
-        clip = build_clip(meta["arch"], meta["input_px"], quick_gelu=True)
+    if params.model.checkpoint and _is_released(params):  # all are of OpenAI's family
+        _check_activation(params.model.checkpoint, True, meta)
     torch.manual_seed(params.seed)  # the head's initialisation
     model = build(params, clip)
     if params.model.checkpoint:
-        _load_checkpoint(model, params, text_tower)
+        _load_checkpoint(model, params, text_tower, meta)
     return model, {
         "clip": meta,
         "method": params.model.method,
@@ -218,13 +219,41 @@ def _is_released(params: Params) -> bool:
     return Path(params.model.checkpoint).suffix != ".safetensors"
 
 
-def _load_checkpoint(model: Method, params: Params, text_tower: dict[str, Tensor]) -> None:
+def _check_activation(path: str | Path, quick_gelu: bool, clip: dict[str, Any]) -> None:
+    """Raise WeightsError if a checkpoint's towers have another activation than the CLIP weights.
+
+    The class texts are embedded by the CLIP weights. Under the wrong activation nothing fails, but
+    the probabilities of a released model of Text4Vis are off by 0.006.
+
+    Args:
+        path: of the checkpoint.
+        quick_gelu: whether its towers have QuickGELU.
+        clip: metadata of models/clip.safetensors.
+    """
+    if quick_gelu == clip["quick_gelu"]:
+        return
+    arch = open_clip_name(clip["arch"])
+    name = f"{arch}-quickgelu"
+    ways = f"model.weights to openai, or model.activation to quickgelu for a file, or {name}"
+    advice = f"set {ways} as model.arch" if quick_gelu else "set model.weights to its weights"
+    raise WeightsError(
+        f"model.checkpoint {path}: its towers have {activation_name(quick_gelu)}, but those of "
+        f"{CLIP_FILE} (model.weights {clip['source']}, model.arch {arch}) have "
+        f"{activation_name(clip['quick_gelu'])}, and the class texts are embedded by them; "
+        f"{advice}, and run `dvc repro`"
+    )
+
+
+def _load_checkpoint(
+    model: Method, params: Params, text_tower: dict[str, Tensor], clip: dict[str, Any]
+) -> None:
     """Load `model.checkpoint`: a model file of this project, or one that the authors released.
 
     Args:
         model: of the run.
         params: of the run.
         text_tower: of models/clip.safetensors.
+        clip: its metadata.
     """
     path = Path(params.model.checkpoint)
     if not path.is_file():
@@ -234,8 +263,11 @@ def _load_checkpoint(model: Method, params: Params, text_tower: dict[str, Tensor
         if "model" in metadata:
             meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
             _check_arch(path, meta.clip.arch, params)
+            _check_activation(path, meta.clip.quick_gelu, clip)
     elif hasattr(METHODS[params.model.method], "read_released"):
         content = archives.read_file(path)
+        if unread := archives.unread_keys(content, "fusion_model_state_dict"):
+            say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
         tensors = METHODS[params.model.method].read_released(content, str(path))
         trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
         if not any(trained):  # the class texts of the run are those of the CLIP weights

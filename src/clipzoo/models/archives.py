@@ -75,7 +75,15 @@ def _read_pickle(path: Path) -> object:
 
 
 def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """Named tensors of a file's content.
+    """As `stored_tensors`, with those of floating point as float32."""
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in stored_tensors(content, where).items()
+    }
+
+
+def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
+    """Named tensors of a file's content, as they are stored.
 
     Takes them from `model_state_dict` or `state_dict` if present, and removes the `module.` that
     DistributedDataParallel adds to names.
@@ -85,17 +93,15 @@ def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
         where: the file, for messages.
 
     Returns:
-        tensors on the CPU, those of floating point as float32.
+        tensors on the CPU, of any dtype.
 
     Raises:
         WeightsError: there are none.
     """
-    for key in CONTAINERS:
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
+    key = _container(content)
+    content = content[key] if key else content
     tensors = {
-        _plain_name(name): value.float() if value.is_floating_point() else value
+        _plain_name(name): value
         for name, value in content.items()
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
@@ -105,6 +111,24 @@ def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
             f"tensors by name, alone or under {' or '.join(CONTAINERS)}"
         )
     return tensors
+
+
+def unread_keys(content: dict[str, Any], *others: str) -> list[str]:
+    """Top-level keys of a file that `stored_tensors` does not read, such as an optimizer's state.
+
+    Args:
+        content: from `read_file`.
+        others: keys that the caller reads.
+    """
+    key = _container(content)
+    if key:
+        return [name for name in content if name not in (key, *others)]
+    return [name for name, value in content.items() if not isinstance(value, Tensor)]
+
+
+def _container(content: dict[str, Any]) -> str | None:
+    """The key under which a file's tensors are; None = at the top."""
+    return next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None)
 
 
 def _plain_name(name: str) -> str:

@@ -5,7 +5,7 @@ text tower's embedding of class k's prompt, L2-normalised and never trained.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.config import ConfigError
+from clipzoo.files import raise_all
 from clipzoo.tensors import WeightsError, read_safetensors, send, write_safetensors
 
 BATCH = 256
+LONGEST = 8
+"""Tokens of a long text are counted up to so many contexts."""
+SHOWN = 3
+"""Texts that a note names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +114,91 @@ def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
     return tokenizer(texts)
 
 
+def cut_texts(arch: str, texts: list[str], token_ids: Tensor) -> dict[int, int]:
+    """The texts that are longer than a text tower's context.
+
+    Args:
+        arch: whose tokenizer was used.
+        texts: N texts.
+        token_ids: theirs, [N, L] int64, of `tokenize`.
+
+    Returns:
+        position -> number of tokens, start and end included; above 8 L, that number.
+    """
+    length = token_ids.shape[1]
+    full = (token_ids[:, -1] != 0).nonzero().flatten().tolist()  # some tokenizers pad with 1
+    if not full:
+        return {}
+    whole = tokenize(arch, [texts[position] for position in full], LONGEST * length)  # [n, 8 L]
+    used = whole != whole[:, -1:]  # all but the padding
+    counts = (used * torch.arange(1, whole.shape[1] + 1)).amax(dim=1).tolist()
+    return {p: count for p, count in zip(full, counts, strict=True) if count > length}
+
+
+def check_prompts(
+    arch: str,
+    texts: list[str],
+    names: list[str],
+    token_ids: Tensor,
+    *,
+    distinct: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Refuse prompts of one template that became equal when they were cut off at the context's end.
+
+    Args:
+        arch: whose tokenizer was used.
+        texts: P K prompts, template by template.
+        names: K class names, or words, that are in them.
+        token_ids: of the prompts, [P K, L] int64.
+        distinct: whether that is an error; else it is only said.
+        say: is called with notes: on prompts that are cut off, and on equal ones.
+
+    Raises:
+        ConfigError: names the prompts and their numbers of tokens.
+    """
+    length, cut = token_ids.shape[1], cut_texts(arch, texts, token_ids)
+    tokens = {position: f"{texts[position]!r} ({count} tokens)" for position, count in cut.items()}
+    groups: dict[tuple[int, bytes], list[int]] = {}
+    for position, row in enumerate(token_ids.numpy()):
+        groups.setdefault((position // len(names), row.tobytes()), []).append(position)
+    equal: dict[bool, list[str]] = {True: [], False: []}  # with a prompt that was cut off?
+    for group in groups.values():
+        if len(group) > 1:
+            quoted = [tokens.get(position, repr(texts[position])) for position in group]
+            equal[not cut.keys().isdisjoint(group)].append(" and ".join(quoted))
+    if distinct:
+        raise_all(
+            f"{len(equal[True])} groups of prompts are the same in their first {length} tokens, "
+            f"where the text tower of {arch} cuts them off, so that nothing tells their classes "
+            "apart; give the classes shorter names, or use shorter templates (text.templates)",
+            equal[True],
+            ConfigError,
+        )
+    if same := equal[True] + equal[False]:
+        say(f"note: prompts with the same tokens, and so the same embedding: {_first(same)}")
+    if cut:
+        say(
+            f"note: {len(cut)} of {len(texts)} prompts are longer than the {length} tokens of the "
+            f"text tower and are cut off there: {_first(list(tokens.values()))}"
+        )
+
+
+def _first(items: Sequence[str]) -> str:
+    more = f"; and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return f"{'; '.join(items[:SHOWN])}{more}"
+
+
 @torch.inference_mode()
 def embed_class_names(
-    clip: nn.Module, arch: str, class_names: list[str], templates: list[str]
+    clip: nn.Module,
+    arch: str,
+    class_names: list[str],
+    templates: list[str],
+    *,
+    distinct: bool = True,
+    say: Callable[[str], None] = print,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> ClassText:
     """Embed every class name in every template with the frozen text tower.
 
@@ -120,13 +207,23 @@ def embed_class_names(
         arch: its architecture, which determines the tokenizer.
         class_names: K names.
         templates: P templates with one {} each.
+        distinct: whether prompts that became equal when they were cut off are an error.
+        say: is called with notes on prompts.
+        advance: is called with the number of prompts, of P K, that were embedded since.
+
+    Raises:
+        ConfigError: as `check_prompts`.
     """
     texts = [template.format(name) for template in templates for name in class_names]
     length = int(getattr(clip, "context_length", 77))
     token_ids = tokenize(arch, texts, length)  # [P K, L]
-    encode = clip.encode_text
-    # batches [<= BATCH, L] -> [P K, D]
-    embeddings = torch.cat([encode(batch) for batch in token_ids.split(BATCH)])  # pyright: ignore[reportCallIssue]
+    check_prompts(arch, texts, class_names, token_ids, distinct=distinct, say=say)
+    encode: Any = clip.encode_text
+    rows: list[Tensor] = []  # of [<= BATCH, D]
+    for batch in token_ids.split(BATCH):  # [<= BATCH, L]
+        rows.append(encode(batch))
+        advance(len(batch))
+    embeddings = torch.cat(rows)  # [P K, D]
     shape = (len(templates), len(class_names), -1)
     return ClassText(
         token_ids=token_ids.view(shape),  # [P K, L] -> [P, K, L]
@@ -137,7 +234,9 @@ def embed_class_names(
 
 
 @torch.inference_mode()
-def embed_tokens(clip: nn.Module, text: ClassText) -> Tensor:
+def embed_tokens(
+    clip: nn.Module, text: ClassText, *, advance: Callable[[int], object] = lambda count: None
+) -> Tensor:
     """What the text tower gives for each token of the class prompts, padding included.
 
     Like a class embedding, each is normalised by the last layer norm and projected. Source: BIKE,
@@ -146,6 +245,7 @@ def embed_tokens(clip: nn.Module, text: ClassText) -> Tensor:
     Args:
         clip: an open_clip model in evaluation mode.
         text: of one template.
+        advance: is called with the number of prompts, of K, that were embedded since.
 
     Returns:
         [K, L, D] float32, not L2-normalised; the row of a prompt's end token is its class
@@ -169,6 +269,7 @@ def embed_tokens(clip: nn.Module, text: ClassText) -> Tensor:
     try:
         for batch in text.token_ids[0].split(BATCH):
             encode(batch)
+            advance(len(batch))
     finally:
         handle.remove()
     tokens = torch.cat(rows)  # [K, L, W]

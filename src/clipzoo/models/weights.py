@@ -4,54 +4,64 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import huggingface_hub
 import open_clip
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.model import resize_pos_embed
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
-from clipzoo.models.archives import named_tensors, read_file
+from clipzoo.models.activation import activation_name, file_activation
+from clipzoo.models.archives import read_file, stored_tensors, unread_keys
 from clipzoo.models.clip import build_clip, load_strictly, open_clip_name
-from clipzoo.models.openai import is_openai
+from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files
 from clipzoo.tensors import WeightsError
 
-SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 PROBE_SECONDS = 8
 """Longest wait for a model hub that does not answer."""
 
 
-def load_weights(arch: str, weights: str, input_px: int) -> nn.Module:
+def load_weights(
+    arch: str,
+    weights: str,
+    input_px: int,
+    activation: str | None = "auto",
+    say: Callable[[str], None] = print,
+) -> nn.Module:
     """A CLIP with published weights.
 
-    Position embeddings are resized if the weights were trained at another size than `input_px`. The
-    towers have QuickGELU if the weights are OpenAI's or their tag says so; otherwise the activation
-    of the architecture (`ViT-B-32-quickgelu` names it explicitly).
+    Position embeddings are resized if the weights were trained at another size than `input_px`.
 
     Args:
         arch: an open_clip architecture, in either spelling of `open_clip_name`.
-        weights: a pretrained tag, or the path of a file: a state dict of open_clip or OpenAI
-            (PyTorch or safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
+        weights: a pretrained tag, which is looked up in the folder of `CLIPZOO_WEIGHTS` before it
+            is downloaded; or the path of a file: a state dict of open_clip or OpenAI (PyTorch or
+            safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
         input_px: input side, a multiple of the patch.
+        activation: of the towers, for a file that does not tell: auto, quickgelu or gelu; None =
+            auto, where no key could say it.
+        say: is called with what was found, and with what of a file is not read.
 
     Returns:
         the model: float32, CPU, evaluation mode.
 
     Raises:
-        WeightsError: the tag or file does not exist, the hub cannot be reached, or the file does
-            not fit.
+        WeightsError: the tag or file does not exist, the hub cannot be reached, the file does not
+            fit, or its activation is not known.
+        ConfigError: `activation` is not auto, and the tag determines it.
     """
     name = open_clip_name(arch)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights in tags:
-        return _load_tag(name, weights, input_px)
+        check_unread(weights, activation)
+        return _load_tag(name, weights, input_px, say)
     if Path(weights).is_file():
-        return _load_file(name, Path(weights), input_px)
+        return _load_file(name, Path(weights), input_px, activation, say)
     if weights.endswith(SUFFIXES) or "/" in weights:
         raise WeightsError(f"model.weights: {weights}: no such file")
     raise WeightsError(
@@ -60,13 +70,38 @@ def load_weights(arch: str, weights: str, input_px: int) -> nn.Module:
     )
 
 
-def _load_file(name: str, path: Path, input_px: int) -> nn.Module:
+def check_unread(weights: str, activation: str | None) -> None:
+    """Raise ConfigError if an activation is given for weights that are not a file."""
+    if activation not in (None, "auto"):
+        raise ConfigError(
+            f"model.activation: found {activation!r}; allowed: auto, because model.weights "
+            f"{weights} and model.arch determine it; only a file needs it"
+        )
+
+
+def _load_file(
+    name: str,
+    path: Path,
+    input_px: int,
+    activation: str | None,
+    say: Callable[[str], None],
+    tag_is_quick: bool | None = None,
+) -> nn.Module:
+    """The model of a file; `tag_is_quick` says the activation of a pretrained tag."""
+    content = read_file(path)
+    if unread := unread_keys(content):
+        say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
+    stored = stored_tensors(content, str(path))
+    quick_gelu = tag_is_quick
+    if tag_is_quick is None:
+        quick_gelu, reason = file_activation(name, path, content, stored, activation)
+        say(f"{path}: {activation_name(quick_gelu)} towers, because {reason}")
     tensors = {
-        key: value
-        for key, value in named_tensors(read_file(path), str(path)).items()
+        key: value.float() if value.is_floating_point() else value
+        for key, value in stored.items()
         if not key.endswith("attn_mask")  # a constant in older files
     }
-    model = build_clip(name, input_px, quick_gelu=True if _is_quick_gelu(path) else None)
+    model = build_clip(name, input_px, quick_gelu=quick_gelu)
     try:
         resize_pos_embed(tensors, model)
     except (AttributeError, RuntimeError) as error:
@@ -75,30 +110,27 @@ def _load_file(name: str, path: Path, input_px: int) -> nn.Module:
     return model
 
 
-def _is_quick_gelu(path: Path) -> bool:
-    if path.suffix != ".safetensors":
-        return is_openai(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            clip = (file.metadata() or {}).get("clip", "")  # written by save_clip
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-    return '"quick_gelu": true' in clip or is_openai(path)
-
-
-def _load_tag(name: str, tag: str, input_px: int) -> nn.Module:
+def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) -> nn.Module:
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     quick_gelu = True if config.get("quick_gelu") else None
-    cached, server = _cached_file(config), _server(config)
+    local = find_tag(name, tag)
+    if local:
+        for text in (f"{tag}: {local.path} ({local.checked})", *local.notes):
+            say(f"{VARIABLE}: {text}")
+        if local.is_original:
+            is_quick = bool(config.get("quick_gelu"))
+            return _load_file(name, local.path, input_px, "auto", say, tag_is_quick=is_quick)
+    cached, server = str(local.path) if local else _cached_file(config), _server(config)
+    folder = f" and not in {VARIABLE}" if os.environ.get(VARIABLE) else ""
     alternatives = (
-        f"other weights for {name}: model.weights demo (trained here, on rendered stills), "
-        "random, or the path of a file; a mirror (HF_ENDPOINT=https://...); or a cache filled on "
-        "another machine (HF_HOME)"
+        f"a folder with its file ({VARIABLE}); other weights for {name}: model.weights demo "
+        "(trained here, on rendered stills), random, or the path of a file; a mirror "
+        "(HF_ENDPOINT=https://...); or a cache filled on another machine (HF_HOME)"
     )
     if cached is None and (huggingface_hub.constants.HF_HUB_OFFLINE or not is_reachable(server)):
         raise WeightsError(
             f"model.weights: {tag} has to be downloaded from {server}, which cannot be reached, "
-            f"and is not in the cache; {alternatives}"
+            f"and is not in the cache{folder}; {alternatives}"
         )
     try:
         with named_disk_errors(huggingface_hub.constants.HF_HUB_CACHE):
@@ -106,18 +138,16 @@ def _load_tag(name: str, tag: str, input_px: int) -> nn.Module:
     except DiskError:
         raise
     except (OSError, RuntimeError) as error:
+        where = f"{tag} ({cached})" if cached else tag
         raise WeightsError(
-            f"model.weights: {tag} cannot be loaded ({error}); {alternatives}"
+            f"model.weights: {where} cannot be loaded ({error}); {alternatives}"
         ) from error
 
 
 def _cached_file(config: dict[str, Any]) -> str | None:
     """Path of the tag's weights in the model hub's cache, if they are there."""
-    repository, filename = os.path.split(config.get("hf_hub", ""))
-    if not repository:
-        return None
-    names = (f"{Path(filename).stem}.safetensors", filename)
-    for name in names if filename else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+    repository, names = hub_files(config)
+    for name in names if repository else ():
         path = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(path, str):
             return path

@@ -188,8 +188,37 @@ def start_run(params: Params, *, training: bool) -> tuple[Params, torch.device]:
         f"runtime: processes {processes} ({world_size()} in all, {device.type}), "
         f"workers {workers}, micro_batch {micro_batch}"
     )
+    if slow := "" if on_gpu else slow_precisions(params, training=training):
+        say(slow)
     values = {"processes": processes, "workers": workers, "micro_batch": micro_batch}
     return params.model_copy(update={"runtime": runtime.model_copy(update=values)}), device
+
+
+def slow_precisions(params: Params, *, training: bool | None = None) -> str:
+    """What to know about a run with fp16, or bf16, on this CPU; '' = it is not slow.
+
+    Few processors compute in float16; for bfloat16 they need at least AVX-512.
+
+    Args:
+        params: of the run.
+        training: whether the stage trains; None = all stages of the run.
+    """
+    keys = []
+    if training is not False and params.train.epochs:
+        keys = ["train.precision", "train.val_precision"]
+    if not training:
+        keys.append("test.precision")
+    values = {key: getattr(getattr(params, key.split(".")[0]), key.split(".")[1]) for key in keys}
+    kinds = {"fp16", "bf16"} if torch.backends.cpu.get_cpu_capability() == "AVX2" else {"fp16"}
+    slow = {key: value for key, value in values.items() if value in kinds}
+    if not slow:
+        return ""
+    found = ", ".join(f"{key} {value}" for key, value in slow.items())
+    settings = " ".join(f"-S {key}=fp32" for key in slow)
+    return (
+        f"{found}: 4 to 10 times slower than fp32 on this CPU; use a GPU, or set {settings} (the "
+        "row is then marked as modified)"
+    )
 
 
 def free_gpu_bytes(device: torch.device | int) -> float:

@@ -1,0 +1,120 @@
+"""The activation of a weights file's towers, QuickGELU or GELU, which no tensor tells.
+
+Evidence that counts, the surest first:
+
+1. a file of `save_clip` says it, and OpenAI's TorchScript archives can be told from all others;
+2. the sha256 of the file is one that open_clip's registry has for the architecture;
+3. `model.activation`, or an architecture with `-quickgelu` in its name;
+4. for OpenAI's architectures, the tensors were once stored as OpenAI's code stores them
+   (`openai.has_mixed_storage`);
+5. open_clip has the architecture with one activation only.
+
+An architecture that open_clip has with both activations is refused without such evidence.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from torch import Tensor
+
+from clipzoo.models import openai
+from clipzoo.models.clip import read_clip_metadata
+from clipzoo.models.weights_folder import tag_digest
+from clipzoo.tensors import WeightsError, file_sha256, read_metadata
+
+
+def activation_name(quick_gelu: bool) -> str:
+    """QuickGELU or GELU."""
+    return "QuickGELU" if quick_gelu else "GELU"
+
+
+def file_activation(
+    name: str,
+    path: Path,
+    content: Mapping[str, Any],
+    stored: Mapping[str, Tensor],
+    activation: str | None,
+) -> tuple[bool, str]:
+    """Whether the towers of a weights file have QuickGELU, and what tells it.
+
+    Args:
+        name: of the architecture, as open_clip writes it.
+        path: of the file.
+        content: of the file (`archives.read_file`).
+        stored: its tensors (`archives.stored_tensors`).
+        activation: `model.activation`; None = no key says it, as for `bike_attributes.weights`.
+
+    Raises:
+        WeightsError: nothing tells it, or what is set contradicts the file.
+    """
+    said = _said(name, activation)
+    known = _certain(path, content)
+    if known is None and said is None and has_both(name):
+        known = _by_digest(name, path)
+    if known and said and known[0] != said[0]:
+        raise WeightsError(
+            f"{path}: has {activation_name(known[0])} towers, because {known[1]}; but {said[1]}; "
+            "set model.activation to auto, and model.arch to the name "
+            f"{'with' if known[0] else 'without'} -quickgelu"
+        )
+    if known or said:
+        return known or said  # pyright: ignore[reportReturnType]
+    if _is_openais(name) and openai.has_mixed_storage(stored):
+        return True, "its tensors were stored as OpenAI's are, weights in float16 and the rest not"
+    if has_both(name):
+        raise WeightsError(
+            f"{path}: its content does not tell whether its towers have QuickGELU, as OpenAI's, "
+            f"or GELU, as LAION's, and {name} may have either; {_ways_out(name, activation)}"
+        )
+    return False, f"{name} has no other activation"
+
+
+def _ways_out(name: str, activation: str | None) -> str:
+    if activation is None:
+        return f"if QuickGELU, set the arch to {name}-quickgelu; if GELU, give a tag, not a file"
+    return f"set model.activation to quickgelu or gelu (or model.arch to {name}-quickgelu)"
+
+
+def has_both(name: str) -> bool:
+    """Whether open_clip has an architecture with either activation."""
+    return f"{name}-quickgelu" in open_clip.list_models()
+
+
+def _is_openais(name: str) -> bool:
+    """Whether OpenAI may have released weights of the architecture: open_clip has them, or none."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    return "openai" in tags or not tags
+
+
+def _said(name: str, activation: str | None) -> tuple[bool, str] | None:
+    config = open_clip.get_model_config(name) or {}
+    if config.get("quick_gelu"):
+        if activation == "gelu":
+            raise WeightsError(
+                f"model.activation: found 'gelu'; allowed with model.arch {name}, which has "
+                "QuickGELU: auto or quickgelu; or set model.arch to the name without -quickgelu"
+            )
+        return True, f"model.arch {name} has QuickGELU"
+    if activation in (None, "auto"):
+        return None
+    return activation == "quickgelu", f"model.activation is {activation}"
+
+
+def _certain(path: Path, content: Mapping[str, Any]) -> tuple[bool, str] | None:
+    if path.suffix == ".safetensors" and "clip" in read_metadata(path):
+        return bool(read_clip_metadata(path)["quick_gelu"]), "prepare_clip noted it in the file"
+    return (True, "it is an archive of OpenAI") if openai.is_archive(content) else None
+
+
+def _by_digest(name: str, path: Path) -> tuple[bool, str] | None:
+    """What open_clip's registry says, if it has the file's sha256."""
+    sha256 = file_sha256(path)
+    for model in (name, f"{name}-quickgelu"):
+        for tag in open_clip.list_pretrained_tags_by_model(model):
+            config: dict[str, Any] = open_clip.get_pretrained_cfg(model, tag)
+            digest = tag_digest(config)
+            if digest and sha256.startswith(digest):
+                return bool(config.get("quick_gelu")), f"its sha256 is that of open_clip's {tag}"
+    return None
