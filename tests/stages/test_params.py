@@ -33,6 +33,7 @@ ELSEWHERE = {
     ("check_names", "bike_attributes.datasets"),  # checked while the parameters are loaded
     ("check_names", "bike_attributes.fused_with"),
     ("fuse", "${model.method}"),  # in settings.json
+    ("build_lists", "seed"),  # few-shot picks, of classes with more videos; folders of classes
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }
 
