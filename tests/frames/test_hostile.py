@@ -140,7 +140,7 @@ def test_scripts_named_like_videos_are_listed_with_what_is_allowed(
     scan("mine", project / "raw")
     with (
         ThreadPoolExecutor(2) as pool,
-        pytest.raises(StoreError, match="10 videos cannot be read") as caught,
+        pytest.raises(StoreError, match="10 videos of mine cannot be read") as caught,
     ):
         extract(params_for("mine"), "mine", executor=pool)
     assert "a/concat-local: " in str(caught.value)
@@ -296,7 +296,8 @@ def test_a_decoder_that_makes_no_progress_is_ended_and_named(
     scan("mine", project / "v")
     pids = use_ffmpeg(project, monkeypatch, decode)
     monkeypatch.setattr(decoding, "STALLED_SECONDS", 0.3)
-    with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match=f"a/x: ffmpeg {error}"):
+    message = f"a/x: broken: ffmpeg {error}"
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match=message):
         extract(params_for("mine"), "mine", executor=pool)
     assert not pids.exists() or not any(is_running(pid) for pid in pids.read_text().split())
 
