@@ -165,7 +165,7 @@ def read_part(path: Path) -> pa.Table:
 def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Columns of an index or a part.
 
-    Without Arrow's threads: one of them may be the last to hold `content`, which is Python's, and
+    Without Arrow's threads: one of them may be the last to hold the content, which is Python's, and
     frees it when Python is already ending, which aborts the process (`runtime.ending`).
     """
     wanted = list(columns or names)
