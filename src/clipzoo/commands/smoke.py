@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import clipzoo
+from clipzoo import config
 from clipzoo.annotations.wanted import join
 from clipzoo.commands.planned import Options, Run, plan
 from clipzoo.commands.use import PARAMS_FILE, write_params
@@ -175,7 +175,7 @@ def _run_stage(words: Sequence[str], folder: Path, number: str) -> None:
     """Run a stage in a folder; ConfigError if it fails."""
     stage, *arguments = words
     print(f"\n{number} {' '.join(words)}", flush=True)
-    source = Path(clipzoo.__file__).resolve().parents[1]
+    source = Path(config.__file__).resolve().parents[1]
     begin = time.monotonic()
     process = subprocess.run(
         [sys.executable, str(STAGES_DIR.resolve() / f"{stage}.py"), *arguments],
