@@ -45,6 +45,7 @@ def main() -> None:
     curve = accuracy_curve(params, device, clips, labels, text, set_name, zero_shot=True)
     if not features:
         return
+    described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     tensors, values = compare_zero_shot(
         scores,
         features,
@@ -53,8 +54,8 @@ def main() -> None:
         protocols=views.protocols,
         seed=params.seed,
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
+        num_missing=described["num_expected"] - described["num_videos"],
     )
-    described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)

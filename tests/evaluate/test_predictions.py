@@ -10,7 +10,7 @@ from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_lis
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, write_csv
-from clipzoo.tensors import read_safetensors
+from clipzoo.tensors import file_sha256, read_safetensors
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NAMES = ["run", "a bow", "jump"]
@@ -175,6 +175,7 @@ def test_a_set_is_described_by_its_sorted_ids():
         "num_videos": 2,
         "num_expected": 2,
         "videos_sha256": videos_sha256(["a", "b/ü 1.mp4"]),
+        "missing_sha256": "",
     }
 
 
@@ -186,3 +187,4 @@ def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing
     assert (described["num_videos"], described["num_expected"]) == (2, 2 + len(missing))
     ids = [record.video_id for record in RECORDS]
     assert described["expected_sha256"] == videos_sha256([*ids, *missing])
+    assert described["missing_sha256"] == file_sha256("lists/ds/missing.csv")

@@ -1,3 +1,4 @@
+import itertools
 import json
 from pathlib import Path
 
@@ -263,3 +264,33 @@ def test_the_authors_running_map_is_of_the_softmaxes_they_take():
     off = AuthorsMap(softmaxes=1, running_batch=0)
     expected = metrics.mean_average_precision(probabilities, targets)
     assert protocols.authors_map(probabilities, targets, off) == expected != value
+
+
+def test_half_bounds_hold_for_every_class_and_outcome_of_the_missing_videos():
+    """Brute force: 4 classes, so each half has 2 of them, and 2 missing videos."""
+    num_classes, num, missing = 4, 7, 2
+    text = ClassText(
+        token_ids=torch.zeros(1, num_classes, 1, dtype=torch.int64),
+        class_embeddings=torch.eye(num_classes)[None],
+        class_names=list("abcd"),
+    )
+
+    def in_order(features: Tensor, text: ClassText) -> Tensor:
+        return features[:, 0] @ text.class_embeddings[0].T  # [N, 4] -> [N, K]
+
+    labels = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    scores = torch.rand(num + missing, num_classes, generator=torch.Generator().manual_seed(0))
+
+    def mean(scores: Tensor, labels: Tensor) -> tuple[list[float], float]:
+        halves = protocols.evaluate_halves(in_order, scores[:, None], labels, text)["top1"]
+        return halves, sum(halves) / len(halves)
+
+    halves, _ = mean(scores[:num], labels)
+    low, high = protocols.half_bounds(halves, labels, num_classes, missing)
+    found = []
+    for ids in itertools.product(range(num_classes), repeat=missing):
+        for predicted in itertools.product(range(num_classes), repeat=missing):
+            scores[num:] = torch.eye(num_classes)[list(predicted)]
+            found.append(mean(scores, torch.cat([labels, torch.tensor(ids)]))[1])
+    assert low <= min(found) <= max(found) <= high
+    assert high - low < 60

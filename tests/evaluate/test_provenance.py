@@ -18,6 +18,7 @@ HERE = "torch 2, x86_64 AVX2"
 def on_a_known_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(provenance, "environment", lambda device: HERE)
     monkeypatch.setattr(provenance, "read_split", dict)
+    monkeypatch.setattr(provenance, "read_checkpoint_sha256", lambda: "")
     monkeypatch.setattr(provenance, "read_environments", lambda: [HERE, HERE])
 
 
@@ -56,3 +57,10 @@ def test_every_environment_is_named_once(
     monkeypatch.setattr(provenance, "read_environments", lambda: model)
     assert provenance.record_provenance(PARAMS, "cpu", tmp_path)["environment"] == words
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == PARAMS.seed
+
+
+def test_the_file_that_a_run_evaluates_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert "checkpoint_sha256" not in provenance.record_provenance(PARAMS, "cpu", tmp_path)
+    monkeypatch.setattr(provenance, "read_checkpoint_sha256", lambda: "ab" * 32)
+    described = provenance.record_provenance(PARAMS, "cpu", tmp_path)
+    assert described["checkpoint_sha256"] == "ab" * 32

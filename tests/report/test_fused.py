@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from clipzoo.report.results import make_rows, result_name
+from clipzoo.report.metric_names import result_name
+from clipzoo.report.results import make_rows
 
 
 def test_a_fusion_has_rows_beside_its_parts(tmp_path: Path):

@@ -92,7 +92,7 @@ def put(root: Path, name: str, values: Any) -> None:
 def record(root: Path, name: str, **changes: Any) -> None:
     """The settings of a run: those of its recipe, but for `changes` (`__` is a dot)."""
     recipe, _, stem = name.rpartition("/")
-    values = recipe_settings(recipe, root)
+    values = recipe_settings(recipe.removesuffix("-released"), root)
     values |= {key.replace("__", "."): value for key, value in changes.items()}
     path = root / "plots" / recipe / stem / "settings.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,10 +245,91 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
     assert len(published) == 3
     model, ours = ["ucf101", "ViT-B/32, 8 frames"], "97.1 (94.6 to 98.9)"
     views = "clips 2, crops 1, uniform"
-    verdict = "reproduced (within 0.3)"
+    verdict, videos = "reproduced (within 0.3)", f"240 ({sha[:8]})"
     environment = "torch 2, x86_64 AVX2"
-    assert [*model, "top-1", views, "97", ours, "+0.1", environment, verdict] in published
-    assert [*model, "top-1", "clips 4, crops 3", "98", "", "", "", "not run here"] in published
+    assert [*model, "top-1", views, "97", ours, videos, "+0.1", environment, verdict] in published
+    assert [*model, "top-1", "clips 4, crops 3", "98", "", "", "", "", "not run here"] in published
+
+
+UCF_LIST = named_set("ucf101/val_rgb_split_1.txt")
+
+
+def test_a_run_on_a_part_of_the_published_videos_gets_bounds(empty: Path):
+    """3,600 of 3,783 videos, 3,500 of them right: 92.5 to 97.4 on all."""
+    about = {"num_videos": 3600, "num_expected": 3783, "expected_sha256": UCF_LIST.videos_sha256}
+    about |= {"missing_sha256": "99ff" * 16, "top1": 100 * 3500 / 3600}
+    put(empty, "zoo/ucf/test.json", {**TEST, **about})
+    record(empty, "zoo/ucf/test")
+    rows = report.write_report(empty)
+    top1 = next(row for row in rows if row.metric == "top1" and row.value is not None)
+    assert top1.verdict == "within reach (92.5 to 97.4 on all 3,783; published 97)"
+    assert (top1.complete_low, top1.complete_high) == (100 * 3500 / 3783, 100 * 3683 / 3783)
+    assert (top1.missing_sha256, top1.videos_sha256) == ("99ff" * 16, SHA)
+    text = (empty / "RESULTS.md").read_text()
+    assert "3600 of 3783 (ab12cd34; missing.csv 99ff99ff)" in text
+    mean = next(row for row in rows if row.metric == "map" and row.value is not None)
+    assert (mean.verdict, mean.complete_low) == ("no published value", None)
+    other = {**TEST, **about, "expected_sha256": "0" * 64}
+    put(empty, "zoo/ucf/test.json", other)
+    record(empty, "zoo/ucf/test")
+    verdicts = [row.verdict for row in report.write_report(empty) if row.metric == "top1"]
+    assert "no verdict: other videos" in verdicts
+    del other["missing_sha256"]  # of older runs
+    put(empty, "zoo/ucf/test.json", {**other, "expected_sha256": UCF_LIST.videos_sha256})
+    record(empty, "zoo/ucf/test")
+    verdicts = [row.verdict for row in report.write_report(empty) if row.metric == "top1"]
+    assert "within reach (92.5 to 97.4 on all 3,783; published 97)" in verdicts
+
+
+def test_a_mean_over_splits_has_bounds_if_each_split_has(empty: Path):
+    for i in (1, 2, 3):
+        name = f"zero_shot_kinetics600_split{i}"
+        known = named_set(f"k600/test_split{i}_exist.txt")
+        section = {"dataset": f"kinetics600_split{i}", "full_top1": 70.0, "ci95_low": 0.0}
+        section |= {"videos_sha256": known.videos_sha256, "num_videos": known.num_videos}
+        section |= {"num_expected": known.num_videos, "ci95_high": 99.0}
+        if i == 2:  # 14,067 videos, 1,407 of which are missing
+            section |= {"num_videos": 12660, "videos_sha256": SHA}
+            section |= {"expected_sha256": known.videos_sha256}
+        put(empty, f"zoo/kinetics/{name}.json", {**SET, **section})
+        record(empty, f"zoo/kinetics/{name}")
+    (mean,) = [row for row in report.write_report(empty) if row.metric == "splits_top1_mean"]
+    low, high = (70 * 2 + 100 * right / 14067 for right in (8862, 8862 + 1407))
+    assert (mean.complete_low, mean.complete_high) == pytest.approx((low / 3, high / 3))
+    assert mean.verdict == "within reach (67.7 to 71.0 on all 42,347; published 70)"
+
+
+@pytest.mark.parametrize(
+    ("top1", "changes", "verdict"),
+    [
+        (97.05, {}, "released weights: reproduced (within 0.1)"),
+        (97.2, {}, "released weights: 0.2 above (tolerance 0.1)"),
+        (97.05, {"train__lr": 1.0, "augment__flip": 0.0}, "released weights: reproduced"),
+        (97.05, {"train__epochs": 3}, "modified: train.epochs"),
+        (97.05, {"model__checkpoint": ""}, "modified: model.checkpoint"),
+        (97.05, {"model__arch": "ViT-B/16"}, "modified: model.arch"),
+    ],
+)
+def test_released_weights_are_judged_beside_the_trained_run(empty: Path, top1, changes, verdict):
+    measured = {**TEST, "videos_sha256": UCF_LIST.videos_sha256}
+    put(empty, "zoo/ucf/test.json", {**measured, "top1": 96.5})
+    record(empty, "zoo/ucf/test")
+    digest = {"checkpoint_sha256": "cd" * 32}
+    put(empty, "zoo/ucf-released/test.json", {**measured, **digest, "top1": top1})
+    released = {"train__epochs": 0, "model__checkpoint": "models/zoo/a.pt", **changes}
+    record(empty, "zoo/ucf-released/test", **released)
+    rows = report.write_report(empty)
+    found = [row for row in rows if row.recipe == "zoo/ucf-released" and row.published == 97.0]
+    assert [row.verdict.startswith(verdict) for row in found] == [True]
+    assert found[0].checkpoint_sha256 == "cd" * 32
+    assert len([row for row in rows if row.recipe == "zoo/ucf-released"]) == 4  # its results alone
+    text = (empty / "RESULTS.md").read_text()
+    names = [row[0] for row in cells(text.split("## Recipes without")[0]) if "zoo/ucf" in row[0]]
+    assert names[-1] == "`zoo/ucf-released`"
+    assert names[:-1] == ["`zoo/ucf`"] * 3
+    if "reproduced" in verdict:
+        runs = text.split("## Runs")[1]
+        assert line(runs, "zoo/ucf-released")[-1] == found[0].verdict
 
 
 def test_a_result_stands_beside_every_number_published_for_it(empty: Path):

@@ -7,8 +7,8 @@ from clipzoo.commands.arguments import aligned
 from clipzoo.commands.check import dataset_findings, try_survey, weights_findings
 from clipzoo.commands.zoo import matching
 from clipzoo.config import Params
+from clipzoo.report.metric_names import result_name
 from clipzoo.report.recipes import Recipe, load_recipe, load_recipes
-from clipzoo.report.results import result_name
 
 HEADER = ("Recipe", "Dataset", "Published", "Weights", "Missing here")
 

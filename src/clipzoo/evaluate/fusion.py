@@ -272,6 +272,7 @@ def describe(video: Scores, attributes: Scores, recipe: str) -> dict[str, int | 
         "num_videos": int(about["num_videos"]),
         "num_expected": int(about["num_expected"]),
         "videos_sha256": about["videos_sha256"],
+        "missing_sha256": about.get("missing_sha256", ""),
         "video_recipe": recipe,
         "video_model_sha256": video.about["model_sha256"],
     }

@@ -29,7 +29,7 @@ from clipzoo.files import ListError, read_rows, replacing, write_csv
 from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
-from clipzoo.tensors import write_safetensors
+from clipzoo.tensors import file_sha256, write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
 VIDEOS_FILE = "videos.csv"
@@ -205,7 +205,8 @@ def describe_set(
     records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
 ) -> dict[str, int | str]:
     """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
-    videos_sha256 and, if videos are missing, expected_sha256, the fingerprint of the complete set.
+    videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
+    videos of this set are missing, expected_sha256, the fingerprint of the complete set.
 
     Args:
         records: the videos.
@@ -224,6 +225,7 @@ def describe_set(
         "num_videos": len(records),
         "num_expected": len(records) + len(missing),
         "videos_sha256": videos_sha256(ids),
+        "missing_sha256": file_sha256(ledger) if ledger.is_file() else "",
     }
     if missing:
         described["expected_sha256"] = videos_sha256([*ids, *missing])

@@ -172,6 +172,32 @@ def evaluate_halves(
     return result
 
 
+def half_bounds(
+    halves: Sequence[float], labels: Tensor, num_classes: int, num_missing: int
+) -> tuple[float, float]:
+    """The lowest and highest mean of the halves' accuracies, if videos of the set are missing.
+
+    Of which classes the missing ones are is not known here, so each half may have all of them: with
+    c of its n videos right its accuracy is between c / (n + m) and (c + m) / (n + m).
+
+    Args:
+        halves: top1 of each half that has videos, of `evaluate_halves`.
+        labels: [N] int64, of the videos that are there.
+        num_classes: K.
+        num_missing: m, above 0.
+
+    Returns:
+        both means, in percent.
+    """
+    lows, highs, values = [], [], iter(halves)
+    for split in range(NUM_HALVES):
+        num = int(torch.isin(labels, half_classes(num_classes, split)).sum())
+        correct = round(next(values) * num / 100) if num else 0
+        lows.append(100 * correct / (num + num_missing))
+        highs.append(100 * (correct + num_missing) / (num + num_missing))
+    return float(np.mean(lows)), float(np.mean(highs))
+
+
 def _among(
     score: Score, features: Tensor, labels: Tensor, text: ClassText, classes: Tensor
 ) -> dict[str, float]:
@@ -236,6 +262,7 @@ def evaluate_zero_shot(
     *,
     protocols: Sequence[str],
     splits: Sequence[Tensor] = (),
+    num_missing: int = 0,
 ) -> tuple[Tensor, dict[str, float]]:
     """Probabilities over all classes, and the metrics of the protocols, of one model.
 
@@ -248,11 +275,14 @@ def evaluate_zero_shot(
             skipped for sets with fewer than 4.
         splits: positions int64 [M] of the test videos of each official split; empty for a set with
             a single split, which gets no `splits` metrics.
+        num_missing: videos of the set that are missing.
 
     Returns:
         probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
-        half_top1_std; splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std (all
-        classes compete, on the test videos of one split after the other). Each std has ddof 0.
+        half_top1_std and, if videos are missing, half_top1_mean_low and half_top1_mean_high
+        (`half_bounds`); splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std
+        (all classes compete, on the test videos of one split after the other). Each std has ddof
+        0.
 
     Raises:
         MetricsError: a multi-label set; these protocols need single labels.
@@ -269,6 +299,9 @@ def evaluate_zero_shot(
     if "half" in protocols and text.num_classes >= MIN_HALF_CLASSES:
         halves = evaluate_halves(score, features, labels, text)["top1"]
         result |= _mean_and_std("half_top1", halves)
+        if num_missing:
+            low, high = half_bounds(halves, labels, text.num_classes, num_missing)
+            result |= {"half_top1_mean_low": low, "half_top1_mean_high": high}
     if "splits" in protocols and splits:
         for k in (1, 5):
             correct = metrics.in_top_k(probabilities, labels, k)  # [N]
@@ -291,6 +324,7 @@ def compare_zero_shot(
     protocols: Sequence[str],
     seed: int,
     splits: Sequence[Tensor] = (),
+    num_missing: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Compare the fine-tuned model with the raw CLIP on the same videos.
 
@@ -300,7 +334,7 @@ def compare_zero_shot(
         features: [N, V, ...] of each, under the same keys.
         labels: [N] int64.
         texts: of each, since a trained text tower gives other class embeddings.
-        protocols, splits: as in `evaluate_zero_shot`.
+        protocols, splits, num_missing: as in `evaluate_zero_shot`.
         seed: of the gain's bootstrap.
 
     Returns:
@@ -316,6 +350,7 @@ def compare_zero_shot(
             texts[prefix],
             protocols=protocols,
             splits=splits,
+            num_missing=num_missing,
         )
         tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
         values |= with_prefix(prefix, results)

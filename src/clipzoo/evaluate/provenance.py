@@ -4,7 +4,7 @@ from pathlib import Path
 
 from clipzoo.config import Params
 from clipzoo.files import json_sha256, write_json
-from clipzoo.methods import read_environments, read_split
+from clipzoo.methods import read_checkpoint_sha256, read_environments, read_split
 from clipzoo.runtime.machine import environment
 
 
@@ -20,11 +20,17 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
         directory: of settings.json.
 
     Returns:
-        metrics: settings_sha256, the fingerprint of these settings, and environment
+        metrics: settings_sha256, the fingerprint of these settings; environment
         (`machine.environment`) of the pre-training, the training and the evaluation, each that
-        differs from the one before.
+        differs from the one before; and, if the run has a `model.checkpoint`, its
+        checkpoint_sha256.
     """
     settings = {**params.settings(), **read_split()}
     write_json(settings, Path(directory) / "settings.json")
     environments = dict.fromkeys([*read_environments(), environment(device)])
-    return {"settings_sha256": json_sha256(settings), "environment": "; ".join(environments)}
+    checkpoint = read_checkpoint_sha256()
+    return {
+        "settings_sha256": json_sha256(settings),
+        "environment": "; ".join(environments),
+        **({"checkpoint_sha256": checkpoint} if checkpoint else {}),
+    }

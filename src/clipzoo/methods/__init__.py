@@ -39,7 +39,13 @@ from clipzoo.models.clip import (
     open_clip_name,
 )
 from clipzoo.runtime.distributed import say
-from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
+from clipzoo.tensors import (
+    WeightsError,
+    file_sha256,
+    read_metadata,
+    read_safetensors,
+    write_safetensors,
+)
 
 METHODS: dict[str, ModuleType] = {
     "raw": raw,
@@ -68,6 +74,8 @@ class ModelMetadata(Section):
     """`split_settings` of the training, where its result depends on them."""
     environment: str = ""
     """That computed the training; '' = nothing was trained."""
+    checkpoint_sha256: str = ""
+    """Of the file that `model.checkpoint` named; '' = none."""
 
 
 MODEL_FILE = "models/model.safetensors"
@@ -127,9 +135,12 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
         _check_activation(params.model.checkpoint, True, meta)
     torch.manual_seed(params.seed)  # the head's initialisation
     model = build(params, clip)
+    checkpoint = {}
     if params.model.checkpoint:
         _load_checkpoint(model, params, text_tower, meta)
+        checkpoint["checkpoint_sha256"] = file_sha256(params.model.checkpoint)
     return model, {
+        **checkpoint,
         "clip": meta,
         "method": params.model.method,
         "num_segments": params.model.num_segments,
@@ -169,6 +180,12 @@ def read_environments(path: str | Path = MODEL_FILE) -> list[str]:
     """Where a model file's CLIP and its training were computed (`machine.environment`)."""
     meta = _read_metadata(path)
     return [found for found in (meta.clip.environment, meta.environment) if found]
+
+
+def read_checkpoint_sha256(path: str | Path = MODEL_FILE) -> str:
+    """The digest of the file that a model file's training, or evaluation, started from; '' = none,
+    or not recorded."""
+    return _read_metadata(path).checkpoint_sha256
 
 
 def _read_metadata(path: str | Path) -> ModelMetadata:

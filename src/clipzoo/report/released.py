@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 SUFFIX = "-released"
+RELEASED_TOLERANCE = 0.1
+"""Largest difference, in percentage points, that counts as reproduced where nothing is trained: the
+decoding of the videos and the rounding of the processor remain."""
+TRAINING_ONLY = ("train.", "augment.")
+"""Sections that an evaluation does not read."""
 DIGITS = 12
 """Of the sha256 in the name of a released file."""
 
@@ -13,6 +18,33 @@ DIGITS = 12
 def released_run(recipe: str) -> str:
     """The name of the run that evaluates released weights of a recipe."""
     return recipe + SUFFIX
+
+
+def recipe_of(run: str) -> str:
+    """The recipe whose released weights a run evaluates; '' = it is not named as such a run."""
+    return run.removesuffix(SUFFIX) if run.endswith(SUFFIX) else ""
+
+
+def expected_settings(
+    used: Mapping[str, Any], expected: Mapping[str, Any], stem: str
+) -> dict[str, Any]:
+    """The settings with which released weights of a recipe are evaluated.
+
+    They are those of the recipe, without training and from any checkpoint, whatever the sections
+    say that only training reads.
+
+    Args:
+        used: settings of the run by dotted key.
+        expected: settings of the recipe.
+        stem: of the metrics file; `fused` may be of score files, without a checkpoint.
+    """
+    own = {key: value for key, value in used.items() if key.startswith(TRAINING_ONLY)}
+    checkpoint = used.get("model.checkpoint", "")
+    if checkpoint or stem == "fused":
+        own["model.checkpoint"] = checkpoint
+    else:
+        own["model.checkpoint"] = "a released file"
+    return {**expected, **own, "train.epochs": 0}
 
 
 def released_file(recipe: str, sha256: str, suffix: str) -> str:

@@ -13,71 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.report import verdicts
+from clipzoo.report.bounds import Bounds, bounds_of, mean_bounds
+from clipzoo.report.metric_names import FEWER_VIDEOS, RESULTS, kind_of, result_name
 from clipzoo.report.recipes import Expected, Loaded, Published
-from clipzoo.report.released import describe_given
+from clipzoo.report.released import describe_given, expected_settings, recipe_of
 
 NOT_RUN = "not run here"
 NO_RECIPE = ""
 """Key of the metrics that belong to no recipe: those of the CLIP weights."""
 
-# result's name: (key of the value, of its standard deviation, of its interval's two ends)
-TEST_RESULTS = {
-    "top-1": ("top1", "", "ci95"),
-    "top-5": ("top5", "", ""),
-    "top-1, authors' protocol": ("authors_top1", "", "authors_ci95"),
-    "top-5, authors' protocol": ("authors_top5", "", ""),
-    "mean class accuracy": ("mean_class_accuracy", "", ""),
-    "mAP": ("map", "", ""),
-    "mAP, authors' protocol": ("authors_map", "", ""),
-    "base classes, top-1": ("base_top1", "", ""),
-    "novel classes, top-1": ("novel_top1", "", ""),
-    "base to novel, harmonic mean": ("base_to_novel_hmean", "", ""),
-    "single view, top-1": ("single_view_top1", "", "single_view_ci95"),
-    "single view, top-5": ("single_view_top5", "", ""),
-    "single view, mean class accuracy": ("single_view_mean_class_accuracy", "", ""),
-    "single view, mAP": ("single_view_map", "", ""),
-}
-FUSED_RESULTS = {
-    "fused, top-1": ("fused_top1", "", "fused_ci95"),
-    "fused, top-5": ("fused_top5", "", ""),
-    "fused by the best weight in training, top-1": ("fused_best_top1", "", "fused_best_ci95"),
-    "fused by the best weight in training, top-5": ("fused_best_top5", "", ""),
-    "video branch, top-1": ("video_top1", "", "video_ci95"),
-    "video branch, top-5": ("video_top5", "", ""),
-    "attributes branch, top-1": ("attributes_top1", "", "attributes_ci95"),
-    "attributes branch, top-5": ("attributes_top5", "", ""),
-    "gain of the fusion over the video branch": (
-        "fused_gain_over_video",
-        "",
-        "fused_gain_over_video_ci95",
-    ),
-    "gain of the fusion over the attributes branch": (
-        "fused_gain_over_attributes",
-        "",
-        "fused_gain_over_attributes_ci95",
-    ),
-}
-ZERO_SHOT_RESULTS = {
-    "zero-shot top-1": ("full_top1", "", "ci95"),
-    "zero-shot top-5": ("full_top5", "", ""),
-    "zero-shot top-1, half of the classes": ("half_top1_mean", "half_top1_std", ""),
-    "zero-shot top-1, mean of the splits": ("splits_top1_mean", "splits_top1_std", ""),
-    "zero-shot top-5, mean of the splits": ("splits_top5_mean", "splits_top5_std", ""),
-    "zero-shot top-1, interpolated weights": ("interpolated_top1", "", "interpolated_ci95"),
-    "raw CLIP, zero-shot top-1": ("raw_full_top1", "", "raw_ci95"),
-    "raw CLIP, zero-shot top-5": ("raw_full_top5", "", ""),
-    "raw CLIP, zero-shot top-1, half of the classes": (
-        "raw_half_top1_mean",
-        "raw_half_top1_std",
-        "",
-    ),
-    "gain in zero-shot top-1 over the raw CLIP": ("gain", "", "gain_ci95"),
-}
-FEWER_VIDEOS = {"authors_top1", "authors_top5"}
-"""Results over `authors_num_videos`, the first ones of the list: the authors' tests drop the last,
-partial batch."""
-RESULTS = {"test": TEST_RESULTS, "fused": FUSED_RESULTS, "zero_shot": ZERO_SHOT_RESULTS}
-"""By the kind of metrics file."""
 # Each split of Kinetics-600 has other classes, so each is a dataset; the published number is their
 # mean. metric: key in each split's file
 SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
@@ -106,6 +50,11 @@ class Row:
     num_videos: int | None
     num_expected: int | None
     videos_sha256: str
+    missing_sha256: str
+    """Of the dataset's missing.csv, which names the videos that this copy lacks; '' = none does."""
+    complete_low: float | None
+    """The lowest value possible on the published set, of which this copy lacks videos."""
+    complete_high: float | None
     videos: str
     """Which published set of videos it was measured on, or by how many videos it differs."""
     protocol: str
@@ -118,6 +67,8 @@ class Row:
     source: str
     """Of the published value or, for a row without a number, of the row."""
     delta: float | None
+    checkpoint_sha256: str
+    """Of the file that the run started from, or evaluated; '' = none, or not recorded."""
     modified: str
     """Settings in which the run differs from its recipe and that can change the result."""
     verdict: str
@@ -172,7 +123,7 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
     rows: list[Row] = []
     matched: dict[str, list[Published]] = {}
     for name, files in metrics.items():
-        run = _Run(name, files, recipes.get(name), root)
+        run = _Run(name, files, recipes, root)
         rows += run.rows()
         matched[name] = run.matched
     for name, (recipe, settings) in recipes.items():
@@ -198,6 +149,9 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         num_videos=None,
         num_expected=None,
         videos_sha256="",
+        missing_sha256="",
+        complete_low=None,
+        complete_high=None,
         videos="",
         protocol="" if None in views else f"clips {row.clips}, crops {row.crops}",
         environment="",
@@ -206,31 +160,27 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         expected=None,
         source=row.source,
         delta=None,
+        checkpoint_sha256="",
         modified="",
         verdict=NOT_RUN,
     )
-
-
-def kind_of(stem: str) -> str:
-    """`zero_shot` of `zero_shot_<dataset>`; any other stem of a metrics file as it is."""
-    return "zero_shot" if stem.startswith("zero_shot_") else stem
-
-
-def result_name(metric: str) -> str:
-    """The words for a published metric's key."""
-    names = {keys[0]: name for found in RESULTS.values() for name, keys in found.items()}
-    return names[metric]
 
 
 class _Run:
     """The metrics files of one recipe's run, compared with what was published."""
 
     def __init__(
-        self, name: str, files: Mapping[str, Mapping[str, Any]], loaded: Loaded | None, root: Path
+        self,
+        name: str,
+        files: Mapping[str, Mapping[str, Any]],
+        recipes: Mapping[str, Loaded],
+        root: Path,
     ) -> None:
         self.name, self.files = name, files
         self.read_settings = cache(partial(verdicts.read_settings, root, name))  # once a file
-        self.recipe, self.recipe_settings = loaded or (None, {})
+        self.released = name not in recipes and recipe_of(name) in recipes
+        recipe = recipe_of(name) if self.released else name
+        self.recipe, self.recipe_settings = recipes.get(recipe, (None, {}))
         self.matched: list[Published] = []
 
     def rows(self) -> list[Row]:
@@ -286,11 +236,12 @@ class _Run:
         values = self.files[stems[0]]
         dataset = dataset or values["dataset"]
         sets = self.recipe.video_sets if self.recipe else {}
-        videos = [verdicts.compare_videos(self.files[s], sets.get(s, "")) for s in stems]
-        same_videos = all(same for _, same in videos)
+        videos = [verdicts.compare_videos(self.files[s], sets.get(s, ""))[0] for s in stems]
         used = self.read_settings(stems[0])
         changed = self._modified(used, stems[0])
         settings = used or self.recipe_settings
+        same = self._same_videos(stems, key, settings)
+        bounds = same if isinstance(same, Bounds) else None
         environments = dict.fromkeys(self.files[s].get("environment", "") for s in stems)
         whole_set = len(stems) == 1 and key not in FEWER_VIDEOS  # the one of the fingerprint
         counted = "authors_num_videos" if key in FEWER_VIDEOS else "num_videos"
@@ -311,7 +262,10 @@ class _Run:
                 num_videos=sum(self.files[s][counted] for s in stems),
                 num_expected=sum(self.files[s]["num_expected"] for s in stems),
                 videos_sha256=values["videos_sha256"] if whole_set else "",
-                videos="; ".join(dict.fromkeys(words for words, _ in videos if words)),
+                missing_sha256=values.get("missing_sha256", "") if whole_set else "",
+                complete_low=bounds and bounds.low,
+                complete_high=bounds and bounds.high,
+                videos="; ".join(dict.fromkeys(filter(None, videos))),
                 protocol=values["protocol"],
                 environment="; ".join(environments),
                 published=row and row.value,
@@ -319,17 +273,41 @@ class _Run:
                 expected=expected and expected.value,
                 source=row.source if row else "",
                 delta=None if target is None else value - target,
+                checkpoint_sha256=values.get("checkpoint_sha256", ""),
                 modified=" ".join(changed or ()),
-                verdict=verdicts.verdict(value, row or expected, self.recipe, changed, same_videos)
+                verdict=verdicts.verdict(
+                    value, row or expected, self.recipe, changed, same, released=self.released
+                )
                 + describe_given(used or {}, self.recipe_settings, values),
             )
+
+    def _same_videos(
+        self, stems: list[str], key: str, settings: Mapping[str, Any]
+    ) -> bool | Bounds | None:
+        """Whether a result is over the published videos, as `verdicts.verdict` takes it."""
+        sets = self.recipe.video_sets if self.recipe else {}
+        parts: list[Bounds | None] = []
+        complete = True
+        for stem in stems:
+            values, published = self.files[stem], sets.get(stem, "")
+            if verdicts.is_part(values, published):
+                complete = False
+            elif not verdicts.compare_videos(values, published)[1]:
+                return False
+            metric = SPLIT_RESULTS.get(key, key) if len(stems) > 1 else key
+            batch = settings.get("actionclip.eval_batch", 0)
+            parts.append(bounds_of(values, metric, batch))
+        return True if complete else mean_bounds(parts)
 
     def _modified(self, used: dict[str, Any] | None, stem: str) -> list[str] | None:
         """Settings that differ from the recipe's; None = not recorded, or no recipe."""
         if used is None or self.recipe is None:
             return None
         split = verdicts.authors_split(self.recipe, self.recipe_settings)
-        return verdicts.modified(used, {**self.recipe_settings, **split}, stem)
+        expected = {**self.recipe_settings, **split}
+        if self.released:
+            expected = expected_settings(used, expected, stem)
+        return verdicts.modified(used, expected, stem)
 
     def _expected(self, dataset: str, key: str) -> Expected | None:
         """The expected number for a result."""

@@ -13,8 +13,9 @@ import pandas as pd
 
 from clipzoo.files import replacing
 from clipzoo.report.recipes import Loaded, load_recipes
+from clipzoo.report.released import recipe_of
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
-from clipzoo.report.verdicts import OWN_RUN, REPRODUCED
+from clipzoo.report.verdicts import OWN_RUN, REPRODUCED, is_reproduced
 
 RESULTS_FILE = "RESULTS.md"
 ZOO_FILE = "zoo.csv"
@@ -31,7 +32,9 @@ for an accuracy, by a bootstrap over videos for a gain; "few videos" marks fewer
 torchnet, where a class without positives counts as 0; the mean class accuracy excludes classes
 without videos. Values that are the same in every row of a table are given above it.
 
-Only a run with the settings of its recipe, on the published set of videos, gets a verdict;
+Only a run with the settings of its recipe, on the published set of videos, gets a verdict; where
+videos of that set are missing, the verdict is on the lowest and highest value that the complete set
+can have. Released weights are judged in the rows of `<recipe>-released`.
 `modified:` names the settings that differ. "{not_run}" marks a published value without a
 measurement, "{own_run}" a run that follows no recipe. The demo's recipes state the values that
 other seeds and processors gave. `Environment` is the software and the processor that computed a
@@ -93,7 +96,7 @@ def _run_verdict(rows: Sequence[Row]) -> str:
     verdicts = list(dict.fromkeys(row.verdict for row in compared))
     if len(verdicts) == 1:
         return verdicts[0]
-    missed = [row for row in compared if not row.verdict.startswith(REPRODUCED)]
+    missed = [row for row in compared if not is_reproduced(row.verdict)]
     words = [f"{row.result} {row.verdict}" for row in missed]
     return "; ".join(words) or (REPRODUCED if compared else "")
 
@@ -140,6 +143,7 @@ def published_table(rows: Sequence[Row]) -> str:
         "Views",
         "Published",
         "Ours",
+        "Videos",
         "Delta",
         "Environment",
         "Verdict",
@@ -153,11 +157,12 @@ def published_table(rows: Sequence[Row]) -> str:
             row.protocol,
             "no number" if row.published is None else f"{row.published:g}",
             _value(row) if row.value is not None else "",
+            _videos(row) if row.value is not None else "",
             _delta(row),
             row.environment,
             row.verdict,
         )
-        for row in sorted(rows, key=lambda row: row.recipe)
+        for row in sorted(rows, key=lambda row: (recipe_of(row.recipe) or row.recipe, row.recipe))
         if row.source
     ]
     return _table(header, cells)
@@ -226,7 +231,10 @@ def _videos(row: Row) -> str:
     videos = str(row.num_videos)
     if row.num_expected != row.num_videos:
         videos += f" of {row.num_expected}"
-    return f"{videos} ({row.videos_sha256[:8]})" if row.videos_sha256 else videos
+    if row.videos_sha256:
+        missing = f"; missing.csv {row.missing_sha256[:8]}" if row.missing_sha256 else ""
+        videos += f" ({row.videos_sha256[:8]}{missing})"
+    return videos
 
 
 def _number(value: float | None) -> str:

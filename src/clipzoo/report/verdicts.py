@@ -15,8 +15,9 @@ from typing import Any
 
 from clipzoo.config import is_file_name
 from clipzoo.files import json_sha256
+from clipzoo.report.bounds import Bounds, judge
 from clipzoo.report.recipes import Expected, Published, Recipe
-from clipzoo.report.released import released_parent
+from clipzoo.report.released import RELEASED_TOLERANCE, released_parent
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
@@ -40,6 +41,8 @@ ELSEWHERE = {
 
 REPRODUCED = "reproduced"
 """How the verdict on a result within the tolerance begins."""
+RELEASED = "released weights: "
+"""What the verdict on released weights says first."""
 AUTHORS_PROCESSES = 8
 """GPUs of the authors' runs."""
 SHOWN = 3
@@ -121,6 +124,20 @@ def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool
     return f"at least {least} videos differ from the published {target.name}", False
 
 
+def is_part(values: Mapping[str, Any], published: str) -> bool:
+    """Whether a result was measured on the published set without the videos that a copy lacks.
+
+    Args:
+        values: of a metrics file, as for `compare_videos`.
+        published: the list that the recipe names; '' = none.
+    """
+    if not published:
+        return False
+    target = named_set(published)
+    expected = (values.get("expected_sha256"), values["num_expected"])
+    return expected == (target.videos_sha256, target.num_videos)
+
+
 def _compare_rows(num_rows: int, target: VideoSet | None) -> tuple[str, bool]:
     """`compare_videos` of score files, whose rows have no ids: by their number alone, which the
     authors' processes fill up to a multiple of theirs with videos from the beginning."""
@@ -195,12 +212,19 @@ def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[st
     return {"runtime.micro_batch": settings["train.batch_size"] // gpus} if gpus else {}
 
 
+def is_reproduced(words: str) -> bool:
+    """Whether a verdict says that the result is the published, or the expected, one."""
+    return words.removeprefix(RELEASED).startswith(REPRODUCED)
+
+
 def verdict(
     value: float,
     row: Published | Expected | None,
     recipe: Recipe | None,
     changed: list[str] | None,
-    same_videos: bool,
+    videos: bool | Bounds | None,
+    *,
+    released: bool = False,
 ) -> str:
     """The verdict on one result, in words.
 
@@ -209,7 +233,9 @@ def verdict(
         row: the published number, or the expected one; None = none for this result.
         recipe: of the run; None = no recipe has its name.
         changed: of `modified`; None = the settings were not recorded.
-        same_videos: whether the videos are the published set.
+        videos: whether the videos are the published set; if this copy lacks some of them, the
+            bounds of the result on the complete set, None = unknown for this metric.
+        released: the result is that of released weights, which have a tolerance of their own.
     """
     if recipe is None:
         return OWN_RUN
@@ -220,15 +246,21 @@ def verdict(
         return f"modified: {', '.join(changed[:SHOWN])}{more}"
     if row is None or row.value is None:
         return "no published value"
+    start, tolerance = (RELEASED if released else ""), row.tolerance
     if isinstance(row, Published):
         if not recipe.verdict:
             return "no verdict: see the recipe"
-        if not same_videos:
+        if videos is False:
             return "no verdict: other videos"
         if row.clips is None or row.crops is None:
             return "no verdict: views not published"
+        if videos is None:
+            return "no verdict: videos are missing, and there are no bounds for this metric"
+        tolerance = RELEASED_TOLERANCE if released else tolerance
+        if isinstance(videos, Bounds):
+            return start + judge(videos, row.value, tolerance)
     delta = value - row.value
-    if abs(delta) <= row.tolerance:
-        return f"{REPRODUCED} (within {row.tolerance:g})"
+    if abs(delta) <= tolerance:
+        return f"{start}{REPRODUCED} (within {tolerance:g})"
     side = "below" if delta < 0 else "above"
-    return f"{abs(delta):.1f} {side} (tolerance {row.tolerance:g})"
+    return f"{start}{abs(delta):.1f} {side} (tolerance {tolerance:g})"
