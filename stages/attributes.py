@@ -31,7 +31,9 @@ def main() -> None:
         whole_videos(records, path)
         if scorer is None:
             say(f"attributes {dataset}: {len(records)} videos of {path}, read from {file}")
-            words = lexicon.read_published(file, records, dataset)
+            words, note = lexicon.read_published(file, records, dataset)
+            if note:
+                say(f"{file}: {note}")
         else:
             say(
                 f"attributes {dataset}: {len(records)} videos of {path}, the {options.top_k} best "

@@ -10,7 +10,6 @@ from clipzoo.clips import attributes
 from clipzoo.clips.attributes import (
     TrainSentences,
     ViewSentences,
-    check_videos,
     read_attributes,
     sentence_tokens,
     whole_videos,
@@ -58,17 +57,6 @@ def test_wrong_files_are_refused_by_key(path, text, message):
     path.write_text(text)
     with pytest.raises(ListError, match=message):
         read_attributes(path)
-
-
-def test_every_missing_and_surplus_key_is_named(path):
-    ledger = path.with_name("missing.csv")
-    ledger.write_text("video_id,set,reason\ngone,train,no video\n")
-    keys = {"a b/1": 0, "-x": 0, "gone": 0}
-    check_videos(keys, RECORDS, path, ledger)
-    with pytest.raises(ListError, match=r"1 videos of the list .* 2 keys(.*\n)+.*missing -x"):
-        check_videos({"a b/1": 0, "a b/2": 0, "1": 0}, RECORDS, path, ledger)
-    with pytest.raises(ListError, match="surplus gone"):
-        check_videos(keys, RECORDS, path, path.with_name("no.csv"))
 
 
 def test_segments_are_refused():

@@ -1,5 +1,7 @@
 """The words that a CLIP finds in the frames of a video."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import torch
 from torch import nn
 
 from clipzoo.config import load_params
+from clipzoo.data.records import MISSING_COLUMNS, Record
 from clipzoo.evaluate import lexicon
-from clipzoo.files import ListError
+from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import WeightsError
 from tiny import attributes_options
 
@@ -87,3 +90,43 @@ def test_the_scoring_clip_has_its_own_size_and_frames():
     assert other.model.method == "raw"
     assert other.options == {"fusion": "mean"}
     assert PARAMS.model.method == "text4vis"
+
+
+ID, OTHER, GONE = "-Abc_def123", "0123456789a", "zyxwvutsrq9"
+RECORDS = [Record(f"train/abseiling/{ID}", 9, 0), Record(f"train/zumba/{OTHER}", 9, 1)]
+
+
+def write_keys(*keys: str, words: str = "rope") -> str:
+    entries = {key: {"classname_topk": [words, key], "video_label_id": 0} for key in keys}
+    Path("released.json").write_text(json.dumps(entries))
+    return "released.json"
+
+
+@pytest.fixture
+def kinetics(project):
+    Path("datasets").mkdir(exist_ok=True)
+    shutil.copy(Path(__file__).parents[2] / "datasets/kinetics400.yaml", "datasets")
+
+
+def test_released_attributes_are_found_in_the_folders_of_this_copy(kinetics):
+    """The authors' keys have times and no `train/`; their order is not that of the list."""
+    keys = [f"zumba/{OTHER}_000001_000011", f"abseiling/{ID}_000035_000045"]
+    words, note = lexicon.read_published(write_keys(*keys), RECORDS, "kinetics400")
+    assert (words, note) == ([["rope", keys[1]], ["rope", keys[0]]], "")
+    write_csv(MISSING_COLUMNS, [(GONE, "train", "absent")], "lists/kinetics400/missing.csv")
+    path = write_keys(*keys, f"yoga/{GONE}_000001_000011", "yoga/AAAAAAAAAAA_000001_000011")
+    assert lexicon.read_published(path, RECORDS, "kinetics400")[1] == (
+        "2 keys are not used: 1 are of videos in lists/kinetics400/missing.csv, 1 of videos in no "
+        "list (yoga/AAAAAAAAAAA_000001_000011)"
+    )
+
+
+def test_videos_without_attributes_and_ambiguous_keys_are_named(kinetics):
+    keys = [f"abseiling/{ID}_000035_000045", f"abseiling/{ID}_000001_000011"]
+    with pytest.raises(ListError, match="1 of 2 videos") as caught:
+        lexicon.read_published(write_keys(*keys), RECORDS, "kinetics400")
+    assert f"{keys[1]} and {keys[0]} are both train/abseiling/{ID}" in str(caught.value)
+    assert f"released.json: missing train/zumba/{OTHER}" in str(caught.value)
+    two = [*RECORDS, Record(f"train/again/{ID}", 9, 0)]
+    with pytest.raises(ListError, match=rf"could be any of train/abseiling/{ID}, train/again/{ID}"):
+        lexicon.read_published(write_keys(f"climbing/{ID}"), two, "kinetics400")

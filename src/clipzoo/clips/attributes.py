@@ -7,15 +7,15 @@ published:
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clipzoo.data.records import MISSING_COLUMNS, Record
-from clipzoo.files import ListError, raise_all, read_rows, replacing
+from clipzoo.data.records import Record
+from clipzoo.files import ListError, raise_all, replacing
 from clipzoo.models.text import cut_texts, tokenize
 from clipzoo.runtime.distributed import say
 
@@ -79,29 +79,6 @@ def write_attributes(
     }
     with replacing(path) as part:
         part.write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def check_videos(
-    attributes: Mapping[str, object], records: Sequence[Record], path: str | Path, ledger: Path
-) -> None:
-    """Raise ListError unless a file has the attributes of exactly the videos of a list.
-
-    Args:
-        attributes: by video id.
-        records: of the list.
-        path: of the file, for messages.
-        ledger: the list's missing.csv, if there is one; its videos may be in the file.
-    """
-    listed = {record.video_id for record in records}
-    rows = read_rows(ledger, MISSING_COLUMNS) if ledger.is_file() else []
-    allowed = listed | {row[1] for row in rows}
-    missing = [f"{path}: missing {key}" for key in sorted(listed - attributes.keys())]
-    surplus = [f"{path}: surplus {key}" for key in sorted(attributes.keys() - allowed)]
-    raise_all(
-        f"{path}: {len(missing)} videos of the list have no attributes, and {len(surplus)} keys "
-        "are no video of the list; allowed: the video ids of the list as keys, folders included",
-        missing + surplus,
-    )
 
 
 def whole_videos(records: Sequence[Record], where: str | Path) -> None:

@@ -5,6 +5,7 @@ authors of BIKE (arXiv 2301.00182) published their attributes, found by CLIP ViT
 videos of Kinetics-400, but neither how they were scored nor the lexicon.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.clips.attributes import check_videos, read_attributes
+from clipzoo.annotations.lookup import Lookup
+from clipzoo.clips.attributes import read_attributes
 from clipzoo.clips.encoding import encode_set, open_views
 from clipzoo.config import Params
-from clipzoo.data.records import Record, class_name_faults, read_labels
-from clipzoo.files import ListError, raise_all
+from clipzoo.data.records import MISSING_COLUMNS, Record, class_name_faults, read_labels
+from clipzoo.data.spec import DatasetSpec, load_spec
+from clipzoo.files import ListError, raise_all, read_rows
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
@@ -200,13 +203,54 @@ def best_words(features: Tensor, words: Tensor, top_k: int) -> Tensor:
     return torch.cat(best)  # of [n, top_k] -> [N, top_k]
 
 
-def read_published(path: str, records: list[Record], dataset: str) -> list[list[str]]:
+def read_published(
+    path: str, records: Sequence[Record], dataset: str
+) -> tuple[list[list[str]], str]:
     """The attributes of a list's videos from a file in the authors' form, in the list's order.
 
+    Keys are matched as annotated videos are: by path below any folders or by file name, reduced by
+    the dataset's `id_pattern`. Keys of other videos are counted.
+
+    Returns:
+        the words, and a note on the keys of videos that are not in the list; '' = there are none.
+
     Raises:
-        ListError: the file is wrong, or its keys are not the ids of the list's videos, but for
-            those in lists/<dataset>/missing.csv; names every one.
+        ListError: the file is wrong; videos of the list have no key; or a key may be several videos
+            or a video has several keys with other words; names every one.
+        ConfigError: the dataset's file cannot be read.
     """
-    attributes = read_attributes(path)
-    check_videos(attributes, records, path, Path("lists") / dataset / "missing.csv")
-    return [attributes[record.video_id] for record in records]
+    attributes, spec = read_attributes(path), load_spec(dataset)
+    lookup = Lookup([record.video_id for record in records], spec)
+    keys: dict[str, str] = {}
+    surplus, faults = [], []
+    for key in attributes:
+        found = lookup.copies(key)
+        if not found:
+            surplus.append(key)
+        elif len(found) > 1:
+            faults.append(f"{path}: {key}: could be any of {', '.join(found)}")
+        elif attributes[keys.setdefault(found[0], key)] != attributes[key]:
+            faults.append(f"{path}: {key} and {keys[found[0]]} are both {found[0]}")
+    unnamed = [record.video_id for record in records if record.video_id not in keys]
+    faults += [f"{path}: missing {video_id}" for video_id in unnamed]
+    raise_all(
+        f"{path}: {len(unnamed)} of {len(records)} videos of the list have no attributes, and "
+        f"{len(faults) - len(unnamed)} keys are ambiguous; allowed: a key for each video of the "
+        "list, such as abseiling/ID_000035_000045 (folders do not matter)",
+        faults,
+    )
+    words = [attributes[keys[record.video_id]] for record in records]
+    return words, _describe_surplus(surplus, spec, dataset)
+
+
+def _describe_surplus(keys: Sequence[str], spec: DatasetSpec, dataset: str) -> str:
+    """A note on keys that are no videos of the list; '' = there are none."""
+    if not keys:
+        return ""
+    path = Path("lists") / dataset / "missing.csv"
+    rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
+    lookup = Lookup([row[1] for row in rows], spec)
+    others = [key for key in keys if not lookup.copies(key)]
+    note = f"{len(keys)} keys are not used: {len(keys) - len(others)} are of videos in {path}"
+    shown = ", ".join(others[:3]) + (", ..." if others[3:] else "")
+    return note + (f", {len(others)} of videos in no list ({shown})" if others else "")
