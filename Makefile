@@ -39,8 +39,8 @@ use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'; RELEASED=FILE, OPTIONS=...
 	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)') $(if $(RELEASED),--released '$(RELEASED)') $(OPTIONS)
 
-compare: setup  ## write docs/comparison.md: make compare, or RECIPES='demo demo/head-none'
-	python -m clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)')
+compare: setup  ## write report/comparison.md: make compare, or RECIPES='demo demo/head-none'
+	python -m clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)') $(OPTIONS)
 
 # Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal

@@ -9,7 +9,7 @@ from statistics import median
 
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command, try_survey
-from clipzoo.commands.compare import METHODS, compare_command
+from clipzoo.commands.compare import METHODS, PAGE, compare_command
 from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command, recipes_of
 from clipzoo.commands.lists import add_list_commands
@@ -186,7 +186,7 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command = add_command(
         commands,
         "compare",
-        "write docs/comparison.md: finished runs side by side, with paired intervals",
+        "write report/comparison.md: finished runs side by side, with paired intervals",
         ("compare", "compare demo demo/bike-vcs", "compare 'demo/few-shot-*'"),
     )
     command.add_argument(
@@ -194,6 +194,9 @@ def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="*",
         metavar="RUN",
         help=f"names or patterns of runs with results; {', '.join(METHODS)} if none is given",
+    )
+    command.add_argument(
+        "--output", type=Path, default=PAGE, metavar="FILE", help=f"the page; default: {PAGE}"
     )
     command.set_defaults(run=compare_command)
 

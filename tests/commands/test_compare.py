@@ -1,4 +1,4 @@
-"""docs/comparison.md from small made-up runs, whose differences are known by hand."""
+"""The page of `compare` from small made-up runs, whose differences are known by hand."""
 
 import json
 import math
@@ -352,3 +352,14 @@ def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
 
 def test_videos_are_read_as_they_are_written():
     assert (*COLUMNS, RAW_COLUMN) == (*predictions.VIDEOS_COLUMNS, predictions.RAW_COLUMN)
+
+
+def test_the_page_of_the_docs_is_written_only_by_request():
+    write_run("a", wrong={3})
+    write_run("b")
+    text = compare("a", "b")
+    assert not Path("docs/comparison.md").exists()
+    assert "`python -m clipzoo compare a b` from" in text
+    compare("a", "b", "--output", "docs/comparison.md")
+    page = Path("docs/comparison.md").read_text(encoding="utf-8")
+    assert "`python -m clipzoo compare a b --output docs/comparison.md`\n" in page

@@ -1,4 +1,4 @@
-"""`python -m clipzoo compare [RUN ...]`: finished runs side by side, in docs/comparison.md."""
+"""`python -m clipzoo compare [RUN ...]`: finished runs side by side, in a page."""
 
 import argparse
 import fnmatch
@@ -12,7 +12,8 @@ from clipzoo.files import ListError, near, replacing
 
 METHODS = ("demo", "demo/bike-vcs", "demo/actionclip")
 """Text4Vis, BIKE and ActionCLIP on the demo: compared if no run is named."""
-PAGE = Path("docs/comparison.md")
+PAGE = Path("report/comparison.md")
+"""Not tracked; docs/comparison.md is written by `--output`."""
 
 
 def chosen_runs(patterns: Sequence[str]) -> list[str]:
@@ -38,7 +39,7 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
 
 
 def compare_command(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo compare [RUN ...]`."""
+    """`python -m clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
     try:
@@ -47,7 +48,9 @@ def compare_command(arguments: argparse.Namespace) -> None:
         raise ListError(
             f"{BENCHMARK}: not a JSON file ({error}); `python benchmarks/methods.py` writes it"
         ) from error
-    text = page(runs, benchmark)
-    with replacing(PAGE) as part:
+    output: Path = arguments.output
+    options = "" if output == PAGE else f" --output {output}"
+    text = page(runs, benchmark, options)
+    with replacing(output) as part:
         part.write_text(text, encoding="utf-8")
-    print(f"wrote {PAGE}: {', '.join(names)}")
+    print(f"wrote {output}: {', '.join(names)}")

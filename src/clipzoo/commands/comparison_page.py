@@ -1,4 +1,4 @@
-"""The page docs/comparison.md: runs side by side, with paired intervals.
+"""The page of `compare`, such as docs/comparison.md: runs side by side, with paired intervals.
 
 The same files give the same bytes.
 """
@@ -43,8 +43,9 @@ BUDGETS = (
 
 INTRODUCTION = """# Methods compared
 
-Written by `python -m clipzoo compare {names}` from files in git:
-`metrics/`, `plots/` (settings, and the class predicted for each video) and
+Written by
+`python -m clipzoo compare {names}`
+from files in git: `metrics/`, `plots/` (settings, and the class predicted for each video) and
 `{benchmark}`. Do not edit this page; run the command again.
 
 ## How to read it
@@ -101,17 +102,18 @@ BENCHMARK_HEADER = (
 )
 
 
-def page(runs: Sequence[Run], benchmark: Mapping[str, Any] | None) -> str:
-    """The text of docs/comparison.md.
+def page(runs: Sequence[Run], benchmark: Mapping[str, Any] | None, options: str = "") -> str:
+    """The text of the page.
 
     Args:
         runs: two or more.
         benchmark: the content of `BENCHMARK`; None = it was not measured.
+        options: of the command that writes it, after the names of the runs.
 
     Raises:
         CompareError: the runs were measured on different videos.
     """
-    names = " ".join(run.name for run in runs)
+    names = " ".join(run.name for run in runs) + options
     text = INTRODUCTION.format(names=names, benchmark=BENCHMARK)
     if any(run.settings["model.weights"] == "demo" for run in runs):
         text += DEMO_WARNING
