@@ -15,6 +15,7 @@ from clipzoo.files import replacing
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.released import recipe_of
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
+from clipzoo.report.training_sets import describe_training
 from clipzoo.report.verdicts import OWN_RUN, REPRODUCED, is_reproduced
 
 RESULTS_FILE = "RESULTS.md"
@@ -68,7 +69,9 @@ def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str
             listed = "`, `".join(settings.split())
             parts.append(f"\nSettings that differ from the recipe's: `{listed}`.\n")
         if "train" in files:
+            words = describe_training(files["train"], recipe, recipes.get(recipe, (None,))[0])
             parts.append(f"\nTraining: {_facts(files['train'])}.\n")
+            parts += [f"\nVideos of the training: {words}.\n"] if words else []
     return "".join(parts)
 
 
