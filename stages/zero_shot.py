@@ -54,7 +54,7 @@ def main() -> None:
         protocols=views.protocols,
         seed=params.seed,
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
-        num_missing=described["num_expected"] - described["num_videos"],
+        num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
