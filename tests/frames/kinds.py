@@ -235,7 +235,7 @@ KINDS = {
     "av1.mp4": Kind(plain("-c:v", "libsvtav1", "-preset", "12", "-crf", "15"), None, False),
     "av1.mkv": Kind(plain("-c:v", "libaom-av1", "-cpu-used", "8"), by_decord=False),
     "varying.mkv": Kind(plain(*VARYING, *H264)),
-    "varying.mp4": Kind(plain(*VARYING, *H264)),
+    "varying.mp4": Kind(plain(*VARYING, *H264), by_decord=False),
     "later-picture.mp4": Kind(later_picture),
     "later-picture.mkv": Kind(later_picture),
     "odd.mp4": Kind(plain(*H264, "-pix_fmt", "yuv444p", size=(97, 73))),
