@@ -19,6 +19,8 @@ GOLDEN = json.loads((Path(__file__).parent.parent / "golden/traces.json").read_t
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 MOVED_TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
+# With bf16 and AVX2 alone (an AMD EPYC), the sum of the weights after 5 steps differs by 1.04e-6.
+WEIGHTS_TOLERANCE = {"fp32": 1e-6, "bf16": 2e-6}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 def assert_equals_golden(case: str, found: dict) -> None:
     precision = case.rpartition("-")[2]
     assert found["losses"] == pytest.approx(GOLDEN[case]["losses"], rel=TOLERANCE[precision])
-    assert found["weights"] == pytest.approx(GOLDEN[case]["weights"], rel=1e-6)
+    assert found["weights"] == pytest.approx(GOLDEN[case]["weights"], rel=WEIGHTS_TOLERANCE[precision])
     assert found["moved"] == pytest.approx(GOLDEN[case]["moved"], rel=MOVED_TOLERANCE[precision])
 
 
