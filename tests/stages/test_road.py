@@ -83,17 +83,21 @@ def small_recipe(root: Path, name: str, sets: dict[str, Official]) -> None:
 def publish_sets(root: Path, names: dict[str, str], sets: dict[str, Official]) -> None:
     """Let the published list of a recipe's tests be that of the small dataset."""
     path = root / "src/clipzoo/reference/video_sets.csv"
-    header, *lines = path.read_text().splitlines()
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        columns, rows = list(reader.fieldnames or []), list(reader)
     for stem, list_name in names.items():
         dataset = stem.removeprefix("zero_shot_") if stem.startswith("zero_shot_") else ""
         small = sets.get(dataset) or next(iter(sets.values()))
         spec = load_spec(dataset if dataset in sets else next(iter(sets)))
-        sha = videos_sha256(spec.video_id(video.rpartition(".")[0]) for video in small.val)
-        lines = [
-            re.sub(r"[0-9a-f]{64}$", sha, line) if line.split(",")[1] == list_name else line
-            for line in lines
-        ]
-    path.write_text("\n".join([header, *lines]) + "\n")
+        ids = {spec.video_id(video.rpartition(".")[0]) for video in small.val}
+        for row in rows:
+            if row["list"] == list_name:
+                row |= {"unique_ids": str(len(ids)), "videos_sha256": videos_sha256(ids)}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def release(root: Path, name: str, path: Path) -> None:
