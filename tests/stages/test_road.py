@@ -101,12 +101,16 @@ def publish_sets(root: Path, names: dict[str, str], sets: dict[str, Official]) -
 
 
 def release(root: Path, name: str, path: Path) -> None:
-    """Write a file in the form in which the authors of a recipe's method release theirs."""
+    """Write a file in the form in which the authors of a recipe's method release theirs.
+
+    Its text tower is that of `model.weights: random`, its vision tower and head are others.
+    """
     _, params = load_recipe(name, root)
-    torch.manual_seed(1)
+    torch.manual_seed(params.seed)
     clip = build_clip(params.model.arch, INPUT_PX)
     model = methods.build(params, clip)
     trained = {name: value.clone() for name, value in model.state_dict().items()}
+    trained["visual.proj"] *= 1.5
     if params.model.method == "text4vis":
         content: dict[str, Any] = {"epoch": 29, "model_state_dict": trained}
     else:
@@ -203,9 +207,10 @@ def check_verdicts(workspace, recipe: str, small: Official) -> None:
             numbers = metrics[metric], metrics["num_videos"], metrics["num_expected"]
             verdict = expected_verdict(*numbers, float(row["published"]))
             assert row["verdict"] == verdict
-        else:  # mAP, and the authors' batches
-            assert row["verdict"].startswith("released weights: ")
-            assert "reproduced" not in row["verdict"]
+        elif metric == "authors_map":
+            assert row["verdict"].startswith("no verdict: videos are missing")
+        else:  # of the authors' batches
+            assert re.match("released weights: (not reached|within reach)", row["verdict"])
         assert row["missing_sha256"] == metrics["missing_sha256"] != ""
         assert row["verdict"] in (workspace.path / "RESULTS.md").read_text()
 
