@@ -10,6 +10,7 @@ import pytest
 from kinds import FIRST, H264, KINDS, MPEG2, Kind, encode, number_of
 
 from clipzoo.clips.transforms import decode
+from clipzoo.commands.missing import known_failures
 from clipzoo.commands.scan import scan
 from clipzoo.data.index import StoreError, index_path, read_index
 from clipzoo.data.store import open_store
@@ -156,12 +157,18 @@ def test_a_decord_that_does_not_start_stops_the_stage(project, params_for, monke
 
 
 @pytest.mark.parametrize("reader", ["shards", "video"])
-def test_memory_that_runs_out_names_the_video(project, params_for, monkeypatch, reader):
+def test_memory_that_runs_out_names_the_video_and_cannot_be_accepted(
+    project, params_for, monkeypatch, reader
+):
     def run_out(*_: object) -> None:
         raise MemoryError("Unable to allocate 746 TiB")
 
     make_video(project / "raw" / "c" / "a.mp4", 5)
     monkeypatch.setattr(packing, "split_jpegs", run_out)
     monkeypatch.setattr(comparison, "run_ffmpeg", run_out)
-    with pytest.raises(StoreError, match=r"c/a: .*too little memory .*Unable to allocate 746 TiB"):
+    with pytest.raises(
+        StoreError, match=r"c/a\.mp4: .*too little memory .*Unable to allocate 746 TiB"
+    ) as raised:
         open_reader(params_for, reader, project / "raw")
+    assert "--accept" not in str(raised.value)
+    assert known_failures(reader, ["c/a"], {}) == {}

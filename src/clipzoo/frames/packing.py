@@ -61,6 +61,7 @@ def pack_videos(
     nothing in the tar.
 
     Raises:
+        StoreError: this machine has too little memory for a video.
         OSError: the tar cannot be written (disk full) and is removed.
     """
     rows, failures, damaged = [], [], []
@@ -72,7 +73,9 @@ def pack_videos(
                 rows.append(row)
                 if damage:
                     damaged.append([video.video_id, damage])
-            except (VideoError, StoreError, MemoryError) as error:
+            except MemoryError as error:
+                raise _too_little_memory(root / video.path, error) from error
+            except (VideoError, StoreError) as error:
                 tar.seek(start)
                 tar.truncate()
                 failures.append([video.video_id, _reason(error)])
@@ -80,11 +83,17 @@ def pack_videos(
     return rows, failures, damaged
 
 
+def _too_little_memory(path: Path, error: MemoryError) -> StoreError:
+    """An error of the stage, not a failure of the video: nobody may accept it into the ledger."""
+    return StoreError(
+        f"{path}: this machine has too little memory to decode it ({str(error) or 'MemoryError'}); "
+        "end other programs, set a smaller runtime.extract_workers, or run the stage on a machine "
+        "with more; finished shards are kept"
+    )
+
+
 def _reason(error: Exception) -> str:
     """Why a video failed, in the words of the ledger."""
-    if isinstance(error, MemoryError):
-        reason = f"too little memory on this machine to decode it ({str(error) or 'MemoryError'})"
-        return describe(reason)
     if isinstance(error.__cause__, FileNotFoundError):
         return f"absent: {error}"
     return f"differs: {error}" if isinstance(error, SourceError) else describe(str(error))
@@ -159,7 +168,11 @@ def _row(
 def describe_videos(
     root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
-    """Index rows of videos that are not extracted: raw files, or directories of frame files."""
+    """Index rows of videos that are not extracted: raw files, or directories of frame files.
+
+    Raises:
+        StoreError: this machine has too little memory for a video.
+    """
     rows, failures, damaged = [], [], []
     with Decord() as decord:
         for video in videos:
@@ -172,7 +185,9 @@ def describe_videos(
                 rows.append(row)
                 if damage:
                     damaged.append([video.video_id, damage])
-            except (VideoError, StoreError, MemoryError) as error:
+            except MemoryError as error:
+                raise _too_little_memory(path, error) from error
+            except (VideoError, StoreError) as error:
                 failures.append([video.video_id, _reason(error)])
     return rows, failures, damaged
 
