@@ -46,12 +46,16 @@ def main() -> None:
     if not features:
         return
     described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
-    how = {
-        "protocols": views.protocols,
-        "splits": predictions.read_splits(dataset, records) if share == "all" else [],
-        "num_missing": int(described["num_expected"]) - int(described["num_videos"]),
-    }
-    tensors, values = compare_zero_shot(scores, features, labels, texts, seed=params.seed, **how)
+    tensors, values = compare_zero_shot(
+        scores,
+        features,
+        labels,
+        texts,
+        protocols=views.protocols,
+        seed=params.seed,
+        splits=predictions.read_splits(dataset, records) if share == "all" else [],
+        num_missing=int(described["num_expected"]) - int(described["num_videos"]),
+    )
     source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
     about = {**described, "arch": params.model.arch, **source}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)

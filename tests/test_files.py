@@ -22,6 +22,7 @@ from clipzoo.files import (
     DiskError,
     ListError,
     NumberError,
+    few,
     named_disk_errors,
     near,
     raise_all,
@@ -376,3 +377,8 @@ def test_only_line_ends_of_csv_end_a_line(tmp_path):
     path.write_bytes('id,name\r\n0,a\u2028b\r\n1,"c\nd"\n2,e'.encode())
     rows = [["2", "0", "a\u2028b"], ["4", "1", "c\nd"], ["5", "2", "e"]]
     assert read_rows(path, ("id", "name")) == rows
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, ""), (2, "0; 1"), (3, "0; 1; ...")])
+def test_a_few_items_are_shown_and_that_there_are_more(count: int, shown: str):
+    assert few([str(i) for i in range(count)], 2, "; ") == shown

@@ -21,7 +21,8 @@ from clipzoo.commands.scan import ScanSummary, scan
 from clipzoo.commands.use import use_command
 from clipzoo.commands.zoo import zoo_command
 from clipzoo.config import SHOTS, load_params
-from clipzoo.data.ledger import accept_command, ledger_path
+from clipzoo.data.ledger import ledger_path, ways_out
+from clipzoo.files import few
 from clipzoo.runtime.ending import ending
 
 EXAMPLES = (
@@ -237,11 +238,10 @@ def _run_scan(arguments: argparse.Namespace) -> None:
     size_mb = summary.num_bytes / 1e6
     print(f"scan: {summary.num_videos} videos ({size_mb:.1f} MB) in {arguments.root}")
     if summary.class_names:
-        shown = ", ".join(summary.class_names[:10]) + (", ..." if summary.class_names[10:] else "")
-        print(f"{len(summary.class_names)} classes: {shown}")
+        print(f"{len(summary.class_names)} classes: {few(summary.class_names, 10)}")
         print(_describe_classes(summary), end="")
     if summary.others:
-        shown = ", ".join(summary.others[:10]) + (", ..." if summary.others[10:] else "")
+        shown = few(summary.others, 10)
         print(f"ignored {len(summary.others)} files without a video extension: {shown}")
     if summary.link:
         print(f"made the link {summary.link} (for this machine only; git ignores it)")
@@ -277,7 +277,7 @@ def _describe_classes(summary: ScanSummary) -> str:
 
 
 def _describe_copy(dataset: str) -> str:
-    """All that is wrong with a dataset as far as its annotations and manifest tell."""
+    """All that is wrong with a dataset as far as its annotations and manifest show."""
     found = try_survey(load_params(), dataset)
     if isinstance(found, str):
         return found or (
@@ -287,8 +287,8 @@ def _describe_copy(dataset: str) -> str:
     lines = [f"{len(found.joined.videos):,} annotated videos", *found.notes]
     if found.shortage:
         lines.append(
-            f"{found.shortage}: get them and scan again, or see `python -m clipzoo missing "
-            f"{dataset}` and accept that this copy lacks them by {accept_command(dataset)}"
+            f"{found.shortage} (`python -m clipzoo missing {dataset}` shows more); "
+            f"{ways_out(dataset)}"
         )
     elif found.lost:
         lines.append(f"{len(found.lost):,} are missing, all in {ledger_path(dataset)}")
@@ -308,13 +308,12 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
     """
     track = shlex.join(["git", "add", *summary.written])
     if recipes:
-        shown = ", ".join(recipes[:5]) + (", ..." if recipes[5:] else "")
         first = shlex.quote(recipes[0])
         return (
             f"track them:   {track}\n"
             f"for queued experiments, which see only tracked files, also: git add "
             f"data/annotations/{dataset}\n"
-            f"{len(recipes)} recipes use {dataset}: {shown}\n"
+            f"{len(recipes)} recipes use {dataset}: {few(recipes, 5)}\n"
             f"(`python -m clipzoo recipes` lists all, with what is missing here)\n"
             f"next: python -m clipzoo check {first}, then python -m clipzoo zoo {first}"
         )

@@ -272,6 +272,11 @@ def near(value: object, allowed: Iterable[object]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+def few(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
+    """The first items, for a message that gives their number: "a, b, c, ..."."""
+    return separator.join([*items[:most], *["..."] * (len(items) > most)])
+
+
 def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
     """Raise one error that lists the faults (the first 20); do nothing if there are none."""
     if faults:

@@ -188,3 +188,11 @@ def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing
     ids = [record.video_id for record in RECORDS]
     assert described["expected_sha256"] == videos_sha256([*ids, *missing])
     assert described["missing_sha256"] == file_sha256("lists/ds/missing.csv")
+
+
+def test_a_video_that_lacks_a_segment_is_not_missing_as_a_whole():
+    rows = [("a", "train", "short: 1 of 2 segments"), ("x", "train", "absent")]
+    write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
+    described = predictions.describe_set(RECORDS, dataset="ds", lists=["whole"], protocol="")
+    assert (described["num_videos"], described["num_expected"]) == (2, 3)
+    assert described["expected_sha256"] == videos_sha256(["a", "b/ü 1.mp4", "x"])

@@ -234,7 +234,8 @@ def test_every_fault_of_a_worker_is_found(tmp_path):
 
 def test_the_code_is_all_that_a_task_can_reach():
     # These print, count cores, and start and end processes.
-    harmless = {f"src/clipzoo/runtime/{name}.py" for name in ("progress", "machine", "parent", "pools")}
+    names = ("progress", "machine", "parent", "pools")
+    harmless = {f"src/clipzoo/runtime/{name}.py" for name in names}
     reached = reachable(PACKAGE / "frames" / "extraction.py") - harmless
     assert {Path(path).parts[2] for path in reached} == {*cluster_module.MODULES, "data", "frames"}
 

@@ -29,10 +29,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def assert_equals_golden(case: str, found: dict) -> None:
-    precision = case.rpartition("-")[2]
-    assert found["losses"] == pytest.approx(GOLDEN[case]["losses"], rel=TOLERANCE[precision])
-    assert found["weights"] == pytest.approx(GOLDEN[case]["weights"], rel=WEIGHTS_TOLERANCE[precision])
-    assert found["moved"] == pytest.approx(GOLDEN[case]["moved"], rel=MOVED_TOLERANCE[precision])
+    golden, precision = GOLDEN[case], case.rpartition("-")[2]
+    assert found["losses"] == pytest.approx(golden["losses"], rel=TOLERANCE[precision])
+    assert found["weights"] == pytest.approx(golden["weights"], rel=WEIGHTS_TOLERANCE[precision])
+    assert found["moved"] == pytest.approx(golden["moved"], rel=MOVED_TOLERANCE[precision])
 
 
 @pytest.mark.parametrize("case", tracing.CASES)

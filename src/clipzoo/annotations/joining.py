@@ -13,7 +13,15 @@ from clipzoo.annotations.lookup import Lookup, describe_near
 from clipzoo.annotations.matching import Finder, Stored
 from clipzoo.config import SHOTS, Params
 from clipzoo.data.index import index_path, read_failures, read_index
-from clipzoo.data.ledger import ABSENT, SHORT, accept_command, ledger_path, read_ledger
+from clipzoo.data.ledger import (
+    ABSENT,
+    SHORT,
+    accept_command,
+    ledger_path,
+    read_ledger,
+    reason_kind,
+    ways_out,
+)
 from clipzoo.data.records import (
     MISSING_COLUMNS,
     SPLIT_COLUMNS,
@@ -25,7 +33,7 @@ from clipzoo.data.records import (
     write_list,
 )
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
-from clipzoo.files import ListError, raise_all, write_csv
+from clipzoo.files import ListError, few, raise_all, write_csv
 
 LISTS_DIR = Path("lists")
 STATE_DIR = Path(".state/build_lists")
@@ -141,7 +149,7 @@ def short_videos(params: Params, dataset: str) -> dict[str, str]:
     annotations = read_annotations(params, dataset, spec, sorted([*stored, *failures]))
     missing: dict[str, list[str]] = {}
     Finder(stored, failures, spec).records(annotations.train, "train", missing)
-    return {id_: reason for id_, _, reason in missing.values() if reason.startswith(SHORT)}
+    return {id_: reason for id_, _, reason in missing.values() if reason_kind(reason) == SHORT}
 
 
 def _segment_notes(find: Finder, dataset: str) -> list[str]:
@@ -152,11 +160,10 @@ def _segment_notes(find: Finder, dataset: str) -> list[str]:
             f"{find.num_merged} segments have the same frames as another one and count once"
         )
     if find.overruns:
-        longest = sorted(find.overruns, key=lambda overrun: -overrun[0])[:3]
-        more = ", ..." if len(find.overruns) > 3 else ""
+        longest = sorted(find.overruns, key=lambda overrun: -overrun[0])
         notes.append(
-            f"{len(find.overruns)} segments are cut where their video ends, up to {longest[0][0]} "
-            f"frames earlier: {', '.join(segment for _, segment in longest)}{more}"
+            f"{len(longest)} segments are cut where their video ends, up to {longest[0][0]} "
+            f"frames earlier: {few([segment for _, segment in longest])}"
         )
     if find.num_early:
         notes.append(f"{find.num_early} segments are cut where the picture of their video begins")
@@ -258,8 +265,7 @@ def _check_missing(
     parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())
     raise_all(
         f"{len(missing)} of {total} annotated videos of {dataset} lack frames and are not in "
-        f"{ledger_path(dataset)} ({parts}): add them and scan again, or accept that this copy "
-        f"lacks them by {accept_command(dataset)}. All are in {path}:",
+        f"{ledger_path(dataset)} ({parts}): {ways_out(dataset)}. All are in {path}:",
         [
             f"{video_id} ({kind}): {reason}"
             + (describe_near(find.near(video_id)) if reason == ABSENT else "")
@@ -277,10 +283,9 @@ def _ledger_notes(
     again = [video_id for video_id in ledger if lookup.copies(video_id)]
     if not again:
         return []
-    shown = ", ".join(again[:3]) + (", ..." if again[3:] else "")
     return [
-        f"{len(again)} videos in {ledger_path(dataset)} are there again ({shown}) and are used; "
-        f"{accept_command(dataset)} takes them out of it"
+        f"{len(again)} videos in {ledger_path(dataset)} are there again ({few(again)}) and are "
+        f"used; {accept_command(dataset)} takes them out of it"
     ]
 
 
@@ -289,11 +294,10 @@ def _choice_notes(chosen: dict[str, list[str]], failures: dict[str, str]) -> lis
     if not chosen:
         return []
     parts = []
-    for video_id, others in list(chosen.items())[:3]:
-        broken = sum(other in failures for other in others)
+    for video_id, others in chosen.items():
+        broken = any(other in failures for other in others)
         parts.append(f"{video_id} for {', '.join(others)}" + (" (broken)" if broken else ""))
-    more = "; ..." if len(chosen) > 3 else ""
-    return [f"{len(chosen)} videos have several files, used is {'; '.join(parts)}{more}"]
+    return [f"{len(chosen)} videos have several files, used is {few(parts, separator='; ')}"]
 
 
 def _write_train(

@@ -12,9 +12,9 @@ from clipzoo.annotations.annotation import Annotation, Annotations
 from clipzoo.annotations.joining import read_annotations
 from clipzoo.annotations.lookup import Lookup, choose, describe_near
 from clipzoo.config import Params
-from clipzoo.data.ledger import accept_command, read_ledger
+from clipzoo.data.ledger import read_ledger, ways_out
 from clipzoo.data.spec import DatasetSpec
-from clipzoo.files import raise_all
+from clipzoo.files import few, raise_all
 
 SETS = ("val", "train", "whole", "splits")
 """Of annotations; a video in several counts for the first, as in build_lists."""
@@ -124,8 +124,7 @@ def wanted_videos(
     absent = joined.absent(read_ledger(dataset), spec)
     raise_all(
         f"{len(absent)} of {len(joined.videos)} annotated videos of {dataset} are not in the "
-        f"manifest; get them and scan again, or accept that this copy lacks them by "
-        f"{accept_command(dataset)}:",
+        f"manifest; {ways_out(dataset)}:",
         [f"{v.where}: {v.video_id} ({v.kind}){describe_near(v.near)}" for v in absent],
     )
     named = joined.named
@@ -143,20 +142,18 @@ def near_notes(joined: Joined) -> list[str]:
     near = [video for video in joined.videos if video.near]
     if not near:
         return []
-    shown = ", ".join(f"{video.near} for {video.video_id}" for video in near[:3])
-    more = ", ..." if near[3:] else ""
+    shown = few([f"{video.near} for {video.video_id}" for video in near])
     return [
         f"{len(near)} absent videos differ from a file only in case, punctuation or extension "
-        f"({shown}{more}): rename the files, or correct the annotations"
+        f"({shown}): rename the files, or correct the annotations"
     ]
 
 
 def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
     """What to say of the files that no annotation names."""
-    shown = ", ".join(video_ids[:3]) + (", ..." if video_ids[3:] else "")
     return (
-        f"{len(video_ids)} files are left out, as no annotation names them ({shown}); `extract: "
-        f"all` in datasets/{dataset}.yaml extracts them too"
+        f"{len(video_ids)} files are left out, as no annotation names them ({few(video_ids)}); "
+        f"`extract: all` in datasets/{dataset}.yaml extracts them too"
     )
 
 
@@ -174,11 +171,8 @@ def copies_notes(joined: Joined) -> list[str]:
     notes = []
     for videos, rule in rules:
         if videos:
-            shown = "; ".join(" or ".join(video.copies) for video in videos[:3])
-            more = "; ..." if videos[3:] else ""
-            notes.append(
-                f"{len(videos)} annotated videos have several files ({shown}{more}): {rule}"
-            )
+            shown = few([" or ".join(video.copies) for video in videos], separator="; ")
+            notes.append(f"{len(videos)} annotated videos have several files ({shown}): {rule}")
     return notes
 
 

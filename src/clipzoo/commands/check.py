@@ -25,10 +25,10 @@ from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, rea
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.index import StoreError
-from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path
+from clipzoo.data.ledger import LEDGER_NAME, ledger_path, ways_out
 from clipzoo.data.records import read_labels
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec, raw_root
-from clipzoo.files import ListError, csv_lines
+from clipzoo.files import ListError, csv_lines, few
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.report.recipes import Recipe, load_recipe
 from clipzoo.report.verdicts import video_sets
@@ -163,11 +163,7 @@ def _coverage(dataset: str, found: Survey) -> Finding:
     topic, total = f"videos of {dataset}", len(found.joined.videos)
     shortage = found.shortage
     if shortage:
-        examples = ", ".join(found.added[:3]) + (", ..." if found.added[3:] else "")
-        text = (
-            f"{shortage} ({examples}); get them and scan again, or accept that this copy lacks "
-            f"them: {accept_command(dataset)}"
-        )
+        text = f"{shortage} ({few(found.added)}); {ways_out(dataset)}"
         return Finding(topic=topic, text=text, ok=False)
     text = f"{found.num_files:,} videos in {manifest_path(dataset)}, {total:,} annotated"
     if found.lost:

@@ -90,12 +90,14 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, part)
 
 
-@cache
 def _sha256(path: Path) -> str:
-    """Of a file that a user gives: read once, as it may have gigabytes."""
     from clipzoo.tensors import file_sha256  # slow: it imports torch
 
     return file_sha256(path)
+
+
+_given_sha256 = cache(_sha256)
+"""That of a file that a user gives, which is read once, as it may have gigabytes."""
 
 
 def require_file(path: Path, option: str) -> None:
@@ -107,11 +109,11 @@ def require_file(path: Path, option: str) -> None:
 
 def released_link(name: str, path: Path) -> Path:
     """Where a released file of a recipe's model is linked to; reads the file for its digest."""
-    return KEPT_DIR / released_file(name, _sha256(path), path.suffix)
+    return KEPT_DIR / released_file(name, _given_sha256(path), path.suffix)
 
 
 def link_released(name: str, path: Path) -> None:
-    """Make that link."""
+    """Make the link of `released_link`."""
     link = released_link(name, path)
     with replacing(link, durable=False) as part:
         part.symlink_to(path.resolve())
@@ -139,19 +141,19 @@ def given_predictions(path: Path, option: str) -> list[Path]:
 def take_predictions(name: str, path: Path) -> bool:
     """Put a user's predictions where those of a recipe are kept.
 
-    Their test.json says which file they are, and where they were computed if a .json file beside
-    them does.
+    The test.json beside them says which file they are and, if the user's file has a .json file
+    beside it, in which environment they were computed.
 
     Returns:
-        whether other ones, or none, were there before.
+        whether other ones were kept before, or none.
     """
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)
     beside = path.with_suffix(".json")
     values = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     environment = values.get("environment", "not recorded")
-    sha256 = _sha256(tensors)
-    if has_kept_predictions(name) and sha256 == _sha256.__wrapped__(kept_tensors):
+    sha256 = _given_sha256(tensors)
+    if has_kept_predictions(name) and sha256 == _sha256(kept_tensors):
         return False
     _copy(tensors, kept_tensors)
     _copy(table, kept_table)

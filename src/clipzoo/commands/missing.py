@@ -18,14 +18,15 @@ from clipzoo.annotations.wanted import (
 )
 from clipzoo.commands.arguments import aligned
 from clipzoo.config import ConfigError, Params, load_params
-from clipzoo.data.index import FRAMES_DIR, index_path, read_failures, read_index
+from clipzoo.data.index import FAILURE_COLUMNS, failures_path, index_path, read_failures, read_index
 from clipzoo.data.ledger import (
     ABSENT,
     SHORT,
-    accept_command,
     describe,
     ledger_path,
     read_ledger,
+    reason_kind,
+    ways_out,
     write_ledger,
 )
 from clipzoo.data.spec import load_spec
@@ -88,7 +89,7 @@ class Survey:
         total = len(self.joined.videos)
         absent = sum(not one.video.copies for one in self.unaccepted)
         on_disk = set(self.added) - {one.ledger_id for one in self.absent}
-        short = sum(self.rows[video_id].startswith(SHORT) for video_id in on_disk)
+        short = sum(reason_kind(self.rows[video_id]) == SHORT for video_id in on_disk)
         broken = len(on_disk) - short
         parts = [f"{absent:,} of {total:,} annotated videos are not in the manifest"] * bool(absent)
         parts += [f"{broken:,} files could not be decoded"] * bool(broken)
@@ -116,7 +117,7 @@ def survey(params: Params, dataset: str) -> Survey:
             continue
         ledger_id = video.copies[0] if video.copies else video.video_id
         reason = describe(failures[ledger_id]) if video.copies else ABSENT
-        if not video.copies and ledger.get(ledger_id, "").startswith("absent"):
+        if not video.copies and reason_kind(ledger.get(ledger_id, "")) == "absent":
             reason = ledger[ledger_id]
         rows[ledger_id] = reason
         lost.append(Lost(video, ledger_id, reason))
@@ -150,17 +151,17 @@ def survey(params: Params, dataset: str) -> Survey:
 def known_failures(dataset: str, files: Sequence[str], ledger: Mapping[str, str]) -> dict[str, str]:
     """Files of the manifest that cannot be read: {id: reason}.
 
-    By the last extraction, whether it ended with an index or stopped; and by the ledger, unless the
-    index has their frames.
+    They are those that the last extraction could not read, whether it wrote an index or stopped,
+    and those in the ledger, unless the index has their frames.
     """
-    index, stopped = index_path(dataset), FRAMES_DIR / dataset / "missing.csv"
+    index, stopped = index_path(dataset), failures_path(dataset)
     stored: set[str] = set()
-    failures = {id_: reason for id_, reason in ledger.items() if not reason.startswith("absent")}
+    failures = {id_: reason for id_, reason in ledger.items() if reason_kind(reason) != "absent"}
     if index.exists():
         stored = set(read_index(index, ["video_id"])["video_id"].to_pylist())
         failures |= read_failures(index)
     if stopped.exists():
-        failures |= {id_: reason for _, id_, reason in read_rows(stopped, ("video_id", "reason"))}
+        failures |= {id_: reason for _, id_, reason in read_rows(stopped, FAILURE_COLUMNS)}
     present = set(files) - stored
     return {video_id: reason for video_id, reason in failures.items() if video_id in present}
 
@@ -235,7 +236,7 @@ def missing_command(arguments: argparse.Namespace) -> None:
         print("nothing to accept" if not found.rows else f"all are in {path}")
         return
     if not arguments.accept:
-        print(f"get them and scan again, or accept this by {accept_command(dataset)}")
+        print(ways_out(dataset))
         return
     if found.rows:
         write_ledger(dataset, found.rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 from clipzoo.commands import kept
 from clipzoo.config import ConfigError, Params, replace
-from clipzoo.files import near
+from clipzoo.files import few, near
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe, recipe_names
 from clipzoo.report.released import released_run
@@ -58,11 +58,8 @@ class Run:
     def changed(self) -> list[str]:
         """Settings of the command line that can change a result, as a verdict names them."""
         settings, expected = self.params.settings(), load_recipe(self.name)[1].settings()
-        differing = {
-            *verdicts.modified(settings, expected, "test"),
-            *verdicts.modified(settings, expected, "zero_shot_"),
-        }
-        return sorted(differing & self.options.settings.keys())
+        differing = verdicts.modified_anywhere(settings, expected)
+        return [key for key in differing if key in self.options.settings]
 
 
 def plan(name: str, options: Options = UNCHANGED, runtime: Mapping[str, Any] | None = None) -> Run:
@@ -258,7 +255,7 @@ def read_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> Optio
     """
     if arguments.released is not None and len(names) != 1:
         raise ConfigError(
-            f"--released: found {len(names)} recipes ({', '.join(names[:3])}, ...); allowed: one, "
+            f"--released: found {len(names)} recipes ({few(names)}); allowed: one, "
             "since the file holds the weights of one"
         )
     return Options(

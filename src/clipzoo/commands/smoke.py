@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo import config
-from clipzoo.annotations.wanted import join
+from clipzoo.annotations.wanted import SETS, join
 from clipzoo.commands.planned import Options, Run, plan
 from clipzoo.commands.use import PARAMS_FILE, write_params
 from clipzoo.config import ConfigError, Params, load_params, replace
@@ -132,7 +132,7 @@ def link_dataset(params: Params, dataset: str, folder: Path) -> int:
     ledger = read_ledger(dataset)
     count = EVALUATED if dataset in params.data.zero_shot else TRAINED
     picked: set[str] = set()
-    for kind in ("train", "val", "whole", "splits"):
+    for kind in SETS:
         usable = [
             video.copies[0]
             for video in joined.videos

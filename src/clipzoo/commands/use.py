@@ -24,17 +24,15 @@ from clipzoo.commands.planned import (
 )
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR
-from clipzoo.files import replacing
+from clipzoo.files import few, replacing
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import load_recipe, recipe_names
-from clipzoo.report.released import SUFFIX
+from clipzoo.report.released import expected_settings, recipe_of
 from clipzoo.runtime.lock import only_one
 from clipzoo.sections import flatten
 
 PARAMS_FILE = Path("params.yaml")
-STEMS = ("test", "zero_shot_")
-"""Of the two evaluations, which read different settings."""
 MOST_SHOWN = 5
 """Settings that the line on differences names."""
 LOCK = "use or zoo"
@@ -159,11 +157,11 @@ def _check_tracked(params: Params) -> None:
     listed = subprocess.run(command, check=False, capture_output=True, text=True)
     untracked = listed.stdout.split("\0")[:-1]
     if untracked:
-        shown = ", ".join(untracked[:3]) + (", ..." if untracked[3:] else "")
         raise ConfigError(
-            f"--queue: git does not track {len(untracked)} files ({shown}), so the experiment's "
-            f"copy of the repository would not have them: `{shlex.join(['git', 'add', *paths])}` "
-            "and commit, or run the recipe here (`make zoo`)"
+            f"--queue: git does not track {len(untracked)} files ({few(untracked)}), so the "
+            "experiment's copy of the repository would not have them: "
+            f"`{shlex.join(['git', 'add', *paths])}` and commit, or run the recipe here "
+            "(`make zoo`)"
         )
 
 
@@ -175,16 +173,17 @@ def leftovers(path: Path = PARAMS_FILE) -> str:
     """
     params = load_params(path)
     name = params.recipe
-    released = name not in recipe_names() and name.endswith(SUFFIX)
-    name = name.removesuffix(SUFFIX) if released else name
+    released = "" if name in recipe_names() else recipe_of(name)
+    name = released or name
     if name not in recipe_names():
         return ""
     used, expected = params.settings(), load_recipe(name)[1].settings()
-    keys = {key for stem in STEMS for key in verdicts.modified(used, expected, stem)}
-    keys -= {"train.epochs", "model.checkpoint"} if released else set()
+    if released:
+        expected = expected_settings(used, expected, "test")
+    keys = verdicts.modified_anywhere(used, expected)
     if not keys:
         return ""
-    shown = sorted(keys)[:MOST_SHOWN]
+    shown = keys[:MOST_SHOWN]
     parts = [f"{key} ({used.get(key)!r} instead of {expected.get(key)!r})" for key in shown]
     more = f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else ""
     return (

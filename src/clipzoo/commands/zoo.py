@@ -63,8 +63,8 @@ def select(
         needed = again or not is_done(run)
         for parent, is_kept in _parents(run).items():
             if parent in chosen or (needed and not is_kept):
-                own = options if parent in chosen else UNCHANGED
-                runs.setdefault(parent, plan(parent, own))
+                of_parent = options if parent in chosen else UNCHANGED
+                runs.setdefault(parent, plan(parent, of_parent))
         runs.setdefault(name, run)
     return list(runs.values())
 

@@ -35,6 +35,7 @@ from clipzoo.files import replacing
 
 FRAMES_DIR = Path("data/frames")
 INDEX_NAME = "index.parquet"
+FAILURE_COLUMNS = ("video_id", "reason")
 INDEX_COLUMNS = {
     "video_id": pa.string(),
     "path": pa.string(),  # of the raw video, relative to the dataset's raw root
@@ -109,6 +110,11 @@ class Source(NamedTuple):
 def index_path(dataset: str) -> Path:
     """Path of the index of a dataset's frames."""
     return FRAMES_DIR / dataset / INDEX_NAME
+
+
+def failures_path(dataset: str) -> Path:
+    """Path of the list of videos that extraction could not read, also where it stopped for them."""
+    return FRAMES_DIR / dataset / "missing.csv"
 
 
 def jpegs_path(index: Path) -> Path:

@@ -43,7 +43,7 @@ def read_ledger(dataset: str) -> dict[str, str]:
     faults = []
     for line, video_id, reason in read_rows(path, LEDGER_COLUMNS):
         fault = check_video_id(video_id)
-        if fault is None and not is_reason(reason):
+        if fault is None and not reason_kind(reason):
             allowed = f"{', '.join(KINDS)}, and details after a colon"
             fault = f"reason: found {reason[:100]!r}; allowed: {allowed}"
         if fault is None and video_id in ledger:
@@ -71,15 +71,23 @@ def write_ledger(dataset: str, rows: Mapping[str, str] | Iterable[tuple[str, str
     return path
 
 
-def is_reason(text: str) -> bool:
-    """Whether a reason is one of KINDS, or begins with one and a colon."""
-    return text.partition(":")[0] in KINDS
+def reason_kind(reason: str) -> str:
+    """The first word of a reason, one of KINDS; '' if it is none of them."""
+    word = reason.partition(":")[0]
+    return word if word in KINDS else ""
 
 
 def describe(reason: str) -> str:
-    """A failure of the extraction as a reason: on one line, `broken: ` unless it names its kind."""
+    """A failure of the extraction as a reason: one line, after `broken: ` unless it has a kind."""
     text = re.sub(r"\s+", " ", reason).strip()
-    return text if is_reason(text) else f"broken: {text}"
+    return text if reason_kind(text) else f"broken: {text}"
+
+
+def ways_out(dataset: str) -> str:
+    """What to do about videos that are missing and not in the ledger; for messages."""
+    return (
+        f"get them and scan again, or accept that this copy lacks them by {accept_command(dataset)}"
+    )
 
 
 def accept_command(dataset: str) -> str:

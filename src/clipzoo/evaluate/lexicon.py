@@ -19,7 +19,7 @@ from clipzoo.clips.encoding import encode_set, open_views
 from clipzoo.config import Params
 from clipzoo.data.records import MISSING_COLUMNS, Record, class_name_faults, read_labels
 from clipzoo.data.spec import DatasetSpec, load_spec
-from clipzoo.files import ListError, raise_all, read_rows
+from clipzoo.files import ListError, few, raise_all, read_rows
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
@@ -244,7 +244,7 @@ def read_published(
 
 
 def _describe_surplus(keys: Sequence[str], spec: DatasetSpec, dataset: str) -> str:
-    """A note on keys that are no videos of the list; '' = there are none."""
+    """A note on keys that are not videos of the list; '' = there are none."""
     if not keys:
         return ""
     path = Path("lists") / dataset / "missing.csv"
@@ -252,5 +252,4 @@ def _describe_surplus(keys: Sequence[str], spec: DatasetSpec, dataset: str) -> s
     lookup = Lookup([row[1] for row in rows], spec)
     others = [key for key in keys if not lookup.copies(key)]
     note = f"{len(keys)} keys are not used: {len(keys) - len(others)} are of videos in {path}"
-    shown = ", ".join(others[:3]) + (", ..." if others[3:] else "")
-    return note + (f", {len(others)} of videos in no list ({shown})" if others else "")
+    return note + (f", {len(others)} of videos in no list ({few(others)})" if others else "")

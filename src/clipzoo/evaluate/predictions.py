@@ -215,17 +215,22 @@ def describe_set(
             `lists/<dataset>/missing.csv` names are expected too (for `whole`, all it names).
         protocol: views and lists in words.
     """
-    ledger = Path("lists") / dataset / "missing.csv"
-    rows = read_rows(ledger, MISSING_COLUMNS) if ledger.is_file() else []
-    missing = [row[1] for row in rows if row[2] in lists or "whole" in lists]
+    path = Path("lists") / dataset / "missing.csv"
+    rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
     ids = [record.video_id for record in records]
+    there = set(ids)  # a video that lacks a segment of train.csv is in whole.csv all the same
+    missing = [
+        video_id
+        for _, video_id, name, _ in rows
+        if name in lists or ("whole" in lists and video_id not in there)
+    ]
     described: dict[str, int | str] = {
         "dataset": dataset,
         "protocol": protocol,
         "num_videos": len(records),
         "num_expected": len(records) + len(missing),
         "videos_sha256": videos_sha256(ids),
-        "missing_sha256": file_sha256(ledger) if ledger.is_file() else "",
+        "missing_sha256": file_sha256(path) if path.is_file() else "",
     }
     if missing:
         described["expected_sha256"] = videos_sha256([*ids, *missing])

@@ -33,15 +33,16 @@ import pyarrow as pa
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import (
-    FRAMES_DIR,
+    FAILURE_COLUMNS,
     PART_COLUMNS,
     ShardState,
     StoreError,
+    failures_path,
     read_part,
     read_shards,
     write_index,
 )
-from clipzoo.data.ledger import accept_command, ledger_path, read_ledger
+from clipzoo.data.ledger import ledger_path, read_ledger, reason_kind, ways_out
 from clipzoo.files import raise_all, write_csv
 from clipzoo.frames.executors import Workers, local_processes, run_tasks
 from clipzoo.frames.manifest import RawVideo
@@ -154,7 +155,7 @@ def _to_retry(
             for video in videos
             if video.video_id not in accepted
             or (
-                failed[video.video_id].startswith(("absent:", "differs:"))
+                reason_kind(failed[video.video_id]) in ("absent", "differs")
                 and is_as_scanned(job.root, video, job.spec)
             )
         )
@@ -164,14 +165,13 @@ def _to_retry(
 
 
 def _check_failures(dataset: str, failures: list[list[str]], excused: Excuse) -> None:
-    """Write all failures to missing.csv; reject those that are not excused."""
-    path, accepted = FRAMES_DIR / dataset / "missing.csv", excused(dict(failures))
-    write_csv(("video_id", "reason"), failures, path)
+    """Write all failures to a file; reject those that are not excused."""
+    path, accepted = failures_path(dataset), excused(dict(failures))
+    write_csv(FAILURE_COLUMNS, failures, path)
     refused = [failure for failure in failures if failure[0] not in accepted]
     raise_all(
         f"{len(refused)} videos of {dataset} cannot be read and are not in {ledger_path(dataset)}: "
-        f"fix them and scan again (only their own shards are made again), or accept that this copy "
-        f"lacks them by {accept_command(dataset)}. All are in {path}:",
+        f"{ways_out(dataset)} (a scan makes only their own shards again). All are in {path}:",
         [": ".join(failure) for failure in refused],
         StoreError,
     )

@@ -20,7 +20,7 @@ from clipzoo.data.decoding import (
 )
 from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import SourceError, StoreError, check_size, member_name
-from clipzoo.data.ledger import describe
+from clipzoo.data.ledger import describe, reason_kind
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.timing import frame_rate
 from clipzoo.files import ListError, replacing
@@ -140,7 +140,7 @@ def _pack_video(
 def _refuse_damaged(path: Path, outcome: Outcome, spec: DatasetSpec) -> None:
     """Raise VideoError if ffmpeg reported damage, or the video is cut, and that is not kept."""
     if outcome.damage and not spec.keep_damaged:
-        cut = outcome.damage.startswith("cut: ")  # as in the ledger of the copy, without the path
+        cut = reason_kind(outcome.damage) == "cut"  # as in the ledger of the copy, without a path
         raise VideoError(outcome.damage if cut else f"{path}: {outcome.damage}")
 
 

@@ -38,13 +38,13 @@ def expected_settings(
         expected: settings of the recipe.
         stem: of the metrics file; `fused` may be of score files, without a checkpoint.
     """
-    own = {key: value for key, value in used.items() if key.startswith(TRAINING_ONLY)}
+    ignored = {key: value for key, value in used.items() if key.startswith(TRAINING_ONLY)}
     checkpoint = used.get("model.checkpoint", "")
     if checkpoint or stem == "fused":
-        own["model.checkpoint"] = checkpoint
+        ignored["model.checkpoint"] = checkpoint
     else:
-        own["model.checkpoint"] = "a released file"
-    return {**expected, **own, "train.epochs": 0}
+        ignored["model.checkpoint"] = "a released file"
+    return {**expected, **ignored, "train.epochs": 0}
 
 
 def released_file(recipe: str, sha256: str, suffix: str) -> str:

@@ -198,6 +198,12 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
     return sorted(key for key in differing - HARMLESS if not key.startswith(ignored))
 
 
+def modified_anywhere(used: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """`modified` of the two kinds of evaluation together, which read different settings."""
+    stems = ("test", "zero_shot_")
+    return sorted({key for stem in stems for key in modified(used, expected, stem)})
+
+
 def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[str, int]:
     """The authors' micro-batch, by dotted key: what batch normalisation depends on.
 

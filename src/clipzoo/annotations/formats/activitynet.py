@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
-from clipzoo.files import ListError
+from clipzoo.files import ListError, few
 
 SUBSETS = ("training", "validation", "testing")
 
@@ -83,8 +83,8 @@ def _notes(labelled: list[tuple[str, list[Instance]]], num_testing: int) -> list
     notes = []
     if several:
         notes.append(
-            f"{len(several)} videos have instances of several classes ({', '.join(several[:3])}"
-            f"{', ...' if several[3:] else ''}); as whole videos they have the label of the first"
+            f"{len(several)} videos have instances of several classes ({few(several)}); as "
+            "whole videos they have the label of the first"
         )
     if num_testing:
         notes.append(f"skipped: {num_testing} videos of the testing subset, which has no labels")
