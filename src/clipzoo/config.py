@@ -211,8 +211,8 @@ class ModelConfig(Section):
     weights: str = Field(min_length=1)
     """demo | random | an open_clip pretrained tag | a path to a weights file."""
     activation: Literal["auto", "quickgelu", "gelu"]
-    """Of the towers of a weights file whose content does not tell; auto = by content, else an
-    error where the architecture exists with both."""
+    """The activation of the towers of a weights file whose content does not show it; auto = by
+    content, else an error where the architecture exists with both."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]

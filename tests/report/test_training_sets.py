@@ -22,13 +22,13 @@ def of(num: int, sha: str = "0" * 64) -> dict:
             of(240100),
             "text4vis/k400",
             K400_LOG,
-            "trained on 240,100 videos; the authors on 240,513 to 240,576, by their log",
+            "trained on 240,100 videos; the authors on 240,513 to 240,576, according to their log",
         ),
         (  # 939 whole batches of 256, the last one dropped
             of(240100),
             "bike/k400",
             "exps/k400/ViT-L/14-336px/8f/log.txt",
-            "trained on 240,100 videos; the authors on 240,384 to 240,639, by their log",
+            "trained on 240,100 videos; the authors on 240,384 to 240,639, according to their log",
         ),
         (
             of(9500),

@@ -1,6 +1,6 @@
 """Labels compared with the folders that the videos are in.
 
-Lists with numbers as labels say nothing of the order of their classes: UCF101's classInd.txt has
+Lists with numbers as labels do not show the order of their classes: UCF101's classInd.txt has
 HammerThrow before Hammering, `sorted()` has it after, and both give 101 classes. Where a folder of
 a path is the name of a class, it must be a class of the video.
 """

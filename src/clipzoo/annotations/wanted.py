@@ -1,7 +1,7 @@
 """A dataset's annotations joined with its files, before anything is decoded.
 
-What an extraction of days would end with is known before it: which videos are absent, which have
-several files, and which files no annotation names.
+So three faults are known before an extraction of days, not after it: which videos are absent, which
+have several files, and which files no annotation names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,7 +138,7 @@ def wanted_videos(
 
 
 def near_notes(joined: Joined) -> list[str]:
-    """What to say of the absent videos that may only be spelled differently."""
+    """The note on absent videos that may only be spelled differently."""
     near = [video for video in joined.videos if video.near]
     if not near:
         return []
@@ -150,7 +150,7 @@ def near_notes(joined: Joined) -> list[str]:
 
 
 def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
-    """What to say of the files that no annotation names."""
+    """The note on files that no annotation names."""
     return (
         f"{len(video_ids)} files are left out, as no annotation names them ({few(video_ids)}); "
         f"`extract: all` in datasets/{dataset}.yaml extracts them too"
@@ -158,7 +158,7 @@ def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
 
 
 def copies_notes(joined: Joined) -> list[str]:
-    """What to say of the annotated videos that have several files."""
+    """The notes on annotated videos that have several files."""
     several = [video for video in joined.videos if len(video.copies) > 1]
     clear, unclear = [], []
     for video in several:
@@ -183,17 +183,17 @@ def excused(
     manifest: Sequence[File],
     failures: Mapping[str, str],
 ) -> dict[str, str]:
-    """Files that could not be extracted and need not be: {id: why}.
+    """Files that could not be extracted and are not needed: {id: why}.
 
     They are in the ledger, another file of the same video could be extracted, or no annotation
     names them (such files may be there from earlier: `wanted_videos` leaves them out).
 
     Args:
-        params: see `wanted_videos`.
+        params: as for `joining.read_annotations`.
         dataset: its name.
         spec: of the dataset.
-        manifest: all its files.
-        failures: {id: reason} of those that extraction could not read.
+        manifest: all files of the dataset.
+        failures: {id: reason} of the files that extraction could not read.
     """
     if not failures:
         return {}

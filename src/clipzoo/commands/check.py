@@ -85,10 +85,7 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
 
 
 def try_survey(params: Params, dataset: str) -> Survey | str:
-    """The annotations and files of a dataset joined, else why they cannot be; '' = one is absent.
-
-    So what an extraction would end with is known before anything is decoded.
-    """
+    """A dataset's annotations joined with its files, else why that fails; '' = one is absent."""
     folder = ANNOTATION_DIR / dataset
     has_both = manifest_path(dataset).is_file() and _has_annotations(folder)
     if dataset in params.data.demo or not has_both:
@@ -110,7 +107,7 @@ def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Itera
     Args:
         params: of the run.
         dataset: its name.
-        found: of `try_survey`.
+        found: the result of `try_survey`.
     """
     try:
         spec = load_spec(dataset)

@@ -184,7 +184,7 @@ def describe_survey(found: Survey) -> str:
         f"  + {video_id} ({kinds.get(video_id, 'a file')}): {found.rows[video_id]}"
         for video_id in found.added
     ]
-    lines += [f"  - {video_id}: is there, or not annotated" for video_id in found.removed]
+    lines += [f"  - {video_id}: it is there, or not annotated" for video_id in found.removed]
     more = [f"  ... and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
     return text + "".join(f"{line}\n" for line in [*lines[:SHOWN], *more])
 
@@ -228,7 +228,7 @@ def missing_command(arguments: argparse.Namespace) -> None:
     """
     params, dataset = load_params(), arguments.dataset
     if dataset in params.data.demo:
-        raise ConfigError(f"{dataset} is rendered by make_demo, which never lacks videos")
+        raise ConfigError(f"{dataset} is rendered by make_demo, so no video is ever missing")
     found = survey(params, dataset)
     print(describe_survey(found), end="")
     path = ledger_path(dataset)

@@ -6,7 +6,7 @@ decoding, because headers may be wrong. A video counts as broken if ffmpeg repor
 it ends clearly before its header says (`clipzoo.data.truncation`). Times are those of a player
 (`clipzoo.data.timing`).
 
-Videos come from strangers. ffmpeg may open nothing but the file itself (`SAFE_INPUT`), is ended if
+Videos come from strangers. ffmpeg may open nothing but the file itself (`SAFE_INPUT`), is killed if
 it gives no frame for STALLED_SECONDS, and ends with the process that started it.
 """
 
@@ -37,7 +37,7 @@ and without AVX-512."""
 BILINEAR = "bilinear"
 """How decord scales."""
 STALLED_SECONDS = 120
-"""Time without a new frame after which a decoder is ended: far more than a frame takes, and longer
+"""Time without a new frame after which a decoder is killed: far more than a frame takes, and longer
 than a file server's short interruptions."""
 CONTAINERS = (
     *("asf", "asf_o", "avi", "flv", "h264", "hevc", "live_flv", "m4v", "matroska", "mov", "mpeg"),
@@ -203,7 +203,7 @@ class Outcome:
     damage: str = ""
     """The first reported error; empty = none."""
     correction: float = 0.0
-    """Seconds by which ffmpeg moved its time 0, of the messages of `-loglevel verbose`."""
+    """Seconds by which ffmpeg moved its time 0, from the messages of `-loglevel verbose`."""
     timing: Timing = field(default_factory=Timing)
     """Of all decoded pictures, if the command was `timed`."""
 
@@ -216,7 +216,7 @@ def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
         outcome: is changed.
 
     Raises:
-        VideoError: ffmpeg gave no output for STALLED_SECONDS and was ended.
+        VideoError: ffmpeg gave no output for STALLED_SECONDS and was killed.
     """
     place = command.index("-i")
     command = [*ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
@@ -245,10 +245,10 @@ def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator
         selector.register(process.stderr, selectors.EVENT_READ)
         deadline = time.monotonic() + STALLED_SECONDS
         while selector.get_map():
-            # Messages are no progress: a decoder may print them for ever.
+            # Messages are no progress: a decoder may print them forever.
             if time.monotonic() > deadline:
                 raise VideoError(
-                    f"ffmpeg gave no new frame for {STALLED_SECONDS} s and was ended; a file "
+                    f"ffmpeg gave no new frame for {STALLED_SECONDS} s and was killed; a file "
                     "server that hangs, or a file that makes ffmpeg hang"
                 )
             for key, _ in selector.select(max(0, deadline - time.monotonic())):
@@ -286,8 +286,8 @@ def _note(line: str, outcome: Outcome) -> None:
             outcome.damage = "it has no video stream"
         elif "Format not on whitelist" in outcome.damage:
             outcome.damage = (
-                "it is no video but a playlist, a script or a picture; allowed: containers of one "
-                f"video ({', '.join(CONTAINERS)})"
+                "it is not a video but a playlist, a script or a picture; allowed: containers of "
+                f"one video ({', '.join(CONTAINERS)})"
             )
 
 

@@ -359,7 +359,7 @@ def check_size(path: Path, size: int) -> None:
         status = path.stat()
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe for ever
+    if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe forever
         raise SourceError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
     num_bytes = status.st_size
     if num_bytes != size:

@@ -15,7 +15,7 @@ LENGTH = re.compile(r"\[info\]   Duration: (?:(\d+):(\d\d):(\d\d(?:\.\d+)?)|N/A)
 
 @dataclass
 class Timing:
-    """What ffmpeg says of a video's clock; filled in line by line."""
+    """What ffmpeg says about a video's clock; filled in line by line."""
 
     container: str = ""
     """ffmpeg's names of the format, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""

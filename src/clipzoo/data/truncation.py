@@ -1,8 +1,8 @@
 """Videos whose download stopped: what their containers promise, and whether it is there.
 
-Decoders play what there is of such a file without an error. A file counts as cut if its header
-promises clearly more than was decoded and no other stream fills the rest (sound may be longer than
-the picture), or if it ends within one of the pieces that its container is made of.
+Decoders play the part of such a file that is there without an error. A file counts as cut if its
+header promises clearly more than was decoded and no other stream fills the rest (sound may be
+longer than the picture), or if it ends within one of the pieces that its container is made of.
 """
 
 import struct

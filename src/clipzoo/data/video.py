@@ -170,7 +170,7 @@ def check_container(path: Path) -> None:
         raise StoreError(f"{path}: {error.strerror}") from error
     if not any(re.match(pattern, start, re.DOTALL) for pattern in CONTAINERS.values()):
         raise StoreError(
-            f"{path}: is no video that decord may open: it begins with {start[:16]!r}; allowed: "
+            f"{path}: is not a video that decord may open: it begins with {start[:16]!r}; allowed: "
             f"{', '.join(CONTAINERS)}"
         )
 

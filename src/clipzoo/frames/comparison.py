@@ -1,7 +1,7 @@
 """Whether decord reads a raw video as ffmpeg does (`reader: video`).
 
 ffmpeg's frames are right: they are what shards contain. decord gets the same video in a process of
-its own, because it hangs or crashes on some, and a thread cannot be ended. The two agree if
+its own, because it hangs or crashes on some, and a thread cannot be killed. The two agree if
 
 - both find the same number of frames (with `fps`: keep, so that their times are compared too);
 - each frame's thumbnail is the same, which proves order, orientation, colors and the right one of
@@ -68,7 +68,7 @@ class Decoded:
 
 
 class Decord:
-    """decord in a process, which is started when it is needed and ended when it hangs."""
+    """decord in a process, which is started when it is needed and killed when it hangs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,6 +1,6 @@
 """decord in a process of its own: `python -m clipzoo.frames.decord_process`.
 
-`clipzoo.frames.comparison` starts it, sends requests to its standard input, a socket, and ends it
+`clipzoo.frames.comparison` starts it, sends requests to its standard input, a socket, and kills it
 when decord hangs.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Answer requests until the other end is closed.
 
     The answers are True, once decord is loaded, and for each request the thumbnails of its frames,
-    its first frame as it is stored, and why decord cannot be trusted with it, '' = it may be.
+    its first frame in the stored size, and why decord cannot be trusted with it ('' = it can be).
     """
     importlib.import_module("decord")  # what makes this fail is printed, and the process ends
     connection = Connection(os.dup(0))

@@ -207,7 +207,7 @@ def _describe_video(
 
 def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     try:
-        with os.scandir(path) as entries:  # opening a named pipe would wait for ever
+        with os.scandir(path) as entries:  # opening a named pipe would wait forever
             names = (entry.name for entry in entries if entry.is_file())
             count = count_frames(names, video.path, spec)
         first = path / spec.frame_name(video.path, 0)

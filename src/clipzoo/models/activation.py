@@ -1,8 +1,8 @@
-"""The activation of a weights file's towers, QuickGELU or GELU, which no tensor tells.
+"""The activation of a weights file's towers, QuickGELU or GELU, which the tensors do not show.
 
 Evidence that counts, the surest first:
 
-1. a file of `save_clip` says it, and OpenAI's TorchScript archives can be told from all others;
+1. a file of `save_clip` records it, and OpenAI's TorchScript archives differ from all others;
 2. the sha256 of the file is one that open_clip's registry has for the architecture;
 3. `model.activation`, or an architecture with `-quickgelu` in its name;
 4. for OpenAI's architectures, the tensors were once stored as OpenAI's code stores them
@@ -37,17 +37,18 @@ def file_activation(
     stored: Mapping[str, Tensor],
     activation: str | None,
 ) -> tuple[bool, str]:
-    """Whether the towers of a weights file have QuickGELU, and what tells it.
+    """Whether the towers of a weights file have QuickGELU, and how that is known.
 
     Args:
         name: of the architecture, as open_clip writes it.
         path: of the file.
         content: of the file (`archives.read_file`).
         stored: its tensors (`archives.stored_tensors`).
-        activation: `model.activation`; None = no key says it, as for `bike_attributes.weights`.
+        activation: `model.activation`; None = there is no such key, as for
+            `bike_attributes.weights`.
 
     Raises:
-        WeightsError: nothing tells it, or what is set contradicts the file.
+        WeightsError: it is not known, or what is set contradicts the file.
     """
     said = _said(name, activation)
     known = _certain(path, content)
@@ -65,7 +66,7 @@ def file_activation(
         return True, "its tensors were stored as OpenAI's are, weights in float16 and the rest not"
     if has_both(name):
         raise WeightsError(
-            f"{path}: its content does not tell whether its towers have QuickGELU, as OpenAI's, "
+            f"{path}: its content does not show whether its towers have QuickGELU, as OpenAI's, "
             f"or GELU, as LAION's, and {name} may have either; {_ways_out(name, activation)}"
         )
     return False, f"{name} has no other activation"
@@ -83,7 +84,7 @@ def has_both(name: str) -> bool:
 
 
 def _is_openais(name: str) -> bool:
-    """Whether OpenAI may have released weights of the architecture: open_clip has them, or none."""
+    """Whether OpenAI may have released weights of it: open_clip has theirs, or none at all."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     return "openai" in tags or not tags
 
@@ -109,7 +110,7 @@ def _certain(path: Path, content: Mapping[str, Any]) -> tuple[bool, str] | None:
 
 
 def _by_digest(name: str, path: Path) -> tuple[bool, str] | None:
-    """What open_clip's registry says, if it has the file's sha256."""
+    """The activation according to open_clip's registry, if it has the file's sha256."""
     sha256 = file_sha256(path)
     for model in (name, f"{name}-quickgelu"):
         for tag in open_clip.list_pretrained_tags_by_model(model):

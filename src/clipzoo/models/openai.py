@@ -4,8 +4,8 @@ OpenAI's code keeps the weights of convolutions, linear layers, attention and pr
 and the rest (layer and batch norms, embeddings, logit_scale) in float32. The trace survives in
 every copy that keeps float32 tensors as they are, since float16 values are exact in float32: there
 the weights can be written as float16 without a change, and the rest cannot. Weights that were
-trained in float32, as LAION's were, cannot be written so. Of an all-float16 copy both parts can, so
-that nothing tells. Digests of single tensors would, but none are published.
+trained in float32, as LAION's were, cannot be written so. In an all-float16 copy both parts can, so
+it shows nothing. Digests of single tensors would, but none are published.
 """
 
 import re

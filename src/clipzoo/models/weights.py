@@ -43,8 +43,8 @@ def load_weights(
             is downloaded; or the path of a file: a state dict of open_clip or OpenAI (PyTorch or
             safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
         input_px: input side, a multiple of the patch.
-        activation: of the towers, for a file that does not tell: auto, quickgelu or gelu; None =
-            auto, where no key could say it.
+        activation: of the towers, for a file that does not show it: auto, quickgelu or gelu; None =
+            auto, where there is no key to set it.
         say: is called with what was found, and with what of a file is not read.
 
     Returns:

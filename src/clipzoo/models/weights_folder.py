@@ -43,7 +43,7 @@ class LocalWeights:
     is_original: bool
     """Whether it is the file of the tag's URL, not that of the model hub."""
     checked: str
-    """What tells that it is, in words."""
+    """What was compared, in words."""
     notes: list[str]
     """On other files that might have been taken."""
 
@@ -201,7 +201,7 @@ def _is_place(path: Path, repository: str) -> bool:
 
 
 def _hub_digest(path: Path) -> str:
-    """The sha256 of a downloaded file by the hub's client; '' = it left none.
+    """The sha256 of a downloaded file according to the hub's client; '' = it left none.
 
     In its cache a file is a link to a blob that is named by it; beside a download to a folder, a
     file in `.cache/huggingface/download` has it.

@@ -77,7 +77,7 @@ def released_parent(used: Mapping[str, Any], expected: Mapping[str, Any]) -> str
 def describe_given(
     used: Mapping[str, Any], expected: Mapping[str, Any], metrics: Mapping[str, Any]
 ) -> str:
-    """What a verdict says of the files that a run took for runs of its parents; '' = none.
+    """What a verdict says about files that replaced the runs of parents; '' = there are none.
 
     Args:
         used, expected: as for `released_parent`.

@@ -1,4 +1,4 @@
-"""The number of videos that a run was trained on beside the authors', by their lists and logs."""
+"""The number of training videos of a run beside that of the authors, from their lists and logs."""
 
 import csv
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def describe_training(values: Mapping[str, Any], recipe: str, loaded: Recipe | N
 
     Whether they are the same videos is known only where the authors' list is published.
 
-    Example: `trained on 240,100 videos; the authors on 240,513 to 240,576, by their log`.
+    Example: `trained on 240,100 videos; the authors on 240,513 to 240,576, according to their log`.
     """
     method = recipe.partition("/")[0]
     log = _logs().get((method, loaded.authors.log)) if loaded and loaded.authors.log else None
@@ -42,7 +42,7 @@ def describe_training(values: Mapping[str, Any], recipe: str, loaded: Recipe | N
     if known:
         return f"trained on {num:,} videos; the authors on {known.num_videos:,} ({known.name})"
     low, high = logged_videos(log, method, loaded.authors.log_gpus)
-    return f"trained on {num:,} videos; the authors on {low:,} to {high:,}, by their log"
+    return f"trained on {num:,} videos; the authors on {low:,} to {high:,}, according to their log"
 
 
 def logged_videos(log: Mapping[str, str], method: str, gpus: int) -> tuple[int, int]:

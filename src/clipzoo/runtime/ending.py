@@ -1,6 +1,6 @@
 """End a program with the exit code that it has chosen.
 
-While Python tears itself down, a thread that asks for its lock is ended by pthread_exit. That
+While Python tears itself down, a thread that asks for its lock is stopped by pthread_exit. That
 unwinds the thread's stack, and where a function of C++ on it may not throw (a destructor of Arrow,
 for example), `std::terminate` ends the whole process with SIGABRT: "terminate called without an
 active exception", code 134, after a stage has done its work. Hence the teardown is left out.

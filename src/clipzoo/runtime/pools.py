@@ -1,4 +1,4 @@
-"""Pools of processes, also where there is no shared memory for their locks."""
+"""Pools of processes; of threads where there is no shared memory for the locks of processes."""
 
 import errno
 import sys

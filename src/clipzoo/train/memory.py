@@ -195,7 +195,7 @@ def start_run(params: Params, *, training: bool) -> tuple[Params, torch.device]:
 
 
 def slow_precisions(params: Params, *, training: bool | None = None) -> str:
-    """What to know about a run with fp16, or bf16, on this CPU; '' = it is not slow.
+    """A warning about a run with fp16, or bf16, on this CPU; '' = it is not slow there.
 
     Few processors compute in float16; for bfloat16 they need at least AVX-512.
 
