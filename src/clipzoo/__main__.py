@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 
 from clipzoo.commands.arguments import add_command, aligned, show_examples
-from clipzoo.commands.check import check_command, try_survey
+from clipzoo.commands.check import check_command
 from clipzoo.commands.compare import METHODS, PAGE, compare_command
+from clipzoo.commands.dataset_findings import try_survey
 from clipzoo.commands.fuse import fuse_command
 from clipzoo.commands.listing import recipes_command, recipes_of
 from clipzoo.commands.lists import add_list_commands
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_missing(commands)
     add_list_commands(commands)
     _add_recipes(commands)
+    _add_zoo(commands)
     _add_predictions(commands)
     _add_compare(commands)
     _add_fuse(commands)
@@ -133,6 +135,9 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ("repro",),
     )
     command.set_defaults(run=repro_command)
+
+
+def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = add_command(
         commands,
         "zoo",

@@ -20,7 +20,8 @@ from clipzoo.commands.scan import scan
 from clipzoo.data import decoding
 from clipzoo.data.decoding import Outcome, VideoError, frames_command, jpeg_command, run_ffmpeg
 from clipzoo.data.ffmpeg import ffmpeg_path
-from clipzoo.data.index import StoreError, check_size, read_part
+from clipzoo.data.index import StoreError, read_part
+from clipzoo.data.raw_files import check_size
 from clipzoo.data.store import open_store
 from clipzoo.data.video import Kept, check_container, play_by_decord, read_by_decord, read_by_ffmpeg
 from clipzoo.files import ListError

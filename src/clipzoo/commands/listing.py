@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from clipzoo.commands.arguments import aligned
-from clipzoo.commands.check import dataset_findings, try_survey, weights_findings
+from clipzoo.commands.check import weights_findings
+from clipzoo.commands.dataset_findings import dataset_findings, try_survey
 from clipzoo.commands.zoo import matching
 from clipzoo.config import Params
 from clipzoo.report.metric_names import result_name

@@ -20,7 +20,6 @@ name of the frame and the size in the row. So a store of any size opens at once.
 import hashlib
 import io
 import json
-import stat
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -74,10 +73,6 @@ RESTORE = "run `dvc checkout` to restore it, or extract_frames to make it again"
 
 class StoreError(OSError):
     """Frames cannot be read; the message names the video and the file."""
-
-
-class SourceError(StoreError):
-    """A raw video is not the one in the manifest, which tells its size."""
 
 
 @dataclass(frozen=True)
@@ -348,36 +343,6 @@ def header_fields(name: str, size: int) -> tuple[bytes, bytes]:
         size: of the JPEG, bytes.
     """
     return name.encode("ascii", "replace")[: tarfile.LENGTH_NAME], b"%011o\0" % size
-
-
-def check_size(path: Path, size: int) -> None:
-    """Raise StoreError unless a path is a regular file, or a link to one, of `size` bytes.
-
-    It is a SourceError if there is another file.
-    """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe forever
-        raise SourceError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
-    num_bytes = status.st_size
-    if num_bytes != size:
-        raise SourceError(
-            f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
-            "`python -m clipzoo scan`; scan again"
-        )
-
-
-def file_kind(mode: int) -> str:
-    """What a path is, for messages.
-
-    Args:
-        mode: `st_mode` of os.stat.
-    """
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
-    return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def write_index(

@@ -20,7 +20,6 @@ from clipzoo.data.index import (
     RESTORE,
     SIZE_FIELD,
     StoreError,
-    check_size,
     count_jpegs,
     header_fields,
     index_path,
@@ -30,6 +29,7 @@ from clipzoo.data.index import (
     read_states,
     shard_name,
 )
+from clipzoo.data.raw_files import check_size
 from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 from clipzoo.data.video import Kept, read_by_decord, read_by_ffmpeg
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clipzoo.data.index import file_kind
+from clipzoo.data.raw_files import file_kind
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import RAW_DIR, DatasetSpec
 from clipzoo.files import ListError, raise_all, read_rows, write_csv

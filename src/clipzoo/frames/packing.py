@@ -19,8 +19,9 @@ from clipzoo.data.decoding import (
     split_jpegs,
 )
 from clipzoo.data.ffmpeg import ffmpeg_version
-from clipzoo.data.index import SourceError, StoreError, check_size, member_name
+from clipzoo.data.index import StoreError, member_name
 from clipzoo.data.ledger import describe, reason_kind
+from clipzoo.data.raw_files import SourceError, check_size
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.data.timing import frame_rate
 from clipzoo.files import ListError, replacing

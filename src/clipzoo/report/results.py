@@ -241,7 +241,6 @@ class _Run:
         changed = self._modified(used, stems[0])
         settings = used or self.recipe_settings
         same = self._same_videos(stems, key, settings)
-        bounds = same if isinstance(same, Bounds) else None
         environments = dict.fromkeys(self.files[s].get("environment", "") for s in stems)
         whole_set = len(stems) == 1 and key not in FEWER_VIDEOS  # the one of the fingerprint
         counted = "authors_num_videos" if key in FEWER_VIDEOS else "num_videos"
@@ -263,8 +262,8 @@ class _Run:
                 num_expected=sum(self.files[s]["num_expected"] for s in stems),
                 videos_sha256=values["videos_sha256"] if whole_set else "",
                 missing_sha256=values.get("missing_sha256", "") if whole_set else "",
-                complete_low=bounds and bounds.low,
-                complete_high=bounds and bounds.high,
+                complete_low=same.low if isinstance(same, Bounds) else None,
+                complete_high=same.high if isinstance(same, Bounds) else None,
                 videos="; ".join(dict.fromkeys(filter(None, videos))),
                 protocol=values["protocol"],
                 environment="; ".join(environments),

@@ -1,0 +1,40 @@
+"""Whether the files of raw videos are those in their manifest."""
+
+import stat
+from pathlib import Path
+
+from clipzoo.data.index import StoreError
+
+
+class SourceError(StoreError):
+    """A raw video is not the one in the manifest, which tells its size."""
+
+
+def check_size(path: Path, size: int) -> None:
+    """Raise StoreError unless a path is a regular file, or a link to one, of `size` bytes.
+
+    It is a SourceError if there is another file.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe forever
+        raise SourceError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
+    num_bytes = status.st_size
+    if num_bytes != size:
+        raise SourceError(
+            f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
+            "`python -m clipzoo scan`; scan again"
+        )
+
+
+def file_kind(mode: int) -> str:
+    """What a path is, for messages.
+
+    Args:
+        mode: `st_mode` of os.stat.
+    """
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
