@@ -1,12 +1,12 @@
 """zero_shot --dataset NAME: encode an unseen dataset once, measure every protocol (torchrun)."""
 
+from functools import partial
+
 from clipzoo.runtime.launch import dataset_argument, run_stage
 
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from functools import partial
-
     from clipzoo.clips import encoding
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
@@ -56,8 +56,8 @@ def main() -> None:
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
-    source = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
-    about = {**described, "arch": params.model.arch, **source}
+    digests = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
+    about = {**described, "arch": params.model.arch, **digests}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
     predictions.write_videos(plots, records, tensors)

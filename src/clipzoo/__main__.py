@@ -306,7 +306,6 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
     """What to do after a scan.
 
     Args:
-        dataset: its name.
         summary: of the scan.
         recipes: that use the dataset; their settings fit it, while those of params.yaml may be the
             demo's.

@@ -25,9 +25,6 @@ def check_folders(
 
     Args:
         annotations: with their final class names.
-        video_ids: of the files.
-        spec: of the dataset.
-        dataset: its name.
 
     Raises:
         ListError: videos are in a folder of another class; lists them all.

@@ -105,8 +105,6 @@ def read_annotations(
     Args:
         params: `data.dataset`, `data.class_names` and `data.split` are read, and for `format:
             folder` the seed.
-        dataset: its name.
-        spec: of the dataset.
         video_ids: of the files, for formats in which the folders are the annotation.
 
     Raises:

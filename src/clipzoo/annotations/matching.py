@@ -18,7 +18,7 @@ class Stored:
 
     num_frames: int
     fps: float
-    """Of the stored frames; 0 = unknown."""
+    """Frame rate of the stored frames; 0 = unknown."""
     start_seconds: float = 0.0
     """When the first picture is shown, by a player's clock; NaN = unknown."""
     uneven_seconds: float = 0.0
@@ -32,13 +32,13 @@ class Shortfall:
     segments: int = 0
     """Number of its segments, of one set."""
     left_out: int = 0
-    """Those that have no frame, or end too late."""
+    """Number of those that have no frame, or end too late."""
     example: str = ""
     """The first that is left out, and why."""
 
     @property
     def reason(self) -> str:
-        """As in the ledger of a copy."""
+        """The reason as the ledger of a copy has it."""
         return f"{SHORT}: {self.left_out} of {self.segments} segments, e.g. {self.example}"
 
 
@@ -57,13 +57,13 @@ class Finder:
         self.num_merged = 0
         """Segments that, at the stored frame rate, have the same frames as another one."""
         self.overruns: list[tuple[int, str]] = []
-        """Of each segment that is cut where its video ends: the frames cut, and which it is."""
+        """(frames cut, name) of each segment that is cut where its video ends."""
         self.num_early = 0
         """Segments that are cut because the picture begins later."""
         self.undated: set[str] = set()
         """Videos with segments whose first picture's time was not recorded."""
         self.chosen: dict[str, list[str]] = {}
-        """Of each video with several files: that which is used, and the others."""
+        """The file that is used of each video with several, and its other files."""
         self._lookup = Lookup((*stored, *failures), spec)
 
     def records(

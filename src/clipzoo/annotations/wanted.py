@@ -17,7 +17,7 @@ from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import few, raise_all
 
 SETS = ("val", "train", "whole", "splits")
-"""Of annotations; a video in several counts for the first, as in build_lists."""
+"""The sets of annotations; a video in several counts for the first, as in build_lists."""
 
 
 class File(Protocol):
@@ -37,7 +37,7 @@ class Annotated:
     """One annotated video, whatever the number of its segments, and its files."""
 
     video_id: str
-    """As annotated, reduced by `id_pattern`."""
+    """Its id as annotated, reduced by `id_pattern`."""
     where: str
     """`file:line` of its first annotation."""
     kind: str
@@ -47,7 +47,7 @@ class Annotated:
     copies: tuple[str, ...]
     """Ids of the files that may be this video; empty = it is absent."""
     near: str = ""
-    """Of an absent video: a file of nearly the same name (`Lookup.near`)."""
+    """A file of nearly the same name as an absent video (`Lookup.near`); '' = none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Joined:
     class_names: list[str]
     videos: list[Annotated]
     notes: list[str]
-    """Of the annotation files."""
+    """Notes on the annotation files."""
 
     @property
     def named(self) -> set[str]:
@@ -190,8 +190,6 @@ def excused(
 
     Args:
         params: as for `joining.read_annotations`.
-        dataset: its name.
-        spec: of the dataset.
         manifest: all files of the dataset.
         failures: {id: reason} of the files that extraction could not read.
     """

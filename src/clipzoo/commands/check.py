@@ -50,7 +50,6 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
 
     Args:
         name: of the recipe; `runtime` comes from params.yaml.
-        options: of the command line.
 
     Raises:
         ConfigError: an unknown or invalid recipe; or as `plan`.

@@ -44,8 +44,6 @@ def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Itera
     """Paths and counts of one dataset.
 
     Args:
-        params: of the run.
-        dataset: its name.
         found: the result of `try_survey`.
     """
     try:

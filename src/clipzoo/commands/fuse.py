@@ -15,9 +15,9 @@ from clipzoo.report.recipes import fused_recipes, load_recipe, load_recipes
 from clipzoo.report.released import released_run
 
 SEED = 0
-"""Of the bootstrap of the differences."""
+"""Seed of the bootstrap of the differences."""
 WEIGHT = 0.7
-"""Of the first file, where no recipe gives it."""
+"""Weight of the first file, where no recipe gives it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class Fusion:
     video: Path
     attributes: Path
     weight: float
-    """Of the first."""
+    """Weight of the first file."""
     shape: tuple[int, int]
     """Videos, classes."""
     video_ids: list[str] | None
     """None = the files name no videos."""
     values: dict[str, float]
-    """Of `fusion.compare`."""
+    """The metrics of `fusion.compare`."""
     curve: list[tuple[float, float]]
     """(weight, top-1 in percent)."""
 

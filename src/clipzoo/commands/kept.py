@@ -21,7 +21,7 @@ PREDICTIONS_DIR = Path("predictions")
 KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"
 """Predictions of recipes that others are fused with; not tracked either."""
 PREDICTION_FILES = ("test.safetensors", "test.parquet", "test.json")
-"""In a recipe's folder there: of `predictions/`, and its metrics."""
+"""Files in a recipe's folder there: two of `predictions/`, and the metrics."""
 
 
 def kept_model(name: str) -> Path:
@@ -67,7 +67,6 @@ def keep_outputs(name: str, *, released: bool = False) -> None:
     it, its predictions (`kept_predictions`) if one is fused with them.
 
     Args:
-        name: of the recipe.
         released: the run evaluated released weights. Its predictions are kept under its own name,
             and its model is not.
     """
@@ -97,7 +96,7 @@ def _sha256(path: Path) -> str:
 
 
 _given_sha256 = cache(_sha256)
-"""That of a file that a user gives, which is read once, as it may have gigabytes."""
+"""The digest of a file that a user gives, which is read once, as it may have gigabytes."""
 
 
 def require_file(path: Path, option: str) -> None:

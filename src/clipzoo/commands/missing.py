@@ -43,7 +43,7 @@ class Lost:
 
     video: Annotated
     ledger_id: str
-    """Its id in the ledger: of the broken file, else as annotated."""
+    """Its id in the ledger: that of the broken file, else the annotated one."""
     reason: str
 
 
@@ -56,17 +56,17 @@ class Survey:
     lost: list[Lost]
     """Annotated videos that are absent, or whose files are all broken."""
     ledger: dict[str, str]
-    """As it is now."""
+    """The ledger as it is now."""
     rows: dict[str, str]
     """The ledger that `--accept` writes."""
     unaccepted: list[Lost]
     """Those of `lost` that are not in the ledger."""
     num_files: int
-    """In the manifest."""
+    """Number of files in the manifest."""
     num_wanted: int
-    """Files that extraction reads."""
+    """Number of files that extraction reads."""
     notes: list[str]
-    """On files that no annotation names, and on videos with several files."""
+    """Notes on files that no annotation names, and on videos with several files."""
 
     @property
     def absent(self) -> list[Lost]:

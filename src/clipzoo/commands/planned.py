@@ -42,12 +42,12 @@ class Run:
     """One recipe as it is to be run."""
 
     name: str
-    """Of the recipe."""
+    """Name of the recipe."""
     recipe: Recipe
     params: Params
     """Its parameters, with those that the command line changes."""
     options: Options
-    """Those that concern this recipe."""
+    """The options that concern this recipe."""
 
     @property
     def given_model(self) -> Path | None:
@@ -66,8 +66,6 @@ def plan(name: str, options: Options = UNCHANGED, runtime: Mapping[str, Any] | N
     """The run of a recipe, with the options that concern it; nothing is written.
 
     Args:
-        name: of the recipe.
-        options: of the command line.
         runtime: section of params.yaml; None = one process.
 
     Raises:

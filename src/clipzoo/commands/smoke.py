@@ -40,8 +40,6 @@ def smoke(name: str, options: Options, *, keep: bool = False) -> None:
     """Run the stages of a recipe on a few videos, and print what was run and what was not.
 
     Args:
-        name: of the recipe.
-        options: of the command line.
         keep: leave the folder there.
 
     Raises:

@@ -48,8 +48,6 @@ def use(
     depend on what was in the file before.
 
     Args:
-        name: of the recipe.
-        options: of the command line.
         path: the parameter file.
 
     Raises:

@@ -94,7 +94,6 @@ def frames_command(
     """The ffmpeg command that writes frames as RGB, 3 bytes a pixel, to its standard output.
 
     Args:
-        path: of the video.
         fps: frames a second to keep; None = every frame.
         size: width and height (px).
         frames: indices among the frames kept, ascending, without repeats; None = all frames.
@@ -205,7 +204,7 @@ class Outcome:
     correction: float = 0.0
     """Seconds by which ffmpeg moved its time 0, from the messages of `-loglevel verbose`."""
     timing: Timing = field(default_factory=Timing)
-    """Of all decoded pictures, if the command was `timed`."""
+    """The times of all decoded pictures, if the command was `timed`."""
 
 
 def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
@@ -295,7 +294,6 @@ def check_whole(path: Path, outcome: Outcome) -> None:
     """Set `outcome.damage` to `cut: ...` if a video ends clearly before its header says.
 
     Args:
-        path: of the video.
         outcome: of a `timed` command that decoded all of it; is changed.
     """
     outcome.damage = find_cut(path, outcome.timing, lambda: _last_packet(path)) or outcome.damage

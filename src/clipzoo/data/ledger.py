@@ -63,7 +63,6 @@ def write_ledger(dataset: str, rows: Mapping[str, str] | Iterable[tuple[str, str
     """Write a ledger, sorted by id, and return its path.
 
     Args:
-        dataset: its name.
         rows: reason of each id; see `describe` for their form.
     """
     path = ledger_path(dataset)

@@ -22,7 +22,7 @@ class Timing:
     header_seconds: float = 0.0
     """Length according to the header, from the container's beginning on; 0 = unknown."""
     times: list[float] = field(default_factory=list)
-    """Of each decoded picture (seconds), in the order in which they are shown."""
+    """When each decoded picture is shown (seconds), in this order."""
     end_seconds: float = 0.0
     """When the last picture ends."""
     _tick: float = 0.0

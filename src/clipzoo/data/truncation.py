@@ -26,7 +26,6 @@ def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> st
     """Why a video counts as cut, e.g. `cut: 3.2 of 10.0 s`; empty = it is whole.
 
     Args:
-        path: of the video.
         timing: of all its pictures.
         last_packet: asked when the last packet of any stream ends (seconds); reads the whole file.
     """

@@ -59,9 +59,9 @@ class Decoded:
 
     path: Path
     fps: float | None
-    """Frames a second kept; None = every frame."""
+    """Frames a second that are kept; None = every frame."""
     thumbnails: np.ndarray
-    """Of all frames kept, uint8 [num_frames, 16, 32, 3]."""
+    """Thumbnails of all frames kept, uint8 [num_frames, 16, 32, 3]."""
     first: np.ndarray
     """The first frame as it is stored, uint8 [H, W, 3]."""
     outcome: Outcome

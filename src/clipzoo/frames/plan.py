@@ -62,7 +62,7 @@ class ShardJob:
     spec: DatasetSpec
     frames: FramesConfig
     ffmpeg: dict[str, str]
-    """Of `describe_ffmpeg`; the same for all shards, so it is computed once."""
+    """The result of `describe_ffmpeg`; the same for all shards, so it is computed once."""
     videos: tuple[RawVideo, ...]
     retried: tuple[RawVideo, ...] = ()
     """If the shard is finished, those of its videos that failed and are tried again; the shard is
@@ -106,7 +106,7 @@ class Finished:
 
     state: ShardState
     rows: list[Source]
-    """Of its videos in the index."""
+    """The rows of its videos in the index."""
     made_from: list[RawVideo]
     """The videos of the job that made it."""
 

@@ -75,7 +75,7 @@ class ModelMetadata(Section):
     environment: str = ""
     """That computed the training; '' = nothing was trained."""
     checkpoint_sha256: str = ""
-    """Of the file that `model.checkpoint` named; '' = none."""
+    """Digest of the file that `model.checkpoint` named; '' = none."""
 
 
 MODEL_FILE = "models/model.safetensors"
@@ -243,7 +243,6 @@ def _check_activation(path: str | Path, quick_gelu: bool, clip: dict[str, Any]) 
     the probabilities of a released model of Text4Vis are off by 0.006.
 
     Args:
-        path: of the checkpoint.
         quick_gelu: whether its towers have QuickGELU.
         clip: metadata of models/clip.safetensors.
     """

@@ -41,7 +41,6 @@ def file_activation(
 
     Args:
         name: of the architecture, as open_clip writes it.
-        path: of the file.
         content: of the file (`archives.read_file`).
         stored: its tensors (`archives.stored_tensors`).
         activation: `model.activation`; None = there is no such key, as for

@@ -75,7 +75,7 @@ def _read_pickle(path: Path) -> object:
 
 
 def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """As `stored_tensors`, with those of floating point as float32."""
+    """The tensors of `stored_tensors`, those of floating point as float32."""
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in stored_tensors(content, where).items()

@@ -45,7 +45,7 @@ class LocalWeights:
     checked: str
     """What was compared, in words."""
     notes: list[str]
-    """On other files that might have been taken."""
+    """Notes on other files that might have been taken."""
 
 
 def weights_folder() -> Path | None:

@@ -27,7 +27,7 @@ class Bounds:
     low: float
     high: float
     num_videos: int
-    """Of the complete set."""
+    """Number of videos of the complete set."""
 
 
 def bounds_of(values: Mapping[str, Any], key: str, batch: int = 0) -> Bounds | None:

@@ -57,7 +57,7 @@ FEWER_VIDEOS = {"authors_top1", "authors_top5"}
 """Results over `authors_num_videos`, the first ones of the list: the authors' tests drop the last,
 partial batch."""
 RESULTS = {"test": TEST_RESULTS, "fused": FUSED_RESULTS, "zero_shot": ZERO_SHOT_RESULTS}
-"""By the kind of metrics file."""
+"""The results by the kind of metrics file."""
 
 
 def kind_of(stem: str) -> str:

@@ -12,7 +12,7 @@ decoding of the videos and the rounding of the processor remain."""
 TRAINING_ONLY = ("train.", "augment.")
 """Sections that an evaluation does not read."""
 DIGITS = 12
-"""Of the sha256 in the name of a released file."""
+"""Number of digits of the sha256 in the name of a released file."""
 
 
 def released_run(recipe: str) -> str:

@@ -51,7 +51,7 @@ class Row:
     num_expected: int | None
     videos_sha256: str
     missing_sha256: str
-    """Of the dataset's missing.csv, which names the videos that this copy lacks; '' = none does."""
+    """Digest of the dataset's missing.csv, the videos that this copy lacks; '' = no such file."""
     complete_low: float | None
     """The lowest value possible on the published set, of which this copy lacks videos."""
     complete_high: float | None
@@ -68,7 +68,7 @@ class Row:
     """Of the published value or, for a row without a number, of the row."""
     delta: float | None
     checkpoint_sha256: str
-    """Of the file that the run started from, or evaluated; '' = none, or not recorded."""
+    """Digest of the file that the run started from, or evaluated; '' = none, or not recorded."""
     modified: str
     """Settings in which the run differs from its recipe and that can change the result."""
     verdict: str

@@ -24,7 +24,6 @@ def describe_training(values: Mapping[str, Any], recipe: str, loaded: Recipe | N
 
     Args:
         values: of train.json: num_videos and videos_sha256.
-        recipe: its name.
         loaded: its content; None = there is none.
 
     Whether they are the same videos is known only where the authors' list is published.
@@ -50,7 +49,6 @@ def logged_videos(log: Mapping[str, str], method: str, gpus: int) -> tuple[int, 
 
     Args:
         log: a row of reference/training_logs.csv.
-        method: of the log.
         gpus: of the logged run.
 
     Example: 3,759 iterations of 2 clips on 32 GPUs, the last one partial: 240,513 to 240,576.

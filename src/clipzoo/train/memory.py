@@ -200,7 +200,6 @@ def slow_precisions(params: Params, *, training: bool | None = None) -> str:
     Few processors compute in float16; for bfloat16 they need at least AVX-512.
 
     Args:
-        params: of the run.
         training: whether the stage trains; None = all stages of the run.
     """
     keys = []
