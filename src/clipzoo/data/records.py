@@ -155,6 +155,22 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
     write_csv(columns, rows, path)
 
 
+def missing_path(dataset: str) -> Path:
+    """Path of the list of a dataset's videos that are annotated but not stored."""
+    return Path("lists") / dataset / "missing.csv"
+
+
+def read_missing(dataset: str) -> list[tuple[str, str]]:
+    """(video_id, set) of each of these videos; empty if there is no such list.
+
+    Raises:
+        ListError: the file cannot be read, or has bad lines.
+    """
+    path = missing_path(dataset)
+    rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
+    return [(video_id, name) for _, video_id, name, _ in rows]
+
+
 def read_labels(path: str | Path) -> list[str]:
     """Class names in the order of their ids.
 

@@ -17,9 +17,15 @@ from clipzoo.annotations.lookup import Lookup
 from clipzoo.clips.attributes import read_attributes
 from clipzoo.clips.encoding import encode_set, open_views
 from clipzoo.config import Params
-from clipzoo.data.records import MISSING_COLUMNS, Record, class_name_faults, read_labels
+from clipzoo.data.records import (
+    Record,
+    class_name_faults,
+    missing_path,
+    read_labels,
+    read_missing,
+)
 from clipzoo.data.spec import DatasetSpec, load_spec
-from clipzoo.files import ListError, few, raise_all, read_rows
+from clipzoo.files import ListError, few, raise_all
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
@@ -247,9 +253,8 @@ def _describe_surplus(keys: Sequence[str], spec: DatasetSpec, dataset: str) -> s
     """A note on keys that are not videos of the list; '' = there are none."""
     if not keys:
         return ""
-    path = Path("lists") / dataset / "missing.csv"
-    rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
-    lookup = Lookup([row[1] for row in rows], spec)
+    lookup = Lookup([video_id for video_id, _ in read_missing(dataset)], spec)
     others = [key for key in keys if not lookup.copies(key)]
-    note = f"{len(keys)} keys are not used: {len(keys) - len(others)} are of videos in {path}"
+    num_known, path = len(keys) - len(others), missing_path(dataset)
+    note = f"{len(keys)} keys are not used: {num_known} are of videos in {path}"
     return note + (f", {len(others)} of videos in no list ({few(others)})" if others else "")

@@ -16,10 +16,11 @@ from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import (
-    MISSING_COLUMNS,
     SPLIT_COLUMNS,
     Record,
+    missing_path,
     read_list,
+    read_missing,
     training_classes,
     videos_sha256,
 )
@@ -215,13 +216,11 @@ def describe_set(
             `lists/<dataset>/missing.csv` names are expected too (for `whole`, all it names).
         protocol: views and lists in words.
     """
-    path = Path("lists") / dataset / "missing.csv"
-    rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
-    ids = [record.video_id for record in records]
+    path, ids = missing_path(dataset), [record.video_id for record in records]
     there = set(ids)  # a video that lacks a segment of train.csv is in whole.csv all the same
     missing = [
         video_id
-        for _, video_id, name, _ in rows
+        for video_id, name in read_missing(dataset)
         if name in lists or ("whole" in lists and video_id not in there)
     ]
     described: dict[str, int | str] = {
