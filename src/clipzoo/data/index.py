@@ -94,7 +94,7 @@ class ShardState:
 
 
 class Source(NamedTuple):
-    """A row of an index, as far as it tells what its frames were made from."""
+    """The columns of a row that say what its frames were made from, and their number."""
 
     video_id: str
     path: str

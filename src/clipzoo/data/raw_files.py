@@ -7,7 +7,7 @@ from clipzoo.data.index import StoreError
 
 
 class SourceError(StoreError):
-    """A raw video is not the one in the manifest, which tells its size."""
+    """A raw video is not the one in the manifest, which has its size."""
 
 
 def check_size(path: Path, size: int) -> None:

@@ -180,7 +180,7 @@ def _torn_fragment(file: IO[bytes], size: int) -> str:
     if 0 < size - stop < 8:
         return "it ends within the header of a fragment"
     # ffmpeg puts an index at the end, unless the fragments are segments of a stream, and nothing
-    # else tells how many fragments there should be.
+    # else says how many fragments there should be.
     moov = next(_find_boxes(file, 0, size, b"moov"), None)
     if moov is None or names & {b"mfra", b"styp", b"sidx"} or moov[1] - moov[0] > LARGEST_MOOV:
         return ""

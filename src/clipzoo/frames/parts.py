@@ -57,7 +57,7 @@ def _valid(job: ShardJob, finished: Finished | None) -> ShardState | None:
 
 
 def read_indexed(dataset: str, jobs: Sequence[ShardJob]) -> dict[int, ShardState | None]:
-    """States of the shards by the index of an earlier run, None where it has no valid one.
+    """States of the shards in the index of an earlier run, None where it has no valid one.
 
     All are None unless the index can be read and is of these videos in these shards and no others.
     """

@@ -233,7 +233,7 @@ def made_with(
     not those of `job`.
 
     All shards of an index have the same settings, so one whose fingerprint is right proves those of
-    all. That matters for indexes of an earlier version, which do not tell the path and size of a
+    all. That matters for indexes of an earlier version, which do not have the path and size of a
     video that failed.
 
     Args:
@@ -297,7 +297,7 @@ def write_plan(dataset: str, jobs: Sequence[ShardJob]) -> None:
 
 
 def _read_plan(dataset: str, job: ShardJob) -> dict[int, list[RawVideo]]:
-    """Videos of the shards by an earlier run; empty if it had other settings, or there is none."""
+    """Videos of the shards in the plan of an earlier run; empty if there is none with these settings."""
     try:
         table, metadata = read_plan(plan_path(dataset))
     except StoreError:

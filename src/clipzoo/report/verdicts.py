@@ -191,7 +191,7 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
         differing.discard("model.checkpoint")  # the verdict says it
     weights = {used.get("model.weights"), expected.get("model.weights")}
     ignored += () if "demo" in weights else ("demo.",)
-    # The content of a file may not tell its activation; all other weights have only one.
+    # The content of a file may not show its activation; all other weights have only one.
     ignored += () if any(map(is_file_name, filter(None, weights))) else ("model.activation",)
     selects = {used.get("train.select"), expected.get("train.select")}
     ignored += ("train.val_every",) if selects == {"last"} else ()
