@@ -1,7 +1,9 @@
 """build_lists --dataset NAME: annotation files + frame index -> lists/NAME/."""
 
 from clipzoo.annotations.joining import LISTS_DIR, build_lists
+from clipzoo.annotations.wanted import check_wanted
 from clipzoo.config import load_params
+from clipzoo.data.index import index_path
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
 from clipzoo.files import SHOWN
 from clipzoo.runtime.launch import dataset_argument, run_stage
@@ -14,6 +16,8 @@ def main() -> None:
         f"build_lists: {ANNOTATION_DIR / dataset}, format {spec.format}, split {params.data.split}",
         flush=True,
     )
+    if not index_path(dataset).exists():  # its extraction may have stopped at the annotations
+        check_wanted(params, dataset, spec)
     summary = build_lists(params, dataset)
     print(
         f"{summary.num_classes} classes, {summary.num_train} train and {summary.num_val} val videos"

@@ -1,13 +1,14 @@
 """Annotations joined with the manifest, before anything is decoded."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from annotating import annotate, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.lookup import Lookup, choose
-from clipzoo.annotations.wanted import excused, join, near_notes, wanted_videos
+from clipzoo.annotations.wanted import check_wanted, excused, join, near_notes, wanted_videos
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.spec import load_spec
 from clipzoo.files import ListError
@@ -158,3 +159,13 @@ def test_an_absent_video_is_reported_with_a_file_of_nearly_its_name(params_for):
     assert near.replace("(train)", "(train): absent: not among the raw videos") in str(caught.value)
     (note,) = near_notes(join(params_for("mine"), "mine", load_spec("mine"), stored))
     assert note.startswith("1 absent videos differ")
+
+
+def test_lists_without_frames_say_what_stopped_their_extraction(params_for):
+    annotate("kinetics", KINETICS, PATTERN)
+    check_wanted(params_for("mine"), "mine", load_spec("mine"))  # there is no manifest: no word
+    rows = "".join(f"{video_id},{video_id}.mp4,1\n" for video_id in COMPLETE[1:])
+    Path("data/raw").mkdir()
+    Path("data/raw/mine.csv").write_text(f"video_id,path,size\n{rows}")
+    with pytest.raises(ListError, match=r"(?s)1 of 4 annotated videos.*aaaaaaaaaa1 \(train\)"):
+        check_wanted(params_for("mine"), "mine", load_spec("mine"))

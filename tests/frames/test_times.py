@@ -4,6 +4,7 @@ import math
 import struct
 from pathlib import Path
 
+import kinds
 import numpy as np
 import pytest
 
@@ -158,6 +159,65 @@ def test_a_download_that_stopped_is_named(tmp_path, kind, with_sound):
         assert " of 6." in cut.damage
 
 
+def without(content: bytes, *names: bytes) -> bytes:
+    """A mp4 file without some boxes at its end, and not by ffmpeg."""
+    for name in names:
+        content = content[: content.rindex(name) - 4]
+    return content.replace(b"Lavf", b"Abcd")
+
+
+def test_fragments_of_which_the_header_knows_the_length(tmp_path):
+    """As packagers write them: a `mehd`, and no index of fragments."""
+    path = tmp_path / "x.mp4"
+    make(*film(6), *H264, *FRAGMENTS, path)
+    content = bytearray(without(path.read_bytes(), b"mfra"))
+    scale = struct.unpack_from(">I", content, content.index(b"mvhd") + 16)[0]
+    box = struct.pack(">I4sII", 16, b"mehd", 0, 6 * scale)
+    content[content.index(b"mvex") + 4 : content.index(b"mvex") + 4] = box
+    for name in (b"mvex", b"moov"):
+        place = content.index(name) - 4
+        struct.pack_into(">I", content, place, struct.unpack_from(">I", content, place)[0] + 16)
+    path.write_bytes(content)
+    assert outcome_of(path).damage == ""
+    path.write_bytes(without(bytes(content), b"moof", b"moof"))
+    assert outcome_of(path).damage == "cut: 4.0 of 6.0 s"
+
+
+def test_a_program_stream_that_ends_within_a_packet(tmp_path):
+    path = tmp_path / "x.mpg"
+    make(*film(2, fps=25), "-c:v", "mpeg2video", "-q:v", "2", path)
+    assert outcome_of(path).damage == ""
+    path.write_bytes(path.read_bytes()[:-5])
+    assert outcome_of(path).damage.endswith("its last packet lacks 5 bytes")
+
+
+@pytest.mark.parametrize("name", ["x.flv", "x.wmv", "x.mp4"])
+def test_pictures_that_stay_are_not_cut(tmp_path, name):
+    """Headers count the last picture, or those that a decoder waits for, twice."""
+    codec = ["-c:v", "wmv2"] if name == "x.wmv" else [*H264, *(DASH if name == "x.mp4" else [])]
+    make("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=1/5:duration=20", *codec, tmp_path / name)
+    outcome = outcome_of(tmp_path / name)
+    assert (outcome.damage, len(outcome.timing.times)) == ("", 4)
+
+
+@pytest.mark.parametrize("edits", [[(1, 4)], [(0, 1), (3, 5)], [(-1, 1), (2, 4)]])
+def test_edits_that_end_after_their_media_are_not_cut(tmp_path, edits):
+    kinds.edited(*edits)(tmp_path / "x.mp4")
+    assert outcome_of(tmp_path / "x.mp4").damage == ""
+
+
+def test_videos_too_short_for_their_rate_are_named_so(tmp_path, params_for):
+    make(*film(0.2), *H264, tmp_path / "x.mp4")
+    video = RawVideo("x", "x.mp4", (tmp_path / "x.mp4").stat().st_size)
+    for reader in ("shards", "video"):
+        spec = DatasetSpec(about="x", format="folder", reader=reader, fps=1.0)
+        arguments = (tmp_path, [video], spec, params_for("mine").frames)
+        shards = reader == "shards"
+        report = pack_videos(tmp_path / "x.tar", *arguments) if shards else None
+        ((_, reason),) = (report or describe_videos(*arguments))[1]
+        assert reason.endswith("it is too short for 1 frames a second")
+
+
 @pytest.mark.slow
 def test_what_is_longer_than_its_picture_is_not_cut(tmp_path):
     """Sound may last longer, and the last picture too; an edit list shows a part."""
@@ -183,7 +243,7 @@ def test_the_length_of_the_video_s_own_track_counts(tmp_path):
     timing.header_seconds = 9.0  # of the file as a whole
     assert find_cut(path, timing, lambda: 2.0) == ""
     content = bytearray(path.read_bytes())
-    for name, gap in ((b"tkhd", 20), (b"mdhd", 16)):
+    for name, gap in ((b"tkhd", 20), (b"mdhd", 16), (b"elst", 8)):
         place = content.index(name) + 4 + gap
         (length,) = struct.unpack_from(">I", content, place)
         struct.pack_into(">I", content, place, length * 4)

@@ -13,8 +13,8 @@ from clipzoo.annotations.joining import read_annotations
 from clipzoo.annotations.lookup import Lookup, choose, describe_near
 from clipzoo.config import Params
 from clipzoo.data.ledger import read_ledger, ways_out
-from clipzoo.data.spec import DatasetSpec
-from clipzoo.files import few, raise_all
+from clipzoo.data.spec import RAW_DIR, DatasetSpec
+from clipzoo.files import few, raise_all, read_rows
 
 SETS = ("val", "train", "whole", "splits")
 """The sets of annotations; a video in several counts for the first, as in build_lists."""
@@ -27,6 +27,13 @@ class File(Protocol):
     def video_id(self) -> str:
         """Its id."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file of which only the id is asked."""
+
+    video_id: str
 
 
 AnyFile = TypeVar("AnyFile", bound=File)
@@ -135,6 +142,14 @@ def wanted_videos(
             unnamed_note(dataset, [f.video_id for f in manifest if f.video_id not in named])
         )
     return files, notes
+
+
+def check_wanted(params: Params, dataset: str, spec: DatasetSpec) -> None:
+    """Raise what `wanted_videos` raises, for the videos of the manifest, if there is one."""
+    path = RAW_DIR / f"{dataset}.csv"
+    if path.exists():
+        rows = read_rows(path, ("video_id", "path", "size"))
+        wanted_videos(params, dataset, spec, [Listed(video_id) for _, video_id, *_ in rows])
 
 
 def near_notes(joined: Joined) -> list[str]:

@@ -290,6 +290,14 @@ def _note(line: str, outcome: Outcome) -> None:
             )
 
 
+def without_frames(path: Path, outcome: Outcome, fps: float | None) -> VideoError:
+    """The error for a video of which a `timed` command kept no frame."""
+    reason = "it has no frames"
+    if fps and outcome.timing.times:
+        reason = f"it is too short for {fps:g} frames a second"
+    return VideoError(f"{path}: {outcome.damage or reason}")
+
+
 def check_whole(path: Path, outcome: Outcome) -> None:
     """Set `outcome.damage` to `cut: ...` if a video ends clearly before its header says.
 

@@ -33,6 +33,11 @@ class Timing:
         """When the first picture is shown; NaN = unknown."""
         return round(self.times[0], 6) if self.times else math.nan
 
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time between two pictures."""
+        return float(np.diff(self.times).max(initial=0.0))
+
     def note(self, line: str) -> bool:
         """Take in one of ffmpeg's messages; return whether it is one of the filter showinfo."""
         if "[Parsed_showinfo" in line:

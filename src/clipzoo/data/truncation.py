@@ -14,10 +14,19 @@ from clipzoo.data.timing import Timing
 
 SLACK_SECONDS, SLACK_SHARE = 0.5, 0.01
 """What may be missing: headers are rounded, and count pictures that decoders drop."""
+SLACK_PICTURES = 2
+"""Of the longest time between two pictures: some headers count the last one, or those that decoders
+wait for, twice."""
 HEADER_BYTES = 1 << 16
 """Where the headers of avi and asf end at the latest."""
+MOST_EDITS = 10_000
 LARGEST_MOOV = 1 << 28
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+UNPROMISED = ("mpegts", "mpeg", "ogg")
+"""Formats whose headers do not say how long they are: ffmpeg takes the time at the end of the file,
+or guesses."""
+LARGEST_PACKET = (1 << 16) + 6
+PACK = b"\0\0\1\xba"
 TS_PACKET = {188: 0, 192: 4, 204: 0}
 """Sizes of the packets of transport streams: the place of their first byte, 0x47."""
 
@@ -31,7 +40,7 @@ def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> st
     """
     end, promised = timing.end_seconds, _promised_seconds(path, timing)
     torn = _torn(path, timing.container)
-    slack = SLACK_SECONDS + SLACK_SHARE * promised
+    slack = max(SLACK_SECONDS, SLACK_PICTURES * timing.longest_seconds) + SLACK_SHARE * promised
     if not torn and (promised - end <= slack or promised - last_packet() <= slack):
         return ""
     length = f"{end:.1f} of {promised:.1f} s" if promised - end > 0.05 else f"{end:.1f} s"
@@ -40,6 +49,8 @@ def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> st
 
 def _promised_seconds(path: Path, timing: Timing) -> float:
     """Length of the picture according to the header; 0 = unknown."""
+    if timing.container in UNPROMISED:
+        return 0.0
     with path.open("rb") as file:
         if timing.container == "avi":
             return _avi_seconds(file.read(HEADER_BYTES))
@@ -47,9 +58,12 @@ def _promised_seconds(path: Path, timing: Timing) -> float:
             return _asf_seconds(file.read(HEADER_BYTES))
         promised = timing.header_seconds
         slack = SLACK_SECONDS + SLACK_SHARE * promised
-        if timing.container.startswith("mov") and promised - timing.end_seconds > slack:
-            promised = min(promised, _track_seconds(file, path.stat().st_size) or promised)
-        return promised
+        if not timing.container.startswith("mov"):
+            return promised
+        size = path.stat().st_size
+        if promised - timing.end_seconds > slack:
+            promised = min(promised, _track_seconds(file, size) or promised)
+        return max(promised, _fragments_seconds(file, size))
 
 
 def _avi_seconds(header: bytes) -> float:
@@ -108,8 +122,8 @@ def _find_boxes(file: IO[bytes], start: int, end: int, *names: bytes) -> Iterato
 def _track_seconds(file: IO[bytes], size: int) -> float:
     """Length of the first video track of an mp4 file; 0 = unknown, or the file is in fragments.
 
-    It is the smaller one of the track's and of its media's, since some writers give every track
-    the length of the longest.
+    It is the smaller one of the track's and of what its edits show of its media, since some writers
+    give every track the length of the longest.
     """
     if any(name == b"moof" for name, *_ in _boxes(file, 0, size)):
         return 0.0
@@ -124,9 +138,50 @@ def _track_seconds(file: IO[bytes], size: int) -> float:
                 continue
             media = _lengths(file, next(_find_boxes(file, *trak, b"mdia", b"mdhd"), None), 0)
             track = _lengths(file, next(_find_boxes(file, *trak, b"tkhd"), None), 4)
-            seconds = [media[1] / media[0] if media[0] else 0.0]
+            seconds = [_edited_seconds(file, trak, movie[0], media)]
             seconds.append(track[1] / movie[0] if movie[0] else 0.0)
             return min((one for one in seconds if one), default=0.0)
+    return 0.0
+
+
+def _edited_seconds(
+    file: IO[bytes], trak: tuple[int, int], movie: int, media: tuple[int, int]
+) -> float:
+    """Length of what the edit list of a track shows of its media; 0 = unknown.
+
+    Args:
+        file: mp4.
+        trak: the box of the track.
+        movie: time scale of the durations of edits.
+        media: time scale and length of the media.
+    """
+    scale, length = media
+    box = next(_find_boxes(file, *trak, b"edts", b"elst"), None)
+    if not scale or not length or not movie or box is None:
+        return length / scale if scale else 0.0
+    file.seek(box[0])
+    head = file.read(8)
+    entry = ">Qqi" if head[:1] == b"\1" else ">Iii"
+    edits = file.read(min(box[1] - file.tell(), struct.calcsize(entry) * MOST_EDITS))
+    edits = edits[: len(edits) // struct.calcsize(entry) * struct.calcsize(entry)]
+    total = 0.0
+    for duration, start, _ in struct.iter_unpack(entry, edits):
+        rest = (length - start) / scale + SLACK_SECONDS  # pictures wait for those decoded first
+        if start >= 0:  # -1 = nothing is shown; the clock may begin after it
+            total += max(0.0, min(duration / movie or rest, rest))
+    return total
+
+
+def _fragments_seconds(file: IO[bytes], size: int) -> float:
+    """Length of all fragments of an mp4 file, which ffmpeg does not read; 0 = it does not say."""
+    for moov in _find_boxes(file, 0, size, b"moov"):
+        scale = _lengths(file, next(_find_boxes(file, *moov, b"mvhd"), None), 0)[0]
+        for content, _ in _find_boxes(file, *moov, b"mvex", b"mehd"):
+            file.seek(content)
+            data = file.read(12)
+            wide = data[:1] == b"\1"
+            if scale and len(data) == 12:
+                return struct.unpack_from(">Q" if wide else ">I", data, 4)[0] / scale
     return 0.0
 
 
@@ -154,6 +209,8 @@ def _torn(path: Path, container: str) -> str:
             return _torn_packet(file, size)
         if container.startswith("mov"):
             return _torn_fragment(file, size)
+        if container == "mpeg":
+            return _torn_stream(file, size)
         if container == "ogg":
             return _torn_page(file, size)
     return ""
@@ -166,6 +223,26 @@ def _torn_packet(file: IO[bytes], size: int) -> str:
             over = size % length
             return f"its last packet has {over} of {length} bytes" if over else ""
     return ""
+
+
+def _torn_stream(file: IO[bytes], size: int) -> str:
+    """Of a program stream: packs, in which every packet begins with its length."""
+    begin = max(0, size - 2 * LARGEST_PACKET)
+    file.seek(begin)
+    data = file.read()
+    place = data.find(PACK)
+    while 0 <= place < len(data):
+        if data.startswith(PACK, place):
+            mpeg2 = data[place + 4 : place + 5] >= b"\x40"
+            stuffing = data[place + 13 : place + 14]
+            place += 14 + (stuffing[0] & 7 if stuffing else 0) if mpeg2 else 12
+        elif data[place : place + 4] == b"\0\0\1\xb9" or data[place : place + 3] != b"\0\0\1":
+            return ""  # the end, or padding
+        else:
+            length = data[place + 4 : place + 6]
+            place += 6 + int.from_bytes(length, "big")
+    lacking = place - len(data)
+    return f"its last packet lacks {lacking} bytes" if place >= 0 and lacking > 0 else ""
 
 
 def _torn_fragment(file: IO[bytes], size: int) -> str:

@@ -35,6 +35,7 @@ from clipzoo.data.decoding import (
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
+    without_frames,
 )
 from clipzoo.data.index import StoreError
 from clipzoo.data.video import THUMBNAIL_SIZE, UNKNOWN_CODEC, Kept, read_by_ffmpeg
@@ -182,8 +183,7 @@ def decode_video(path: Path, size: str, fps: float | None) -> Decoded:
     content = b"".join(run_ffmpeg(thumbnails_command(path, fps, timed=True), outcome))
     thumbnails = np.frombuffer(content, np.uint8).reshape(-1, *THUMBNAIL_SIZE[::-1], 3)
     if len(thumbnails) == 0:
-        too_short = f"too short for {fps:g} frames a second" if fps else "it has no frames"
-        raise VideoError(f"{path}: {outcome.damage or too_short}")
+        raise without_frames(path, outcome, fps)
     check_whole(path, outcome)
     frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, BEST_QUALITY, fps), Outcome()))
     first = simplejpeg.decode_jpeg(next(frames))

@@ -17,6 +17,7 @@ from clipzoo.data.decoding import (
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
+    without_frames,
 )
 from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import StoreError, member_name
@@ -128,7 +129,7 @@ def _pack_video(
         tar.write(jpeg)
         tar.write(bytes(-len(jpeg) % tarfile.BLOCKSIZE))
     if not sizes:
-        raise VideoError(f"{path}: {outcome.damage or 'it has no frames'}")
+        raise without_frames(path, outcome, spec.fps)
     check_whole(path, outcome)
     _refuse_damaged(path, outcome, spec)
     if len(shapes) > 1:
