@@ -297,7 +297,7 @@ def write_plan(dataset: str, jobs: Sequence[ShardJob]) -> None:
 
 
 def _read_plan(dataset: str, job: ShardJob) -> dict[int, list[RawVideo]]:
-    """Videos of the shards in the plan of an earlier run; empty if there is none with these settings."""
+    """Videos of the shards in an earlier run's plan; empty without one of these settings."""
     try:
         table, metadata = read_plan(plan_path(dataset))
     except StoreError:
