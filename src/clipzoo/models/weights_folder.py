@@ -83,7 +83,10 @@ def find_tag(name: str, tag: str) -> LocalWeights | None:
     faults: list[str] = []
     found = _by_url(name, config, files, faults) or _in_hub_layout(config, files, faults)
     if faults and not found:
-        raise WeightsError(f"{VARIABLE}: {'; '.join(faults)}; get the file again, or remove it")
+        raise WeightsError(
+            f"{VARIABLE}: {'; '.join(faults)}; get the file again, or remove it; to use such a "
+            "file as it is, set -S model.weights=FILE (the row is then marked as modified)"
+        )
     found = found or _by_name(config, files)
     if not found:
         return None
