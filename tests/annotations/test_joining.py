@@ -172,12 +172,13 @@ def test_missing_videos_are_an_error_unless_the_ledger_names_them(params_for):
     write_ledger("mine", {"Jump/v_b": "broken"})
     with pytest.raises(ListError, match=r"1 of 6 annotated videos .*missing.csv \(1 val\)"):
         build_lists(params_for("mine"), "mine")
-    write_ledger("mine", {"Jump/v_b": "broken", "RunFast/v_f": "absent"})
+    write_ledger("mine", {"Jump/v_b": "broken", "RunFast/v_f": "absent: private"})
     summary = build_lists(params_for("mine"), "mine")
     assert len(summary.missing) == 2
     assert "v_b" not in Path("lists/mine/train.csv").read_text()
     missing = Path("lists/mine/missing.csv").read_text()
     assert "Jump/v_b,train,broken: moov atom not found" in missing
+    assert "RunFast/v_f,val,absent: private" in missing
 
 
 def test_a_video_of_the_ledger_that_is_there_again_is_used_and_noted(params_for):
@@ -225,7 +226,7 @@ def test_of_several_files_the_readable_one_is_used_and_named(params_for, frames,
     assert ids("val")[1] == used
     assert summary.missing == []
     (note,) = (note for note in summary.notes if "several files" in note)
-    assert f"used is {used} for " in note
+    assert f"used: {used}, not " in note
 
 
 def test_another_class_folder_does_not_replace_a_broken_video(params_for):

@@ -79,6 +79,7 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     total = len({a.video_id for part in annotations.parts() for a in part})
     ledger = read_ledger(dataset)
     _check_missing(list(missing.values()), ledger, dataset, spec, total, find)
+    _take_reasons(missing.values(), ledger, spec)
     directory = LISTS_DIR / dataset
     write_labels(annotations.class_names, directory / "labels.csv")
     write_list(records["val"], directory / "val.csv")
@@ -273,6 +274,15 @@ def _check_missing(
     )
 
 
+def _take_reasons(rows: Iterable[list[str]], ledger: dict[str, str], spec: DatasetSpec) -> None:
+    """Give absent videos the reason that the ledger has for them, such as `absent: private`."""
+    accepted = Lookup(ledger, spec)
+    for row in rows:
+        reasons = [ledger[video_id] for video_id in accepted.copies(row[0])]
+        if row[2] == ABSENT and reasons and reasons[0].startswith("absent"):
+            row[2] = reasons[0]
+
+
 def _ledger_notes(
     ledger: dict[str, str], stored: Iterable[str], spec: DatasetSpec, dataset: str
 ) -> list[str]:
@@ -294,8 +304,8 @@ def _choice_notes(chosen: dict[str, list[str]], failures: dict[str, str]) -> lis
     parts = []
     for video_id, others in chosen.items():
         broken = any(other in failures for other in others)
-        parts.append(f"{video_id} for {', '.join(others)}" + (" (broken)" if broken else ""))
-    return [f"{len(chosen)} videos have several files, used is {few(parts, separator='; ')}"]
+        parts.append(f"{video_id}, not {', '.join(others)}" + (" (broken)" if broken else ""))
+    return [f"{len(chosen)} videos have several files; used: {few(parts, separator='; ')}"]
 
 
 def _write_train(

@@ -180,8 +180,12 @@ def copies_notes(joined: Joined) -> list[str]:
         is_clear = len(choose(video.copies, video.video_id, lambda _: True)) == 1
         (clear if is_clear else unclear).append(video)
     rules = (
-        (clear, "used is the replacement, or the file of the annotated path, if it can be read"),
-        (unclear, "used is the one that can be read; if several can, build_lists stops: keep one"),
+        (
+            clear,
+            "one that can be read is used, and of several the replacement, else the one at the "
+            "annotated path",
+        ),
+        (unclear, "the one that can be read is used; if several can, build_lists stops: keep one"),
     )
     notes = []
     for videos, rule in rules:
