@@ -51,6 +51,15 @@ def test_absent_videos_are_shown_and_accepted_before_an_extraction(params_for, c
     assert f"all are in {LEDGER}" in run(capsys)
 
 
+def test_a_set_without_files_is_named_and_the_next_command_is_on_this_dataset(params_for, capsys):
+    params_for("mine")
+    set_up("Jump/a", "Jump/b", "RunFast/c")
+    shown = run(capsys)
+    assert "no video of the set val has a file" in shown
+    assert "no video of the set train" not in shown
+    assert "next: python -m clipzoo check RECIPE" in run(capsys, "--accept")  # params.yaml: demo
+
+
 def test_broken_videos_are_accepted_after_an_extraction_that_stopped(params_for, capsys):
     params = params_for("mine")
     files = ["Jump/a", "Jump/b", "RunFast/c", "RunFast/d", "Jump/e", "RunFast/f"]
@@ -83,6 +92,7 @@ def test_a_video_that_is_there_again_leaves_the_ledger(params_for, capsys):
     write_ledger("mine", {"RunFast/g": "absent", "Jump/a": "broken", "RunFast/f": "broken"})
     shown = run(capsys)  # nothing is known of the new files of broken videos before an extraction
     assert "3 accepted so far, 0 to add, 1 to remove" in shown
+    assert "get them and scan again" not in shown
     store_index({name: 9 for name in files[1:]}, {"Jump/a": "moov"})
     assert "3 accepted so far, 0 to add, 2 to remove" in run(capsys, "--accept")
     assert read_ledger("mine") == {"Jump/a": "broken: moov"}

@@ -176,7 +176,7 @@ def describe_survey(found: Survey) -> str:
     )
     text += "".join(f"{note}\n" for note in found.notes)
     if found.lost:
-        text += _sets_table(found) + _classes_table(found)
+        text += _sets_table(found) + _empty_sets(found) + _classes_table(found)
     text += f"{path}: {len(found.ledger):,} accepted so far"
     text += f", {len(found.added):,} to add, {len(found.removed):,} to remove\n"
     kinds = {one.ledger_id: one.video.kind for one in found.lost}
@@ -198,6 +198,17 @@ def _sets_table(found: Survey) -> str:
         for kind, total in totals.items()
     ]
     return aligned(("Set", "Annotated", "No file", "Broken", "Missing"), rows)
+
+
+def _empty_sets(found: Survey) -> str:
+    """A line for each set of which no video has a file; '' if there is none."""
+    totals = Counter(video.kind for video in found.joined.videos)
+    absent = Counter(one.video.kind for one in found.absent)
+    return "".join(
+        f"no video of the set {kind} has a file: was its folder unpacked, and scanned?\n"
+        for kind, total in totals.items()
+        if absent[kind] == total
+    )
 
 
 def _classes_table(found: Survey) -> str:
@@ -236,7 +247,8 @@ def missing_command(arguments: argparse.Namespace) -> None:
         print("nothing to accept" if not found.rows else f"all are in {path}")
         return
     if not arguments.accept:
-        print(ways_out(dataset))
+        take_out = f"take them out by {accept_command(dataset)}"
+        print(ways_out(dataset) if found.added else take_out)
         return
     if found.rows:
         write_ledger(dataset, found.rows)
@@ -245,4 +257,5 @@ def missing_command(arguments: argparse.Namespace) -> None:
     else:
         path.unlink()
         print(f"removed {path}: nothing is missing")
-    print("next: dvc repro")
+    check = "python -m clipzoo check RECIPE"  # params.yaml may hold another dataset, as at first
+    print(f"next: {'dvc repro' if dataset in params.data.datasets else check}")
