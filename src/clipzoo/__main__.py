@@ -134,6 +134,9 @@ def _add_recipes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "run the pipeline as `dvc repro` does, without its advice to push",
         ("repro",),
     )
+    command.add_argument(
+        "--no-note", action="store_true", help="do not name settings that differ from the recipe"
+    )
     command.set_defaults(run=repro_command)
 
 

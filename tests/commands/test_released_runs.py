@@ -85,7 +85,7 @@ def test_released_weights_of_a_child_need_no_parent(file):
         (["text4vis/ablation-lda-classifier", "--released", "FILE"], "text.classifier lda"),
         (["demo", "--released", "FILE", "-S", "train.epochs=3"], "train.epochs: --released sets"),
         ([BRANCH, "--released", "FILE"], "--parent bike/k400-vitb32-f8=FILE, e.g. predictions/zoo"),
-        (["demo", "--parent", "FILE"], "--parent: demo: nothing to start from"),
+        (["demo", "--parent", "FILE"], "--parent: demo: starts from no other recipe"),
         ([CHILD, "--parent", "gone.pt"], r"--parent text4vis/k400-vitl14-f16: found gone\.pt"),
         ([CHILD, "--parent", "text4vis/k400-vitl14-f8=FILE"], f"did you mean {PARENT}"),
         (["text4vis/ucf101-*", "--parent", "FILE"], "allowed: RECIPE=FILE, where RECIPE is text4"),
@@ -181,6 +181,7 @@ def test_settings_by_option_are_part_of_the_run(here, dvc: Dvc, monkeypatch, cap
     assert params.recipe == PARENT
     assert (params.train.epochs, params.train.lr) == (8, 1e-4)
     assert not kept.kept_model(PARENT).exists()  # of another training than the recipe's
+    assert dvc.commands[-1][-1] == "--no-note"  # on settings that were just given
     assert "not kept for other recipes: train.epochs, train.lr differ" in capsys.readouterr().out
     finish(PARENT)
     assert not is_done(PARENT, settings={"train.epochs": 8})

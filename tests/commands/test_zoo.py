@@ -264,7 +264,7 @@ def test_zoo_exits_with_1_after_a_failure(here, dvc, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["clipzoo", "zoo", "demo/head-none", "demo"])
     with pytest.raises(SystemExit, match="1"):
         main()
-    assert "1 recipes failed: demo/head-none" in capsys.readouterr().err
+    assert "error: recipe failed: demo/head-none" in capsys.readouterr().err
     assert dvc.recipes == ["demo/head-none", "demo"]
 
 

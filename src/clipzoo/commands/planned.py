@@ -195,7 +195,9 @@ def parse_parents(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]
     """
     parents = list(dict.fromkeys(parent for name in names for parent in parents_of(name)))
     if texts and not parents:
-        raise ConfigError(f"--parent: {', '.join(names)}: nothing to start from or be fused with")
+        raise ConfigError(
+            f"--parent: {', '.join(names)}: starts from no other recipe and is fused with none"
+        )
     files: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")

@@ -12,12 +12,14 @@ from clipzoo.commands.use import leftovers
 ADVICE = "dvc push"
 
 
-def repro_command(_: argparse.Namespace) -> None:
-    """Run the pipeline in this process; exits with DVC's status."""
+def repro_command(arguments: argparse.Namespace) -> None:
+    """`python -m clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
+    status."""
     from dvc.cli import main  # slow to import
     from dvc.ui import ui
 
-    print(leftovers(), end="", flush=True)
+    if not arguments.no_note:
+        print(leftovers(), end="", flush=True)
 
     write = ui.write
 

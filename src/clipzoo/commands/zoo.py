@@ -133,6 +133,7 @@ def run_zoo(
             continue
         print(describe_changes(write_params(run.params)), end="", flush=True)
         command = [sys.executable, "-m", "clipzoo", "repro"]
+        command += ["--no-note"] if run.changed else []  # -S has just been printed
         process = subprocess.run(command, check=False, pass_fds=locks)
         if process.returncode == 0:
             _keep(run)
@@ -166,7 +167,8 @@ def zoo_command(arguments: argparse.Namespace) -> None:
         )
     if failed:
         raise ConfigError(
-            f"{len(failed)} recipes failed: {', '.join(failed)}; fix the errors and run the same "
+            f"{'recipe' if len(failed) == 1 else f'{len(failed)} recipes'} failed: "
+            f"{', '.join(failed)}; fix the errors and run the same "
             "command again: finished recipes are skipped"
         )
     print(f"\nzoo: all done; {PARAMS_FILE} holds the last recipe; results are in RESULTS.md")
