@@ -143,6 +143,13 @@ def test_annotated_videos_without_a_file_are_counted_before_anything_is_decoded(
     assert texts[0] == f"53 videos in data/raw/videos.csv, 60 annotated, 7 missing, all in {ledger}"
 
 
+def test_videos_of_the_ledger_that_are_there_are_a_note(here):
+    write_ledger("videos", {"b/v53": "absent", "a/v54": "absent: private"})
+    notes = [f for f in check.check_recipe(NAME) if f.topic == "files of videos"]
+    assert [note.ok for note in notes] == [None]
+    assert notes[0].text.startswith("2 videos in data/annotations/videos/missing.csv are there")
+
+
 def test_surplus_files_do_not_hide_missing_videos(here):
     """60 files, 7 of which no annotation names."""
     remove_from_manifest(here, 7)

@@ -362,7 +362,8 @@ def check_command(arguments: argparse.Namespace) -> None:
         print(leftovers(), end="")
     missing = [finding.topic for finding in findings if finding.ok is False]
     if missing:
-        raise ConfigError(f"{len(missing)} things are missing: {', '.join(missing)}")
+        things = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
+        raise ConfigError(f"{things} missing: {', '.join(missing)}")
     words = option_words(arguments)
     zoo = shlex.join(["python", "-m", "clipzoo", "zoo", name, *words])
     print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")

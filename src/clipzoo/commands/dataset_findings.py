@@ -1,13 +1,13 @@
 """What `check`, `scan` and `recipes` find out about a dataset before a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipzoo.commands.missing import Survey, survey
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.index import StoreError
-from clipzoo.data.ledger import LEDGER_NAME, ledger_path, ways_out
+from clipzoo.data.ledger import LEDGER_NAME, accept_command, ledger_path, ways_out
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec, raw_root
 from clipzoo.files import ListError, csv_lines, few
 from clipzoo.frames.manifest import manifest_path
@@ -65,8 +65,17 @@ def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Itera
     else:
         yield Finding(topic=topic, text=text, ok=True)
     if isinstance(found, Survey):
-        for note in found.notes:
+        for note in [*found.notes, *_ledger_note(dataset, found.removed)]:
             yield Finding(topic=f"files of {dataset}", text=note, ok=None)
+
+
+def _ledger_note(dataset: str, removed: Sequence[str]) -> Iterator[str]:
+    """What to say of the videos of the ledger that are there, or that no annotation names."""
+    if removed:
+        yield (
+            f"{len(removed):,} videos in {ledger_path(dataset)} are there, or not annotated "
+            f"({few(removed)}); {accept_command(dataset)} takes them out"
+        )
 
 
 def _video_findings(

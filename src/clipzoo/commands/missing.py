@@ -22,6 +22,7 @@ from clipzoo.data.index import FAILURE_COLUMNS, failures_path, index_path, read_
 from clipzoo.data.ledger import (
     ABSENT,
     SHORT,
+    accept_command,
     describe,
     ledger_path,
     read_ledger,
