@@ -35,7 +35,12 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["text4vis/k400-vitb16-f8", "bike/k400-vitb16-f8", "actionclip/k400-vitb16-f8"]
+    "name",
+    [
+        "text4vis/k400-vitb16-f8",
+        pytest.param("bike/k400-vitb16-f8", marks=pytest.mark.slow),
+        pytest.param("actionclip/k400-vitb16-f8", marks=pytest.mark.slow),
+    ],
 )
 def test_released_weights_run_without_training_under_a_name_of_their_own(name, file, dvc: Dvc):
     options = planned.Options(released=file)

@@ -140,7 +140,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("mpeg4.avi", "h264.mkv", "fragments.mp4", "front.mp4", "h264.ts")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in KINDS]
+)
 @pytest.mark.parametrize("with_sound", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_download_that_stopped_is_named(tmp_path, kind, with_sound):
     path, part = tmp_path / kind, tmp_path / f"part-{kind}"
