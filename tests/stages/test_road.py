@@ -108,13 +108,13 @@ def release(root: Path, name: str, path: Path) -> None:
     _, params = load_recipe(name, root)
     torch.manual_seed(params.seed)
     clip = build_clip(params.model.arch, INPUT_PX)
-    model = methods.build(params, clip)
+    whole = {name: value.clone() for name, value in clip.state_dict().items()}
+    model = methods.build(params, clip)  # takes the towers that it trains out of `clip`
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     trained["visual.proj"] *= 1.5
     if params.model.method == "text4vis":
         content: dict[str, Any] = {"epoch": 29, "model_state_dict": trained}
     else:
-        whole = {name: value.clone() for name, value in clip.state_dict().items()}
         whole |= {name: value for name, value in trained.items() if name in whole}
         head = {
             name.removeprefix("fusion_model."): value
