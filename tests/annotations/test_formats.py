@@ -271,7 +271,7 @@ def test_equal_segments_count_once_and_missing_videos_once(params_for):
     store_index({"tr-1": 20, "va_1": 5, "va_2": 5}, fps=1.0)
     write_ledger("mine", {"tr_2": "absent"})
     summary = build_lists(params_for("mine", data={"min_frames": 1}), "mine")
-    assert summary.missing == [["tr_2", "train", "absent: not among the raw videos"]]
+    assert summary.missing == [["tr_2", "train", "absent"]]
     assert [r.start_frame for r in read_list("lists/mine/train.csv", 2)] == [3, 8]
     assert any("1 segments have the same frames as another one" in note for note in summary.notes)
 
