@@ -261,7 +261,7 @@ class _Run:
                 num_videos=sum(self.files[s][counted] for s in stems),
                 num_expected=sum(self.files[s]["num_expected"] for s in stems),
                 videos_sha256=values["videos_sha256"] if whole_set else "",
-                missing_sha256=values.get("missing_sha256", "") if whole_set else "",
+                missing_sha256=values.get("missing_sha256", "") if len(stems) == 1 else "",
                 complete_low=same.low if isinstance(same, Bounds) else None,
                 complete_high=same.high if isinstance(same, Bounds) else None,
                 videos="; ".join(dict.fromkeys(filter(None, videos))),
