@@ -7,10 +7,16 @@ import pytest
 import yaml
 
 from clipzoo import config
+from clipzoo.given_files import GIVEN_DIR, given_files
+from clipzoo.settings import TRAINING_KEYS, TRAINING_SECTIONS
 
 ROOT = Path(__file__).parent.parent
 METHODS = config.method_names()
+PARAMS = config.load_params(ROOT / "params.yaml")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+ALWAYS = "check_names"
+"""The stage that runs every time."""
 
 # Modules that cannot change a number: they read and write files, start processes, print, find a
 # binary, or choose how much is computed at once.
@@ -19,6 +25,7 @@ HARMLESS = {
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
     "src/clipzoo/sections.py",
+    "src/clipzoo/settings.py",
     "src/clipzoo/tensors.py",
     "src/clipzoo/yaml_files.py",
     "src/clipzoo/runtime/__init__.py",
@@ -30,6 +37,7 @@ HARMLESS = {
     "src/clipzoo/runtime/launch.py",
     "src/clipzoo/runtime/lock.py",
     "src/clipzoo/runtime/machine.py",
+    "src/clipzoo/runtime/one_run.py",
     "src/clipzoo/runtime/parent.py",
     "src/clipzoo/runtime/pools.py",
     "src/clipzoo/runtime/progress.py",
@@ -75,12 +83,12 @@ def reachable(path: Path) -> set[str]:
 
 def code_deps(name: str, method: str) -> list[str]:
     """Files and folders of code that a stage depends on, for one value of model.method."""
-    deps = [dep.replace("${model.method}", method) for dep in STAGES[name]["deps"]]
+    deps = [dep.replace("${model.method}", method) for dep in STAGES[name].get("deps", [])]
     return [dep for dep in deps if dep.startswith(("src/", "stages/"))]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", sorted(STAGES))
+@pytest.mark.parametrize("name", sorted(STAGES.keys() - {ALWAYS}))
 def test_deps_are_what_the_script_can_reach(name, method):
     """Both ways: nothing that it reaches is missing, and it reaches all that is named."""
     deps = code_deps(name, method)
@@ -105,14 +113,28 @@ def test_commands_hold_no_text_of_a_user():
         assert stage["cmd"] == f"PYTHONPATH=src python stages/{name}.py{item}"
 
 
+def test_names_and_given_files_are_checked_every_time():
+    """DVC cannot depend on a path that may be empty."""
+    assert [name for name, stage in STAGES.items() if stage.get("always_changed")] == [ALWAYS]
+    given = set(STAGES[ALWAYS]["outs"][1:])
+    assert given == {f"{GIVEN_DIR}/{name}.json" for name in given_files(PARAMS)}
+    for name in given_files(PARAMS):
+        assert f"{GIVEN_DIR}/{name}.json" in STAGES[name]["deps"]
+
+
+def test_training_settings_are_the_parameters_of_train():
+    keys = {*TRAINING_KEYS, *TRAINING_SECTIONS, "${model.method}", "recipe"}
+    assert keys == set(STAGES["train"]["params"])
+
+
 def test_names_are_checked_before_an_output_is_removed():
     """Stages whose outputs' paths have names in them come after check_names."""
-    (checked,) = STAGES["check_names"]["outs"]
+    checked, *_ = STAGES["check_names"]["outs"]
     after = {name for name, stage in STAGES.items() if checked in stage.get("deps", [])}
     later = set(after)
     for _ in STAGES:  # those of a later stage come even later
         written = {o for name in later for o in STAGES[name]["outs"] if isinstance(o, str)}
-        later |= {name for name, stage in STAGES.items() if written & set(stage["deps"])}
+        later |= {name for name, stage in STAGES.items() if written & set(stage.get("deps", []))}
     for name, stage in STAGES.items():
         outs = [str(out) for kind in ("outs", "metrics") for out in stage.get(kind, [])]
         if any("${" in out for out in outs):
@@ -130,7 +152,7 @@ def test_a_methods_file_reruns_only_rows_of_that_method():
 
 
 def test_code_deps_are_few():
-    deps = [d for name in STAGES for d in STAGES[name]["deps"]]
+    deps = [d for stage in STAGES.values() for d in stage.get("deps", [])]
     assert len([d for d in deps if d.startswith("src/")]) <= 60
 
 

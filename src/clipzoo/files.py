@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,11 +69,27 @@ def replacing(
     except BaseException as error:
         written = part.stat().st_size if part.is_file() else 0
         with suppress(OSError):
-            part.unlink()
+            _remove(part)
         _raise_disk_error(error, path, num_bytes, written)
         raise
     if durable:
         _sync(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder to write to; it becomes `path` when the block ends without an error.
+
+    A process that is killed meanwhile leaves the old folder, or none, never a mixture of both. Not
+    durable, unlike files.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    with replacing(path, durable=False) as part:
+        part.mkdir()
+        yield part
+        shutil.rmtree(path, ignore_errors=True)  # a rename replaces only an empty folder
 
 
 @contextmanager
@@ -101,7 +118,14 @@ def _remove_left_overs(folder: Path, prefix: str) -> None:
     for part in folder.glob(f"{glob.escape(prefix)}*.part"):
         pid = part.name[len(prefix) : -len(".part")]
         if pid.isdecimal() and not process_exists(int(pid)):
-            part.unlink(missing_ok=True)
+            _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -172,6 +196,15 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
         raise NumberError(f"{path}: a value is not finite: {dict(values)}") from error
     with replacing(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
 
 
 def json_sha256(values: Mapping[str, object]) -> str:

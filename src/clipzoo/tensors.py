@@ -1,6 +1,5 @@
 """Safetensors files with equal bytes for equal content, file hashes, and copies to a device."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipzoo.files import file_sha256 as file_sha256
 from clipzoo.files import replacing
 
 
@@ -81,15 +81,6 @@ def _opened(path: str | Path) -> Iterator[safe_open]:
         raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
     except Exception as error:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
