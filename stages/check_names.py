@@ -1,16 +1,12 @@
 """check_names: refuse names of the run that cannot safely name folders, before DVC empties any; and
-record the content of the files that parameters name.
-
-DVC runs it every time. What it writes stays the same unless such a file changes, and then the
-stages that read the file run again.
-"""
+record the content of the files that parameters name, so that new content reruns what reads it."""
 
 from pathlib import Path
 
 from clipzoo.commands.kept import fault_of_predictions
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.files import replacing
-from clipzoo.given_files import write_given_files
+from clipzoo.given_files import record_given_files
 from clipzoo.report.recipes import recipe_names, recipe_settings
 from clipzoo.runtime.launch import run_stage
 
@@ -26,7 +22,7 @@ def main() -> None:
     print(f"check_names: recipe {params.recipe}, datasets {', '.join(datasets)}")
     with replacing("data/checked_names.txt") as part:
         Path(part).write_text(TEXT, encoding="utf-8")
-    write_given_files(params)
+    record_given_files(params)
 
 
 def check_predictions(params: Params) -> None:

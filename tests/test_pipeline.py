@@ -7,16 +7,13 @@ import pytest
 import yaml
 
 from clipzoo import config
-from clipzoo.given_files import GIVEN_DIR, given_files
+from clipzoo.given_files import DIGESTS_DIR, LINKS_DIR, given_files
 from clipzoo.settings import TRAINING_KEYS, TRAINING_SECTIONS
 
 ROOT = Path(__file__).parent.parent
 METHODS = config.method_names()
 PARAMS = config.load_params(ROOT / "params.yaml")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-
-ALWAYS = "check_names"
-"""The stage that runs every time."""
 
 # Modules that cannot change a number: they read and write files, start processes, print, find a
 # binary, or choose how much is computed at once.
@@ -83,12 +80,12 @@ def reachable(path: Path) -> set[str]:
 
 def code_deps(name: str, method: str) -> list[str]:
     """Files and folders of code that a stage depends on, for one value of model.method."""
-    deps = [dep.replace("${model.method}", method) for dep in STAGES[name].get("deps", [])]
+    deps = [dep.replace("${model.method}", method) for dep in STAGES[name]["deps"]]
     return [dep for dep in deps if dep.startswith(("src/", "stages/"))]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", sorted(STAGES.keys() - {ALWAYS}))
+@pytest.mark.parametrize("name", sorted(STAGES))
 def test_deps_are_what_the_script_can_reach(name, method):
     """Both ways: nothing that it reaches is missing, and it reaches all that is named."""
     deps = code_deps(name, method)
@@ -113,13 +110,13 @@ def test_commands_hold_no_text_of_a_user():
         assert stage["cmd"] == f"PYTHONPATH=src python stages/{name}.py{item}"
 
 
-def test_names_and_given_files_are_checked_every_time():
-    """DVC cannot depend on a path that may be empty."""
-    assert [name for name, stage in STAGES.items() if stage.get("always_changed")] == [ALWAYS]
-    given = set(STAGES[ALWAYS]["outs"][1:])
-    assert given == {f"{GIVEN_DIR}/{name}.json" for name in given_files(PARAMS)}
-    for name in given_files(PARAMS):
-        assert f"{GIVEN_DIR}/{name}.json" in STAGES[name]["deps"]
+def test_files_that_parameters_name_are_dependencies():
+    _, *digests = STAGES["check_names"]["outs"]
+    stages = given_files(PARAMS).keys()
+    assert digests == [f"{DIGESTS_DIR}/{name}.json" for name in stages]
+    assert str(LINKS_DIR) in STAGES["check_names"]["deps"]
+    for name in stages:
+        assert f"{DIGESTS_DIR}/{name}.json" in STAGES[name]["deps"]
 
 
 def test_training_settings_are_the_parameters_of_train():
@@ -130,11 +127,11 @@ def test_training_settings_are_the_parameters_of_train():
 def test_names_are_checked_before_an_output_is_removed():
     """Stages whose outputs' paths have names in them come after check_names."""
     checked, *_ = STAGES["check_names"]["outs"]
-    after = {name for name, stage in STAGES.items() if checked in stage.get("deps", [])}
+    after = {name for name, stage in STAGES.items() if checked in stage["deps"]}
     later = set(after)
     for _ in STAGES:  # those of a later stage come even later
         written = {o for name in later for o in STAGES[name]["outs"] if isinstance(o, str)}
-        later |= {name for name, stage in STAGES.items() if written & set(stage.get("deps", []))}
+        later |= {name for name, stage in STAGES.items() if written & set(stage["deps"])}
     for name, stage in STAGES.items():
         outs = [str(out) for kind in ("outs", "metrics") for out in stage.get(kind, [])]
         if any("${" in out for out in outs):
@@ -152,7 +149,7 @@ def test_a_methods_file_reruns_only_rows_of_that_method():
 
 
 def test_code_deps_are_few():
-    deps = [d for stage in STAGES.values() for d in stage.get("deps", [])]
+    deps = [d for stage in STAGES.values() for d in stage["deps"]]
     assert len([d for d in deps if d.startswith("src/")]) <= 60
 
 

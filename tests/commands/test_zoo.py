@@ -12,6 +12,7 @@ from runs import add_fused, finish, is_done, select
 from clipzoo.__main__ import main
 from clipzoo.commands import kept, use, zoo
 from clipzoo.config import ConfigError, load_params
+from clipzoo.methods import read_training
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
 ROOT = Path(__file__).parents[2]
@@ -162,8 +163,8 @@ def test_select_puts_parents_first_and_adds_missing_ones(here):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
     assert select([child]) == [parent, child]
     assert select([child, "text4vis/k400-vitl14-f1*", "demo"]) == [parent, child, "demo"]
-    kept.kept_model(parent).parent.mkdir(parents=True)
-    kept.kept_model(parent).touch()
+    finish(parent)
+    kept.keep_outputs(parent)
     assert select([child]) == [child]
     k400 = select(["text4vis/k400-*"])
     assert len(k400) == len([n for n in recipe_names() if n.startswith("text4vis/k400-")])
@@ -176,7 +177,7 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert zoo.run_zoo([child, "demo"]) == []
     assert dvc.recipes == [parent, child, "demo"]
     assert dvc.commands == [["-m", "clipzoo", "repro"]] * 3
-    assert kept.kept_model(parent).read_text() == f"model of {parent}"
+    assert read_training(kept.kept_model(parent))[0] == parent
     assert not kept.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
 
@@ -191,18 +192,18 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
     assert [path.read_text() for path in files] == [
         "test.safetensors of demo/head-none",
         "test.parquet of demo/head-none",
-        "test.json of demo/head-none",
+        Path("metrics/demo/head-none/test.json").read_text(),
     ]
-    assert "predictions/zoo/demo/head-none/test.parquet" in capsys.readouterr().out
+    assert "kept for other recipes: predictions/zoo/demo/head-none" in capsys.readouterr().out
     assert not any(path.exists() for path in kept.kept_predictions("branch"))
-    assert select(["branch"]) == ["branch"]
-    finish("demo/head-none")
     assert is_done("demo/head-none")
+    assert is_done("branch")
+    Path("metrics/branch/fused.json").unlink()
+    assert not is_done("branch")
+    assert select(["branch"]) == ["branch"]
     files[1].unlink()
     assert not is_done("demo/head-none")
     assert select(["branch"]) == ["demo/head-none", "branch"]
-    finish("branch")
-    assert not is_done("branch")  # metrics/branch/fused.json is missing
     with pytest.raises(ConfigError, match="needs predictions/zoo/demo/head-none, which queued"):
         use.queue("branch")
     dvc.failing = "demo/head-none"
@@ -211,10 +212,21 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
 
 
 def test_a_fusion_with_no_other_recipe_is_refused(here):
-    for parent in ("demo/head-non", "branch"):
-        add_fused("branch", parent)
-        with pytest.raises(ConfigError, match=f"fused_with: found '{parent}'; allowed: another"):
-            use.use("branch")
+    add_fused("branch", "demo/head-non")
+    with pytest.raises(ConfigError, match="fused_with: found 'demo/head-non'; allowed: another"):
+        use.use("branch")
+
+
+def test_recipes_that_need_each_other_are_refused_with_the_cycle(here):
+    add_fused("branch", "branch")
+    with pytest.raises(ConfigError, match="it needs itself: branch -> branch;"):
+        use.use("branch")
+    add_fused("branch", "own")
+    Path("recipes/own.yaml").write_text("about: x\nparent: other\n")
+    Path("recipes/other.yaml").write_text("about: x\nparent: branch\n")
+    for name in ("branch", "own", "other"):
+        with pytest.raises(ConfigError, match=f"needs itself: {name} -> .* -> .* -> {name};"):
+            zoo.select([name])
 
 
 def test_use_ends_the_stages_of_the_method_before(here):
@@ -246,7 +258,7 @@ def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):
     finish("demo/interpolation", **{"zero_shot.interpolation": [0.5]})
     finish("demo/infonce-frozen")
     Path("metrics/demo/infonce-frozen/zero_shot_demo_unseen.json").unlink()
-    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not there
+    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not kept
     names = ["demo/head-none", "demo/interpolation", "demo/infonce-frozen"]
     names += ["text4vis/k400-vitl14-f16"]
     assert zoo.run_zoo(names) == []

@@ -49,16 +49,16 @@ def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
         name: of the recipe.
         settings: that the recipe has now, by dotted key.
     """
-    from clipzoo.methods import read_training  # slow: it imports torch
-    from clipzoo.tensors import WeightsError
+    from clipzoo.tensors import WeightsError, read_metadata  # slow: it imports torch
 
     path = kept_model(name)
     if not path.is_file():
         return f"{path}{MISSING}"
     try:
-        recipe, used = read_training(path)
-    except WeightsError as error:
-        return str(error)
+        meta = json.loads(read_metadata(path)["model"])
+        recipe, used = meta.get("recipe"), meta.get("settings", {})
+    except (WeightsError, KeyError, ValueError, AttributeError):
+        return f"{path} is not a model file of this project"
     if recipe != name:
         return f"{path} is the model of {recipe or 'an earlier version'}"
     changed = verdicts.modified(used, training_settings(settings), "test")

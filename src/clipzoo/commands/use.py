@@ -26,6 +26,7 @@ from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR
 from clipzoo.files import few, replacing
 from clipzoo.frames.manifest import manifest_path
+from clipzoo.given_files import remove_links
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import load_recipe, recipe_names
 from clipzoo.report.released import expected_settings, recipe_of
@@ -205,6 +206,7 @@ def use_command(arguments: argparse.Namespace) -> None:
         require_idle(LOCK, "and `use` would change its params.yaml")
         run = plan(name, options)
         place_files(run)
+        remove_links(broken=True)
         changes = write_params(run.params)
     print(describe_changes(changes), end="")
     print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")

@@ -194,7 +194,7 @@ def _load(
     params = build(Params, values, f"{path}: params")
     _refuse_cycles(name, folder, read, [])
     for other in params.fused_with:
-        if other not in known or other == name:
+        if other not in known:
             raise ConfigError(
                 f"{path}: params.{params.model.method}.fused_with: found {other!r}; allowed: "
                 f"another recipe{near(other, known)}"
