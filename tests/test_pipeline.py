@@ -33,6 +33,7 @@ HARMLESS = {
     "src/clipzoo/runtime/heartbeat.py",
     "src/clipzoo/runtime/launch.py",
     "src/clipzoo/runtime/lock.py",
+    "src/clipzoo/runtime/loopback.py",
     "src/clipzoo/runtime/machine.py",
     "src/clipzoo/runtime/one_run.py",
     "src/clipzoo/runtime/parent.py",

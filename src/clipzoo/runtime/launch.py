@@ -133,9 +133,11 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import main
 
+    from clipzoo.runtime import loopback
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
-    options += _machines() if "NNODES" in os.environ else ["--standalone"]
+    options += _machines() if "NNODES" in os.environ else loopback.options()
     announce_launcher()
     _set_threads(processes)
     try:
