@@ -134,9 +134,7 @@ def test_a_damaged_tensor_is_told_from_a_damaged_header(tmp_path: Path):
     write_safetensors(TENSORS, path, METADATA)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"\x01")
-    with pytest.raises(
-        WeightsError, match=r"CRC-32 of its tensors is [0-9a-f]{8}, not the one in its"
-    ):
+    with pytest.raises(WeightsError, match=r"CRC-32 of its tensors is [0-9a-f]{8}, not"):
         read_safetensors(path)
     assert read_metadata(path) == METADATA, "no tensor is read for it"
     path.write_bytes(whole.replace(b'"m":"3"', b'"m":"4"'))
