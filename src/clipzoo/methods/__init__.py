@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
-from clipzoo.files import near
+from clipzoo.files import near, raise_all
 from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
@@ -38,6 +38,7 @@ from clipzoo.models.clip import (
     load_strictly,
     open_clip_name,
 )
+from clipzoo.models.text import tensor_faults
 from clipzoo.runtime.distributed import say
 from clipzoo.settings import describe_difference, training_settings
 from clipzoo.tensors import (
@@ -242,14 +243,18 @@ def save_classifier(class_embeddings: Tensor) -> None:
     )
 
 
-def load_classifier() -> Tensor:
-    """Read the class embeddings [P, K, D] of the trained model; WeightsError if missing."""
+def load_classifier(num_classes: int) -> Tensor:
+    """Read the class embeddings [P, K, D] of the trained model, of K = `num_classes`.
+
+    Raises:
+        WeightsError: the file is missing, or holds something else.
+    """
     tensors, _ = read_safetensors(CLASSIFIER_FILE)
-    if "class_embeddings" not in tensors:
-        raise WeightsError(
-            f"{CLASSIFIER_FILE}: found the tensors {sorted(tensors)}; allowed: class_embeddings; "
-            "`dvc repro --force train` writes it again"
-        )
+    raise_all(
+        f"{CLASSIFIER_FILE}: not as train writes it; `dvc repro --force train` writes it again",
+        tensor_faults(tensors, {"class_embeddings": "PKD"}, {"K": num_classes}),
+        WeightsError,
+    )
     return tensors["class_embeddings"]
 
 
