@@ -12,7 +12,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +24,10 @@ SHOWN = 20
 
 class ListError(ValueError):
     """A list, annotation or manifest file is invalid; the message names every bad line."""
+
+
+Fault = Callable[[str], Exception]
+"""The class of an error, or what makes one of a message."""
 
 
 class NumberError(ValueError):
@@ -236,19 +242,70 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: st
         writer.writerows(rows)
 
 
+def require_regular(path: str | Path, error: Fault = ListError) -> None:
+    """Raise `error` unless a path is a regular file, or a link to one.
+
+    Whoever opens a named pipe waits for its other end forever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read ({getattr(cause, 'strerror', cause)})") from cause
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: is {file_kind(mode)}; allowed: a regular file")
+
+
+def file_kind(mode: int) -> str:
+    """What a path is, for messages.
+
+    Args:
+        mode: `st_mode` of os.stat.
+    """
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def read_text(path: str | Path, error: Fault = ListError) -> str:
+    """The text of a UTF-8 file; raises `error` if it is missing, not regular or not UTF-8."""
+    require_regular(path, error)
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror})") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: is not UTF-8 ({cause})") from cause
+
+
+def read_json(path: str | Path, error: Fault = ListError) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        error: as `read_text`; or it is not JSON, or has a key twice.
+    """
+    text = read_text(path, error)
+    try:
+        return json.loads(text, object_pairs_hook=_with_keys_once)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path}: is not JSON ({cause})") from cause
+
+
+def _with_keys_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"keys that are set twice: {', '.join(map(repr, twice[:5]))}; keep one")
+    return values
+
+
 def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of every line of a csv file; an empty line has no fields.
 
     Raises:
-        ListError: the file is missing or not UTF-8, or a line has a NUL byte or a field that is too
-            long.
+        ListError: as `read_text`, or a line has a NUL byte or a field that is too long.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ListError(f"{path}: is not UTF-8 ({error})") from error
+    text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ListError(f"{path}:{line}: found a NUL byte; allowed: text; write the file again")
@@ -310,7 +367,7 @@ def few(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
     return separator.join([*items[:most], *["..."] * (len(items) > most)])
 
 
-def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
+def raise_all(title: str, faults: Sequence[str], error: Fault = ListError) -> None:
     """Raise one error that lists the faults (the first 20); do nothing if there are none."""
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []

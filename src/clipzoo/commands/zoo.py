@@ -111,12 +111,12 @@ def _is_of_its_parents(run: Run) -> bool:
     root = Path("metrics") / run.params.recipe
     checkpoint = Path(run.params.model.checkpoint)
     if run.params.model.checkpoint and checkpoint.is_file():
-        metrics = kept.read_json(root / "test.json")
+        metrics = kept.read_mapping(root / "test.json")
         if metrics.get("checkpoint_sha256") != file_sha256(checkpoint):
             return False
     for name in run.params.fused_with:
-        model = kept.read_json(kept.kept_predictions(name)[-1]).get("model_sha256")
-        fused = kept.read_json(root / "fused.json")
+        model = kept.read_mapping(kept.kept_predictions(name)[-1]).get("model_sha256")
+        fused = kept.read_mapping(root / "fused.json")
         if model and fused.get("video_model_sha256") != model:
             return False
     return all(not fault or fault.endswith(kept.MISSING) for fault in _parents(run).values())

@@ -273,8 +273,8 @@ def write_report(root: str | Path = ".") -> list[Row]:
         all rows, also those not run here.
 
     Raises:
-        ReportError: as for `read_metrics` and `make_rows`.
-        ConfigError: a recipe is invalid.
+        ReportError, ListError, ConfigError: as for `read_metrics` and `make_rows`, or a recipe is
+            invalid.
     """
     root = Path(root)
     metrics = read_metrics(root / "metrics")
