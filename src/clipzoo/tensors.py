@@ -100,7 +100,8 @@ def _check(path: str | Path, *, with_tensors: bool) -> None:
         if noted != b"%08x" % found:
             raise WeightsError(
                 f"{path}: damaged: the CRC-32 of its {name} is {found:08x}, not the one in its "
-                f"metadata ({CRC}); write it again (`dvc repro --force STAGE`), or get another copy"
+                f"metadata ({CRC}); get another copy, or write it again: `dvc repro --force "
+                "STAGE`; if it is in .state, remove its folder first"
             )
 
 
