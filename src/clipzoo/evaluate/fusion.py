@@ -166,14 +166,14 @@ def _checked(scores: Scores) -> Scores:
         )
     if scores.labels is not None and scores.labels.dim() != 1:
         raise FusionError(f"{scores.name}: several labels a video; allowed: one")
-    ids = found[:, 0] if scores.video_ids is None else scores.video_ids
-    if len(ids) != len(found) or (
-        scores.labels is not None
-        and (scores.labels.dtype != torch.int64 or len(scores.labels) != len(found))
-    ):
+    rows, labels, ids = len(found), scores.labels, scores.video_ids
+    if labels is not None and (labels.dtype != torch.int64 or len(labels) != rows):
         raise FusionError(
-            f"{scores.name}: found {len(found)} rows of probabilities, {len(ids)} ids"
+            f"{scores.name}: labels: found {labels.dtype} {list(labels.shape)}; allowed: int64, "
+            f"one for each of {rows} rows"
         )
+    if ids is not None and len(ids) != rows:
+        raise FusionError(f"{scores.name}: found {rows} rows of probabilities, {len(ids)} ids")
     return replace(scores, probabilities=probabilities)
 
 
