@@ -362,9 +362,30 @@ def near(value: object, allowed: Iterable[object]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+JOINERS = "\u200c\u200d"
+"""Some scripts spell words with these two."""
+
+
+def shown(text: str, kept: str = "") -> str:
+    """Text in which characters that nobody sees, or that a terminal obeys, are escaped.
+
+    Args:
+        text: of a file that others wrote.
+        kept: characters that stay, such as ends of lines.
+
+    Example: a name with the code that clears the screen becomes `\\x1b[2Jname`.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in JOINERS + kept
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def few(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
-    """The first items, for a message that gives their number: "a, b, c, ..."."""
-    return separator.join([*items[:most], *["..."] * (len(items) > most)])
+    """The first items, as `shown`, for a message that gives their number: "a, b, c, ..."."""
+    return separator.join([*map(shown, items[:most]), *["..."] * (len(items) > most)])
 
 
 def raise_all(title: str, faults: Sequence[str], error: Fault = ListError) -> None:
