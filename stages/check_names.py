@@ -3,9 +3,9 @@ a fusion with a recipe that has not been run."""
 
 from pathlib import Path
 
+from clipzoo.runtime.launch import run_stage
 from clipzoo.config import ConfigError, load_params
 from clipzoo.files import replacing
-from clipzoo.runtime.launch import run_stage
 
 # Always the same text, so that another name alone reruns no stage that depends on the file.
 TEXT = "The recipe and the datasets of params.yaml have plain names.\n"

@@ -28,7 +28,7 @@ class Dvc:
         self.recipes: list[str] = []
         self.commands: list[list[str]] = []
 
-    def __call__(self, command, check, pass_fds=()):
+    def __call__(self, command, check, env, pass_fds=()):
         assert not check
         recipe = load_params("params.yaml").recipe
         self.recipes.append(recipe)
