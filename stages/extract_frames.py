@@ -3,6 +3,7 @@
 import argparse
 from functools import partial
 
+from clipzoo.runtime.launch import run_stage
 from clipzoo.annotations.wanted import excused, wanted_videos
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.index import FRAMES_DIR, index_path, read_index
@@ -11,7 +12,6 @@ from clipzoo.files import shown
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.frames.plan import plan_shards
-from clipzoo.runtime.launch import run_stage
 
 MOST_FAULTS = 20
 """Printed; the index has all of them."""

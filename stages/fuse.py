@@ -1,5 +1,6 @@
 """fuse --recipe NAME: the run's probabilities and those of a video branch, weighted, on a CPU."""
 
+from clipzoo.runtime.launch import recipe_argument, run_stage
 from clipzoo.config import build, load_params
 from clipzoo.evaluate import fusion
 from clipzoo.evaluate.predictions import PREDICTIONS_DIR
@@ -7,7 +8,6 @@ from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
 from clipzoo.methods import check_settings
 from clipzoo.methods.bike_attributes import Options
-from clipzoo.runtime.launch import recipe_argument, run_stage
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from clipzoo.runtime.ending import ending
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
 from clipzoo.commands.compare import METHODS, PAGE, compare_command
@@ -24,7 +25,6 @@ from clipzoo.commands.zoo import zoo_command
 from clipzoo.config import SHOTS, load_params
 from clipzoo.data.ledger import ledger_path, ways_out
 from clipzoo.files import few, shown
-from clipzoo.runtime.ending import ending
 
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",

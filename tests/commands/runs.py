@@ -31,7 +31,7 @@ class Dvc:
         self.recipes: list[str] = []
         self.commands: list[list[str]] = []
 
-    def __call__(self, command, check, pass_fds=()):
+    def __call__(self, command, check, env, pass_fds=()):
         assert not check
         params = load_params("params.yaml")
         self.recipes.append(params.recipe)

@@ -2,11 +2,11 @@
 
 import argparse
 import fnmatch
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipzoo.runtime.ending import run_command
 from clipzoo.commands import kept
 from clipzoo.commands.planned import (
     UNCHANGED,
@@ -164,8 +164,7 @@ def run_zoo(
         print(describe_changes(write_params(run.params)), end="", flush=True)
         command = [sys.executable, "-m", "clipzoo", "repro"]
         command += ["--no-note"] if run.changed else []  # -S has just been printed
-        process = subprocess.run(command, check=False, pass_fds=locks)
-        if process.returncode == 0:
+        if run_command(command, pass_fds=locks) == 0:
             _keep(run)
             continue
         failed.append(run.name)
