@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,6 +175,30 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
+def regular(path: str | Path) -> Path:
+    """The path of a regular file, or of a link to one, whose opening ends at once.
+
+    Raises:
+        OSError: there is nothing, or something else: a named pipe would be waited for forever.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        fault = f"it is {file_kind(mode)}; allowed: a regular file"
+        raise OSError(errno.EINVAL, fault, str(path))
+    return Path(path)
+
+
+def file_kind(mode: int) -> str:
+    """What a path is, for messages.
+
+    Args:
+        mode: `st_mode` of os.stat.
+    """
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
 def json_sha256(values: Mapping[str, object]) -> str:
     """SHA-256 of a mapping's values as JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()
@@ -211,7 +236,7 @@ def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             long.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ListError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -249,7 +274,8 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         allowed_text = ",".join(columns)
         if optional:
             allowed_text += f" and optionally {','.join(optional)}"
-        raise ListError(f"{path}:1: found header {','.join(header)!r}; allowed: {allowed_text}")
+        found = ",".join(header)[:200]
+        raise ListError(f"{path}:1: found header {found!r}; allowed: {allowed_text}")
     rows, faults = [], []
     for line, fields in lines:
         if not fields:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipzoo.files import replacing
+from clipzoo.files import regular, replacing
 
 
 class WeightsError(ValueError):
@@ -75,7 +75,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[safe_open]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             yield file
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error

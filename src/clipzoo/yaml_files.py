@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from yaml.composer import ComposerError
 
-from clipzoo.files import raise_all
+from clipzoo.files import raise_all, regular
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 """A decimal number in either YAML; PyYAML takes 5e-5 for text and expects 5.0e-5."""
@@ -42,7 +42,7 @@ def read_yaml(path: str | Path) -> object:
             value that is not finite or has two meanings; the message names the lines.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # text that is not UTF-8

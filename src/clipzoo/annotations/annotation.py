@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.data.spec import DatasetSpec
-from clipzoo.files import ListError
+from clipzoo.files import ListError, regular
 
 MAX_SECONDS = 10_000_000
 """Over 100 days: a segment that ends later is a broken line."""
@@ -91,7 +91,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file; ListError if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return regular(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(f"{path}: cannot be read ({error})") from error
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clipzoo.data.records import Record
-from clipzoo.files import ListError, raise_all, replacing
+from clipzoo.files import ListError, raise_all, regular, replacing
 from clipzoo.models.text import cut_texts, tokenize
 from clipzoo.runtime.distributed import say
 
@@ -36,7 +36,7 @@ def read_attributes(path: str | Path) -> dict[str, list[str]]:
         ListError: the file is missing or not of the form above; names every wrong entry.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(
             f"{path}: cannot be read ({error}); the stage `attributes` writes such files for "

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from clipzoo.files import replacing
+from clipzoo.files import regular, replacing
 
 FRAMES_DIR = Path("data/frames")
 INDEX_NAME = "index.parquet"
@@ -203,7 +203,7 @@ def _read_whole(path: Path) -> bytes:
         StoreError: the file is missing or damaged.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be read ({error.strerror}); run extract_frames"
@@ -253,7 +253,7 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     path, header = jpegs_path(index), jpegs_header(count)
     num_bytes = len(header) + count * JPEG_COLUMNS * 4
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             start, found = file.read(len(header)), path.stat().st_size
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error

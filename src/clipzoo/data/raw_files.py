@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 from clipzoo.data.index import StoreError
+from clipzoo.files import file_kind
 
 
 class SourceError(StoreError):
@@ -27,14 +28,3 @@ def check_size(path: Path, size: int) -> None:
             f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
             "`python -m clipzoo scan`; scan again"
         )
-
-
-def file_kind(mode: int) -> str:
-    """What a path is, for messages.
-
-    Args:
-        mode: `st_mode` of os.stat.
-    """
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
-    return kinds.get(stat.S_IFMT(mode), "a special file")

@@ -7,7 +7,6 @@ videos of Kinetics-400, but neither how they were scored nor the lexicon.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from clipzoo.data.records import (
     read_missing,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec
-from clipzoo.files import ListError, few, raise_all
+from clipzoo.files import ListError, few, raise_all, regular
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
@@ -135,7 +134,7 @@ def read_lexicon(path: str, dataset: str) -> list[str]:
     if not path:
         return read_labels(f"lists/{dataset}/labels.csv")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = regular(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(
             f"bike_attributes.lexicon: {path}: cannot be read ({error}); allowed: a UTF-8 file "

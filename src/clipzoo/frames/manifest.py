@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clipzoo.data.raw_files import file_kind
 from clipzoo.data.records import check_video_id
 from clipzoo.data.spec import RAW_DIR, DatasetSpec
-from clipzoo.files import ListError, raise_all, read_rows, write_csv
+from clipzoo.files import ListError, file_kind, raise_all, read_rows, write_csv
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),

@@ -24,9 +24,9 @@ def parse_activitynet(source: Source) -> Annotations:
     result, videos = Annotations([]), {subset: [] for subset in SUBSETS}
     for video_id, entry in database.items():
         subset = entry.get("subset") if isinstance(entry, dict) else None
-        if subset not in videos:
-            allowed = ", ".join(SUBSETS)
-            result.faults.append(f"{path}: {video_id!r}: subset {subset!r}; allowed: {allowed}")
+        if not isinstance(subset, str) or subset not in videos:
+            found, allowed = repr(subset)[:100], ", ".join(SUBSETS)
+            result.faults.append(f"{path}: {video_id!r}: subset {found}; allowed: {allowed}")
         elif subset != "testing":
             instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
             if instances:
