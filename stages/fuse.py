@@ -5,6 +5,7 @@ from clipzoo.evaluate import fusion
 from clipzoo.evaluate.predictions import PREDICTIONS_DIR
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
+from clipzoo.methods import check_settings
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.runtime.launch import recipe_argument, run_stage
 
@@ -14,7 +15,9 @@ def main() -> None:
     weight = build(Options, params.methods[method], "params.yaml", method).video_weight
     kept = fusion.KEPT_DIR / recipe
     files = (kept / "test.safetensors", PREDICTIONS_DIR / "test.safetensors")
+    check_settings(params)
     video, attributes = (fusion.read_scores(path) for path in files)
+    fusion.check_model(attributes)
     labels = fusion.same_labels(video, attributes)
     values = fusion.compare(video, attributes, labels, weight, params.seed)
     curves = {"validation": fusion.weight_curve(video, attributes, labels)}

@@ -11,6 +11,7 @@ def main() -> None:
     from clipzoo.methods import MODEL_FILE
     from clipzoo.runtime.distributed import rank, say, world_size
     from clipzoo.runtime.machine import environment
+    from clipzoo.runtime.one_run import check_params
     from clipzoo.train.loop import train
     from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
@@ -37,6 +38,7 @@ def main() -> None:
             "environment": environment(device.type),
         }
         write_metrics(f"metrics/{params.recipe}/train.json", {**metrics, **about})
+        check_params()  # else the state stays, and the training is not lost
         remove_state(run.state_dir)
     say(f"wrote {MODEL_FILE}, {run.log_dir}; next: test")
 

@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from clipzoo import config
+from clipzoo.given_files import DIGESTS_DIR, LINKS_DIR, given_files
+from clipzoo.settings import TRAINING_KEYS, TRAINING_SECTIONS
 
 ROOT = Path(__file__).parent.parent
 METHODS = config.method_names()
+PARAMS = config.load_params(ROOT / "params.yaml")
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that cannot change a number: they read and write files, start processes, print, find a
@@ -19,6 +22,7 @@ HARMLESS = {
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
     "src/clipzoo/sections.py",
+    "src/clipzoo/settings.py",
     "src/clipzoo/tensors.py",
     "src/clipzoo/yaml_files.py",
     "src/clipzoo/runtime/__init__.py",
@@ -29,7 +33,9 @@ HARMLESS = {
     "src/clipzoo/runtime/heartbeat.py",
     "src/clipzoo/runtime/launch.py",
     "src/clipzoo/runtime/lock.py",
+    "src/clipzoo/runtime/loopback.py",
     "src/clipzoo/runtime/machine.py",
+    "src/clipzoo/runtime/one_run.py",
     "src/clipzoo/runtime/parent.py",
     "src/clipzoo/runtime/pools.py",
     "src/clipzoo/runtime/progress.py",
@@ -105,10 +111,24 @@ def test_commands_hold_no_text_of_a_user():
         assert stage["cmd"] == f"PYTHONPATH=src python stages/{name}.py{item}"
 
 
+def test_files_that_parameters_name_are_dependencies():
+    _, *digests = STAGES["check_names"]["outs"]
+    stages = given_files(PARAMS).keys()
+    assert digests == [f"{DIGESTS_DIR}/{name}.json" for name in stages]
+    assert str(LINKS_DIR) in STAGES["check_names"]["deps"]
+    for name in stages:
+        assert f"{DIGESTS_DIR}/{name}.json" in STAGES[name]["deps"]
+
+
+def test_training_settings_are_the_parameters_of_train():
+    keys = {*TRAINING_KEYS, *TRAINING_SECTIONS, "${model.method}", "recipe"}
+    assert keys == set(STAGES["train"]["params"])
+
+
 def test_names_are_checked_before_an_output_is_removed():
     """Stages whose outputs' paths have names in them come after check_names."""
-    (checked,) = STAGES["check_names"]["outs"]
-    after = {name for name, stage in STAGES.items() if checked in stage.get("deps", [])}
+    checked, *_ = STAGES["check_names"]["outs"]
+    after = {name for name, stage in STAGES.items() if checked in stage["deps"]}
     later = set(after)
     for _ in STAGES:  # those of a later stage come even later
         written = {o for name in later for o in STAGES[name]["outs"] if isinstance(o, str)}
@@ -130,7 +150,7 @@ def test_a_methods_file_reruns_only_rows_of_that_method():
 
 
 def test_code_deps_are_few():
-    deps = [d for name in STAGES for d in STAGES[name]["deps"]]
+    deps = [d for stage in STAGES.values() for d in stage["deps"]]
     assert len([d for d in deps if d.startswith("src/")]) <= 60
 
 

@@ -1,5 +1,6 @@
 """Safetensors files: whole or not at all, equal content as equal bytes; and file hashes."""
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -7,9 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clipzoo import tensors
-from clipzoo.tensors import WeightsError, file_sha256, read_safetensors, write_safetensors
+from clipzoo.tensors import (
+    WeightsError,
+    file_sha256,
+    read_metadata,
+    read_safetensors,
+    write_safetensors,
+)
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
 METADATA = {"z": "größer", "a": "{}", "m": "3"}
@@ -99,3 +107,45 @@ def test_hash_of_a_file_longer_than_a_block(tmp_path: Path):
     data = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(data)
     assert file_sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+def test_flipped_bits_are_found(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    write_safetensors(TENSORS, path, METADATA)
+    whole = path.read_bytes()
+    start = whole.index(b'"crc32"')
+    for bit in range(0, 8 * len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        if start < bit // 8 <= start + len("crc32"):  # its key: as if there were no checksum
+            with contextlib.suppress(WeightsError):
+                assert torch.equal(read_safetensors(path)[0]["a"], TENSORS["a"])
+            continue
+        with pytest.raises(WeightsError, match=r"x\.safetensors: (damaged|not a safetensors file)"):
+            read_safetensors(path)
+        if bit // 8 < len(whole) - 40:  # within the header
+            with pytest.raises(WeightsError, match=r"damaged|not a safetensors file"):
+                read_metadata(path)
+
+
+def test_a_damaged_tensor_is_told_from_a_damaged_header(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    write_safetensors(TENSORS, path, METADATA)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\x01")
+    with pytest.raises(WeightsError, match=r"CRC-32 of its tensors is [0-9a-f]{8}, not"):
+        read_safetensors(path)
+    assert read_metadata(path) == METADATA, "no tensor is read for it"
+    path.write_bytes(whole.replace(b'"m":"3"', b'"m":"4"'))
+    for read in (read_metadata, read_safetensors):
+        with pytest.raises(WeightsError, match=r"CRC-32 of its header"):
+            read(path)
+
+
+def test_files_of_older_versions_and_of_others_have_no_checksum(tmp_path: Path):
+    save_file(TENSORS, tmp_path / "x.safetensors", metadata=METADATA)
+    assert read_safetensors(tmp_path / "x.safetensors")[1] == METADATA
+    text = {"note": '"crc32":"0123456789abcdef"'}  # looks like one
+    write_safetensors(TENSORS, tmp_path / "x.safetensors", text)
+    assert read_safetensors(tmp_path / "x.safetensors")[1] == text

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -69,11 +70,27 @@ def replacing(
     except BaseException as error:
         written = part.stat().st_size if part.is_file() else 0
         with suppress(OSError):
-            part.unlink()
+            _remove(part)
         _raise_disk_error(error, path, num_bytes, written)
         raise
     if durable:
         _sync(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder to write to; it becomes `path` when the block ends without an error.
+
+    A process that is killed meanwhile leaves the old folder, or none, never a mixture of both. Not
+    durable, unlike files.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    with replacing(path, durable=False) as part:
+        part.mkdir()
+        yield part
+        shutil.rmtree(path, ignore_errors=True)  # a rename replaces only an empty folder
 
 
 @contextmanager
@@ -102,7 +119,14 @@ def _remove_left_overs(folder: Path, prefix: str) -> None:
     for part in folder.glob(f"{glob.escape(prefix)}*.part"):
         pid = part.name[len(prefix) : -len(".part")]
         if pid.isdecimal() and not process_exists(int(pid)):
-            part.unlink(missing_ok=True)
+            _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -197,6 +221,15 @@ def file_kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
     return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()
 
 
 def json_sha256(values: Mapping[str, object]) -> str:

@@ -1,17 +1,30 @@
-"""Safetensors files with equal bytes for equal content, file hashes, and copies to a device."""
+"""Safetensors files with equal bytes for equal content, file hashes, and copies to a device.
 
-import hashlib
+Every file that is written here has a checksum of all its bytes in its metadata, under `crc32`: the
+CRC-32 of the tensors' bytes, and that of the header with zeros in place of itself. The header has
+the names, dtypes, shapes and places of the tensors, and the metadata. A CRC-32 finds every damage
+of up to 32 bits in a row, and takes 0.6 s for a GB; SHA-256 would take 1.2 s.
+"""
+
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipzoo.files import file_sha256 as file_sha256
 from clipzoo.files import regular, replacing
+
+CRC = "crc32"
+"""Key of the checksum in the metadata."""
+_CRC_TEXT = re.compile(rb'"crc32":"([^"]{8})([^"]{8})"')
 
 
 class WeightsError(ValueError):
@@ -21,7 +34,7 @@ class WeightsError(ValueError):
 def write_safetensors(
     tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
 ) -> None:
-    """Write tensors and text metadata to a safetensors file.
+    """Write tensors and text metadata to a safetensors file, with a checksum.
 
     Args:
         tensors: by name; no two may share memory.
@@ -36,60 +49,92 @@ def write_safetensors(
     with replacing(path, num_bytes=num_bytes) as part:
         part.touch()
         mode = part.stat().st_mode  # from the umask; the library creates files for their owner only
-        save_file(tensors, part, metadata=metadata)
+        save_file(tensors, part, metadata={**metadata, CRC: "0" * 16})
         part.chmod(mode)
-        _sort_metadata(part)
+        _finish_header(part)
 
 
-def _sort_metadata(path: Path) -> None:
-    """Sort the metadata's keys: the library writes them in a different order every time, but equal
-    content must give equal bytes, or DVC reruns every later stage."""
+def _finish_header(path: Path) -> None:
+    """Sort the metadata's keys, and fill in the checksum.
+
+    The library writes the keys in a different order every time, but equal content must give equal
+    bytes, or DVC reruns every later stage.
+    """
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        if "__metadata__" not in header:
-            return
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         assert len(text) <= length, "only the order has changed"
+        place = _CRC_TEXT.search(text)
+        assert place is not None, "save_file has written it"
+        data_crc = b"%08x" % _crc32(file)
+        text = text[: place.start(1)] + data_crc + text[place.end(1) :].ljust(length - place.end(1))
+        header_crc = b"%08x" % zlib.crc32(text)
         file.seek(8)
-        file.write(text.ljust(length))
+        file.write(text[: place.start(2)] + header_crc + text[place.end(2) :])
+
+
+def _crc32(file: BinaryIO) -> int:
+    """The CRC-32 of the rest of a file."""
+    crc = 0
+    while block := file.read(1 << 20):
+        crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _check(path: str | Path, *, with_tensors: bool) -> None:
+    """Raise WeightsError if a file has a checksum and is damaged. Those of older versions, and of
+    others, have none."""
+    with open(path, "rb") as file:
+        text = file.read(int.from_bytes(file.read(8), "little"))
+        place = _CRC_TEXT.search(text)
+        if place is None:
+            return
+        data_crc, header_crc = place.groups()
+        zeros = text[: place.start(2)] + b"0" * 8 + text[place.end(2) :]
+        parts = {"header": (header_crc, zlib.crc32(zeros))}
+        if with_tensors:
+            parts["tensors"] = (data_crc, _crc32(file))
+    for name, (noted, found) in parts.items():
+        if noted != b"%08x" % found:
+            raise WeightsError(
+                f"{path}: damaged: the CRC-32 of its {name} is {found:08x}, not the one in its "
+                f"metadata ({CRC}); write it again (`dvc repro --force STAGE`), or get another copy"
+            )
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a file (CPU) and its metadata.
 
     Raises:
-        WeightsError: the file is missing or not a safetensors file.
+        WeightsError: the file is missing, not a safetensors file, or damaged.
     """
-    with _opened(path) as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    with _opened(path, with_tensors=True) as (file, metadata):
+        return {k: file.get_tensor(k) for k in file.keys()}, metadata  # noqa: SIM118
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata of a file, without its tensors; raises as `read_safetensors`."""
-    with _opened(path) as file:
-        return file.metadata() or {}
+    with _opened(path, with_tensors=False) as (_, metadata):
+        return metadata
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[safe_open]:
+def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open, dict[str, str]]]:
+    """A file, and its metadata without the checksum, which is compared."""
     try:
         with safe_open(regular(path), framework="pt") as file:
-            yield file
+            _check(path, with_tensors=with_tensors)
+            metadata = dict(file.metadata() or {})
+            metadata.pop(CRC, None)
+            yield file, metadata
+    except WeightsError:
+        raise
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
     except Exception as error:
         raise WeightsError(f"{path}: not a safetensors file ({error})") from error
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

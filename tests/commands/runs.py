@@ -5,11 +5,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from clipzoo.commands import kept, planned, zoo
-from clipzoo.config import load_params
-from clipzoo.files import json_sha256
+from clipzoo.config import Params, load_params
+from clipzoo.files import file_sha256, json_sha256
+from clipzoo.settings import training_settings
+from clipzoo.tensors import write_safetensors
 
 
 def select(*arguments: Any) -> list[str]:
@@ -21,7 +24,7 @@ def is_done(name: str, **options: Any) -> bool:
 
 
 class Dvc:
-    """Stands for the dvc command: notes the active recipe of each call."""
+    """Stands for the dvc command: notes the active recipe of each call, and leaves its results."""
 
     def __init__(self, failing: str = "") -> None:
         self.failing = failing
@@ -30,17 +33,44 @@ class Dvc:
 
     def __call__(self, command, check, pass_fds=()):
         assert not check
-        recipe = load_params("params.yaml").recipe
-        self.recipes.append(recipe)
+        params = load_params("params.yaml")
+        self.recipes.append(params.recipe)
         self.commands.append(command[1:])
-        kept.MODEL_FILE.parent.mkdir(exist_ok=True)
-        kept.MODEL_FILE.write_text(f"model of {recipe}")
-        folders = [kept.PREDICTIONS_DIR, kept.PREDICTIONS_DIR, Path("metrics") / recipe]
-        for folder, name in zip(folders, kept.PREDICTION_FILES, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            if not (folder == Path("metrics") / recipe and (folder / name).exists()):
-                (folder / name).write_text(f"{name} of {recipe}")
-        return subprocess.CompletedProcess(command, int(recipe == self.failing))
+        leave(params, params.settings())
+        return subprocess.CompletedProcess(command, int(params.recipe == self.failing))
+
+
+def leave(params: Params, settings: dict[str, Any]) -> None:
+    """What a run leaves: its model, whose content does not matter here, predictions, metrics."""
+    recipe, checkpoint = params.recipe, Path(params.model.checkpoint)
+    trained = training_settings(settings)
+    clip = {"arch": "ViT-B-32", "input_px": 32, "quick_gelu": True, "source": "x"}
+    clip["environment"] = ""
+    model = {"clip": clip, "method": "raw", "num_segments": 1, "options": {}}
+    model |= {"recipe": recipe, "settings": trained}
+    write_safetensors({"x": torch.zeros(1)}, kept.MODEL_FILE, {"model": json.dumps(model)})
+    for name in kept.PREDICTION_FILES[:2]:
+        write(kept.PREDICTIONS_DIR / name, f"{name} of {recipe}")
+    values = {
+        "settings_sha256": json_sha256(settings),
+        "training_sha256": json_sha256(trained),
+        "model_sha256": file_sha256(kept.MODEL_FILE),
+    }
+    if checkpoint.is_file():
+        values["checkpoint_sha256"] = file_sha256(checkpoint)
+    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
+        write(Path(f"metrics/{recipe}/{stem}.json"), json.dumps(values))
+        write(Path(f"plots/{recipe}/{stem}/settings.json"), json.dumps(settings))
+    for parent in params.fused_with:
+        about = kept.read_json(kept.kept_predictions(parent)[-1])
+        fused = {**values, "video_model_sha256": about.get("model_sha256", "")}
+        write(Path(f"metrics/{recipe}/fused.json"), json.dumps(fused))
+        write(Path(f"plots/{recipe}/fused/settings.json"), json.dumps(settings))
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def add_fused(name: str, parent: str) -> None:
@@ -51,14 +81,7 @@ def add_fused(name: str, parent: str) -> None:
 
 
 def finish(name: str, options: planned.Options = planned.UNCHANGED, /, **changes: Any) -> None:
-    """What a finished run leaves of a recipe."""
-    params = planned.plan(name, options).params
-    name, settings = params.recipe, params.settings() | changes
-    for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
-        for path, values in (
-            (f"metrics/{name}", {"settings_sha256": json_sha256(settings)}),
-            (f"plots/{name}/{stem}", settings),
-        ):
-            Path(path).mkdir(parents=True, exist_ok=True)
-            file = f"{stem}.json" if path.startswith("metrics") else "settings.json"
-            (Path(path) / file).write_text(json.dumps(values))
+    """What a finished run leaves of a recipe; nothing of it is kept for others."""
+    run = planned.plan(name, options)
+    planned.place_files(run)
+    leave(run.params, run.params.settings() | changes)

@@ -1,6 +1,7 @@
 """Using recipes, running sets of them, queueing."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from dvc.utils.hydra import apply_overrides
 from runs import add_fused, finish, is_done, select
 
 from clipzoo.__main__ import main
-from clipzoo.commands import kept, use, zoo
+from clipzoo.commands import kept, planned, use, zoo
 from clipzoo.config import ConfigError, load_params
+from clipzoo.methods import read_training
 from clipzoo.report.recipes import recipe_names, recipe_settings
+from clipzoo.runtime.lock import only_one
 
 ROOT = Path(__file__).parents[2]
 LISTS = {
@@ -162,8 +165,8 @@ def test_select_puts_parents_first_and_adds_missing_ones(here):
     child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
     assert select([child]) == [parent, child]
     assert select([child, "text4vis/k400-vitl14-f1*", "demo"]) == [parent, child, "demo"]
-    kept.kept_model(parent).parent.mkdir(parents=True)
-    kept.kept_model(parent).touch()
+    finish(parent)
+    kept.keep_outputs(parent)
     assert select([child]) == [child]
     k400 = select(["text4vis/k400-*"])
     assert len(k400) == len([n for n in recipe_names() if n.startswith("text4vis/k400-")])
@@ -176,7 +179,7 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert zoo.run_zoo([child, "demo"]) == []
     assert dvc.recipes == [parent, child, "demo"]
     assert dvc.commands == [["-m", "clipzoo", "repro"]] * 3
-    assert kept.kept_model(parent).read_text() == f"model of {parent}"
+    assert read_training(kept.kept_model(parent))[0] == parent
     assert not kept.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
 
@@ -191,18 +194,18 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
     assert [path.read_text() for path in files] == [
         "test.safetensors of demo/head-none",
         "test.parquet of demo/head-none",
-        "test.json of demo/head-none",
+        Path("metrics/demo/head-none/test.json").read_text(),
     ]
-    assert "predictions/zoo/demo/head-none/test.parquet" in capsys.readouterr().out
+    assert "kept for other recipes: predictions/zoo/demo/head-none" in capsys.readouterr().out
     assert not any(path.exists() for path in kept.kept_predictions("branch"))
-    assert select(["branch"]) == ["branch"]
-    finish("demo/head-none")
     assert is_done("demo/head-none")
+    assert is_done("branch")
+    Path("metrics/branch/fused.json").unlink()
+    assert not is_done("branch")
+    assert select(["branch"]) == ["branch"]
     files[1].unlink()
     assert not is_done("demo/head-none")
     assert select(["branch"]) == ["demo/head-none", "branch"]
-    finish("branch")
-    assert not is_done("branch")  # metrics/branch/fused.json is missing
     with pytest.raises(ConfigError, match="needs predictions/zoo/demo/head-none, which queued"):
         use.queue("branch")
     dvc.failing = "demo/head-none"
@@ -211,10 +214,21 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
 
 
 def test_a_fusion_with_no_other_recipe_is_refused(here):
-    for parent in ("demo/head-non", "branch"):
-        add_fused("branch", parent)
-        with pytest.raises(ConfigError, match=f"fused_with: found '{parent}'; allowed: another"):
-            use.use("branch")
+    add_fused("branch", "demo/head-non")
+    with pytest.raises(ConfigError, match="fused_with: found 'demo/head-non'; allowed: another"):
+        use.use("branch")
+
+
+def test_recipes_that_need_each_other_are_refused_with_the_cycle(here):
+    add_fused("branch", "branch")
+    with pytest.raises(ConfigError, match="it needs itself: branch -> branch;"):
+        use.use("branch")
+    add_fused("branch", "own")
+    Path("recipes/own.yaml").write_text("about: x\nparent: other\n")
+    Path("recipes/other.yaml").write_text("about: x\nparent: branch\n")
+    for name in ("branch", "own", "other"):
+        with pytest.raises(ConfigError, match=f"needs itself: {name} -> .* -> .* -> {name};"):
+            zoo.select([name])
 
 
 def test_use_ends_the_stages_of_the_method_before(here):
@@ -246,7 +260,7 @@ def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):
     finish("demo/interpolation", **{"zero_shot.interpolation": [0.5]})
     finish("demo/infonce-frozen")
     Path("metrics/demo/infonce-frozen/zero_shot_demo_unseen.json").unlink()
-    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not there
+    finish("text4vis/k400-vitl14-f16")  # a parent, whose model is not kept
     names = ["demo/head-none", "demo/interpolation", "demo/infonce-frozen"]
     names += ["text4vis/k400-vitl14-f16"]
     assert zoo.run_zoo(names) == []
@@ -256,6 +270,104 @@ def test_a_second_call_continues_where_the_first_stopped(here, dvc, capsys):
     assert dvc.recipes == names[1:]
     zoo.run_zoo(["demo/head-none"], again=True)
     assert dvc.recipes[-1] == "demo/head-none"
+
+
+def test_an_edited_parent_is_run_again_for_its_child(here, dvc):
+    child, parent = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
+    assert zoo.run_zoo([child]) == []
+    assert select([child]) == [child]
+    assert is_done(child)
+    path = here / f"recipes/{parent}.yaml"
+    text = path.read_text()
+    assert "\nparams:\n" in text
+    path.write_text(text.replace("\nparams:\n", "\nparams:\n  seed: 7\n"))
+    assert select([child]) == [parent, child]
+    assert not is_done(child)
+    dvc.recipes.clear()
+    assert zoo.run_zoo([child]) == []
+    assert dvc.recipes == [parent, child]
+    assert is_done(child)
+
+
+def test_a_fused_parent_that_was_edited_is_run_again(here, dvc):
+    add_fused("branch", "own")
+    Path("recipes/own.yaml").write_text("about: x\n")
+    assert zoo.run_zoo(["branch"]) == []
+    assert dvc.recipes == ["own", "branch"]
+    assert is_done("branch")
+    Path("recipes/own.yaml").write_text("about: x\nparams: {seed: 7}\n")
+    assert select(["branch"]) == ["own", "branch"]
+    assert not is_done("branch")
+    assert zoo.run_zoo(["branch"]) == []
+    assert dvc.recipes == ["own", "branch"] * 2
+
+
+@pytest.mark.parametrize("parent", ["text4vis/k400-vitl14-f16", "demo/head-none"])
+def test_what_a_killed_zoo_has_not_kept_is_made_again(here, dvc, parent):
+    """Killed after a parent's `dvc repro`: what an earlier run kept does not count."""
+    add_fused("branch", "demo/head-none")
+    assert zoo.run_zoo([parent]) == []
+    assert is_done(parent)
+    path = Path(f"metrics/{parent}/test.json")
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"model_sha256": "of another training"}))
+    assert not is_done(parent)
+    assert zoo.run_zoo([parent]) == []
+    assert dvc.recipes == [parent] * 2
+    assert is_done(parent)
+
+
+def test_predictions_kept_of_another_recipe_are_not_taken(here, dvc):
+    add_fused("branch", "demo/head-none")
+    assert zoo.run_zoo(["demo/head-none"]) == []
+    assert select(["branch"]) == ["branch"]
+    about = kept.kept_predictions("demo/head-none")[-1].with_name(kept.SETTINGS_FILE)
+    settings = json.loads(about.read_text())
+    about.write_text(json.dumps(settings | {"recipe": "demo/raw"}))
+    assert select(["branch"]) == ["demo/head-none", "branch"]
+
+
+def test_a_folder_that_is_kept_is_the_old_or_the_new_one(here, dvc, monkeypatch):
+    add_fused("branch", "demo/head-none")
+    finish("demo/head-none")
+    kept.keep_outputs("demo/head-none")
+    files = kept.kept_predictions("demo/head-none")
+    before = [path.read_bytes() for path in files]
+    (kept.PREDICTIONS_DIR / "test.safetensors").write_text("new")
+    copied = []
+
+    def copy(source, target) -> None:
+        copied.append(target)
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(kept.shutil, "copyfile", copy)
+    with pytest.raises(KeyboardInterrupt):
+        kept.keep_outputs("demo/head-none")
+    assert [path.read_bytes() for path in files] == before
+    assert [path.name for path in files[0].parents[1].iterdir()] == ["head-none"]
+
+
+def test_new_content_behind_a_checkpoint_is_not_done(here, dvc):
+    path = here / "own.pt"
+    path.write_text("one")
+    options = planned.Options(settings={"model.checkpoint": str(path)})
+    finish("demo/raw", options)
+    assert is_done("demo/raw", settings=options.settings)
+    path.write_text("two")
+    assert not is_done("demo/raw", settings=options.settings)
+
+
+@pytest.mark.parametrize("words", [["use", "demo"], ["zoo", "demo"], ["use", "demo", "--queue"]])
+def test_params_do_not_change_beside_a_stage(here, dvc, monkeypatch, capsys, words):
+    before = (here / "params.yaml").read_bytes()
+    monkeypatch.setattr("sys.argv", ["clipzoo", *words])
+    with only_one("train"), pytest.raises(SystemExit, match="1"):
+        main()
+    assert "train runs here" in capsys.readouterr().err
+    assert dvc.commands == []
+    assert (here / "params.yaml").read_bytes() == before
 
 
 def test_zoo_exits_with_1_after_a_failure(here, dvc, capsys, monkeypatch):

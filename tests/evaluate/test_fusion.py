@@ -122,6 +122,8 @@ def test_prediction_files_are_read_with_ids_and_training_videos(tmp_path):
         (torch.tensor([[1.5, -0.5]]), "the lowest value is -0.5"),
         (torch.tensor([[float("nan"), 1.0]]), "1 of 1 rows do not sum to 1"),
         (LABELS, r"found torch.int64 \[4\]"),
+        (torch.tensor([[float("inf"), -float("inf")]]), "1 of 1 rows do not sum to 1"),
+        (torch.full((2, 1), 0.5).expand(2, 2), "a.pt: found a tensor that is expanded"),
         ({"a": VIDEO}, "holds a dict; allowed: one bare tensor"),
         (print, "refused, because it is damaged or would run code"),
     ],
@@ -173,3 +175,7 @@ def test_the_command_takes_own_predictions_and_checks_labels_against_them(
     with pytest.raises(SystemExit):
         run(monkeypatch, capsys, str(theirs), str(own), "--labels", str(labels))
     assert "different labels" in capsys.readouterr().err
+    torch.save(LABELS > 0, labels)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, str(theirs), str(own), "--labels", str(labels))
+    assert "l.pt: found torch.bool [4]; allowed: class ids" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from clipzoo.config import load_params
 from clipzoo.evaluate import provenance
 from clipzoo.files import write_metrics
 from clipzoo.report.verdicts import read_settings
+from clipzoo.settings import training_settings
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 HERE = "torch 2, x86_64 AVX2"
@@ -20,6 +21,9 @@ def on_a_known_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(provenance, "read_split", dict)
     monkeypatch.setattr(provenance, "read_checkpoint_sha256", lambda: "")
     monkeypatch.setattr(provenance, "read_environments", lambda: [HERE, HERE])
+    trained = training_settings(PARAMS.settings())
+    monkeypatch.setattr(provenance, "read_training", lambda: ("demo", trained))
+    monkeypatch.setattr(provenance, "MODEL_FILE", __file__)
 
 
 def test_settings_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -40,6 +44,15 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pyt
     assert read_settings(tmp_path, "demo", "zero_shot_x") is None
     assert demo["settings_sha256"] != rn50["settings_sha256"]
     write_metrics(tmp_path / "metrics/demo/test.json", {"top1": 50.0, **rn50})
+    assert read_settings(tmp_path, "demo", "test") is None
+
+
+def test_results_of_another_model_have_no_settings(tmp_path: Path):
+    described = provenance.record_provenance(PARAMS, "cpu", tmp_path / "plots/demo/test")
+    path = tmp_path / "metrics/demo/test.json"
+    write_metrics(path, {"top1": 50.0, **described})
+    assert read_settings(tmp_path, "demo", "test") == PARAMS.settings()
+    write_metrics(path, {"top1": 50.0, **described, "training_sha256": "ab" * 32})
     assert read_settings(tmp_path, "demo", "test") is None
 
 

@@ -1,14 +1,19 @@
 import os
 import pickle
+import tracemalloc
 import warnings
 import zipfile
+from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 from torch import nn
 
-from clipzoo.models.archives import named_tensors, read_file
+from clipzoo.models import archives
+from clipzoo.models.archives import named_tensors, read_file, read_tensor
+from clipzoo.runtime import failures
 from clipzoo.tensors import WeightsError
 
 
@@ -123,3 +128,166 @@ def test_absent_files_and_files_without_tensors_are_refused(tmp_path: Path):
         read_file(tmp_path / "list.pt")
     with pytest.raises(WeightsError, match=r"no named tensors; found the keys \['epoch'\]"):
         named_tensors({"epoch": 3}, "file")
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_archive(path: Path, content: dict[str, bytes], level: int | None = None) -> None:
+    """Zip members; they are stored if there is no level of compression."""
+    form = zipfile.ZIP_STORED if level is None else zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(path, "w", form, compresslevel=level) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize("level", [None, 0, 9])
+@pytest.mark.parametrize("form", ["torch", "torchscript"])
+def test_an_archive_that_was_zipped_again_has_the_same_numbers(form, level, tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    if form == "torch":
+        expected = {"a": torch.arange(5000.0), "b": torch.ones(3).half()}
+        torch.save(expected, path)
+    else:
+        expected = save_torchscript(nn.Sequential(Tower()), path)
+    write_archive(path, members(path), level)
+    torch.testing.assert_close(read_file(path), expected)
+
+
+def test_a_pickle_that_ends_like_a_zip_archive_is_read_as_a_pickle(tmp_path: Path):
+    path, end = tmp_path / "weights.pt", b"PK\5\6" + bytes(18)
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes() + end)
+    assert zipfile.is_zipfile(path)
+    assert torch.equal(read_file(path)["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize("form", ["torch", "torchscript"])
+def test_a_flipped_bit_is_found_and_its_member_named(form: str, tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.arange(100.0)}, path)
+    if form == "torchscript":
+        save_torchscript(Tower(), path)
+    number = members(path)["weights/data/0"][-8:]
+    path.write_bytes(path.read_bytes().replace(number, number[:-1] + bytes([number[-1] ^ 1])))
+    with pytest.raises(WeightsError, match=r"weights\.pt: damaged .*CRC-32 .*weights/data/0"):
+        read_file(path)
+
+
+def test_a_torchscript_archive_takes_no_more_memory_than_its_tensors(tmp_path: Path):
+    path = tmp_path / "bomb.pt"
+    save_torchscript(Tower(), path)
+    content = members(path)
+    write_archive(path, {**content, "bomb/data/0": content["bomb/data/0"] + bytes(1 << 26)}, 9)
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match=r"bomb.pt: refused.*data/0 has 67,\d*,\d* bytes.*need"):
+        read_file(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def test_a_compressed_archive_that_would_grow_a_hundredfold_is_refused(tmp_path, monkeypatch):
+    path, content = tmp_path / "bomb.pt", {"a": torch.zeros(1 << 20)}
+    torch.save(content, path)
+    write_archive(path, members(path), 9)
+    assert torch.equal(read_file(path)["a"], content["a"]), "small enough"
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+    with pytest.raises(WeightsError, match=r"bomb\.pt: would grow to 4,\d*,\d* bytes"):
+        read_file(path)
+
+
+def damage(data: bytes, random: Random) -> bytes:
+    """Change, remove or repeat a few bytes."""
+    changed = bytearray(data or b"\0")
+    for _ in range(random.choice([1, 1, 1, 4, 16])):
+        place = random.randrange(len(changed))
+        part = changed[place : place + random.choice([1, 2, 8, 100])]
+        other = random.choice([b"", bytes(part) * 2, random.randbytes(len(part)), b"\xff" * 4])
+        changed[place : place + len(part)] = other or b"\0"
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("form", ["torch", "legacy", "torchscript"])
+def test_damaged_files_are_named_or_have_named_tensors(form: str, tmp_path: Path):
+    """Checksums are right, so that the damage reaches the reader; but for a file as a whole."""
+    path, random = tmp_path / "weights.pt", Random(form)
+    content = {"state_dict": {"a": torch.ones(9), "b": nn.Parameter(torch.ones(2, 3)).t()}, "n": 2}
+    torch.save(content, path, _use_new_zipfile_serialization=form != "legacy")
+    if form == "torchscript":
+        save_torchscript(nn.Sequential(Tower()), path)
+    whole, found = path.read_bytes(), Counter[str]()
+    parts = members(path) if form != "legacy" else {}
+    for number in range(200):
+        if not parts or number % 5 == 0:
+            path.write_bytes(damage(whole, random))
+        else:
+            level = random.choice([None, 9])
+            name = "weights/data.pkl" if number % 5 < 4 else random.choice(list(parts))
+            write_archive(path, {**parts, name: damage(parts[name], random)}, level)
+        try:
+            named_tensors(read_file(path), str(path))
+            found["read"] += 1
+        except WeightsError as error:
+            found["named" if str(error).startswith(f"{path}: ") else "not named"] += 1
+    assert found["not named"] == 0
+    assert found["named"] > 100
+    assert found["read"] > 3, "some damage changes nothing that is read"
+
+
+def test_modules_that_hold_themselves_or_each_other_too_often_are_refused(tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    save_torchscript(Tower(), path)
+    bag = b"c__torch__\nBag\n)\x81"  # an object of a class of the archive
+    itself = b"\x80\x02" + bag + b"q\0}X\1\0\0\0xh\0sb."
+    twice = b"\x80\x02" + bag + b"q\0"
+    for number in range(40):  # 2^40 paths to the first bag
+        pair = b"}(X\1\0\0\0xh%cX\1\0\0\0yh%cu" % (number, number)
+        twice += bag + b"q" + bytes([number + 1]) + pair + b"b"
+    for pickled in (itself, twice + b"."):
+        replace_pickle(path, pickled)
+        with pytest.raises(WeightsError, match="more than 100000 parts, or 100 within each other"):
+            read_file(path)
+
+
+@pytest.mark.parametrize("error", [MemoryError("x"), RuntimeError("DefaultCPUAllocator: can't")])
+def test_memory_that_runs_out_while_a_file_is_read_names_the_file(error, tmp_path, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "bomb.pt")
+    monkeypatch.setattr(archives.torch, "load", load)
+    with pytest.raises(WeightsError, match=r"bomb\.pt: this machine's memory ran out") as caught:
+        read_file(tmp_path / "bomb.pt")
+    assert failures.is_final(caught.value)
+    assert "micro_batch" not in str(failures.describe(caught.value))
+
+
+def odd_tensors() -> dict[str, torch.Tensor]:
+    """Tensors that no weights file or scores file of anyone holds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some are prototypes
+        rows = torch.eye(4)
+        return {
+            "expanded": torch.full((1, 1), 0.5).expand(4, 2),
+            "sparse_coo": rows.to_sparse(),
+            "sparse_csr": rows.to_sparse_csr(),
+            "meta": rows.to("meta"),
+            "complex64": rows.to(torch.complex64),
+            "quint8": torch.quantize_per_tensor(rows, 0.1, 0, torch.quint8),
+            "float8_e5m2": rows.to(torch.float8_e5m2),
+        }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", odd_tensors())
+def test_odd_tensors_are_refused_by_name(kind: str, tmp_path: Path):
+    path = tmp_path / "weights.pt"
+    torch.save(odd_tensors()[kind], path)
+    with pytest.raises(WeightsError, match=rf"weights\.pt: found .*{kind}.*; allowed: dense"):
+        read_tensor(path)
+    torch.save({"model_state_dict": {"proj": odd_tensors()[kind]}}, path)
+    with pytest.raises(WeightsError, match=rf"weights\.pt: proj: found .*{kind}.*; allowed: dense"):
+        named_tensors(read_file(path), str(path))

@@ -122,19 +122,56 @@ def test_a_saved_clip_is_read_back(tmp_path):
     assert read_clip_metadata(tmp_path / "c.safetensors") == CLIP
 
 
+TOKENS = torch.tensor([[[49406, 320, 49407], [49406, 321, 49407]]])  # [1, 2, 3]
+TEXT = {"token_ids": TOKENS, "class_embeddings": torch.eye(2)[None]}
+
+
 @pytest.mark.parametrize(
-    ("names", "tensors", "message"),
+    ("metadata", "tensors", "message"),
     [
-        ('["a"]', {"token_ids": (1, 1, 4)}, "class_embeddings"),
-        ('["a", "b"]', {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "do not belong"),
-        ('["a"]', {"token_ids": (1, 1, 4), "class_embeddings": (2, 1, 2)}, "do not belong"),
-        ("[1]", {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "do not belong"),
-        ("{", {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2)}, "Expecting"),
-        ('["a"]', {"token_ids": (1, 1, 4), "class_embeddings": (1, 1, 2), "x": (1,)}, "belong"),
+        ({}, {"class_embeddings": None}, "class_embeddings: missing"),
+        ({"class_names": '["a"]'}, {}, r"token_ids: found torch.int64 \[1, 2, 3\]; .*K = 1"),
+        ({}, {"class_embeddings": torch.ones(2, 2, 2)}, r"float32 \[2, 2, 2\]; .*P = 1, K = 2"),
+        ({}, {"class_embeddings": torch.ones(1, 2, 0)}, r"class_embeddings: found .*\[1, 2, 0\]"),
+        ({}, {"class_embeddings": torch.ones(1, 2, 4).half()}, "found torch.float16 .*float32"),
+        ({}, {"class_embeddings": torch.full((1, 2, 4), torch.inf)}, "found 8 values that are not"),
+        ({}, {"token_embeddings": torch.ones(2, 4, 2)}, r"token_embeddings: .*L = 3, D = 2"),
+        ({}, {"x": torch.ones(1)}, "x: unknown; allowed: token_ids, class_embeddings"),
+        ({}, {"token_ids": TOKENS + 1}, "found 321 to 49408; allowed with ViT-demo-16: 0 to 49407"),
+        ({}, {"token_ids": TOKENS - 400}, "token_ids: found -80 to"),
+        ({}, {"token_ids": TOKENS.float()}, "token_ids: found torch.float32"),
+        ({"arch": "ViT-demo-17"}, {}, "metadata.arch: found 'ViT-demo-17'"),
+        ({"class_names": '["a", "a"]'}, {}, "metadata.class_names: found 'a' more than once"),
+        ({"class_names": "[1, 2]"}, {}, "metadata.class_names: found no list of names"),
+        ({"class_names": "{"}, {}, "metadata.class_names: found no list of names"),
+        ({"class_names": "[" * 100_000}, {}, "metadata.class_names: found no list of names"),
     ],
 )
-def test_a_class_text_that_embed_labels_did_not_write(project, names, tensors, message):
-    zeros = {name: torch.zeros(shape) for name, shape in tensors.items()}
-    write_safetensors(zeros, "data/text/mine.safetensors", {"class_names": names})
-    with pytest.raises(WeightsError, match=rf"mine\.safetensors: .*{message}.*embed_labels@mine"):
+def test_a_class_text_that_embed_labels_did_not_write(project, metadata, tensors, message):
+    found = {name: value for name, value in {**TEXT, **tensors}.items() if value is not None}
+    about = {"class_names": '["a", "b"]', "arch": "ViT-demo-16", **metadata}
+    write_safetensors(found, "data/text/mine.safetensors", about)
+    with pytest.raises(
+        WeightsError, match=rf"(?s)mine\.safetensors: .*embed_labels@mine.*{message}"
+    ):
         load_class_text("mine")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({}, "class_embeddings: missing"),
+        ({"class_embeddings": torch.ones(1, 3, 4)}, r"\[1, 3, 4\]; allowed: .*with P = 1, K = 2"),
+        ({"class_embeddings": torch.ones(2, 4)}, r"found torch.float32 \[2, 4\]"),
+        ({"class_embeddings": torch.full((1, 2, 4), torch.nan)}, "found 8 values that are not"),
+        ({"class_embeddings": torch.ones(1, 2, 4), "x": torch.ones(1)}, "x: unknown"),
+    ],
+)
+def test_a_classifier_that_train_did_not_write(project, tensors, message):
+    write_safetensors(tensors, methods.CLASSIFIER_FILE, {})
+    with pytest.raises(
+        WeightsError, match=rf"(?s)classifier\.safetensors: .*repro --force train.*{message}"
+    ):
+        methods.load_classifier(2)
+    methods.save_classifier(torch.ones(1, 2, 4))
+    assert methods.load_classifier(2).shape == (1, 2, 4)

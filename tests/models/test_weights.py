@@ -207,6 +207,16 @@ def test_a_tag_in_the_cache_needs_no_network(clip: nn.Module, hub: Hub, filename
         torch.testing.assert_close(loaded.state_dict()[name], value)
 
 
+def test_a_damaged_file_in_the_cache_is_named(clip: nn.Module, hub: Hub):
+    hub.fill(clip, "open_clip_pytorch_model.bin")
+    path = hub.snapshot / "open_clip_pytorch_model.bin"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(WeightsError, match=r"open_clip_pytorch_model\.bin: damaged .*CRC-32"):
+        load_weights(GELU, TAG, PX)
+
+
 def test_a_cached_tag_of_openai_builds_quick_gelu(
     clip: nn.Module, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ):

@@ -24,6 +24,7 @@ COPIED = (
     "params.yaml",
     "dvc.yaml",
     "data/attributes/",
+    "data/given_files/",
     ".dvc",
     ".gitignore",
 )

@@ -11,7 +11,9 @@ from clipzoo.clips.attributes import attributes_path
 from clipzoo.commands.kept import kept_predictions
 from clipzoo.config import ConfigError
 from clipzoo.data.records import read_labels, read_list
+from clipzoo.evaluate.fusion import FusionError
 from clipzoo.files import ListError
+from clipzoo.tensors import WeightsError
 
 OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}
 
@@ -106,13 +108,32 @@ def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):
 
 
 def test_a_fusion_needs_the_other_recipe_first(branch):
-    branch.set(bike_attributes__fused_with=["demo/other"])
-    message = (
-        r"demo/other/test\.safetensors is missing; `python -m clipzoo zoo demo` runs demo/other"
-    )
+    branch.set(bike_attributes__fused_with=["demo/head-none"])
+    message = r"head-none/test\.safetensors is missing; `python -m clipzoo zoo demo` runs demo/head"
     with pytest.raises(ConfigError, match=message):
         branch.run_here("check_names")
-    path, *_ = kept_predictions("demo/other")
-    path.parent.mkdir(parents=True)
-    path.touch()
+    *files, about = kept_predictions("demo/head-none")
+    about.parent.mkdir(parents=True)
+    for path in files:
+        path.touch()
+    about.write_text("{}")  # kept by an earlier version, or damaged
+    with pytest.raises(ConfigError, match=r"settings\.json is not that of demo/head-none and of"):
+        branch.run_here("check_names")
+    about.write_text('{"source": "video.safetensors"}')  # of a user
     branch.run_here("check_names")
+    branch.set(bike_attributes__fused_with=["demo/other"])
+    with pytest.raises(ConfigError, match="found demo/other; allowed: a recipe"):
+        branch.run_here("check_names")
+
+
+def test_a_model_of_other_settings_is_not_fused(branch):
+    branch.run_here("attributes", "demo_shapes")
+    branch.run_here("train")
+    branch.run_here("test")
+    keep_as("demo/other")
+    branch.set(train__lr=0.5)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: the run demo .*train\.lr: "):
+        branch.run_here("fuse", "demo/other")
+    branch.run_here("train")
+    with pytest.raises(FusionError, match="by another model than"):
+        branch.run_here("fuse", "demo/other")

@@ -1,13 +1,17 @@
 """The promises of DVC: repro, a no-op repro, experiments, diffs."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+import time
 
 import pytest
 import yaml
 
 from clipzoo.config import load_params
+from clipzoo.tensors import read_safetensors, write_safetensors
 
 
 @pytest.fixture
@@ -21,12 +25,20 @@ def repository(demo, tmp_path):
     return copy
 
 
+def stages_run(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def lock_of(repository) -> dict:
+    return yaml.safe_load((repository.path / "dvc.lock").read_text())["stages"]
+
+
 def top1(repository) -> float:
     return json.loads((repository.path / "metrics/demo/test.json").read_text())["top1"]
 
 
 def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
-    stages = yaml.safe_load((demo.path / "dvc.lock").read_text())["stages"]
+    stages = lock_of(demo)
     assert len(stages) == 14
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
@@ -40,8 +52,7 @@ def test_experiments_change_one_value_and_can_be_compared(repository):
     before = (repository.path / "params.yaml").read_text().splitlines()
     change = ("-S", "train.lr=5e-5", "-S", "train.epochs=1")
     out = repository.dvc("exp", "run", *change)
-    ran = {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
-    assert ran == {"check_names", "train", "test", "report"}
+    assert stages_run(out) == {"check_names", "train", "test", "report"}
     after = (repository.path / "params.yaml").read_text().splitlines()
     changed = [b.strip() for a, b in zip(before, after, strict=True) if a != b]
     assert [line.split(":")[0] for line in changed] == ["epochs", "lr"]
@@ -88,8 +99,7 @@ def test_moving_to_another_machine_reruns_nothing(repository):
 
 def running(repository) -> set[str]:
     """Stages that `dvc repro` would run."""
-    out = repository.dvc("repro", "--dry")
-    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+    return stages_run(repository.dvc("repro", "--dry"))
 
 
 def test_what_an_edit_reruns(repository):
@@ -113,3 +123,45 @@ def test_queued_experiments_run(repository):
     assert "Success" in repository.dvc("queue", "status")
     shown = repository.dvc("exp", "show", "--csv")
     assert "short" in shown
+
+
+@pytest.mark.slow
+def test_new_content_behind_a_path_reruns_what_reads_it(repository):
+    path = repository.path / "start.safetensors"
+    shutil.copy(repository.path / "models/model.safetensors", path)
+    repository.set(data__zero_shot=[], train__epochs=0, model__checkpoint=str(path))
+    repository.dvc("repro")
+    assert "Running stage" not in repository.dvc("repro")
+    tensors, metadata = read_safetensors(path)
+    tensors["visual.proj"] = tensors["visual.proj"] * 1.5
+    write_safetensors(tensors, path, metadata)
+    expected = {"check_names", "train", "test", "report"}
+    assert stages_run(repository.dvc("repro")) == expected
+    os.remove(path)
+    repository.set(model__checkpoint="")
+    assert stages_run(repository.dvc("repro", module="clipzoo")) == expected
+
+
+@pytest.mark.slow
+def test_params_stay_those_that_a_run_began_with(repository):
+    """Neither `use` nor an editor gives one run's results the settings of another."""
+    repository.set(train__epochs=16, data__zero_shot=[])
+    before = lock_of(repository)["train"]
+    command = [sys.executable, "-m", "dvc", "repro", "train"]
+    options = {"cwd": repository.path, "env": repository.environment(), "text": True}
+    with subprocess.Popen(command, **options, stderr=subprocess.PIPE) as process:
+        states = repository.path / ".state/train"
+        while not any(states.glob("*/*.pt")) and process.poll() is None:
+            time.sleep(0.1)
+        use = [sys.executable, "-m", "clipzoo", "use", "demo/raw"]
+        done = subprocess.run(use, **options, capture_output=True, check=False)
+        assert done.returncode == 1
+        assert "train runs here (process" in done.stderr
+        repository.set(train__lr=0.5)
+        assert process.stderr is not None
+        error = process.stderr.read()
+    assert process.returncode
+    assert "params.yaml has changed since this run began (train.lr: 0.002 -> 0.5)" in error
+    assert lock_of(repository)["train"] == before
+    repository.set(train__lr=0.002)
+    assert "resuming" in repository.dvc("repro", "train")

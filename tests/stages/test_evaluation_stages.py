@@ -14,7 +14,7 @@ from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import load_params
 from clipzoo.data.store import open_store
 from clipzoo.models.clip import load_clip, normalise
-from clipzoo.tensors import read_safetensors, write_safetensors
+from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
 SIDE, NUM_SEGMENTS = 32, 4  # as in conftest.TINY
 UNSEEN = "zero_shot_demo_unseen"
@@ -94,6 +94,16 @@ def top1(scores: Tensor, labels: Tensor) -> float:
 def change_tensor(path: str, name: str, change: Callable[[Tensor], Tensor]) -> None:
     tensors, metadata = read_safetensors(path)
     write_safetensors({**tensors, name: change(tensors[name]).contiguous()}, path, metadata)
+
+
+@pytest.mark.parametrize("stage", ["test", "zero_shot"])
+def test_a_model_of_other_settings_is_not_measured(workspace, stage):
+    """As after `use`, or an edit, without a training."""
+    workspace.set(recipe="other", test__clips=2, zero_shot__clips=2)  # which no training reads
+    workspace.set(text4vis__head_layers=2)
+    with pytest.raises(WeightsError, match=r"run demo trained .*text4vis\.head_layers: 1 -> 2"):
+        workspace.run_here(stage, *["demo_unseen"] * (stage == "zero_shot"))
+    assert not (workspace.path / "metrics/other").exists()
 
 
 def test_zero_shot_keeps_the_raw_and_the_tuned_model_apart(workspace):

@@ -31,7 +31,6 @@ ELSEWHERE = {
     ("test", "demo.other_videos"),
     ("zero_shot", "demo.other_videos"),
     ("check_names", "bike_attributes.datasets"),  # checked while the parameters are loaded
-    ("check_names", "bike_attributes.fused_with"),
     ("fuse", "${model.method}"),  # in settings.json
     ("build_lists", "seed"),  # few-shot picks, of classes with more videos; folders of classes
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
@@ -115,6 +114,6 @@ def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeyp
             for key, values in declared.items()
             if not values & reads
             and (name, key) not in ELSEWHERE
-            and not (name == "attributes" and key.startswith("bike_attributes."))  # as a section
+            and not key.startswith("bike_attributes.")  # as a section
         ]
     assert not faults, "\n".join(sorted(faults))

@@ -25,14 +25,19 @@ from clipzoo.commands.dataset_findings import (
     spec_or_none,
     try_survey,
 )
-from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR, has_kept_predictions
+from clipzoo.commands.kept import (
+    KEPT_PREDICTIONS_DIR,
+    fault_of_model,
+    fault_of_predictions,
+    kept_model,
+)
 from clipzoo.commands.missing import Survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.records import read_labels
 from clipzoo.frames.manifest import manifest_path
-from clipzoo.report.recipes import Recipe, load_recipe
+from clipzoo.report.recipes import Recipe, load_recipe, recipe_settings
 from clipzoo.report.verdicts import video_sets
 
 FRAME_BYTES = 14_000
@@ -84,13 +89,13 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
-    exists, text = Path(checkpoint).is_file(), checkpoint
-    if not exists and checkpoint.startswith(f"{KEPT_DIR}/"):
-        text += f": not trained yet; `make zoo` runs its recipe {recipe.parent} first, or "
-        text += "--parent FILE gives a file of it"
-        yield Finding(topic="parent's model", text=text, ok=None)
+    if recipe.parent and checkpoint == str(kept_model(recipe.parent)):
+        fault = fault_of_model(recipe.parent, recipe_settings(recipe.parent))
+        advice = f"`make zoo` runs its recipe {recipe.parent} first, or --parent FILE gives a file"
+        text = f"{fault}; {advice} of it" if fault else checkpoint
+        yield Finding(topic="parent's model", text=text, ok=not fault or None)
     else:
-        yield Finding(topic="checkpoint", text=text, ok=exists)
+        yield Finding(topic="checkpoint", text=checkpoint, ok=Path(checkpoint).is_file())
 
 
 def _clip_weights(topic: str, arch: str, weights: str) -> Finding:
@@ -143,11 +148,12 @@ def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Findi
         if parent in given:
             yield Finding(topic="parent's predictions", text=str(given[parent]), ok=True)
             continue
-        exists, text = has_kept_predictions(parent), f"{KEPT_PREDICTIONS_DIR}/{parent}/"
-        if not exists:
-            text += f": not there yet; `make zoo` runs the recipe {parent} first, or "
-            text += "--parent FILE gives a file of it"
-        yield Finding(topic="parent's predictions", text=text, ok=exists or None)
+        fault = fault_of_predictions(parent, recipe_settings(parent))
+        text = f"{KEPT_PREDICTIONS_DIR}/{parent}/"
+        if fault:
+            text = f"{fault}; `make zoo` runs the recipe {parent} first, or --parent FILE gives a "
+            text += "file of it"
+        yield Finding(topic="parent's predictions", text=text, ok=not fault or None)
 
 
 def _frames_a_video(recipe: Recipe) -> int:

@@ -51,13 +51,15 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
         FusionError: the files do not belong together, or hold no probabilities.
         WeightsError, ListError: a file cannot be read.
     """
+    import torch
+
     from clipzoo.evaluate import fusion, metrics  # slow: they import torch
     from clipzoo.models.archives import read_tensor
 
     first, second = fusion.read_scores(video), fusion.read_scores(attributes)
     if labels is not None:
         tensor = read_tensor(labels)
-        if tensor.dim() != 1 or tensor.is_floating_point():
+        if tensor.dim() != 1 or tensor.is_floating_point() or tensor.dtype == torch.bool:
             raise ListError(
                 f"{labels}: found {tensor.dtype} {list(tensor.shape)}; allowed: class ids, int64 "
                 "[videos]"

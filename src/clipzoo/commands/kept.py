@@ -6,13 +6,17 @@ of a run say by themselves what it started from, and other content under the sam
 
 import json
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from clipzoo.config import ConfigError
-from clipzoo.files import replacing, write_json
+from clipzoo.files import file_sha256, json_sha256, replacing, replacing_folder, write_json
+from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
+from clipzoo.settings import training_settings
 
 MODEL_FILE = Path("models/model.safetensors")
 KEPT_DIR = Path("models/zoo")
@@ -22,6 +26,10 @@ KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"
 """Predictions of recipes that others are fused with; not tracked either."""
 PREDICTION_FILES = ("test.safetensors", "test.parquet", "test.json")
 """Files in a recipe's folder there: two of `predictions/`, and the metrics."""
+MISSING = " is missing"
+"""How the fault of a kept file ends that is not there."""
+SETTINGS_FILE = "settings.json"
+"""The settings of the run, beside them; a user's predictions have none."""
 
 
 def kept_model(name: str) -> Path:
@@ -34,9 +42,61 @@ def kept_predictions(name: str) -> list[Path]:
     return [KEPT_PREDICTIONS_DIR / name / file for file in PREDICTION_FILES]
 
 
-def has_kept_predictions(name: str) -> bool:
-    """Whether an earlier run kept them."""
-    return all(path.is_file() for path in kept_predictions(name))
+def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
+    """Why the kept model of a recipe cannot be used; '' = it can.
+
+    Args:
+        name: of the recipe.
+        settings: that the recipe has now, by dotted key.
+    """
+    from clipzoo.tensors import WeightsError, read_metadata  # slow: it imports torch
+
+    path = kept_model(name)
+    if not path.is_file():
+        return f"{path}{MISSING}"
+    try:
+        meta = json.loads(read_metadata(path)["model"])
+        recipe, used = meta.get("recipe"), meta.get("settings", {})
+    except (WeightsError, KeyError, ValueError, AttributeError):
+        return f"{path} is not a model file of this project"
+    if recipe != name:
+        return f"{path} is the model of {recipe or 'an earlier version'}"
+    changed = verdicts.modified(used, training_settings(settings), "test")
+    return f"{path} was trained with another {', '.join(changed)}" if changed else ""
+
+
+def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
+    """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them.
+
+    Args:
+        name: of the recipe.
+        settings: that the recipe has now, by dotted key.
+    """
+    for path in kept_predictions(name):
+        if not path.is_file():
+            return f"{path}{MISSING}"
+    about = path.with_name(SETTINGS_FILE)
+    metrics, used = read_json(path), read_json(about)
+    if "source" in metrics:
+        return ""
+    if used.get("recipe") != name or json_sha256(used) != metrics.get("settings_sha256"):
+        return f"{about} is not that of {name} and of {path.name}"
+    changed = verdicts.modified(used, settings, "test")
+    return f"{path.parent} was computed with another {', '.join(changed)}" if changed else ""
+
+
+def keeps_model_of(run: str) -> bool:
+    """Whether the kept model of a recipe is that of its last results."""
+    path, metrics = kept_model(run), read_json(Path("metrics") / run / "test.json")
+    return path.is_file() and file_sha256(path) == metrics.get("model_sha256")
+
+
+def keeps_predictions_of(run: str) -> bool:
+    """Whether the kept predictions of a run are those of its last results."""
+    *tensors, about = kept_predictions(run)
+    metrics = Path("metrics") / run / "test.json"
+    found = all(path.is_file() for path in (*tensors, about))
+    return found and read_json(about) == read_json(metrics)
 
 
 def is_parent(name: str) -> bool:
@@ -71,17 +131,20 @@ def keep_outputs(name: str, *, released: bool = False) -> None:
             and its model is not.
     """
     run = released_run(name) if released else name
-    copies = []
+    kept = []
     if is_parent(name) and not released:
-        copies.append((MODEL_FILE, kept_model(name)))
+        _copy(MODEL_FILE, kept_model(name))
+        kept.append(kept_model(name))
     if is_fused(name):
         folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, Path("metrics") / run)
         sources = [folder / file for folder, file in zip(folders, PREDICTION_FILES, strict=True)]
-        copies += zip(sources, kept_predictions(run), strict=True)
-    for source, path in copies:
-        _copy(source, path)
-    if copies:
-        print(f"kept for other recipes: {', '.join(str(path) for _, path in copies)}")
+        sources.append(Path("plots") / run / "test" / SETTINGS_FILE)
+        kept.append(KEPT_PREDICTIONS_DIR / run)
+        with replacing_folder(kept[-1]) as folder:
+            for source in sources:
+                shutil.copyfile(source, folder / source.name)
+    if kept:
+        print(f"kept for other recipes: {', '.join(map(str, kept))}")
 
 
 def _copy(source: Path, path: Path) -> None:
@@ -89,13 +152,7 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, part)
 
 
-def _sha256(path: Path) -> str:
-    from clipzoo.tensors import file_sha256  # slow: it imports torch
-
-    return file_sha256(path)
-
-
-_given_sha256 = cache(_sha256)
+_given_sha256 = cache(file_sha256)
 """The digest of a file that a user gives, which is read once, as it may have gigabytes."""
 
 
@@ -148,13 +205,22 @@ def take_predictions(name: str, path: Path) -> bool:
     """
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)
-    beside = path.with_suffix(".json")
-    values = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    environment = values.get("environment", "not recorded")
-    sha256 = _given_sha256(tensors)
-    if has_kept_predictions(name) and sha256 == _sha256(kept_tensors):
+    environment = read_json(path.with_suffix(".json")).get("environment", "not recorded")
+    digest = _given_sha256(tensors)
+    if "source" in read_json(about) and digest == file_sha256(kept_tensors):
         return False
-    _copy(tensors, kept_tensors)
-    _copy(table, kept_table)
-    write_json({"environment": environment, "source": f"{path}, sha256 {sha256}"}, about)
+    with replacing_folder(about.parent) as folder:
+        shutil.copyfile(tensors, folder / kept_tensors.name)
+        shutil.copyfile(table, folder / kept_table.name)
+        source = {"environment": environment, "source": f"{path}, sha256 {digest}"}
+        write_json(source, folder / about.name)
     return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; {} if there is none, or it is damaged: then it is of no run."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

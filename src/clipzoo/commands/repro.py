@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from clipzoo.commands.use import leftovers
+from clipzoo.given_files import remove_links
 
 ADVICE = "dvc push"
 
@@ -18,6 +19,7 @@ def repro_command(arguments: argparse.Namespace) -> None:
     from dvc.cli import main  # slow to import
     from dvc.ui import ui
 
+    remove_links(broken=True)
     if not arguments.no_note:
         print(leftovers(), end="", flush=True)
 

@@ -26,10 +26,11 @@ from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR
 from clipzoo.files import few, replacing
 from clipzoo.frames.manifest import manifest_path
+from clipzoo.given_files import remove_links
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import load_recipe, recipe_names
 from clipzoo.report.released import expected_settings, recipe_of
-from clipzoo.runtime.lock import only_one
+from clipzoo.runtime.lock import only_one, require_idle
 from clipzoo.sections import flatten
 
 PARAMS_FILE = Path("params.yaml")
@@ -197,12 +198,15 @@ def use_command(arguments: argparse.Namespace) -> None:
     options = read_arguments(arguments, [name])
     if arguments.queue:
         with only_one(LOCK):
+            require_idle(LOCK, "and --queue changes its params.yaml for a moment")
             queue(name, options)
         print(f"queued {name}; {PARAMS_FILE} is unchanged; next: dvc queue start")
         return
     with only_one(LOCK):
+        require_idle(LOCK, "and `use` would change its params.yaml")
         run = plan(name, options)
         place_files(run)
+        remove_links(broken=True)
         changes = write_params(run.params)
     print(describe_changes(changes), end="")
     print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")

@@ -19,10 +19,10 @@ from clipzoo.commands.planned import (
 from clipzoo.commands.smoke import smoke
 from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
 from clipzoo.config import ConfigError
-from clipzoo.files import near
+from clipzoo.files import file_sha256, near
 from clipzoo.report import verdicts
-from clipzoo.report.recipes import fused_recipes, recipe_names
-from clipzoo.runtime.lock import only_one
+from clipzoo.report.recipes import fused_recipes, recipe_names, recipe_settings
+from clipzoo.runtime.lock import only_one, require_idle
 
 
 def matching(patterns: Sequence[str]) -> list[str]:
@@ -49,9 +49,10 @@ def select(
 ) -> list[Run]:
     """The runs of recipes that match shell patterns, parents before children.
 
-    The parents of a recipe are the one whose model it starts from and those that it is fused with.
-    One is included if no earlier run kept its model, or its predictions, and the recipe still has
-    to be run. The options of the command line hold for recipes that match, not for such parents.
+    The parents of a recipe are the one whose model it starts from, and those that it is fused with.
+    One is included if the recipe still has to be run and what the parent kept, its model or its
+    predictions, is missing or was made with other settings than it has now. The options of the
+    command line hold for recipes that match, not for such parents.
 
     Raises:
         ConfigError: a pattern that matches nothing; or as `plan`.
@@ -61,25 +62,31 @@ def select(
     for name in chosen:
         run = plan(name, options)
         needed = again or not is_done(run)
-        for parent, is_kept in _parents(run).items():
-            if parent in chosen or (needed and not is_kept):
+        for parent, fault in _parents(run).items():
+            if parent in chosen or (needed and fault):
                 of_parent = options if parent in chosen else UNCHANGED
                 runs.setdefault(parent, plan(parent, of_parent))
         runs.setdefault(name, run)
     return list(runs.values())
 
 
-def _parents(run: Run) -> dict[str, bool]:
-    """Recipes that must have run before, and whether what one is needed for is kept."""
+def _parents(run: Run) -> dict[str, str]:
+    """Recipes that must have run before, and why what one has kept cannot be used; '' = it can."""
     parent, given = run.recipe.parent, run.options.parents
-    found = {p: kept.has_kept_predictions(p) for p in run.params.fused_with if p not in given}
+    faults = {
+        name: kept.fault_of_predictions(name, recipe_settings(name))
+        for name in run.params.fused_with
+        if name not in given
+    }
     if parent and run.params.model.checkpoint == str(kept.kept_model(parent)):
-        found[parent] = found.get(parent, True) and kept.kept_model(parent).is_file()
-    return found
+        model = kept.fault_of_model(parent, recipe_settings(parent))
+        faults[parent] = faults.get(parent) or model
+    return faults
 
 
 def is_done(run: Run) -> bool:
-    """Whether a run has all its results, by its settings, and what others need of it."""
+    """Whether a run has all its results, by its settings and the files that it starts from, and
+    what others need of it."""
     settings, name = run.params.settings(), run.params.recipe
     stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
     stems += ["fused"] if fused_recipes(settings) else []
@@ -87,10 +94,32 @@ def is_done(run: Run) -> bool:
         used = verdicts.read_settings(Path(), name, stem)
         if used is None or verdicts.modified(used, settings, stem):
             return False
+    if not _is_of_its_parents(run):
+        return False
     if run.changed:
         return True
-    has_model = run.options.released or not kept.is_parent(name) or kept.kept_model(name).is_file()
-    return bool(has_model) and (not kept.is_fused(run.name) or kept.has_kept_predictions(name))
+    if kept.is_parent(run.name) and not run.options.released and not kept.keeps_model_of(name):
+        return False
+    return not kept.is_fused(run.name) or kept.keeps_predictions_of(name)
+
+
+def _is_of_its_parents(run: Run) -> bool:
+    """Whether the results of a run are of the files that it would start from now.
+
+    What is missing is not compared: a parent's model may be removed once its children are done.
+    """
+    root = Path("metrics") / run.params.recipe
+    checkpoint = Path(run.params.model.checkpoint)
+    if run.params.model.checkpoint and checkpoint.is_file():
+        metrics = kept.read_json(root / "test.json")
+        if metrics.get("checkpoint_sha256") != file_sha256(checkpoint):
+            return False
+    for name in run.params.fused_with:
+        model = kept.read_json(kept.kept_predictions(name)[-1]).get("model_sha256")
+        fused = kept.read_json(root / "fused.json")
+        if model and fused.get("video_model_sha256") != model:
+            return False
+    return all(not fault or fault.endswith(kept.MISSING) for fault in _parents(run).values())
 
 
 def run_zoo(
@@ -131,6 +160,7 @@ def run_zoo(
         if not again and not other_predictions and is_done(run):
             print("skipped: already done with these settings (--again runs it again)", flush=True)
             continue
+        require_idle(LOCK, "and zoo would change its params.yaml")
         print(describe_changes(write_params(run.params)), end="", flush=True)
         command = [sys.executable, "-m", "clipzoo", "repro"]
         command += ["--no-note"] if run.changed else []  # -S has just been printed
@@ -162,6 +192,7 @@ def zoo_command(arguments: argparse.Namespace) -> None:
                 smoke(name, options, keep=arguments.keep)
         return
     with only_one(LOCK) as lock:
+        require_idle(LOCK, "and zoo would change its params.yaml")
         failed = run_zoo(
             arguments.recipes, options, stop=arguments.stop, again=arguments.again, locks=[lock]
         )

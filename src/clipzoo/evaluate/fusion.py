@@ -18,7 +18,8 @@ from torch import Tensor
 
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import save_figure
-from clipzoo.files import ListError, raise_all, write_csv
+from clipzoo.files import ListError, file_sha256, raise_all, write_csv
+from clipzoo.methods import MODEL_FILE
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
 from clipzoo.tensors import WeightsError, read_safetensors
@@ -132,6 +133,15 @@ def _checked(scores: Scores) -> Scores:
     if scores.labels is not None and scores.labels.dim() != 1:
         raise FusionError(f"{scores.name}: several labels a video; allowed: one")
     return replace(scores, probabilities=probabilities)
+
+
+def check_model(scores: Scores) -> None:
+    """Raise FusionError unless a run's predictions are those of its model file."""
+    if scores.about.get("model_sha256") != file_sha256(MODEL_FILE):
+        raise FusionError(
+            f"{scores.name}: it was computed by another model than {MODEL_FILE}; run the stage "
+            "`test` again, as `dvc repro` does"
+        )
 
 
 def check_same_videos(first: Scores, second: Scores) -> None:

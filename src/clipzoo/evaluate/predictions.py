@@ -163,7 +163,7 @@ def classified_text(
     classes = training_classes(params.data.dataset, params.data.classes, text.num_classes)
     if len(classes) < text.num_classes:  # the saved classifier has only the classes trained on
         return encoding.class_text(model, text), classes
-    return replace(text, class_embeddings=load_classifier()), classes
+    return replace(text, class_embeddings=load_classifier(text.num_classes)), classes
 
 
 def score_training_videos(

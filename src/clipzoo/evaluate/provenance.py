@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from clipzoo.config import Params
-from clipzoo.files import json_sha256, write_json
-from clipzoo.methods import read_checkpoint_sha256, read_environments, read_split
+from clipzoo.files import file_sha256, json_sha256, write_json
+from clipzoo.methods import (
+    MODEL_FILE,
+    read_checkpoint_sha256,
+    read_environments,
+    read_split,
+    read_training,
+)
 from clipzoo.runtime.machine import environment
 
 
@@ -20,7 +26,9 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
         directory: of settings.json.
 
     Returns:
-        metrics: settings_sha256, the fingerprint of these settings; environment
+        metrics: settings_sha256, the fingerprint of these settings; training_sha256, that of the
+        settings that trained the model (`training_settings`); model_sha256, the digest of the model
+        file; environment
         (`machine.environment`) of the pre-training, the training and the evaluation, each that
         differs from the one before; and, if the run has a `model.checkpoint`, its
         checkpoint_sha256.
@@ -31,6 +39,8 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
     checkpoint = read_checkpoint_sha256()
     return {
         "settings_sha256": json_sha256(settings),
+        "training_sha256": json_sha256(read_training()[1]),
+        "model_sha256": file_sha256(MODEL_FILE),
         "environment": "; ".join(environments),
         **({"checkpoint_sha256": checkpoint} if checkpoint else {}),
     }

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
-from clipzoo.files import near
+from clipzoo.files import near, raise_all
 from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
@@ -38,7 +38,9 @@ from clipzoo.models.clip import (
     load_strictly,
     open_clip_name,
 )
+from clipzoo.models.text import tensor_faults
 from clipzoo.runtime.distributed import say
+from clipzoo.settings import describe_difference, training_settings
 from clipzoo.tensors import (
     WeightsError,
     file_sha256,
@@ -76,6 +78,10 @@ class ModelMetadata(Section):
     """That computed the training; '' = nothing was trained."""
     checkpoint_sha256: str = ""
     """Digest of the file that `model.checkpoint` named; '' = none."""
+    recipe: str = ""
+    """Name of the run that trained it."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """`training_settings` of that run; empty in files of earlier versions."""
 
 
 MODEL_FILE = "models/model.safetensors"
@@ -145,6 +151,8 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
         "method": params.model.method,
         "num_segments": params.model.num_segments,
         "options": params.options,
+        "recipe": params.recipe,
+        "settings": training_settings(params.settings()),
     }
 
 
@@ -152,20 +160,37 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     """Build the model of a file written by `save_model` (float32, CPU, evaluation mode).
 
     Raises:
-        WeightsError: the file is missing, does not fit, or holds another architecture than
-            `model.arch`.
+        WeightsError: the file is missing, does not fit, holds another architecture than
+            `model.arch`, or was trained with other settings than those of the run.
     """
     tensors, metadata = read_safetensors(path)
     if "model" not in metadata:
         raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
     meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
     _check_arch(path, meta.clip.arch, params)
+    check_settings(params, path)
     towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
     module = METHODS[meta.method]
     options = config.build(module.Options, meta.options, path, "metadata.model.options")
     model = module.build(towers, options, meta.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()
+
+
+def check_settings(params: Params, path: str | Path = MODEL_FILE) -> None:
+    """Raise WeightsError unless a model file was trained with the settings of a run."""
+    meta = _read_metadata(path)
+    if not meta.settings:
+        raise WeightsError(
+            f"{path}: an earlier version of this project wrote it, without the settings of its "
+            "training; `dvc repro` trains it again"
+        )
+    expected = training_settings(params.settings())
+    if changed := describe_difference(meta.settings, expected):
+        raise WeightsError(
+            f"{path}: the run {meta.recipe} trained it with other settings than those of "
+            f"params.yaml ({changed}); `dvc repro` trains it again"
+        )
 
 
 def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
@@ -186,6 +211,12 @@ def read_checkpoint_sha256(path: str | Path = MODEL_FILE) -> str:
     """The digest of the file that a model file's training, or evaluation, started from; '' = none,
     or not recorded."""
     return _read_metadata(path).checkpoint_sha256
+
+
+def read_training(path: str | Path = MODEL_FILE) -> tuple[str, dict[str, Any]]:
+    """The name of the run that trained a model file, and its `training_settings`."""
+    meta = _read_metadata(path)
+    return meta.recipe, meta.settings
 
 
 def _read_metadata(path: str | Path) -> ModelMetadata:
@@ -212,14 +243,18 @@ def save_classifier(class_embeddings: Tensor) -> None:
     )
 
 
-def load_classifier() -> Tensor:
-    """Read the class embeddings [P, K, D] of the trained model; WeightsError if missing."""
+def load_classifier(num_classes: int) -> Tensor:
+    """Read the class embeddings [P, K, D] of the trained model, of K = `num_classes`.
+
+    Raises:
+        WeightsError: the file is missing, or holds something else.
+    """
     tensors, _ = read_safetensors(CLASSIFIER_FILE)
-    if "class_embeddings" not in tensors:
-        raise WeightsError(
-            f"{CLASSIFIER_FILE}: found the tensors {sorted(tensors)}; allowed: class_embeddings; "
-            "`dvc repro --force train` writes it again"
-        )
+    raise_all(
+        f"{CLASSIFIER_FILE}: not as train writes it; `dvc repro --force train` writes it again",
+        tensor_faults(tensors, {"class_embeddings": "PKD"}, {"K": num_classes}),
+        WeightsError,
+    )
     return tensors["class_embeddings"]
 
 

@@ -3,12 +3,18 @@
 PyTorch pickles are read with `weights_only=True`. TorchScript archives (as OpenAI publishes) hold a
 pickle too, with classes that are compiled from the archive's source; here their instances become
 plain bags of attributes, so nothing is compiled or called.
+
+Zip archives have a CRC-32 of each member, which PyTorch does not compare; here it is. Compressed
+members may claim any size, which is compared with that of the file, and of the tensors.
 """
 
+import io
 import pickle
 import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +25,11 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives store among the parameters."""
 CONTAINERS = ("model_state_dict", "state_dict")
 """Keys under which checkpoints store the model's tensors."""
+MAX_PARTS, MAX_DEPTH = 100_000, 100
+"""Modules, tensors and other attributes of a TorchScript archive, and how deep they are nested."""
+MAX_GROWTH, FREE_BYTES = 100, 1 << 30
+"""Compressed archives may grow so many times, or to so many bytes. Weights hardly shrink."""
+REFUSED = "refused, because it is damaged or would run code when loaded"
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
@@ -28,14 +39,14 @@ def read_file(path: str | Path) -> dict[str, Any]:
         path: a .safetensors file, a PyTorch pickle or a TorchScript archive.
 
     Raises:
-        WeightsError: the file is missing, is none of these, or contains code.
+        WeightsError: the file is missing, damaged, is none of these, or contains code.
     """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the path of a weights file")
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path)[0])
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
+    if _is_torchscript(path):
         return dict(read_torchscript(path))
     content = _read_pickle(path)
     if not isinstance(content, dict):
@@ -47,7 +58,7 @@ def read_tensor(path: str | Path) -> Tensor:
     """Read a PyTorch file that holds one tensor and nothing else.
 
     Raises:
-        WeightsError: the file is missing, holds something else, or contains code.
+        WeightsError: the file is missing, damaged, holds something else, or contains code.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,23 +66,83 @@ def read_tensor(path: str | Path) -> Tensor:
     content = _read_pickle(path)
     if not isinstance(content, Tensor):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: one bare tensor")
-    return content
+    return _dense(content, str(path))
 
 
 def _read_pickle(path: Path) -> object:
     """The content of a PyTorch pickle; raises WeightsError as `read_file`."""
-    is_zip = zipfile.is_zipfile(path)
+    with _named_errors(path):
+        # Mapped where it can be: released files also hold the optimizer's state, twice the model.
+        mapped = _is_archive(path) and _is_stored(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+@contextmanager
+def _named_errors(path: Path, otherwise: str = "not a PyTorch file") -> Iterator[None]:
+    """Raise what a damaged file makes of PyTorch, pickle and zipfile as a WeightsError."""
     try:
-        # Memory-mapped: released files also hold the optimizer's state, twice the model's size.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    except Exception as error:
+        # PyTorch's messages advise to trust the file, and end with what is wrong.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
+        reason = f"{type(error).__name__}: {reason.split('. ')[0]}"
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in reason:
+            text = f"this machine's memory ran out while it was read ({reason}); use one with more"
+        elif isinstance(error, pickle.UnpicklingError):
+            text = f"{REFUSED} ({reason}); ask for a file with tensors only"
+        elif isinstance(error, zipfile.BadZipFile):
+            text = f"damaged ({reason}); get it again, or save it with checksums"
+        elif isinstance(error, OSError):
+            text = f"cannot be read ({reason})"
+        else:
+            text = f"{otherwise} ({reason})"
+        raise WeightsError(f"{path}: {text}") from None
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether PyTorch takes a file for a zip archive, by how it begins."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(path)
+
+
+def _is_stored(path: Path) -> bool:
+    """Whether no member of an archive is compressed, so that it can be mapped; BadZipFile if one is
+    damaged."""
+    with _opened(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
+        return not any(map(_is_compressed, archive.infolist()))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist() if _is_compressed(member))
+        if size > max(FREE_BYTES, MAX_GROWTH * path.stat().st_size):
+            raise WeightsError(f"would grow to {size:,} bytes; ask for a file without compression")
+        yield archive
+
+
+def _is_compressed(member: zipfile.ZipInfo) -> bool:
+    return member.compress_type != zipfile.ZIP_STORED
+
+
+def _dense(tensor: Tensor, where: str) -> Tensor:
+    """A tensor without its history; WeightsError unless it has plain numbers on the CPU, each with
+    a place of its own."""
+    found = f"{tensor.dtype}, {tensor.layout}, on the device {tensor.device.type}"
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if plain and tensor.nbytes > (stored := tensor.untyped_storage().nbytes()):
+        found, plain = f"expanded to {tensor.nbytes:,} bytes from {stored:,}", False
+    if not plain or tensor.dtype not in DTYPES.values():
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
         raise WeightsError(
-            f"{path}: refused, because it is damaged or would run code when loaded "
-            f"({reason}); ask for a file with tensors only"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise WeightsError(f"{path}: not a PyTorch file ({error})") from None
+            f"{where}: found a tensor that is {found}; allowed: dense ones on the CPU (save its "
+            f"tensor.to_dense().contiguous()) of {allowed}"
+        )
+    return tensor.detach()
 
 
 def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -96,12 +167,12 @@ def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
         tensors on the CPU, of any dtype.
 
     Raises:
-        WeightsError: there are none.
+        WeightsError: there are none, or one is sparse, complex, expanded or the like.
     """
     key = _container(content)
     content = content[key] if key else content
     tensors = {
-        _plain_name(name): value
+        _plain_name(name): _dense(value, f"{where}: {name}")
         for name, value in content.items()
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
@@ -136,8 +207,38 @@ def _plain_name(name: str) -> str:
 
 
 def _is_torchscript(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    with _named_errors(path):
+        if not _is_archive(path):
+            return False
+        with _opened(path) as archive:
+            return bool(_torchscript_folder(archive))
+
+
+def _torchscript_folder(archive: zipfile.ZipFile) -> str:
+    """The folder of an archive's members, with a slash; '' = it is not of TorchScript."""
+    names = (name for name in archive.namelist() if name.endswith("/constants.pkl"))
+    return next(names, "").removesuffix("constants.pkl")
+
+
+class _View(NamedTuple):
+    """A tensor whose numbers are not read yet."""
+
+    dtype: torch.dtype
+    member: str
+    offset: int
+    size: Sequence[int]
+    stride: Sequence[int]
+
+    def num_bytes(self) -> int:
+        """How much of the member is needed, from its beginning."""
+        last = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        return 0 if 0 in self.size else (self.offset + last + 1) * self.dtype.itemsize
+
+    def read(self, data: bytearray) -> Tensor:
+        """The tensor in the member's bytes."""
+        empty = torch.empty(0, dtype=self.dtype)
+        storage = torch.frombuffer(data, dtype=self.dtype) if data else empty
+        return storage.as_strided(self.size, self.stride, self.offset)
 
 
 class _Bag:
@@ -151,8 +252,9 @@ class _Bag:
             self.__dict__.update(state)
 
 
-def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> _View:
+    dtype, member = storage
+    return _View(dtype, member, offset, tuple(size), tuple(stride))
 
 
 def _first(value: object, *_: object) -> object:
@@ -183,13 +285,11 @@ HARMLESS: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds bags and tensors; refuses every other class or function."""
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Builds bags and views; refuses every other class or function.
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(archive.open(f"{folder}data.pkl"))
-        self._archive, self._folder = archive, folder
-        self._storages: dict[str, Tensor] = {}
+    The one that is written in C would take memory for any number that a damaged pickle names.
+    """
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name.startswith("__torch__"):
@@ -201,13 +301,9 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(f"it refers to {module_name}.{global_name}") from None
 
-    def persistent_load(self, pid: Any) -> Tensor:
+    def persistent_load(self, pid: Any) -> tuple[torch.dtype, str]:
         _, dtype, key, *_ = pid
-        if key not in self._storages:
-            data = bytearray(self._archive.read(f"{self._folder}data/{key}"))
-            empty = torch.empty(0, dtype=dtype)
-            self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else empty
-        return self._storages[key]
+        return dtype, f"data/{key}"
 
 
 def read_torchscript(path: str | Path) -> dict[str, Tensor]:
@@ -217,26 +313,36 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         WeightsError: the archive is damaged, or its pickle refers to anything but tensors and
             classes of the archive.
     """
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        folder = next(n for n in names if n.endswith("/constants.pkl")).removesuffix(
-            "constants.pkl"
-        )
-        try:
-            root = _Unpickler(archive, folder).load()
-        except (pickle.UnpicklingError, zipfile.BadZipFile, LookupError, ValueError) as error:
-            raise WeightsError(
-                f"{path}: refused, because it is damaged or would run code when loaded "
-                f"({error}); ask for a file with tensors only"
-            ) from None
-    tensors: dict[str, Tensor] = {}
-    _collect(root, "", tensors)
-    return tensors
+    with _named_errors(Path(path), REFUSED), _opened(Path(path)) as archive:
+        folder, needed = _torchscript_folder(archive), dict[str, int]()
+        pickled = io.BytesIO(archive.read(f"{folder}data.pkl"))
+        views = dict(_collect(_Unpickler(pickled).load()))
+        for view in views.values():
+            needed[view.member] = max(needed.get(view.member, 0), view.num_bytes())
+        members = {name: archive.getinfo(folder + name) for name in needed}
+        for name, member in members.items():
+            spare = member.file_size - needed[name]
+            if spare < 0 or (spare and _is_compressed(member)):
+                raise pickle.UnpicklingError(
+                    f"its member {name} has {member.file_size:,} bytes, and its tensors need "
+                    f"{needed[name]:,}"
+                )
+        data = {name: bytearray(archive.read(member)) for name, member in members.items()}
+        return {name: view.read(data[view.member]) for name, view in views.items()}
 
 
-def _collect(bag: Any, prefix: str, tensors: dict[str, Tensor]) -> None:
-    for name, value in getattr(bag, "__dict__", {}).items():
-        if isinstance(value, Tensor):
-            tensors[prefix + name] = value
+def _collect(root: object) -> Iterator[tuple[str, _View]]:
+    """The tensors of a module and those within it, by dotted name."""
+    todo = [("", root)]
+    for _ in range(MAX_PARTS):
+        if not todo:
+            return
+        name, value = todo.pop()
+        if isinstance(value, _View):
+            yield name, value
         elif isinstance(value, _Bag):
-            _collect(value, f"{prefix}{name}.", tensors)
+            dotted = f"{name}." if name else ""
+            todo += [(f"{dotted}{key}", part) for key, part in reversed(vars(value).items())]
+        if name.count(".") > MAX_DEPTH:
+            break
+    raise ValueError(f"more than {MAX_PARTS} parts, or {MAX_DEPTH} within each other")

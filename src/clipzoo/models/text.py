@@ -5,13 +5,16 @@ text tower's embedding of class k's prompt, L2-normalised and never trained.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,6 +27,9 @@ LONGEST = 8
 """Tokens of a long text are counted up to so many contexts."""
 SHOWN = 3
 """Texts that a note names."""
+TOKENS = "token_embeddings"
+SHAPES = {"token_ids": "PKL", "class_embeddings": "PKD", TOKENS: "KLD"}
+"""Dimensions of the tensors in a class text's file; the last one is not in every file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,33 +307,69 @@ def load_class_text(dataset: str) -> ClassText:
     """Read the class text that embed_labels wrote for a dataset.
 
     Raises:
-        WeightsError: the file is missing or not a class text.
+        WeightsError: the file is missing or not a class text; names every fault.
     """
     path = class_text_path(dataset)
     tensors, metadata = read_safetensors(path)
     if "class_names" not in metadata:
         raise WeightsError(f"{path}: not written by embed_labels (no class_names in its metadata)")
     try:
-        names = json.loads(metadata["class_names"])
-        token_ids, embeddings = tensors["token_ids"], tensors["class_embeddings"]
-        tokens = tensors.get("token_embeddings")
-        fits = token_ids.shape[:2] == embeddings.shape[:2] == (len(token_ids), len(names))
-        if tokens is not None:
-            fits &= tokens.shape == (*token_ids.shape[1:], embeddings.shape[-1])
-        number = 2 if tokens is None else 3
-        if not fits or len(tensors) != number or not all(isinstance(name, str) for name in names):
-            raise ValueError("its tensors and class names do not belong together")
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: not as embed_labels writes it ({error}); `dvc repro --force "
-            f"embed_labels@{dataset}` writes it again"
-        ) from error
-    return ClassText(
-        token_ids=token_ids,
-        class_embeddings=embeddings,
-        class_names=names,
-        token_embeddings=tokens,
+        names = TypeAdapter(list[str]).validate_json(metadata["class_names"])
+    except ValueError:
+        names = []
+    found = "no list of names" if not names else None
+    if repeated := [name for name, number in Counter(names).items() if number > 1]:
+        found = f"{repeated[0]!r} more than once"
+    faults = [f"metadata.class_names: found {found}; allowed: distinct names"] if found else []
+    expected = {name: SHAPES[name] for name in SHAPES if name in tensors or name != TOKENS}
+    faults += tensor_faults(tensors, expected, {"K": len(names)} if names else {})
+    faults += [] if faults else _token_faults(tensors["token_ids"], metadata.get("arch", ""))
+    raise_all(
+        f"{path}: not as embed_labels writes it; `dvc repro --force embed_labels@{dataset}` writes "
+        "it again",
+        faults,
+        WeightsError,
     )
+    return ClassText(**tensors, class_names=names)
+
+
+def _token_faults(token_ids: Tensor, arch: str) -> list[str]:
+    config = open_clip.get_model_config(arch)
+    if config is None:
+        return [f"metadata.arch: found {arch!r}; allowed: an architecture of open_clip"]
+    largest = config["text_cfg"].get("vocab_size", math.inf) - 1
+    low, high = int(token_ids.min()), int(token_ids.max())
+    fault = f"token_ids: found {low} to {high}; allowed with {arch}: 0 to {largest}"
+    return [] if low >= 0 and high <= largest else [fault]
+
+
+def tensor_faults(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, str], sizes: Mapping[str, int]
+) -> list[str]:
+    """What is wrong with the tensors of a file; of floating point, all values must be finite.
+
+    Args:
+        tensors: of the file.
+        expected: name -> a letter for each dimension, as PKD; token ids are int64, others float.
+        sizes: of dimensions, as far as they are known; equal letters are equal sizes.
+    """
+    sizes = dict(sizes)
+    others = sorted(tensors.keys() - expected)
+    faults = [f"{name}: unknown; allowed: {', '.join(expected)}" for name in others]
+    for name, letters in expected.items():
+        if name not in tensors:
+            faults.append(f"{name}: missing")
+            continue
+        tensor, shape = tensors[name], list(tensors[name].shape)
+        pairs = list(zip(letters, shape, strict=False))
+        fits = len(shape) == len(letters) and all(sizes.setdefault(k, n) == n > 0 for k, n in pairs)
+        kind = "int64" if name == "token_ids" else "float32"
+        if not fits or str(tensor.dtype) != f"torch.{kind}":
+            known = ", ".join(f"{k} = {sizes[k]}" for k in letters if k in sizes)
+            faults.append(
+                f"{name}: found {tensor.dtype} {shape}; allowed: {kind} [{', '.join(letters)}] "
+                f"with {known or 'sizes of 1 or more'}"
+            )
+        elif wrong := int((~tensor.isfinite()).sum()):
+            faults.append(f"{name}: found {wrong} values that are not finite; allowed: finite ones")
+    return faults

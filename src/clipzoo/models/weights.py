@@ -132,6 +132,8 @@ def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) ->
             f"model.weights: {tag} has to be downloaded from {server}, which cannot be reached, "
             f"and is not in the cache{folder}; {alternatives}"
         )
+    if cached:
+        read_file(cached)  # open_clip does not compare checksums
     try:
         with named_disk_errors(huggingface_hub.constants.HF_HUB_CACHE):
             return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)

@@ -192,13 +192,39 @@ def _load(
         values = _merged(values, overlay)
     values |= {"recipe": name, "runtime": dict(runtime)}
     params = build(Params, values, f"{path}: params")
+    _refuse_cycles(name, folder, read, [])
     for other in params.fused_with:
-        if other not in known or other == name:
+        if other not in known:
             raise ConfigError(
                 f"{path}: params.{params.model.method}.fused_with: found {other!r}; allowed: "
                 f"another recipe{near(other, known)}"
             )
     return recipe, params
+
+
+def _refuse_cycles(name: str, folder: Path, read: Reader, before: list[str]) -> None:
+    """Raise ConfigError if a recipe needs itself, as a parent or to be fused with.
+
+    Args:
+        name: of the recipe, which may not exist.
+        folder: of all recipes.
+        read: reads a file.
+        before: recipes that need it, each the one after it.
+    """
+    path = folder / f"{name}.yaml"
+    if name in before:
+        cycle = " -> ".join([*before[before.index(name) :], name])
+        raise ConfigError(
+            f"{path}: it needs itself: {cycle}; allowed: recipes that start from each other "
+            "(parent) or are fused with each other (fused_with) in one direction"
+        )
+    if not path.is_file():
+        return
+    content = read(path)
+    sections = [part for part in content.get("params", {}).values() if isinstance(part, dict)]
+    needed = [content.get("parent"), *(n for part in sections for n in part.get("fused_with", []))]
+    for other in filter(None, needed):
+        _refuse_cycles(str(other), folder, read, [*before, name])
 
 
 def _overlays(path: Path, folder: Path) -> list[Path]:

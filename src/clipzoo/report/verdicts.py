@@ -18,6 +18,7 @@ from clipzoo.files import json_sha256
 from clipzoo.report.bounds import Bounds, judge
 from clipzoo.report.recipes import Expected, Published, Recipe
 from clipzoo.report.released import RELEASED_TOLERANCE, released_parent
+from clipzoo.settings import training_settings
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
@@ -152,7 +153,7 @@ def _compare_rows(num_rows: int, target: VideoSet | None) -> tuple[str, bool]:
 
 
 def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings of a metrics file; None = not recorded, or those of another run.
+    """The settings of a metrics file; None = not recorded, or those of another run or model.
 
     Args:
         root: of the repository.
@@ -164,7 +165,11 @@ def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
         metrics, settings = (json.loads((root / file).read_text("utf-8")) for file in files)
     except (OSError, ValueError):
         return None
-    return settings if json_sha256(settings) == metrics.get("settings_sha256") else None
+    trained = json_sha256(training_settings(settings))
+    of_model = metrics.get("training_sha256", trained) == trained  # score files have no model
+    return (
+        settings if of_model and json_sha256(settings) == metrics.get("settings_sha256") else None
+    )
 
 
 def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) -> list[str]:

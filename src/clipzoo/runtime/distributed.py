@@ -89,21 +89,12 @@ def _connect(timeout: timedelta) -> TCPStore:
     """A connection to the store in a launcher, which outlives all processes.
 
     On one machine that is the store of MASTER_ADDR, on several the one where the launchers meet.
-    Without torchrun (its variables set by hand) rank 0 hosts it.
     """
     if "NNODES" in os.environ:
         host, port = os.environ["RDZV_ENDPOINT"].rsplit(":", 1)
     else:
         host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    hosts = os.environ["RANK"] == "0" and "TORCHELASTIC_RUN_ID" not in os.environ
-    return TCPStore(
-        host,
-        int(port),
-        is_master=hosts,
-        wait_for_workers=False,
-        multi_tenant=True,
-        timeout=timeout,
-    )
+    return TCPStore(host, int(port), wait_for_workers=False, timeout=timeout)
 
 
 def finish() -> None:

@@ -20,6 +20,7 @@ from clipzoo.runtime.ending import ending
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.lock import only_one
 from clipzoo.runtime.machine import count_processes, usable_cores
+from clipzoo.runtime.one_run import check_params, same_params
 from clipzoo.runtime.parent import announce_launcher, exit_with_launcher
 
 JOIN_SECONDS = 3600
@@ -54,12 +55,13 @@ def _run(main: Callable[[], None], distributed: bool) -> None:
     try:
         if launched:
             exit_with_launcher()
+            check_params()
             main()
             from clipzoo.runtime.distributed import finish
 
             finish()
             return
-        with only_one(_stage()):
+        with only_one(_stage()), same_params():
             if distributed:
                 runtime = load_params().runtime
                 processes = count_processes(runtime)
@@ -131,9 +133,11 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import main
 
+    from clipzoo.runtime import loopback
+
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
-    options += _machines() if "NNODES" in os.environ else ["--standalone"]
+    options += _machines() if "NNODES" in os.environ else loopback.options()
     announce_launcher()
     _set_threads(processes)
     try:

@@ -9,6 +9,7 @@ process, however that ends, so what a dead process has left never blocks.
 
 import errno
 import fcntl
+import json
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from clipzoo.files import named_disk_errors, process_exists
 
 LOCK_DIR = Path(".state/locks")
+DVC_DIR = Path(".dvc/tmp")
 WITHOUT_LOCKS = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 """What flock fails with on a network file system without locks."""
 
@@ -42,7 +44,7 @@ def only_one(name: str) -> Iterator[int]:
         LockError: another process holds the lock.
         OSError: the lock's file cannot be written.
     """
-    path = LOCK_DIR / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.lock"
+    path = _lock_file(name)
     with named_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
@@ -68,6 +70,10 @@ def only_one(name: str) -> Iterator[int]:
         yield file.fileno()
 
 
+def _lock_file(name: str) -> Path:
+    return LOCK_DIR / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)}.lock"
+
+
 def _describe(name: str, path: Path, holder: str) -> str:
     """The message for a lock that is held, by the text in its file."""
     pid, machine, since = (*holder.strip().split(",", 2), "", "")[:3]
@@ -84,3 +90,55 @@ def _describe(name: str, path: Path, holder: str) -> str:
         f"{name} has been running since {since}: {who} holds {path}. Both would write the same "
         f"files: wait for it, or {end}; then run this again"
     )
+
+
+def require_idle(name: str, reason: str) -> None:
+    """Raise LockError if a stage or DVC runs in this folder.
+
+    Args:
+        name: of the lock (`only_one`) that the caller holds.
+        reason: why nothing else may run, for the message.
+    """
+    for path in sorted(LOCK_DIR.glob("*.lock")):
+        if path != _lock_file(name) and (holder := _holder(path)):
+            raise LockError(f"{path.stem} runs here ({holder}), {reason}; wait for it, or end it")
+    if running := _dvc_commands():
+        raise LockError(f"{running} runs here, {reason}; wait for it, or end it")
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, by the text in its file; '' = nobody does."""
+    pid, machine, _ = (*path.read_text(encoding="utf-8").strip().split(",", 2), "", "")[:3]
+    ended = machine == os.uname().nodename and not (pid.isdecimal() and process_exists(int(pid)))
+    # A lock is tried only where its holder may be alive: a stage that starts at that very moment
+    # would take the trial for another stage.
+    return f"process {pid} on {machine}" if pid and not ended and _is_held(path) else ""
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has locked a file."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
+
+
+def _dvc_commands() -> str:
+    """The DVC commands that run here: '`dvc repro` (process 12)'; '' = none.
+
+    While a stage runs, DVC notes its process in rwlock; at other times it holds the file `lock`.
+    """
+    try:
+        noted = json.loads((DVC_DIR / "rwlock").read_text(encoding="utf-8"))
+        writers = {entry["pid"]: entry["cmd"] for entry in noted.get("write", {}).values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of another version of DVC
+        writers = {}
+    alive = {pid: cmd for pid, cmd in writers.items() if process_exists(pid)}
+    if alive:
+        return ", ".join(f"`{Path(cmd).name}` (process {pid})" for pid, cmd in alive.items())
+    path = DVC_DIR / "lock"
+    return "DVC" if path.is_file() and _is_held(path) else ""

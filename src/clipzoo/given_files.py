@@ -1,0 +1,58 @@
+"""Files that parameters name, as dependencies: new content runs the stage again that reads it.
+
+DVC cannot depend on a path that may be ''. So the stage `check_names` links to these files in
+data/given_files/, a folder that it depends on, and writes their digests for each stage that reads
+them. In a clone, where the links are missing, it runs again, and the same digests rerun nothing.
+"""
+
+from pathlib import Path
+
+from clipzoo.config import Params, is_file_name
+from clipzoo.files import file_sha256, replacing, write_json
+
+LINKS_DIR = Path("data/given_files")
+DIGESTS_DIR = Path("data/digests")
+
+
+def given_files(params: Params) -> dict[str, dict[str, Path]]:
+    """The files that parameters name, by stage and dotted key; '' and tags name none."""
+    scorer = params.methods.get("bike_attributes", {})
+    named = {
+        "prepare_clip": {"model.weights": params.model.weights},
+        "attributes": {
+            f"bike_attributes.{key}": str(scorer.get(key, ""))
+            for key in ("lexicon", "train_json", "val_json", "weights")
+        },
+        "train": {"model.checkpoint": params.model.checkpoint},
+    }
+    return {
+        stage: {
+            key: Path(value)
+            for key, value in files.items()
+            if value and (not key.endswith(".weights") or is_file_name(value))
+        }
+        for stage, files in named.items()
+    }
+
+
+def record_given_files(params: Params) -> None:
+    """Write data/digests/<stage>.json, the SHA-256 of each file by its key, and the links.
+
+    A missing file is neither linked nor an error here: the stage that reads it reports it.
+    """
+    remove_links()
+    for stage, files in given_files(params).items():
+        digests = {}
+        for key, path in files.items():
+            if path.is_file():
+                digests[key] = file_sha256(path)
+                with replacing(LINKS_DIR / key, durable=False) as part:
+                    part.symlink_to(path.absolute())
+        write_json(digests, DIGESTS_DIR / f"{stage}.json")
+
+
+def remove_links(*, broken: bool = False) -> None:
+    """Remove the links, all or the `broken` ones, at which DVC would stop."""
+    for path in LINKS_DIR.glob("*"):
+        if path.is_symlink() and not (broken and path.exists()):
+            path.unlink()

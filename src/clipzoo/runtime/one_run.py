@@ -1,0 +1,95 @@
+"""One run, one params.yaml: every stage of a `dvc repro` reads the settings that it began with.
+
+DVC reads params.yaml when it starts, and once more after each stage, to record with what the stage
+ran. Each stage reads it too. A file that is edited meanwhile, or that `use` writes, would give
+results under the name and the settings of another run.
+
+The first stage of a run (`check_names`, which every `dvc repro` runs) writes its settings to
+.state/runs/, in a file named after DVC's process; later stages compare theirs.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from clipzoo.config import ConfigError, load_params
+from clipzoo.files import process_exists, write_json
+from clipzoo.sections import flatten
+from clipzoo.settings import describe_difference
+
+PARAMS_FILE = Path("params.yaml")
+RUNS_DIR = Path(".state/runs")
+VARIABLE = "CLIPZOO_RUN"
+"""The environment variable by which the processes of a stage know their run's file."""
+SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
+
+
+@contextmanager
+def same_params() -> Iterator[None]:
+    """Compare params.yaml with that of the run before and after a block that runs a stage.
+
+    Raises:
+        ConfigError: as `check_params`, or params.yaml is invalid.
+    """
+    if not PARAMS_FILE.is_file():  # what needs it says so
+        yield
+        return
+    path = _file_of_run()
+    if not path.is_file():
+        _remove_ended()
+        write_json(_settings(), path)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(path)
+    try:
+        check_params()
+        yield
+        check_params()
+    finally:
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def check_params() -> None:
+    """Raise ConfigError if params.yaml is not what it was when the run of this stage began."""
+    if VARIABLE not in os.environ:
+        return
+    began = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
+    if changed := describe_difference(began, _settings()):
+        raise ConfigError(
+            f"{PARAMS_FILE} has changed since this run began ({changed}), so results would get "
+            "the wrong settings; run the same command again for the settings of now, or put the "
+            "values back first to keep the work that is done"
+        )
+
+
+def _settings() -> dict[str, Any]:
+    """Everything in params.yaml but `runtime`, by dotted key, as JSON holds it."""
+    return json.loads(json.dumps(flatten(load_params().model_dump(exclude={"runtime"}))))
+
+
+def _prefix() -> str:
+    return f"{os.uname().nodename}-"  # machines may share the folder
+
+
+def _file_of_run() -> Path:
+    """The file of the DVC process that runs this stage, or of this process if none does."""
+    process = psutil.Process()
+    if "DVC_ROOT" in os.environ:
+        parents = process.parents()
+        others = [parent for parent in parents if parent.name() not in SHELLS]
+        process = others[0] if others else process
+    return RUNS_DIR / f"{_prefix()}{process.pid}-{process.create_time():.2f}.json"
+
+
+def _remove_ended() -> None:
+    """Remove the files of this machine's processes that have ended."""
+    for path in RUNS_DIR.glob(f"{_prefix()}*.json"):
+        pid = path.name.removeprefix(_prefix()).partition("-")[0]
+        if pid.isdecimal() and not process_exists(int(pid)):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Which settings a trained model depends on.
+
+`Params.settings` are all values that can change a number. A model file records those of its
+training, so that no other run's results are ever taken for those of this model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+# What dvc.yaml lists as parameters of the stage `train` (a test compares them), so that whenever
+# these settings differ, `dvc repro` trains again. `recipe` only names the run.
+TRAINING_KEYS = (
+    "seed",
+    "data.dataset",
+    "data.shots",
+    "data.classes",
+    "data.min_frames",
+    "demo.arch",
+    "demo.other_train_steps",
+    "demo.other_videos",
+    "text.classifier",
+    "test.short_side_px",
+    "test.precision",
+)
+TRAINING_SECTIONS = ("model", "augment", "train")
+
+
+def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, by dotted key, that a model was trained with: those of `TRAINING_KEYS`, of
+    `TRAINING_SECTIONS` and of its method's section.
+
+    Args:
+        settings: as `Params.settings` gives them.
+    """
+    sections = (*TRAINING_SECTIONS, settings.get("model.method"))
+    return {
+        key: value
+        for key, value in settings.items()
+        if key in TRAINING_KEYS or key.partition(".")[0] in sections
+    }
+
+
+def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 3) -> str:
+    """The settings that differ, in words: `train.lr: 0.1 -> 0.2`; '' = none do.
+
+    Args:
+        before, now: settings by dotted key.
+        most: number of settings that are named.
+    """
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    named = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys[:most]]
+    more = [f"{len(keys) - most} more"] if len(keys) > most else []
+    return ", ".join([*named, *more])
