@@ -339,7 +339,8 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         allowed_text = ",".join(columns)
         if optional:
             allowed_text += f" and optionally {','.join(optional)}"
-        raise ListError(f"{path}:1: found header {','.join(header)!r}; allowed: {allowed_text}")
+        found = ",".join(header)[:200]
+        raise ListError(f"{path}:1: found header {found!r}; allowed: {allowed_text}")
     rows, faults = [], []
     for line, fields in lines:
         if not fields:

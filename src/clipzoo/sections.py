@@ -186,7 +186,8 @@ def _plain(limit: object) -> object:
 def _dotted(location: Location) -> str:
     """("published", 0, "metric") -> published[0].metric."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".") or "the file"
+    text = text.removeprefix(".")[:SHOWN_CHARACTERS]
+    return (text if text.isprintable() else repr(text)) or "the file"
 
 
 def _unknown_key(cls: type[Section], location: Location, key: str) -> str:

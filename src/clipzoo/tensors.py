@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipzoo.files import file_sha256 as file_sha256
-from clipzoo.files import replacing
+from clipzoo.files import replacing, require_regular
 
 CRC = "crc32"
 """Key of the checksum in the metadata."""
@@ -124,6 +124,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open, dict[str, str]]]:
     """A file, and its metadata without the checksum, which is compared."""
+    if Path(path).exists():
+        require_regular(path, WeightsError)
     try:
         with safe_open(path, framework="pt") as file:
             _check(path, with_tensors=with_tensors)

@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from clipzoo.files import replacing
+from clipzoo.files import replacing, require_regular
 
 FRAMES_DIR = Path("data/frames")
 INDEX_NAME = "index.parquet"
@@ -202,6 +202,7 @@ def _read_whole(path: Path) -> bytes:
     Raises:
         StoreError: the file is missing or damaged.
     """
+    require_regular(path, lambda text: StoreError(f"{text}; run extract_frames"))
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -252,6 +253,7 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     """
     path, header = jpegs_path(index), jpegs_header(count)
     num_bytes = len(header) + count * JPEG_COLUMNS * 4
+    require_regular(path, lambda text: StoreError(f"{text}; {RESTORE}"))
     try:
         with path.open("rb") as file:
             start, found = file.read(len(header)), path.stat().st_size

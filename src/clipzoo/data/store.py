@@ -131,7 +131,7 @@ class ShardStore:
         path, length = self._directory / shard_name(shard), self._lengths.get(shard, 0)
         start = int(self._starts[info.row])
         try:
-            handle = os.open(path, os.O_RDONLY)
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # also a named pipe
         except OSError as error:
             raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
         try:
