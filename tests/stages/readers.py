@@ -469,7 +469,7 @@ GROUPS: dict[str, Group] = {
     "classifier": Group(
         kind="safetensors",
         files=("models/classifier.safetensors",),
-        read=lambda path: methods.load_classifier(),
+        read=lambda path: methods.load_classifier(48),
         num=80,
     ),
     "weights": Group(
