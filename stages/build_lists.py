@@ -1,12 +1,12 @@
 """build_lists --dataset NAME: annotation files + frame index -> lists/NAME/."""
 
+from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.annotations.joining import LISTS_DIR, build_lists
 from clipzoo.annotations.wanted import check_wanted
 from clipzoo.config import load_params
 from clipzoo.data.index import index_path
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
-from clipzoo.files import SHOWN
-from clipzoo.runtime.launch import dataset_argument, run_stage
+from clipzoo.files import SHOWN, shown
 
 
 def main() -> None:
@@ -23,11 +23,11 @@ def main() -> None:
         f"{summary.num_classes} classes, {summary.num_train} train and {summary.num_val} val videos"
     )
     for note in summary.notes:
-        print(note)
+        print(shown(note))
     if summary.missing:
         print(f"{len(summary.missing)} annotated videos lack frames (in the ledger):")
     for video_id, kind, reason in summary.missing[:SHOWN]:
-        print(f"  {video_id} ({kind}): {reason}")
+        print(f"  {video_id} ({kind}): {shown(reason)}")
     if len(summary.missing) > SHOWN:
         print(f"  ... and {len(summary.missing) - SHOWN} more in {LISTS_DIR / dataset}/missing.csv")
     print(f"wrote {LISTS_DIR / dataset}/; next: embed_labels {dataset}")

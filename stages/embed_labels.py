@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.config import load_params
 from clipzoo.data.records import read_labels
 from clipzoo.methods import needs_token_embeddings
@@ -14,7 +15,6 @@ from clipzoo.models.text import (
     embed_tokens,
     save_class_text,
 )
-from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import file_sha256
 

@@ -3,14 +3,15 @@
 import argparse
 from functools import partial
 
+from clipzoo.runtime.launch import run_stage
 from clipzoo.annotations.wanted import excused, wanted_videos
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.index import FRAMES_DIR, index_path, read_index
 from clipzoo.data.spec import load_spec, raw_root
+from clipzoo.files import shown
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.frames.plan import plan_shards
-from clipzoo.runtime.launch import run_stage
 
 MOST_FAULTS = 20
 """Printed; the index has all of them."""
@@ -47,9 +48,9 @@ def main() -> None:
     summary = extract(params, dataset, jobs, excused=excuse, share=share)
     reasons = excuse(dict(summary.failures))
     for video_id, reason in summary.failures:
-        print(f"skipped {video_id}: {reason} ({reasons[video_id]})")
+        print(f"skipped {video_id}: {shown(reason)} ({shown(reasons[video_id])})")
     for video_id, reason in summary.damaged:
-        print(f"damaged, kept {video_id}: {reason}")
+        print(f"damaged, kept {video_id}: {shown(reason)}")
     print(
         f"{summary.num_videos} videos, {summary.num_frames} frames, "
         f"{summary.num_bytes / 1e6:.1f} MB, {len(summary.failures)} failures"
@@ -73,7 +74,7 @@ def print_faults(dataset: str) -> None:
             f"their start; `reader: shards` in datasets/{dataset}.yaml reads all of them faster:"
         )
     for video_id, fault in slow[:MOST_FAULTS]:
-        print(f"  {video_id}: {fault}")
+        print(f"  {video_id}: {shown(fault)}")
     if len(slow) > MOST_FAULTS:
         print(f"  ... (column decord_fault of {index_path(dataset)})")
 

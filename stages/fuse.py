@@ -1,5 +1,6 @@
 """fuse --recipe NAME: the run's probabilities and those of a video branch, weighted, on a CPU."""
 
+from clipzoo.runtime.launch import recipe_argument, run_stage
 from clipzoo.config import build, load_params
 from clipzoo.evaluate import fusion
 from clipzoo.evaluate.predictions import PREDICTIONS_DIR
@@ -7,23 +8,21 @@ from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
 from clipzoo.methods import check_settings
 from clipzoo.methods.bike_attributes import Options
-from clipzoo.runtime.launch import recipe_argument, run_stage
 
 
 def main() -> None:
     params, recipe, method = load_params(), recipe_argument(), "bike_attributes"
     weight = build(Options, params.methods[method], "params.yaml", method).video_weight
-    kept = fusion.KEPT_DIR / recipe
-    files = (kept / "test.safetensors", PREDICTIONS_DIR / "test.safetensors")
     check_settings(params)
-    video, attributes = (fusion.read_scores(path) for path in files)
+    video, kept = fusion.read_kept(recipe)
+    attributes = fusion.read_scores(PREDICTIONS_DIR / "test.safetensors", params.recipe)
     fusion.check_model(attributes)
     labels = fusion.same_labels(video, attributes)
     values = fusion.compare(video, attributes, labels, weight, params.seed)
     curves = {"validation": fusion.weight_curve(video, attributes, labels)}
     marked = {"the recipe's weight": weight}
-    training = fusion.read_training_scores(*files)
-    if training is not None:
+    if video.training and attributes.training:
+        training = (video.training, attributes.training)
         curves["training"] = fusion.weight_curve(*training, fusion.same_labels(*training))
         best = fusion.best_weight(curves["training"], weight)
         values |= fusion.measure_best(video, attributes, labels, best)
@@ -33,7 +32,7 @@ def main() -> None:
     plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
     fusion.plot_weights(plots, curves, marked)
     provenance = record_provenance(params, "cpu", plots)
-    provenance = fusion.add_video_branch(provenance, kept / "test.json")
+    provenance = fusion.add_video_branch(provenance, kept)
     write_metrics(path, {**fusion.describe(video, attributes, recipe), **provenance, **values})
     print(
         f"fuse: top-1 {values['fused_top1']:.2f} by {weight:g} of {recipe} "

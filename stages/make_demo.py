@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.config import load_params
 from clipzoo.demo.annotation import plan_videos, write_annotations, write_manifest, write_videos
-from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.runtime.pools import process_pool
 
 

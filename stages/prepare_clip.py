@@ -1,7 +1,6 @@
 """prepare_clip: put the CLIP that all later stages read at models/clip.safetensors."""
 
-import torch
-
+from clipzoo.runtime.launch import run_stage
 from clipzoo.config import Params, load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
@@ -16,11 +15,12 @@ from clipzoo.models.clip import (
     uses_quick_gelu,
 )
 from clipzoo.models.weights import check_unread, load_weights
-from clipzoo.runtime.launch import run_stage
 from clipzoo.runtime.machine import environment
 
 
 def main() -> None:
+    import torch  # after the import of run_stage, which reports Ctrl-C
+
     params = load_params()
     arch, weights, input_px = params.model.arch, params.model.weights, params.model.input_px
     activation = params.model.activation

@@ -1,9 +1,9 @@
 """report: metrics compared with published values -> RESULTS.md and zoo.csv."""
 
+from clipzoo.runtime.launch import run_stage
 from clipzoo.config import load_params
 from clipzoo.report.results import read_metrics
 from clipzoo.report.tables import RESULTS_FILE, ZOO_FILE, results_table, write_report
-from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:

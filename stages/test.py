@@ -50,7 +50,8 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {**described, **ids, "arch": params.model.arch, "model_sha256": file_sha256(MODEL_FILE)}
+    about = {"recipe": params.recipe, "arch": params.model.arch, **described, **ids}
+    about["model_sha256"] = file_sha256(MODEL_FILE)
     predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
     write_metrics(path, {**described, **record_provenance(params, device.type, plots), **values})

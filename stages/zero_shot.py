@@ -57,7 +57,7 @@ def main() -> None:
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
     digests = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
-    about = {**described, "arch": params.model.arch, **digests}
+    about = {**described, "recipe": params.recipe, "arch": params.model.arch, **digests}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
     predictions.write_videos(plots, records, tensors)

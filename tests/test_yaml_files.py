@@ -90,7 +90,7 @@ def test_a_broken_file_is_one_error(tmp_path, text, message):
 
 def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"a: \xff")
-    with pytest.raises(ConfigError, match=r"latin\.yaml is not YAML.*utf-8"):
+    with pytest.raises(ConfigError, match=r"latin\.yaml: is not UTF-8"):
         read_yaml(tmp_path / "latin.yaml")
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         read_yaml(tmp_path / "none.yaml")

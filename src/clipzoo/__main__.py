@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from clipzoo.runtime.ending import ending
 from clipzoo.commands.arguments import add_command, aligned, show_examples
 from clipzoo.commands.check import check_command
 from clipzoo.commands.compare import METHODS, PAGE, compare_command
@@ -23,8 +24,7 @@ from clipzoo.commands.use import use_command
 from clipzoo.commands.zoo import zoo_command
 from clipzoo.config import SHOTS, load_params
 from clipzoo.data.ledger import ledger_path, ways_out
-from clipzoo.files import few
-from clipzoo.runtime.ending import ending
+from clipzoo.files import few, shown
 
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",
@@ -67,7 +67,7 @@ def main() -> None:
     try:
         arguments.run(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", shown(str(error), kept="\n"), file=sys.stderr)
         sys.exit(1)
 
 
@@ -249,8 +249,8 @@ def _run_scan(arguments: argparse.Namespace) -> None:
         print(f"{len(summary.class_names)} classes: {few(summary.class_names, 10)}")
         print(_describe_classes(summary), end="")
     if summary.others:
-        shown = few(summary.others, 10)
-        print(f"ignored {len(summary.others)} files without a video extension: {shown}")
+        names = few(summary.others, 10)
+        print(f"ignored {len(summary.others)} files without a video extension: {names}")
     if summary.link:
         print(f"made the link {summary.link} (for this machine only; git ignores it)")
     print(f"wrote {', '.join(summary.written)}")

@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +24,10 @@ SHOWN = 20
 
 class ListError(ValueError):
     """A list, annotation or manifest file is invalid; the message names every bad line."""
+
+
+Fault = Callable[[str], Exception]
+"""The class of an error, or what makes one of a message."""
 
 
 class NumberError(ValueError):
@@ -199,30 +204,6 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def regular(path: str | Path) -> Path:
-    """The path of a regular file, or of a link to one, whose opening ends at once.
-
-    Raises:
-        OSError: there is nothing, or something else: a named pipe would be waited for forever.
-    """
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        fault = f"it is {file_kind(mode)}; allowed: a regular file"
-        raise OSError(errno.EINVAL, fault, str(path))
-    return Path(path)
-
-
-def file_kind(mode: int) -> str:
-    """What a path is, for messages.
-
-    Args:
-        mode: `st_mode` of os.stat.
-    """
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
-    return kinds.get(stat.S_IFMT(mode), "a special file")
-
-
 def file_sha256(path: str | Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
@@ -261,19 +242,70 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: st
         writer.writerows(rows)
 
 
+def require_regular(path: str | Path, error: Fault = ListError) -> None:
+    """Raise `error` unless a path is a regular file, or a link to one.
+
+    Whoever opens a named pipe waits for its other end forever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as cause:
+        raise error(f"{path}: cannot be read ({getattr(cause, 'strerror', cause)})") from cause
+    if not stat.S_ISREG(mode):
+        raise error(f"{path}: is {file_kind(mode)}; allowed: a regular file")
+
+
+def file_kind(mode: int) -> str:
+    """What a path is, for messages.
+
+    Args:
+        mode: `st_mode` of os.stat.
+    """
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
+    return kinds.get(stat.S_IFMT(mode), "a special file")
+
+
+def read_text(path: str | Path, error: Fault = ListError) -> str:
+    """The text of a UTF-8 file; raises `error` if it is missing, not regular or not UTF-8."""
+    require_regular(path, error)
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror})") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: is not UTF-8 ({cause})") from cause
+
+
+def read_json(path: str | Path, error: Fault = ListError) -> object:
+    """The content of a JSON file.
+
+    Raises:
+        error: as `read_text`; or it is not JSON, or has a key twice.
+    """
+    text = read_text(path, error)
+    try:
+        return json.loads(text, object_pairs_hook=_with_keys_once)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path}: is not JSON ({cause})") from cause
+
+
+def _with_keys_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"keys that are set twice: {', '.join(map(repr, twice[:5]))}; keep one")
+    return values
+
+
 def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, fields) of every line of a csv file; an empty line has no fields.
 
     Raises:
-        ListError: the file is missing or not UTF-8, or a line has a NUL byte or a field that is too
-            long.
+        ListError: as `read_text`, or a line has a NUL byte or a field that is too long.
     """
-    try:
-        text = regular(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ListError(f"{path}: is not UTF-8 ({error})") from error
+    text = read_text(path)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ListError(f"{path}:{line}: found a NUL byte; allowed: text; write the file again")
@@ -331,12 +363,33 @@ def near(value: object, allowed: Iterable[object]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
+JOINERS = "\u200c\u200d"
+"""Some scripts spell words with these two."""
+
+
+def shown(text: str, kept: str = "") -> str:
+    """Text in which characters that nobody sees, or that a terminal obeys, are escaped.
+
+    Args:
+        text: of a file that others wrote.
+        kept: characters that stay, such as ends of lines.
+
+    Example: a name with the code that clears the screen becomes `\\x1b[2Jname`.
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in JOINERS + kept
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def few(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
-    """The first items, for a message that gives their number: "a, b, c, ..."."""
-    return separator.join([*items[:most], *["..."] * (len(items) > most)])
+    """The first items, as `shown`, for a message that gives their number: "a, b, c, ..."."""
+    return separator.join([*map(shown, items[:most]), *["..."] * (len(items) > most)])
 
 
-def raise_all(title: str, faults: Sequence[str], error: type[Exception] = ListError) -> None:
+def raise_all(title: str, faults: Sequence[str], error: Fault = ListError) -> None:
     """Raise one error that lists the faults (the first 20); do nothing if there are none."""
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []

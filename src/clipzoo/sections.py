@@ -87,7 +87,9 @@ def load(cls: type[SectionType], path: str | Path) -> SectionType:
     return build(cls, read_yaml(path), path)
 
 
-def build(cls: type[SectionType], values: object, where: str | Path, key: str = "") -> SectionType:
+def build(
+    cls: type[SectionType], values: object, where: str | Path, key: str = "", *, again: str = ""
+) -> SectionType:
     """Validate a mapping as the section `cls`.
 
     Args:
@@ -95,6 +97,7 @@ def build(cls: type[SectionType], values: object, where: str | Path, key: str = 
         values: the mapping, as parsed from YAML.
         where: the file, for messages.
         key: of the mapping in that file, dotted; '' = the mapping is the whole file.
+        again: for a file that a stage wrote: what writes it again, at the end of the message.
 
     Raises:
         ConfigError: names `where` and every fault: its key, the value and what is allowed.
@@ -104,6 +107,9 @@ def build(cls: type[SectionType], values: object, where: str | Path, key: str = 
     except ValidationError as error:
         faults = _describe(cls, error.errors(include_url=False), (key,) if key else ())
     text = faults[0] if len(faults) == 1 else "\n  ".join([f"{len(faults)} faults", *faults])
+    if again:
+        older = all(fault.startswith("missing key") for fault in faults)
+        text += f"; {'written by an older version' if older else 'damaged or changed'}: {again}"
     raise ConfigError(f"{where}: {text}") from None
 
 
@@ -197,7 +203,8 @@ def _annotation(cls: type[Section], location: Location) -> Any:
     kind: Any = cls
     for part in location:
         if isinstance(part, str):
-            kind = _section(kind).model_fields[part].annotation
+            fields = _section(kind).model_fields
+            kind = {field.alias or name: field for name, field in fields.items()}[part].annotation
     return kind
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipzoo.files import file_sha256 as file_sha256
-from clipzoo.files import regular, replacing
+from clipzoo.files import replacing, require_regular
 
 CRC = "crc32"
 """Key of the checksum in the metadata."""
@@ -100,7 +100,8 @@ def _check(path: str | Path, *, with_tensors: bool) -> None:
         if noted != b"%08x" % found:
             raise WeightsError(
                 f"{path}: damaged: the CRC-32 of its {name} is {found:08x}, not the one in its "
-                f"metadata ({CRC}); write it again (`dvc repro --force STAGE`), or get another copy"
+                f"metadata ({CRC}); get another copy, or write it again: `dvc repro --force "
+                "STAGE`; if it is in .state, remove its folder first"
             )
 
 
@@ -123,8 +124,10 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 @contextmanager
 def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open, dict[str, str]]]:
     """A file, and its metadata without the checksum, which is compared."""
+    if Path(path).exists():
+        require_regular(path, WeightsError)
     try:
-        with safe_open(regular(path), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             _check(path, with_tensors=with_tensors)
             metadata = dict(file.metadata() or {})
             metadata.pop(CRC, None)

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from yaml.composer import ComposerError
 
-from clipzoo.files import raise_all, regular
+from clipzoo.files import raise_all, read_text
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 """A decimal number in either YAML; PyYAML takes 5e-5 for text and expects 5.0e-5."""
@@ -41,13 +41,7 @@ def read_yaml(path: str | Path) -> object:
         ConfigError: the file cannot be read or is not YAML, or it has a key twice, an alias, or a
             value that is not finite or has two meanings; the message names the lines.
     """
-    try:
-        text = regular(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # text that is not UTF-8
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    return parse_yaml(text, path)
+    return parse_yaml(read_text(path, ConfigError), path)
 
 
 def parse_yaml(text: str, where: str | Path) -> object:

@@ -47,10 +47,10 @@ def test_files_have_the_authors_form(path):
         ('{"v": ["dog"]}', "v: classname_topk: found None"),
         (
             '{"v": {"classname_topk": []}, "v": {"classname_topk": []}}',
-            "'v' appears more than once",
+            "set twice: 'v'",
         ),
         ("[]", "found a list; allowed: an object"),
-        ("{", "not a JSON file"),
+        ("{", "is not JSON"),
     ],
 )
 def test_wrong_files_are_refused_by_key(path, text, message):
@@ -87,7 +87,7 @@ def test_videos_without_usable_attributes_are_named(path):
     path.write_text('{"-x": {"classname_topk": ["dog"]}}')
     with pytest.raises(ListError, match=r"2 of 2 .*\n.*a b/1: no attributes\n.*-x: found 1"):
         sentence_tokens(RECORDS, path, two, ARCH, 12)
-    with pytest.raises(ListError, match=r"other\.json: cannot be read.*stage `attributes`"):
+    with pytest.raises(ListError, match=r"other\.json: no such file.*stage `attributes`"):
         sentence_tokens(RECORDS, path.with_name("other.json"), two, ARCH, 12)
 
 

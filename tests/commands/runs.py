@@ -31,7 +31,7 @@ class Dvc:
         self.recipes: list[str] = []
         self.commands: list[list[str]] = []
 
-    def __call__(self, command, check, pass_fds=()):
+    def __call__(self, command, check, env, pass_fds=()):
         assert not check
         params = load_params("params.yaml")
         self.recipes.append(params.recipe)
@@ -62,7 +62,7 @@ def leave(params: Params, settings: dict[str, Any]) -> None:
         write(Path(f"metrics/{recipe}/{stem}.json"), json.dumps(values))
         write(Path(f"plots/{recipe}/{stem}/settings.json"), json.dumps(settings))
     for parent in params.fused_with:
-        about = kept.read_json(kept.kept_predictions(parent)[-1])
+        about = kept.read_mapping(kept.kept_predictions(parent)[-1])
         fused = {**values, "video_model_sha256": about.get("model_sha256", "")}
         write(Path(f"metrics/{recipe}/fused.json"), json.dumps(fused))
         write(Path(f"plots/{recipe}/fused/settings.json"), json.dumps(settings))

@@ -16,6 +16,7 @@ from clipzoo.commands.paired_runs import COLUMNS, RAW_COLUMN, CompareError, pair
 from clipzoo.data.records import Record, videos_sha256
 from clipzoo.evaluate import metrics, predictions
 from clipzoo.files import json_sha256, write_json
+from clipzoo.yaml_files import ConfigError
 
 RECORDS = [Record(f"video {i}", 30, i % 3) for i in range(8)]
 SETTINGS = {
@@ -77,6 +78,8 @@ def write_set(
     described = {
         "dataset": "shapes" if stem == "test" else "unseen",
         "protocol": f"clips {settings['test.clips']}, crops 1, uniform",
+        "num_videos": num,
+        "num_expected": num,
         "videos_sha256": videos_sha256([record.video_id for record in records]),
         "settings_sha256": json_sha256(settings),
         "environment": "torch 2.15.0, cpu",
@@ -346,7 +349,7 @@ def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
     assert "| `c` | not measured |" in text
     assert "other settings than the runs above: b." in text
     change_json(str(BENCHMARK), lambda values: values.pop("cases"))
-    with pytest.raises(CompareError, match=r"methods\.json: no 'cases'; .*benchmarks/methods\.py"):
+    with pytest.raises(ConfigError, match=r"json: missing key cases .*older .*/methods\.py"):
         compare("a", "b")
 
 

@@ -34,7 +34,10 @@ def save(stem: str) -> None:
         "probabilities": torch.tensor(PROBABILITIES),
         "labels": torch.tensor(LABELS),
     }
-    predictions.save(stem, tensors, records, ["clip0-centre"], NAMES, {})
+    about = predictions.describe_set(records, dataset="d", lists=["val"], protocol="p")
+    predictions.save(
+        stem, tensors, records, ["clip0-centre"], NAMES, {**about, "model_sha256": "m"}
+    )
 
 
 def table(monkeypatch, capsys, *arguments: str) -> list[list[str]]:
@@ -94,8 +97,36 @@ def test_files_without_the_columns_are_refused(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["clipzoo", "predictions"])
     with pytest.raises(SystemExit):
         main()
-    assert "test.parquet: no column class, predicted, probability, rank" in capsys.readouterr().err
+    assert "missing key row 0.class (str)\n" in (error := capsys.readouterr().err)
+    assert "written by an older version: run the recipe" in error
     Path("predictions/test.parquet").write_bytes(b"no parquet")
     with pytest.raises(SystemExit):
         main()
     assert "test.parquet: cannot be read as parquet" in capsys.readouterr().err
+
+
+def test_a_table_beside_the_tensors_of_other_videos_is_refused(monkeypatch, capsys):
+    save("test")
+    save("zero_shot_demo_unseen")
+    Path("predictions/zero_shot_demo_unseen.parquet").replace("predictions/test.parquet")
+    monkeypatch.setattr("sys.argv", ["clipzoo", "predictions", "test"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "test.safetensors has 4, fingerprint" in capsys.readouterr().err
+
+
+def test_escape_codes_of_names_are_shown(monkeypatch, capsys):
+    """A terminal would obey them: change its title, move, color or hide the text."""
+    monkeypatch.setattr("test_predictions_command.NAMES", ["run", "s\x1b[2Jit\x07", "jump\u202e"])
+    save("test")
+    table = parquet.read_table("predictions/test.parquet")
+    ids = ["\x1b]0;title\x07", "a\rb", "ü 1", "\u200b"]
+    table = table.set_column(0, "video_id", [ids])
+    parquet.write_table(table, "predictions/test.parquet")
+    Path("predictions/test.safetensors").unlink()
+    monkeypatch.setattr("sys.argv", ["clipzoo", "predictions", "test"])
+    main()
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    for text in (r"\x1b]0;title\x07", r"a\rb", "ü 1", r"s\x1b[2Jit\x07", r"jump\u202e"):
+        assert text in shown

@@ -225,7 +225,8 @@ def test_released_scores_get_a_row(here, monkeypatch, capsys):
     started = []
     done = type("Done", (), {"returncode": 0})
     monkeypatch.setattr(
-        "clipzoo.commands.fuse.subprocess.run", lambda command, **_: started.append(command) or done
+        "clipzoo.runtime.ending.subprocess.run",
+        lambda command, **_: started.append(command) or done,
     )
     words = ["fuse", "video.pt", "sentence.pt", "--labels", "labels.pt", "--released"]
     with pytest.raises(SystemExit):

@@ -10,8 +10,10 @@ from pyarrow import parquet
 from torch import Tensor
 
 from clipzoo.__main__ import main
-from clipzoo.evaluate import fusion
+from clipzoo.data.records import videos_sha256
+from clipzoo.evaluate import fusion, predictions
 from clipzoo.evaluate.fusion import FusionError, Scores
+from clipzoo.files import write_json
 from clipzoo.tensors import WeightsError, write_safetensors
 
 
@@ -98,15 +100,21 @@ def test_rounded_probabilities_are_taken(tmp_path):
     assert torch.equal(fusion.read_scores(tmp_path / "a.pt").probabilities, rounded)
 
 
-def write_predictions(path: Path, probabilities: Tensor, train: Tensor | None = None) -> None:
+def write_predictions(
+    path: Path, probabilities: Tensor, train: Tensor | None = None, **about: str
+) -> None:
+    """Predictions as `test` writes them; `about` changes their metadata."""
     tensors = {"features": torch.zeros(4, 1, 2), "probabilities": probabilities, "labels": LABELS}
-    metadata = {"dataset": "d"}
+    metadata = {"dataset": "d", "protocol": "p", "num_videos": "4", "num_expected": "4"}
+    metadata |= {"videos_sha256": videos_sha256("abcd"), "model_sha256": "m", "recipe": "demo/a"}
     if train is not None:
         tensors |= {"train_probabilities": train, "train_labels": torch.tensor([1, 2])}
         metadata["train_video_ids"] = json.dumps(["x", "y"])
-    path.parent.mkdir(exist_ok=True)
-    write_safetensors(tensors, path, metadata)
-    parquet.write_table(pa.table({"video_id": list("abcd")}), path.with_suffix(".parquet"))
+    path.parent.mkdir(exist_ok=True, parents=True)
+    write_safetensors(tensors, path, metadata | about)
+    columns = {"video_id": list("abcd"), "label": LABELS.tolist(), "pos": range(4)}
+    shown = predictions.readable(probabilities, LABELS, ["x", "y", "z"])
+    parquet.write_table(pa.table({**columns, **shown}), path.with_suffix(".parquet"))
 
 
 def test_prediction_files_are_read_with_ids_and_training_videos(tmp_path):
@@ -116,12 +124,10 @@ def test_prediction_files_are_read_with_ids_and_training_videos(tmp_path):
     found = fusion.read_scores(first)
     assert found.video_ids == list("abcd")
     assert torch.equal(found.probabilities, VIDEO)
-    assert fusion.read_training_scores(first, second) is None
-    write_predictions(second, ATTRIBUTES, one_hot(1, 0))
-    pair = fusion.read_training_scores(first, second)
-    assert pair is not None
-    assert [part.video_ids for part in pair] == [["x", "y"]] * 2
-    assert torch.equal(pair[1].probabilities, one_hot(1, 0))
+    assert fusion.read_scores(second).training is None
+    assert found.training is not None
+    assert found.training.video_ids == ["x", "y"]
+    assert torch.equal(found.training.probabilities, one_hot(1, 2))
     second.with_suffix(".parquet").unlink()
     with pytest.raises(ValueError, match=r"b/test\.parquet: cannot be read"):
         fusion.read_scores(second)
@@ -146,6 +152,75 @@ def test_what_is_no_tensor_of_probabilities_is_refused(tmp_path, content, messag
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises((FusionError, WeightsError), match=message):
         fusion.read_scores(tmp_path / "a.pt")
+
+
+ABOUT = [
+    ({"num_videos": "5"}, r"test\.parquet: found 4 videos.*test\.safetensors has 5"),
+    ({"videos_sha256": "0" * 64}, r"test\.parquet: found 4 videos, fingerprint"),
+    ({"num_videos": "x"}, r"test\.safetensors: metadata\.num_videos: found 'x'; allowed: a whole"),
+    ({"train_video_ids": "[1]"}, r"metadata\.train_video_ids: found '\[1\]'; allowed: a JSON"),
+    ({"train_video_ids": '["x"]'}, r"training videos\): found 2 rows of probabilities, 1 ids"),
+    ({"recipe": "demo/b"}, r"written by the run demo/b; allowed: predictions of demo/a"),
+    ({"recipe": ""}, r"written by an older version; allowed: predictions of demo/a"),
+]
+
+
+@pytest.mark.parametrize(("about", "message"), ABOUT)
+def test_predictions_whose_metadata_are_not_theirs_are_refused(tmp_path, about, message):
+    path = tmp_path / "test.safetensors"
+    write_predictions(path, VIDEO, one_hot(1, 2))
+    assert fusion.read_scores(path, "demo/a").video_ids == list("abcd")
+    write_predictions(path, VIDEO, one_hot(1, 2), **about)
+    with pytest.raises(ValueError, match=message):
+        fusion.read_scores(path, "demo/a")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"video_id": list("abce")}, "found 4 videos, fingerprint"),
+        ({"pos": [0, 1, 3, 2]}, "in the order of `pos`"),
+        ({"label": [0, 1, 2, 1]}, "other labels than"),
+        ({"rank": None}, r"missing key row 0.rank.*written by an older version"),
+        ({"video_id": ["a", "b", None, "d"]}, "row 2.video_id: found None"),
+        ({"probability": [0.5, 2.0, 0.5, 0.5]}, "row 1.probability: found 2.0"),
+    ],
+)
+def test_a_table_that_is_not_of_its_tensors_is_refused(tmp_path, columns, message):
+    path = tmp_path / "test.safetensors"
+    write_predictions(path, VIDEO)
+    table = parquet.read_table(path.with_suffix(".parquet"))
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.remove_column(place)
+        table = table if values is None else table.append_column(name, [values])
+    parquet.write_table(table, path.with_suffix(".parquet"))
+    with pytest.raises(ValueError, match=rf"test\.parquet.*{message}"):
+        fusion.read_scores(path)
+
+
+def test_kept_predictions_are_of_their_recipe_unless_a_user_gave_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = fusion.KEPT_DIR / "demo/b"
+    write_predictions(folder / "test.safetensors", VIDEO)  # they say demo/a
+    beside = folder / "test.json"
+    with pytest.raises(ValueError, match=r"demo/b/test\.json: cannot be read"):
+        fusion.read_kept("demo/b")
+    write_json({"environment": "e", "source": "mine.safetensors, sha256 0"}, beside)
+    scores, kept = fusion.read_kept("demo/b")
+    assert (scores.video_ids, kept.source[:4]) == (list("abcd"), "mine")
+    assert fusion.add_video_branch({"environment": "f"}, kept) == {
+        "environment": "e; f",
+        "video_source": kept.source,
+    }
+    write_json({"environment": "e"}, beside)
+    with pytest.raises(FusionError, match=r"written by the run demo/a; allowed: .* of demo/b"):
+        fusion.read_kept("demo/b")
+    write_predictions(folder / "test.safetensors", VIDEO, recipe="demo/b")
+    assert fusion.read_kept("demo/b")[1].environment == "e"
+    write_json({"environment": "e", "model_sha256": "other"}, beside)
+    with pytest.raises(FusionError, match=r"test\.json: model_sha256: found other; .* has m"):
+        fusion.read_kept("demo/b")
 
 
 def run(monkeypatch, capsys, *words: str) -> str:

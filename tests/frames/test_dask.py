@@ -6,6 +6,7 @@ The workers' folder differs from the project's in all tests.
 import hashlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -16,7 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
+from dask import config as dask_config
 from distributed import Client, LocalCluster
 
 from clipzoo.commands.scan import scan
@@ -32,7 +35,8 @@ from test_pipeline import reachable
 from videos import make_video
 
 FRAMES = Path("data/frames/mine")
-STAGE = Path(__file__).parents[2] / "stages" / "extract_frames.py"
+ROOT = Path(__file__).parents[2]
+STAGE = ROOT / "stages" / "extract_frames.py"
 VIDEOS = 6
 
 
@@ -331,10 +335,9 @@ def test_tokens_of_killed_runs_do_not_stay(videos, params):
     assert not list(directory.glob("shard-token-*"))
 
 
-def test_the_stage_runs_on_the_cluster(videos, params, params_for, project):
-    expected = locally(params)
+def run_stage(address: str) -> subprocess.CompletedProcess[str]:
+    """extract_frames in this folder, on the cluster of a scheduler."""
     text = Path("params.yaml").read_text()
-    address = params.runtime.scheduler
     for old, new in (
         ("executor: processes", "executor: dask"),
         ("scheduler: ''", f"scheduler: {address}"),
@@ -344,11 +347,15 @@ def test_the_stage_runs_on_the_cluster(videos, params, params_for, project):
         assert old in text
         text = text.replace(old, new)
     Path("params.yaml").write_text(text)
-    result = subprocess.run(
-        [sys.executable, STAGE, "--dataset", "mine"], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, STAGE, "--dataset", "mine"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_stage_runs_on_the_cluster(videos, params):
+    expected = locally(params)
+    result = run_stage(params.runtime.scheduler)
     assert result.returncode == 0, result.stderr
-    assert f"2 Dask workers with 2 threads at {address}" in result.stdout
+    assert f"2 Dask workers with 2 threads at {params.runtime.scheduler}" in result.stdout
     assert "6 videos, 63 frames" in result.stdout
     assert files() == expected
 
@@ -476,3 +483,68 @@ def test_dask_is_not_installed(videos, params, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"runtime\.executor: found 'dask'.*\[dask\]"):
         extract(params, "mine")
+
+
+@pytest.mark.parametrize(
+    ("address", "fault", "settings"),
+    [
+        ("tls://127.0.0.1:1", "has no certificates", {}),
+        ("tls://127.0.0.1:1", "lost.crt", {"tls.ca-file": "lost.crt", "tls.client.cert": "x"}),
+        ("tcp://127.0.0.1:1", "demands encryption", {"require-encryption": True}),
+    ],
+)
+def test_certificates_are_checked_at_once(videos, params_for, address, fault, settings):
+    """Before Dask tries to connect, for 40 s."""
+    values = {f"distributed.comm.{key}": value for key, value in settings.items()}
+    runtime = {"executor": "dask", "scheduler": address}
+    begin = time.monotonic()
+    with dask_config.set(values), pytest.raises(ConfigError, match=rf"runtime\.scheduler.*{fault}"):
+        extract(params_for("mine", runtime=runtime), "mine")
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_docs_encrypt_and_listen_where_they_say(
+    videos, params, project, monkeypatch
+):
+    """With this machine's loopback interface in the place of the private network's."""
+    expected = locally(params)
+    docs = (ROOT / "docs/clusters.md").read_text(encoding="utf-8").replace("\\\n        ", "")
+    lines = [line.removeprefix("    ") for line in docs.splitlines() if line.startswith("    ")]
+    plain = [line for line in lines if line.startswith(("dask scheduler", "dask worker"))]
+    first = next(i for i, line in enumerate(lines) if line.startswith("openssl"))
+    tls = lines[first : first + 5]
+    encrypted = [line.replace("tls:", "tcp:").replace("--protocol tls ", "") for line in tls[3:]]
+    assert plain == [*encrypted, *tls[3:]]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    script = "\n".join([*(f"{line} &" if line in tls[3:] else line for line in tls), "wait"])
+    for old, new in (
+        *(("--interface eth0", "--interface lo"), ("host0:8786", address), ("$(nproc)", "1")),
+        ("8786", address.split(":")[1]),
+    ):
+        script = script.replace(old, new)
+    folder = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(project))
+    shell = subprocess.Popen(["bash", "-c", script], stderr=subprocess.DEVNULL)
+    try:
+        monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__CA_FILE", str(project / "dask.crt"))
+        for name in ("crt", "key"):
+            key = f"DASK_DISTRIBUTED__COMM__TLS__CLIENT__{'CERT' if name == 'crt' else 'KEY'}"
+            monkeypatch.setenv(key, str(project / f"dask.{name}"))
+        while not (project / "dask.crt").exists():
+            time.sleep(0.1)
+        result = run_stage(f"tls://{address}")
+        assert result.returncode == 0, result.stderr
+        assert f"1 Dask workers with 1 threads at tls://{address}" in result.stdout
+        assert files() == expected
+        processes = [psutil.Process(shell.pid), *psutil.Process(shell.pid).children(recursive=True)]
+        sockets = [one for p in processes for one in p.net_connections("inet")]
+        listening = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
+    finally:
+        for process in [*psutil.Process(shell.pid).children(recursive=True), shell]:
+            process.kill()
+        shell.wait()

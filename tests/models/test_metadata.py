@@ -10,6 +10,7 @@ import torch
 from clipzoo import methods
 from clipzoo.models.clip import build_clip, load_clip, load_strictly, read_clip_metadata, save_clip
 from clipzoo.models.text import load_class_text
+from clipzoo.settings import training_settings
 from clipzoo.tensors import WeightsError, write_safetensors
 
 CLIP = {
@@ -97,7 +98,8 @@ def test_empty_metadata_names_every_missing_key(tmp_path):
 )
 def test_wrong_metadata_of_a_model_is_named(params_for, tmp_path, changes, message: str):
     params = params_for("mine")
-    path = write(tmp_path / "model.safetensors", "model", json.dumps({**MODEL, **changes}))
+    model = {**MODEL, "settings": training_settings(params.settings()), **changes}
+    path = write(tmp_path / "model.safetensors", "model", json.dumps(model))
     with pytest.raises(ValueError, match=rf"(?s)model\.safetensors: {message}"):
         methods.load_model(params, path)
 

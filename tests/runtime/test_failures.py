@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.distributed import DistBackendError  # pyright: ignore[reportPrivateImportUsage]
 
+from clipzoo.runtime.launch import run_stage
 from clipzoo.runtime import machine
 from clipzoo.runtime.failures import is_final
-from clipzoo.runtime.launch import run_stage
 
 GPU_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore text")
 BLAS_MEMORY = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipzoo.runtime import launch
 from clipzoo.runtime.launch import run_stage
+from clipzoo.runtime import launch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """

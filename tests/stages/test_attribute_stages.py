@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from clipzoo.clips.attributes import attributes_path
-from clipzoo.commands.kept import kept_predictions
+from clipzoo.commands.kept import kept_predictions, take_predictions
 from clipzoo.config import ConfigError
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.evaluate.fusion import FusionError
@@ -30,11 +31,9 @@ def branch(copy_of_demo, monkeypatch):
 
 
 def keep_as(recipe: str) -> None:
-    """The active predictions as those of another recipe, as `zoo` keeps them."""
-    sources = ("predictions/test.safetensors", "predictions/test.parquet", "metrics/demo/test.json")
-    for source, path in zip(sources, kept_predictions(recipe), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, path)
+    """The active predictions for those of another recipe, as `zoo --parent` takes them."""
+    shutil.copy("metrics/demo/test.json", "predictions/test.json")
+    take_predictions(recipe, Path("predictions/test.safetensors"))
 
 
 def test_the_branch_runs_from_frames_to_fused_metrics(branch, capsys):

@@ -1,15 +1,13 @@
 """The content of official annotation files, independent of `clipzoo.annotations.formats`."""
 
-import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clipzoo.data.spec import DatasetSpec
-from clipzoo.files import ListError, regular
+from clipzoo.files import ListError, read_json, read_text
 
 MAX_SECONDS = 10_000_000
 """Over 100 days: a segment that ends later is a broken line."""
@@ -88,34 +86,12 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line.strip()
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; ListError if it cannot be read."""
-    try:
-        return regular(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(f"{path}: cannot be read ({error})") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ListError if it holds none, or one that has a key twice."""
-    try:
-        value = json.loads(read_text(path), object_pairs_hook=_with_keys_once)
-    except ListError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ListError(f"{path}: is not JSON ({error})") from error
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ListError if it holds none (`files.read_json`)."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ListError(f"{path}: found a {type(value).__name__}; allowed: an object of videos")
     return value
-
-
-def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        twice = sorted(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"keys that are set twice: {', '.join(map(repr, twice[:5]))}; keep one")
-    return values
 
 
 def read_segment(value: object) -> tuple[float, float] | None:

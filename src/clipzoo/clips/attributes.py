@@ -9,13 +9,12 @@ published:
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from clipzoo.data.records import Record
-from clipzoo.files import ListError, raise_all, regular, replacing
+from clipzoo.files import ListError, raise_all, read_json, replacing
 from clipzoo.models.text import cut_texts, tokenize
 from clipzoo.runtime.distributed import say
 
@@ -35,29 +34,15 @@ def read_attributes(path: str | Path) -> dict[str, list[str]]:
     Raises:
         ListError: the file is missing or not of the form above; names every wrong entry.
     """
-    try:
-        text = regular(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    if not Path(path).exists():
         raise ListError(
-            f"{path}: cannot be read ({error}); the stage `attributes` writes such files for "
+            f"{path}: no such file; the stage `attributes` writes such files for "
             "bike_attributes.datasets"
-        ) from error
-    repeated: list[str] = []
-
-    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
-        return values
-
-    try:
-        entries = json.loads(text, object_pairs_hook=mapping)
-    except (ValueError, RecursionError) as error:
-        raise ListError(f"{path}: not a JSON file ({error})") from error
+        )
+    entries = read_json(path)
     if not isinstance(entries, dict):
         raise ListError(f"{path}: found a {type(entries).__name__}; allowed: an object by video id")
-    faults = [f"{path}: the key {key!r} appears more than once" for key in repeated]
+    faults = []
     for video_id, entry in entries.items():
         words = entry.get("classname_topk") if isinstance(entry, dict) else None
         if not isinstance(words, list) or not all(isinstance(w, str) and w.strip() for w in words):

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from clipzoo.files import shown
+
 
 def add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -34,7 +36,7 @@ def show_examples(examples: Sequence[str]) -> str:
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:
     """A table in plain text, each column as wide as its widest cell; one line for each row."""
-    cells = [header, *rows]
+    cells = [[shown(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     return "".join(
         indent

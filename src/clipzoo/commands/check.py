@@ -36,6 +36,7 @@ from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, rea
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.records import read_labels
+from clipzoo.files import shown
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.report.recipes import Recipe, load_recipe, recipe_settings
 from clipzoo.report.verdicts import video_sets
@@ -363,7 +364,8 @@ def check_command(arguments: argparse.Namespace) -> None:
     print(f"check {name}: {_verdict(findings)}")
     print(f"{'':8}{recipe.about}")
     for finding in findings:
-        print(f"{MARKS[finding.ok]:8}{finding.topic}: {finding.text}")
+        text = shown(finding.text, kept="\n")
+        print(f"{MARKS[finding.ok]:8}{finding.topic}: {text}")
     if load_params(PARAMS_FILE).recipe == name:
         print(leftovers(), end="")
     missing = [finding.topic for finding in findings if finding.ok is False]

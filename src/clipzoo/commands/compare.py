@@ -2,13 +2,13 @@
 
 import argparse
 import fnmatch
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipzoo.commands.comparison_page import BENCHMARK, page
+from clipzoo.commands.comparison_page import BENCHMARK, Benchmark, page
 from clipzoo.commands.paired_runs import CompareError, read_run
-from clipzoo.files import ListError, near, replacing
+from clipzoo.files import near, read_json, replacing
+from clipzoo.sections import build
 
 METHODS = ("demo", "demo/bike-vcs", "demo/actionclip")
 """Text4Vis, BIKE and ActionCLIP on the demo: compared if no run is named."""
@@ -42,12 +42,10 @@ def compare_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
-    try:
-        benchmark = json.loads(BENCHMARK.read_text("utf-8")) if BENCHMARK.is_file() else None
-    except ValueError as error:
-        raise ListError(
-            f"{BENCHMARK}: not a JSON file ({error}); `python benchmarks/methods.py` writes it"
-        ) from error
+    benchmark = None
+    if BENCHMARK.exists():
+        again = "`python benchmarks/methods.py` writes it again"
+        benchmark = build(Benchmark, read_json(BENCHMARK), BENCHMARK, again=again)
     output: Path = arguments.output
     options = "" if output == PAGE else f" --output {output}"
     text = page(runs, benchmark, options)

@@ -9,14 +9,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from clipzoo.commands.paired_runs import (
-    CompareError,
     Measured,
     Run,
     check_same_videos,
     paired_interval,
 )
+from clipzoo.report.stored import MOST
 from clipzoo.report.tables import markdown_table
+from clipzoo.sections import Float, Section
 
 BENCHMARK = Path("benchmarks/results/methods.json")
 """Written by benchmarks/methods.py."""
@@ -102,7 +105,39 @@ BENCHMARK_HEADER = (
 )
 
 
-def page(runs: Sequence[Run], benchmark: Mapping[str, Any] | None, options: str = "") -> str:
+class Timings(Section):
+    """What benchmarks/methods.py measured of one run."""
+
+    parameters: int = Field(ge=0, le=MOST)
+    step_seconds: Float = Field(ge=0, le=MOST)
+    step_ratio: Float = Field(ge=0, le=MOST)
+    step_least: Float = Field(ge=0, le=MOST)
+    step_most: Float = Field(ge=0, le=MOST)
+    step_mb: Float = Field(ge=0, le=MOST)
+    clip_seconds: Float = Field(ge=0, le=MOST)
+    clip_ratio: Float = Field(ge=0, le=MOST)
+    clip_least: Float = Field(ge=0, le=MOST)
+    clip_most: Float = Field(ge=0, le=MOST)
+    clip_mb: Float = Field(ge=0, le=MOST)
+
+
+class Case(Section):
+    """Runs that took turns."""
+
+    title: str
+    runs: dict[str, Timings]
+
+
+class Benchmark(Section):
+    """The content of `BENCHMARK`."""
+
+    machine: str
+    base: str
+    settings_sha256: dict[str, str]
+    cases: list[Case]
+
+
+def page(runs: Sequence[Run], benchmark: Benchmark | None, options: str = "") -> str:
     """The text of the page.
 
     Args:
@@ -144,7 +179,7 @@ def _text(value: object) -> str:
 
 
 def _describe_budgets(runs: Sequence[Run]) -> str:
-    rows = [(f"`{run.name}`", run.method, run.test.values["environment"]) for run in runs]
+    rows = [(f"`{run.name}`", run.method, run.test.values.get("environment", "")) for run in runs]
     text = markdown_table(("Run", "Method", "Computed on"), rows)
     facts = [_facts(run) for run in runs]
     unequal = [key for key in facts[0] if len({fact[key] for fact in facts}) > 1]
@@ -259,20 +294,15 @@ def _describe_settings(runs: Sequence[Run]) -> str:
     return text
 
 
-def _describe_benchmark(runs: Sequence[Run], benchmark: Mapping[str, Any] | None) -> str:
+def _describe_benchmark(runs: Sequence[Run], benchmark: Benchmark | None) -> str:
     """The tables of benchmarks/methods.py, of these runs."""
     if benchmark is None:
         return f"Not measured: `python benchmarks/methods.py` writes `{BENCHMARK}`.\n"
-    try:
-        text = BENCHMARK_INTRODUCTION.format(**benchmark)
-        for case in benchmark["cases"]:
-            rows = [_benchmark_row(run, case["runs"].get(run.name)) for run in runs]
-            text += f"\n{case['title']}:\n\n{markdown_table(BENCHMARK_HEADER, rows)}"
-        shas: dict[str, str] = benchmark["settings_sha256"]
-    except KeyError as error:
-        raise CompareError(
-            f"{BENCHMARK}: no {error}; `python benchmarks/methods.py` writes it again"
-        ) from error
+    text = BENCHMARK_INTRODUCTION.format(machine=benchmark.machine, base=benchmark.base)
+    for case in benchmark.cases:
+        rows = [_benchmark_row(run, case.runs.get(run.name)) for run in runs]
+        text += f"\n{case.title}:\n\n{markdown_table(BENCHMARK_HEADER, rows)}"
+    shas = benchmark.settings_sha256
     used = {run.name: run.test.values["settings_sha256"] for run in runs}
     stale = [name for name, sha in used.items() if shas.get(name, sha) != sha]
     if stale:
@@ -280,14 +310,14 @@ def _describe_benchmark(runs: Sequence[Run], benchmark: Mapping[str, Any] | None
     return text
 
 
-def _benchmark_row(run: Run, measured: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _benchmark_row(run: Run, measured: Timings | None) -> tuple[str, ...]:
     name = f"`{run.name}`"
     if measured is None:
         return name, "not measured", *[""] * (len(BENCHMARK_HEADER) - 2)
-    cells = [f"{measured['parameters'] / 1e6:.2f} M"]
+    cells = [f"{measured.parameters / 1e6:.2f} M"]
     for key in ("step", "clip"):
-        ratio, least, most = (measured[f"{key}_{kind}"] for kind in ("ratio", "least", "most"))
-        seconds, megabytes = measured[f"{key}_seconds"], measured[f"{key}_mb"]
+        kinds = ("ratio", "least", "most", "seconds", "mb")
+        ratio, least, most, seconds, megabytes = (getattr(measured, f"{key}_{k}") for k in kinds)
         time = f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
         cells += [time, f"{ratio:.2f} ({least:.2f} to {most:.2f})"]
         cells.append(f"{megabytes:.0f} MB")

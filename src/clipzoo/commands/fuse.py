@@ -2,12 +2,12 @@
 verdict if they are released ones."""
 
 import argparse
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipzoo.runtime.ending import run_command
 from clipzoo.config import ConfigError, Params
 from clipzoo.config import replace as replace_params
 from clipzoo.files import ListError, json_sha256, write_json, write_metrics
@@ -190,5 +190,5 @@ def fuse_command(arguments: argparse.Namespace) -> None:
         return
     print(f"wrote {write_results(fused, params)}", flush=True)
     command = ["dvc", "repro", "--single-item", "report"]
-    if subprocess.run([sys.executable, "-m", *command], check=False).returncode:
+    if run_command([sys.executable, "-m", *command]):
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")

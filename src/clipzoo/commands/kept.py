@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.config import ConfigError
-from clipzoo.files import file_sha256, json_sha256, replacing, replacing_folder, write_json
+from clipzoo.files import (
+    ListError,
+    file_sha256,
+    json_sha256,
+    read_json,
+    replacing,
+    replacing_folder,
+    write_json,
+)
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
@@ -76,7 +84,7 @@ def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
         if not path.is_file():
             return f"{path}{MISSING}"
     about = path.with_name(SETTINGS_FILE)
-    metrics, used = read_json(path), read_json(about)
+    metrics, used = read_mapping(path), read_mapping(about)
     if "source" in metrics:
         return ""
     if used.get("recipe") != name or json_sha256(used) != metrics.get("settings_sha256"):
@@ -87,7 +95,7 @@ def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
 
 def keeps_model_of(run: str) -> bool:
     """Whether the kept model of a recipe is that of its last results."""
-    path, metrics = kept_model(run), read_json(Path("metrics") / run / "test.json")
+    path, metrics = kept_model(run), read_mapping(Path("metrics") / run / "test.json")
     return path.is_file() and file_sha256(path) == metrics.get("model_sha256")
 
 
@@ -96,7 +104,7 @@ def keeps_predictions_of(run: str) -> bool:
     *tensors, about = kept_predictions(run)
     metrics = Path("metrics") / run / "test.json"
     found = all(path.is_file() for path in (*tensors, about))
-    return found and read_json(about) == read_json(metrics)
+    return found and read_mapping(about) == read_mapping(metrics)
 
 
 def is_parent(name: str) -> bool:
@@ -205,9 +213,9 @@ def take_predictions(name: str, path: Path) -> bool:
     """
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)
-    environment = read_json(path.with_suffix(".json")).get("environment", "not recorded")
+    environment = read_mapping(path.with_suffix(".json")).get("environment", "not recorded")
     digest = _given_sha256(tensors)
-    if "source" in read_json(about) and digest == file_sha256(kept_tensors):
+    if "source" in read_mapping(about) and digest == file_sha256(kept_tensors):
         return False
     with replacing_folder(about.parent) as folder:
         shutil.copyfile(tensors, folder / kept_tensors.name)
@@ -217,10 +225,10 @@ def take_predictions(name: str, path: Path) -> bool:
     return True
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """The content of a JSON file; {} if there is none, or it is damaged: then it is of no run."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(path)
+    except ListError:
         return {}
     return values if isinstance(values, dict) else {}

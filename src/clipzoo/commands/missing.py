@@ -31,7 +31,7 @@ from clipzoo.data.ledger import (
     write_ledger,
 )
 from clipzoo.data.spec import load_spec
-from clipzoo.files import SHOWN, read_rows
+from clipzoo.files import SHOWN, read_rows, shown
 from clipzoo.frames.manifest import manifest_path, read_manifest
 
 MOST_CLASSES = 10
@@ -242,7 +242,7 @@ def missing_command(arguments: argparse.Namespace) -> None:
     if dataset in params.data.demo:
         raise ConfigError(f"{dataset} is rendered by make_demo, so no video is ever missing")
     found = survey(params, dataset)
-    print(describe_survey(found), end="")
+    print(shown(describe_survey(found), kept="\n"), end="")
     path = ledger_path(dataset)
     if not found.added and not found.removed:
         print("nothing to accept" if not found.rows else f"all are in {path}")

@@ -3,16 +3,18 @@
 Everything is read from files in git: metrics/ and plots/<run>/<set>/{settings.json,videos.csv}.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from clipzoo.data.records import videos_sha256
 from clipzoo.files import raise_all, read_rows
-from clipzoo.report import verdicts
+from clipzoo.report.stored import again, load_settings, read_metrics_file
+from clipzoo.sections import Section, build
 
 COLUMNS = ("video_id", "label", "predicted")
 SINGLE_COLUMN, RAW_COLUMN = "single_view_predicted", "raw_predicted"
@@ -23,6 +25,18 @@ Z95 = 1.959963984540054
 
 class CompareError(ValueError):
     """Runs that cannot be compared; the message says why and what to run."""
+
+
+class Compared(Section):
+    """The settings of a run that the comparison reads."""
+
+    model_config = ConfigDict(extra="ignore")
+    zero_shot: list[str] = Field(alias="data.zero_shot")
+    method: str = Field(alias="model.method")
+    weights: str = Field(alias="model.weights")
+    clips: int = Field(alias="test.clips")
+    crops: int = Field(alias="test.crops")
+    dense: bool = Field(alias="test.dense")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +85,21 @@ def read_run(name: str) -> Run:
     """Everything that is compared of one run.
 
     Raises:
-        CompareError: a file is missing, or the files are not of one run.
-        ListError: a videos.csv is invalid.
+        CompareError: a file is missing or not JSON, or the files are not of one run.
+        ListError: a videos.csv or settings.json cannot be read.
+        ConfigError: values of a file are missing or wrong.
     """
     test = read_set(name, "test", "top1")
-    datasets: list[str] = test.settings["data.zero_shot"]
+    source = Path("plots") / name / "test" / "settings.json"
+    datasets = build(Compared, test.settings, source, again=again(name)).zero_shot
     zero_shot = {d: read_set(name, f"zero_shot_{d}", "full_top1") for d in datasets}
     for dataset, measured in zero_shot.items():
         if measured.settings != test.settings:
             raise CompareError(
                 f"metrics/{name}/: test.json and zero_shot_{dataset}.json are of two runs, by "
-                f"their settings_sha256; {_again(name)}"
+                f"their settings_sha256; {again(name)}"
             )
-    training = _read_json(name, "train")
-    missing = [key for key in ("num_videos", "videos_sha256", "steps") if key not in training]
-    if missing:
-        raise CompareError(f"metrics/{name}/train.json: no {', '.join(missing)}; {_again(name)}")
+    training = read_metrics_file(Path("metrics") / name / "train.json", name, CompareError)
     return Run(name=name, test=test, zero_shot=zero_shot, training=training)
 
 
@@ -98,20 +111,19 @@ def read_set(name: str, stem: str, key: str) -> Measured:
         stem: `test` or `zero_shot_<dataset>`.
         key: of its top-1 in the metrics file.
     """
-    values, folder = _read_json(name, stem), Path("plots") / name / stem
-    source = f"metrics/{name}/{stem}.json"
-    missing = [k for k in (key, "ci95_low", "ci95_high", "videos_sha256") if k not in values]
-    if missing:
+    folder, source = Path("plots") / name / stem, Path("metrics") / name / f"{stem}.json"
+    values = read_metrics_file(source, name, CompareError)
+    if key not in values:
         raise CompareError(
-            f"{source}: no {', '.join(missing)}; allowed: sets with one label a video and, of "
+            f"{source}: no {key}; allowed: sets with one label a video and, of "
             "zero_shot.protocols, full"
         )
-    settings = verdicts.read_settings(Path(), name, stem)
+    settings = load_settings(Path(), name, stem)
     if settings is None:
-        raise CompareError(f"{folder}/settings.json: missing, or not of {source}; {_again(name)}")
+        raise CompareError(f"{folder}/settings.json: missing, or not of {source}; {again(name)}")
     path = folder / "videos.csv"
     if not path.is_file():
-        raise CompareError(f"{path}: there is none; {_again(name)}")
+        raise CompareError(f"{path}: there is none; {again(name)}")
     rows = read_rows(path, COLUMNS, (SINGLE_COLUMN, RAW_COLUMN))
     videos = [(video_id, label) for _, video_id, label, *_ in rows]
     same = videos_sha256([video_id for video_id, _ in videos]) == values["videos_sha256"]
@@ -123,7 +135,7 @@ def read_set(name: str, stem: str, key: str) -> Measured:
         if not same or not math.isclose(top1, values[measured], abs_tol=1e-9):
             raise CompareError(
                 f"{path}: {len(rows)} videos, top-1 {top1:.4f}; {source} has other videos or "
-                f"another {measured}, {values[measured]:.4f}; {_again(name)}"
+                f"another {measured}, {values[measured]:.4f}; {again(name)}"
             )
     return Measured(
         values=values,
@@ -132,18 +144,6 @@ def read_set(name: str, stem: str, key: str) -> Measured:
         correct=correct[key],
         single=correct.get("single_view_top1"),
     )
-
-
-def _read_json(name: str, stem: str) -> dict[str, Any]:
-    path = Path("metrics") / name / f"{stem}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CompareError(f"{path}: cannot be read ({error}); {_again(name)}") from error
-
-
-def _again(name: str) -> str:
-    return f"run `python -m clipzoo zoo {name} --again`"
 
 
 def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:

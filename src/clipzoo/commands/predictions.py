@@ -2,18 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-from pyarrow import parquet
 
 from clipzoo.commands.arguments import aligned
 from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import load_params
+from clipzoo.evaluate.prediction_files import PredictedVideo, read_checked
 from clipzoo.files import ListError
 
 PREDICTIONS_DIR = Path("predictions")
-COLUMNS = ("video_id", "class", "predicted", "probability", "rank")
 HEADER = ("Video", "Class", "Predicted", "Probability", "Rank")
 
 
@@ -47,25 +43,6 @@ def prediction_files(name: str | None) -> list[Path]:
     return files
 
 
-def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """One row for each video: the values of `COLUMNS`.
-
-    Raises:
-        ListError: not a file of predictions, or one of an older version without these columns.
-    """
-    try:
-        present = parquet.read_schema(path).names
-        missing = [name for name in COLUMNS if name not in present]
-        if not missing:
-            return parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise ListError(f"{path}: cannot be read as parquet ({error})") from error
-    raise ListError(
-        f"{path}: no column {', '.join(missing)}; found {', '.join(present)}; `dvc repro` writes "
-        "the file with them"
-    )
-
-
 def describe(path: Path, *, wrong: bool, top: int) -> str:
     """A table of a file's videos.
 
@@ -75,11 +52,11 @@ def describe(path: Path, *, wrong: bool, top: int) -> str:
             first; otherwise all in the order of the file.
         top: largest number of lines; 0 = all.
     """
-    rows = read_predictions(path)
-    mistakes = [row for row in rows if row["rank"] != 1]
+    rows = read_checked(path)
+    mistakes = [row for row in rows if row.rank != 1]
     text = f"{path}: {len(rows)} videos, {len(mistakes)} wrong\n"
     if wrong:
-        rows = sorted(mistakes, key=lambda row: -row["probability"])
+        rows = sorted(mistakes, key=lambda row: -row.probability)
     if not rows:
         return text
     shown = rows[:top] if top else rows
@@ -88,15 +65,9 @@ def describe(path: Path, *, wrong: bool, top: int) -> str:
     return text + (f"... and {more} more; --top 0 shows all\n" if more else "")
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    rank = "" if row["rank"] is None else str(row["rank"])
-    return (
-        row["video_id"],
-        row["class"],
-        row["predicted"],
-        f"{row['probability']:.3f}",
-        rank,
-    )
+def _cells(row: PredictedVideo) -> tuple[str, ...]:
+    rank = "" if row.rank is None else str(row.rank)
+    return (row.video_id, row.class_name, row.predicted, f"{row.probability:.3f}", rank)
 
 
 def predictions_command(arguments: argparse.Namespace) -> None:

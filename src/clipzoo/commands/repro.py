@@ -5,18 +5,24 @@ that. A filter behind a pipe would take the terminal from the stages and hide th
 """
 
 import argparse
+import os
 import sys
 
+from clipzoo.runtime.ending import INTERRUPTED, PART
 from clipzoo.commands.use import leftovers
 from clipzoo.given_files import remove_links
 
 ADVICE = "dvc push"
+DVC_INTERRUPTED = 252
+"""Exit code of DVC after Ctrl-C between two stages."""
 
 
 def repro_command(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
     status."""
     from dvc.cli import main  # slow to import
+    from dvc.stage import run
+    from dvc.stage.exceptions import StageCmdFailedError
     from dvc.ui import ui
 
     remove_links(broken=True)
@@ -29,5 +35,16 @@ def repro_command(arguments: argparse.Namespace) -> None:
         if not any(ADVICE in str(text) for text in texts):
             write(*texts, **options)  # pyright: ignore[reportArgumentType]
 
+    def stage_error(command: str, status: int) -> StageCmdFailedError:
+        """DVC itself ignores Ctrl-C while a stage runs."""
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt
+        return StageCmdFailedError(command, status)
+
     ui.write = write_other
-    sys.exit(main(["repro"]))
+    run.StageCmdFailedError = stage_error  # pyright: ignore[reportAttributeAccessIssue]
+    os.environ[PART] = "1"
+    status = main(["repro"])
+    if status == DVC_INTERRUPTED:
+        raise KeyboardInterrupt
+    sys.exit(status)

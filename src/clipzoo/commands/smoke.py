@@ -8,13 +8,13 @@ read and checked as a whole, as in a real run.
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipzoo.runtime.ending import run_command
 from clipzoo import config
 from clipzoo.annotations.wanted import SETS, join
 from clipzoo.commands.planned import Options, Run, plan
@@ -175,12 +175,11 @@ def _run_stage(words: Sequence[str], folder: Path, number: str) -> None:
     print(f"\n{number} {' '.join(words)}", flush=True)
     source = Path(config.__file__).resolve().parents[1]
     begin = time.monotonic()
-    process = subprocess.run(
+    code = run_command(
         [sys.executable, str(STAGES_DIR.resolve() / f"{stage}.py"), *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source)},
-        check=False,
     )
-    if process.returncode:
+    if code:
         raise ConfigError(f"smoke: the stage {stage} failed; see its message above")
     print(f"{stage}: {time.monotonic() - begin:.0f} s", flush=True)

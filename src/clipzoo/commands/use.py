@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
+from clipzoo.runtime.ending import run_command
 from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR
 from clipzoo.commands.planned import (
     UNCHANGED,
@@ -134,11 +135,11 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
     try:
         write_params(params)
         command = ["dvc", "exp", "run", "--queue", "--name", name.replace("/", "-")]
-        process = subprocess.run([sys.executable, "-m", *command], check=False)
+        code = run_command([sys.executable, "-m", *command])
     finally:
         with replacing(PARAMS_FILE) as part:
             part.write_bytes(before)
-    if process.returncode:
+    if code:
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
 
 

@@ -2,11 +2,11 @@
 
 import argparse
 import fnmatch
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipzoo.runtime.ending import run_command
 from clipzoo.commands import kept
 from clipzoo.commands.planned import (
     UNCHANGED,
@@ -111,12 +111,12 @@ def _is_of_its_parents(run: Run) -> bool:
     root = Path("metrics") / run.params.recipe
     checkpoint = Path(run.params.model.checkpoint)
     if run.params.model.checkpoint and checkpoint.is_file():
-        metrics = kept.read_json(root / "test.json")
+        metrics = kept.read_mapping(root / "test.json")
         if metrics.get("checkpoint_sha256") != file_sha256(checkpoint):
             return False
     for name in run.params.fused_with:
-        model = kept.read_json(kept.kept_predictions(name)[-1]).get("model_sha256")
-        fused = kept.read_json(root / "fused.json")
+        model = kept.read_mapping(kept.kept_predictions(name)[-1]).get("model_sha256")
+        fused = kept.read_mapping(root / "fused.json")
         if model and fused.get("video_model_sha256") != model:
             return False
     return all(not fault or fault.endswith(kept.MISSING) for fault in _parents(run).values())
@@ -164,8 +164,7 @@ def run_zoo(
         print(describe_changes(write_params(run.params)), end="", flush=True)
         command = [sys.executable, "-m", "clipzoo", "repro"]
         command += ["--no-note"] if run.changed else []  # -S has just been printed
-        process = subprocess.run(command, check=False, pass_fds=locks)
-        if process.returncode == 0:
+        if run_command(command, pass_fds=locks) == 0:
             _keep(run)
             continue
         failed.append(run.name)

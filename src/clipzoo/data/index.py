@@ -30,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from clipzoo.files import regular, replacing
+from clipzoo.files import replacing, require_regular
 
 FRAMES_DIR = Path("data/frames")
 INDEX_NAME = "index.parquet"
@@ -202,8 +202,10 @@ def _read_whole(path: Path) -> bytes:
     Raises:
         StoreError: the file is missing or damaged.
     """
+    if path.exists():
+        require_regular(path, StoreError)
     try:
-        content = regular(path).read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be read ({error.strerror}); run extract_frames"
@@ -252,8 +254,10 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     """
     path, header = jpegs_path(index), jpegs_header(count)
     num_bytes = len(header) + count * JPEG_COLUMNS * 4
+    if path.exists():
+        require_regular(path, StoreError)
     try:
-        with regular(path).open("rb") as file:
+        with path.open("rb") as file:
             start, found = file.read(len(header)), path.stat().st_size
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipzoo.files import ListError, csv_lines, raise_all, read_rows, write_csv
+from clipzoo.files import JOINERS, ListError, csv_lines, raise_all, read_rows, write_csv
 
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
@@ -222,8 +222,7 @@ def class_name_faults(names: Sequence[str], places: Sequence[str]) -> list[str]:
 
 
 def _is_hidden(letter: str) -> bool:
-    # Some scripts spell words with the two joiners.
-    return not letter.isprintable() and letter not in "\u200c\u200d"
+    return not letter.isprintable() and letter not in JOINERS
 
 
 def write_labels(names: Sequence[str], path: str | Path) -> None:

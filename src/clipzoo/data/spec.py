@@ -3,12 +3,15 @@
 import os
 import re
 import shlex
+import string
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from clipzoo.config import ConfigError, Float, Params, Section, load
+from clipzoo.data.records import MAX_FRAMES, check_video_id
 from clipzoo.files import near
 
 SPEC_DIR = Path("datasets")
@@ -18,23 +21,51 @@ EXPERIMENTS_DIR = (".dvc", "tmp", "exps")
 """Folder below which DVC makes the copies for its experiments."""
 
 
-def _pattern_with_group(pattern: str) -> str:
+MOST_REPEATS, MOST_CHOICES, MOST_CHARACTERS = 3, 4, 255
+"""Numbers of `* + {m,n}` and of `? |` in an id_pattern, and of characters of a name that is
+compared with it. Other patterns may take forever on one name; within these limits it takes seconds
+at worst."""
+_LETTER = r"(?:\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\\[\](){}*+?|])"  # or an escape, or a class
+_TOKEN = re.compile(
+    rf"(?P<repeat>{_LETTER}(?:[*+]|\{{\d{{0,3}},\d{{0,3}}\}})\??)"
+    rf"|(?P<choice>(?:{_LETTER}|\))\?\??|\|)|{_LETTER}(?:\{{\d{{1,3}}\}})?|\((?:\?:)?|\)"
+)
+
+
+def _quick_pattern(pattern: str) -> str:
+    tokens = list(_TOKEN.finditer(pattern))
+    counts = Counter(token.lastgroup for token in tokens)
+    quick = "".join(token[0] for token in tokens) == pattern  # nothing else is in it
+    quick &= counts["repeat"] <= MOST_REPEATS and counts["choice"] <= MOST_CHOICES
     try:
-        groups = re.compile(pattern).groups if pattern else 1
-    except re.error:
+        groups = re.compile(pattern).groups if pattern and quick else 0
+    except (re.error, RecursionError, OverflowError):
         groups = 0
-    if groups < 1:
-        raise ValueError("a regular expression with a group")
+    if pattern and groups < 1:
+        raise ValueError(
+            f"a regular expression with a group, at most {MOST_REPEATS} of * + {{m,n}} and "
+            f"{MOST_CHOICES} of ? |, none of * + {{}} after a group, and no (? except (?:"
+        )
     return pattern
 
 
+_NUMBER = re.compile(r"0?[1-9]?\d?d?")
+"""How a template may write the number of a frame: at most 99 digits wide."""
+
+
 def _numbered_name(template: str) -> str:
+    allowed = {"": _NUMBER, "0": _NUMBER, "folder": re.compile("")}
     try:
-        numbered = template.format(1, folder="") != template.format(2, folder="")
-    except (IndexError, KeyError, ValueError):
-        numbered = False
-    if not numbered:
-        raise ValueError("like 'img_{:05d}.jpg'")
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
+        plain = all(
+            name in allowed and allowed[name].fullmatch(form or "") and not conversion
+            for _, name, form, conversion in fields
+        )
+        names = [template.format(number, folder="x") for number in (1, 2)] if plain else [""]
+    except (IndexError, ValueError):
+        names = [""]
+    if names[0] == names[-1] or check_video_id(names[0]):
+        raise ValueError("like 'img_{:05d}.jpg'; {folder} is the name of the folder")
     return template
 
 
@@ -59,9 +90,10 @@ class DatasetSpec(Section):
     """Official set that val.csv is made from, for `format: kinetics`."""
     evaluation_only: bool = False
     """The dataset has no training set."""
-    id_pattern: Annotated[str, AfterValidator(_pattern_with_group)] = ""
+    id_pattern: Annotated[str, AfterValidator(_quick_pattern)] = ""
     """Regular expression for file names (without folder and extension); its first group is the
-    video's id. '' = the whole name. Names that do not match are used unchanged."""
+    video's id. '' = the whole name. Names that do not match, or of over 255 characters, are used
+    unchanged. Patterns that may take forever are refused."""
     reader: Literal["shards", "directory", "video"] = "shards"
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     extract: Literal["annotated", "all"] = "annotated"
@@ -80,16 +112,16 @@ class DatasetSpec(Section):
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
     """Names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
-    first_index: int = 1
+    first_index: int = Field(default=1, ge=0, le=MAX_FRAMES)
     """Number of the first frame file, for `reader: directory`."""
     val_fraction: Float = Field(default=0.2, gt=0, le=1)
     """Share of every class for validation, for `format: folder` without train/ and val/."""
     num_classes: int | None = None
     """Expected number of classes; None = not checked."""
-    num_train: list[int] | None = None
+    num_train: list[int] | None = Field(default=None, min_length=1)
     """Expected number of annotated training videos (or instances) of each official split; None =
     not checked."""
-    num_val: list[int] | None = None
+    num_val: list[int] | None = Field(default=None, min_length=1)
     """Expected number of annotated validation videos of each official split; None = not checked."""
     num_whole: int | None = None
     """Expected number of videos in whole.csv; None = not checked."""
@@ -102,7 +134,8 @@ class DatasetSpec(Section):
         Example: with `id_pattern: (?:v_)?(.{11})`, `val/v_-02DygXbn6w` gives `val/-02DygXbn6w`.
         """
         folder, slash, name = path.rpartition("/")
-        match = re.fullmatch(self.id_pattern, name) if self.id_pattern else None
+        compared = self.id_pattern and len(name) <= MOST_CHARACTERS
+        match = re.fullmatch(self.id_pattern, name) if compared else None
         return folder + slash + (match[1] if match and match[1] else name)
 
     def frame_name(self, folder: str, index: int) -> str:

@@ -5,23 +5,29 @@ chosen on the training videos of both branches, never on those that are measured
 arXiv 2301.00182 (weights 0.7 and 0.3; how they were chosen is not published).
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 from matplotlib.figure import Figure
-from pyarrow import parquet
+from pydantic import ConfigDict
 from torch import Tensor
 
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import save_figure
-from clipzoo.files import ListError, file_sha256, raise_all, write_csv
+from clipzoo.evaluate.prediction_files import (
+    AGAIN,
+    About,
+    check_videos,
+    read_about,
+    read_videos,
+)
+from clipzoo.files import file_sha256, raise_all, read_json, require_regular, write_csv
 from clipzoo.methods import MODEL_FILE
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
+from clipzoo.sections import Section, build
 from clipzoo.tensors import WeightsError, read_safetensors
 
 WEIGHTS = [step / 100 for step in range(101)]
@@ -48,68 +54,96 @@ class Scores:
     """[N] int64; None = the file has none."""
     video_ids: list[str] | None
     """Of the rows; None = the file has none."""
-    about: dict[str, str] = field(default_factory=dict)
-    """The metadata of the file."""
+    about: About | None = None
+    """The metadata of the file; None = it has none."""
+    training: "Scores | None" = None
+    """Of the training videos; None unless `score_training` was true in the run."""
 
 
-def read_scores(path: str | Path) -> Scores:
+class Kept(Section):
+    """test.json beside the kept predictions of a recipe: the metrics of its run, or what a user's
+    file is."""
+
+    model_config = ConfigDict(extra="ignore")
+    environment: str
+    source: str = ""
+    """The file that a user gave; '' = the predictions are those of a run."""
+    videos_sha256: str = ""
+    model_sha256: str = ""
+
+
+def read_scores(path: str | Path, recipe: str = "") -> Scores:
     """The probabilities of a prediction file of this project, or of a file with a bare tensor.
 
     Args:
         path: predictions/<set>.safetensors, with the ids in the .parquet of that name, or a
             PyTorch file that holds one tensor [N, K], as the authors save scores.
+        recipe: whose run must have written the file; '' = any.
 
     Raises:
-        WeightsError, ListError: the file cannot be read, or is neither.
-        FusionError: its rows are no probabilities.
+        WeightsError, ListError, ConfigError: the file cannot be read, or is neither.
+        FusionError: its rows are no probabilities, or are not those of the parquet file or of the
+            recipe.
     """
     path = Path(path)
+    require_regular(path, WeightsError)
     if path.suffix != ".safetensors":
         scores = Scores(
             name=str(path), probabilities=read_tensor(path), labels=None, video_ids=None
         )
         return _checked(scores)
-    tensors, about = read_safetensors(path)
-    missing = [name for name in ("probabilities", "labels") if name not in tensors]
+    tensors, metadata = read_safetensors(path)
+    about, table = read_about(metadata, path), path.with_suffix(".parquet")
+    if recipe and about.recipe != recipe:
+        writer = f"the run {about.recipe}" if about.recipe else "an older version"
+        raise FusionError(f"{path}: written by {writer}; allowed: predictions of {recipe}; {AGAIN}")
+    videos = read_videos(table)
+    check_videos(videos, table, metadata)
+    scores = _scores(path, tensors, "", [video.video_id for video in videos])
+    assert scores.labels is not None
+    if scores.labels.tolist() != [video.label for video in videos]:
+        raise FusionError(f"{table}: it has other labels than {path}; {AGAIN}")
+    ids = about.train_video_ids
+    training = None if ids is None else _scores(path, tensors, "train_", ids)
+    return replace(scores, about=about, training=training)
+
+
+def _scores(path: Path, tensors: Mapping[str, Tensor], prefix: str, ids: list[str]) -> Scores:
+    """The tensors `<prefix>probabilities` and `<prefix>labels` of a file, checked."""
+    missing = [n for n in ("probabilities", "labels") if f"{prefix}{n}" not in tensors]
     if missing:
         raise WeightsError(
-            f"{path}: found the tensors {sorted(tensors)}; missing {', '.join(missing)}: not a "
-            "prediction file of `test`"
+            f"{path}: found the tensors {sorted(tensors)}; missing {prefix}{missing[0]}: not a "
+            f"prediction file of `test`; {AGAIN}"
         )
-    table = path.with_suffix(".parquet")
-    try:
-        ids: list[str] = parquet.read_table(table, columns=["video_id"])["video_id"].to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise ListError(
-            f"{table}: cannot be read ({error}); it has the video ids of {path}"
-        ) from error
-    return _checked(
-        Scores(
-            name=str(path),
-            probabilities=tensors["probabilities"],
-            labels=tensors["labels"],
-            video_ids=ids,
-            about=about,
-        )
+    scores = Scores(
+        name=f"{path} (training videos)" if prefix else str(path),
+        probabilities=tensors[f"{prefix}probabilities"],
+        labels=tensors[f"{prefix}labels"],
+        video_ids=ids,
     )
+    return _checked(scores)
 
 
-def read_training_scores(first: str | Path, second: str | Path) -> tuple[Scores, Scores] | None:
-    """The probabilities of the training videos in two prediction files of `test`; None unless
-    `score_training` was true in both runs."""
-    pair = []
-    for path in (first, second):
-        tensors, metadata = read_safetensors(path)
-        if "train_probabilities" not in tensors:
-            return None
-        scores = Scores(
-            name=f"{path} (training videos)",
-            probabilities=tensors["train_probabilities"],
-            labels=tensors["train_labels"],
-            video_ids=json.loads(metadata["train_video_ids"]),
-        )
-        pair.append(_checked(scores))
-    return pair[0], pair[1]
+def read_kept(recipe: str) -> tuple[Scores, Kept]:
+    """The predictions that are kept of a recipe, or that a user gave for them, and `Kept`.
+
+    Raises:
+        WeightsError, ListError, ConfigError, FusionError: as `read_scores`; those that a run left
+            must be of that recipe, and of one run.
+    """
+    path = KEPT_DIR / recipe / "test.json"
+    again = f"run `python -m clipzoo zoo {recipe} --again`"
+    kept = build(Kept, read_json(path), path, again=again)
+    scores = read_scores(path.with_suffix(".safetensors"), "" if kept.source else recipe)
+    assert scores.about is not None
+    for key in () if kept.source else ("videos_sha256", "model_sha256"):
+        found, expected = getattr(kept, key), getattr(scores.about, key)
+        if found and found != expected:
+            raise FusionError(
+                f"{path}: {key}: found {found}; {scores.name} has {expected}; {again}"
+            )
+    return scores, kept
 
 
 def _checked(scores: Scores) -> Scores:
@@ -132,12 +166,20 @@ def _checked(scores: Scores) -> Scores:
         )
     if scores.labels is not None and scores.labels.dim() != 1:
         raise FusionError(f"{scores.name}: several labels a video; allowed: one")
+    rows, labels, ids = len(found), scores.labels, scores.video_ids
+    if labels is not None and (labels.dtype != torch.int64 or len(labels) != rows):
+        raise FusionError(
+            f"{scores.name}: labels: found {labels.dtype} {list(labels.shape)}; allowed: int64, "
+            f"one for each of {rows} rows"
+        )
+    if ids is not None and len(ids) != rows:
+        raise FusionError(f"{scores.name}: found {rows} rows of probabilities, {len(ids)} ids")
     return replace(scores, probabilities=probabilities)
 
 
 def check_model(scores: Scores) -> None:
     """Raise FusionError unless a run's predictions are those of its model file."""
-    if scores.about.get("model_sha256") != file_sha256(MODEL_FILE):
+    if scores.about is None or scores.about.model_sha256 != file_sha256(MODEL_FILE):
         raise FusionError(
             f"{scores.name}: it was computed by another model than {MODEL_FILE}; run the stage "
             "`test` again, as `dvc repro` does"
@@ -276,30 +318,31 @@ def describe(video: Scores, attributes: Scores, recipe: str) -> dict[str, int | 
     """The metrics that identify the set of videos (`predictions.describe_set`), the branches and
     their files."""
     about = attributes.about
+    assert about is not None, "both are predictions of this project"
+    assert video.about is not None
     described: dict[str, int | str] = {
-        "dataset": about["dataset"],
-        "protocol": f"{video.about['protocol']}; fused with attributes",
-        "num_videos": int(about["num_videos"]),
-        "num_expected": int(about["num_expected"]),
-        "videos_sha256": about["videos_sha256"],
-        "missing_sha256": about.get("missing_sha256", ""),
+        "dataset": about.dataset,
+        "protocol": f"{video.about.protocol}; fused with attributes",
+        "num_videos": about.num_videos,
+        "num_expected": about.num_expected,
+        "videos_sha256": about.videos_sha256,
+        "missing_sha256": about.missing_sha256,
         "video_recipe": recipe,
-        "video_model_sha256": video.about["model_sha256"],
+        "video_model_sha256": video.about.model_sha256,
     }
-    if "expected_sha256" in about:
-        described["expected_sha256"] = about["expected_sha256"]
+    if about.expected_sha256:
+        described["expected_sha256"] = about.expected_sha256
     return described
 
 
-def add_video_branch(provenance: Mapping[str, str], video_metrics: Path) -> dict[str, str]:
-    """The provenance of a fusion with that of its video branch, by the metrics kept with it.
+def add_video_branch(provenance: Mapping[str, str], kept: Kept) -> dict[str, str]:
+    """The provenance of a fusion with that of its video branch.
 
     Returns:
         `environment`, of both; and `video_source`, if a user gave a file for the branch.
     """
-    kept = json.loads(video_metrics.read_text(encoding="utf-8"))
-    found = [*kept["environment"].split("; "), *provenance["environment"].split("; ")]
-    source = {"video_source": kept["source"]} if "source" in kept else {}
+    found = [*kept.environment.split("; "), *provenance["environment"].split("; ")]
+    source = {"video_source": kept.source} if kept.source else {}
     return {**provenance, "environment": "; ".join(dict.fromkeys(found)), **source}
 
 

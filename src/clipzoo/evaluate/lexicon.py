@@ -24,7 +24,7 @@ from clipzoo.data.records import (
     read_missing,
 )
 from clipzoo.data.spec import DatasetSpec, load_spec
-from clipzoo.files import ListError, few, raise_all, regular
+from clipzoo.files import ListError, few, raise_all, read_text
 from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
@@ -133,13 +133,8 @@ def read_lexicon(path: str, dataset: str) -> list[str]:
     """
     if not path:
         return read_labels(f"lists/{dataset}/labels.csv")
-    try:
-        lines = regular(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(
-            f"bike_attributes.lexicon: {path}: cannot be read ({error}); allowed: a UTF-8 file "
-            "with one word a line, or '' for the dataset's class names"
-        ) from error
+    key = "bike_attributes.lexicon"
+    lines = read_text(path, lambda text: ListError(f"{key}: {text}")).splitlines()
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     words = [word for _, word in numbered]
     raise_all(

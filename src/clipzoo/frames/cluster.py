@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from distributed import Client, KilledWorker, Worker, get_worker
+from distributed import Client, KilledWorker, Security, Worker, get_worker
 from distributed import TimeoutError as DaskTimeoutError
 from distributed.versions import VersionMismatchWarning, get_versions
 
@@ -163,8 +163,29 @@ def dask_workers(
             _await_idle(client, key)
 
 
+def _check_security(address: str) -> None:
+    """Raise ConfigError if Dask's configuration does not fit tls://, or demands it."""
+    security, secure = Security(), address.startswith("tls://")
+    files = security.get_tls_config_for_role("client")
+    fault = "demands encryption" if security.require_encryption else ""
+    if secure:
+        try:
+            context = security.get_connection_args("client")["ssl_context"]
+            fault = "" if context else "has no certificates for it"
+        except OSError as error:
+            fault = f"names certificates that cannot be used ({error}): {files}"
+    if fault:
+        raise ConfigError(
+            f"runtime.scheduler: found {address!r}, and the configuration of Dask {fault}; "
+            "allowed: tcp://, without encryption; or tls://, with PEM files in the variables "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, .._TLS__CLIENT__CERT and .._TLS__CLIENT__KEY "
+            "(docs/clusters.md)"
+        )
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
+    _check_security(address)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # _print_workers reports them

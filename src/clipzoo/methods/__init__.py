@@ -168,10 +168,10 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
         raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
     meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
     _check_arch(path, meta.clip.arch, params)
-    check_settings(params, path)
     towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
     module = METHODS[meta.method]
     options = config.build(module.Options, meta.options, path, "metadata.model.options")
+    check_settings(params, path)
     model = module.build(towers, options, meta.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()

@@ -2,8 +2,8 @@
 
 import sys
 
-from clipzoo.parity import check_file
 from clipzoo.runtime.ending import ending
+from clipzoo.parity import check_file
 
 
 def main(paths: list[str]) -> int:

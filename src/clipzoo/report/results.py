@@ -4,7 +4,6 @@ A row is one number: ours and the published one if both exist, only ours, or onl
 one (`value` None: not run here).
 """
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from clipzoo.report.bounds import Bounds, bounds_of, mean_bounds
 from clipzoo.report.metric_names import FEWER_VIDEOS, RESULTS, kind_of, result_name
 from clipzoo.report.recipes import Expected, Loaded, Published
 from clipzoo.report.released import describe_given, expected_settings, recipe_of
+from clipzoo.report.stored import load_settings, read_metrics_file
 
 NOT_RUN = "not run here"
 NO_RECIPE = ""
@@ -83,29 +83,18 @@ def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, 
     Files directly in `root` are under NO_RECIPE.
 
     Raises:
-        ReportError: there is no file, or one is not a JSON mapping.
+        ReportError: there is no file, or one is not JSON.
+        ConfigError: values of a file are missing or wrong.
     """
     root = Path(root)
     metrics: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted(root.rglob("*.json")):
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        except (OSError, ValueError) as error:
-            raise ReportError(
-                f"{path}: not a JSON file ({error}); `dvc repro` writes it"
-            ) from error
-        if not isinstance(values, dict):
-            raise ReportError(f"{path}: found a {type(values).__name__}; allowed: a flat mapping")
         recipe = path.parent.relative_to(root).as_posix().removeprefix(".")
+        values = read_metrics_file(path, recipe, ReportError)
         metrics.setdefault(recipe, {})[path.stem] = values
     if not metrics:
         raise ReportError(f"{root}/: no metrics file in it; `dvc repro` writes them")
     return dict(sorted(metrics.items()))
-
-
-def _refuse(constant: str) -> float:
-    """NaN and infinities, which Python's JSON reads and no other."""
-    raise ValueError(f"found {constant}; allowed: finite numbers")
 
 
 def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path = ".") -> list[Row]:
@@ -117,7 +106,7 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
         root: of the repository; its plots/ has the settings of the runs.
 
     Raises:
-        ReportError: a file with results has a missing key (num_videos, videos_sha256, ...).
+        ListError, ConfigError: as `load_settings`.
     """
     root = Path(root)
     rows: list[Row] = []
@@ -177,7 +166,7 @@ class _Run:
         root: Path,
     ) -> None:
         self.name, self.files = name, files
-        self.read_settings = cache(partial(verdicts.read_settings, root, name))  # once a file
+        self.read_settings = cache(partial(load_settings, root, name))  # once a file
         self.released = name not in recipes and recipe_of(name) in recipes
         recipe = recipe_of(name) if self.released else name
         self.recipe, self.recipe_settings = recipes.get(recipe, (None, {}))
@@ -188,11 +177,7 @@ class _Run:
         rows: list[Row] = []
         for stem in self.files:
             if kind_of(stem) in RESULTS:
-                try:
-                    rows += self._file_rows(stem)
-                except KeyError as error:
-                    path = f"metrics/{self.name}/{stem}.json"
-                    raise ReportError(f"{path}: missing {error}") from error
+                rows += self._file_rows(stem)
         return rows + list(self._split_rows())
 
     def _file_rows(self, stem: str) -> Iterator[Row]:

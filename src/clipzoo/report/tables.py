@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipzoo.files import replacing
+from clipzoo.files import replacing, shown
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.released import recipe_of
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
@@ -191,7 +191,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table, each column as wide as its widest cell."""
-    cells = [header, *rows]
+    cells = [[shown(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
@@ -216,7 +216,7 @@ def _drop_constants(
     constant = [i for i, cells in enumerate(columns) if i and len(rows) > 1 and len({*cells}) == 1]
     facts = [f"{header[i]}: {columns[i][0]}." for i in constant if columns[i][0]]
     varying = [i for i in range(len(header)) if i not in constant]
-    line = " ".join(facts) + "\n\n" if facts else ""
+    line = shown(" ".join(facts)) + "\n\n" if facts else ""
     return line, [header[i] for i in varying], [[row[i] for i in varying] for row in rows]
 
 
@@ -273,8 +273,8 @@ def write_report(root: str | Path = ".") -> list[Row]:
         all rows, also those not run here.
 
     Raises:
-        ReportError: as for `read_metrics` and `make_rows`.
-        ConfigError: a recipe is invalid.
+        ReportError, ListError, ConfigError: as for `read_metrics` and `make_rows`, or a recipe is
+            invalid.
     """
     root = Path(root)
     metrics = read_metrics(root / "metrics")

@@ -6,7 +6,6 @@ measured on other machines.
 """
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.config import is_file_name
-from clipzoo.files import json_sha256
 from clipzoo.report.bounds import Bounds, judge
 from clipzoo.report.recipes import Expected, Published, Recipe
 from clipzoo.report.released import RELEASED_TOLERANCE, released_parent
-from clipzoo.settings import training_settings
+from clipzoo.report.stored import load_settings
 
 REFERENCE_DIR = Path(__file__).parents[1] / "reference"
 
@@ -153,23 +151,11 @@ def _compare_rows(num_rows: int, target: VideoSet | None) -> tuple[str, bool]:
 
 
 def read_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings of a metrics file; None = not recorded, or those of another run or model.
-
-    Args:
-        root: of the repository.
-        recipe: of the run.
-        stem: of the metrics file.
-    """
+    """`load_settings`; None also if they are damaged, for which a run counts as not done."""
     try:
-        files = (f"metrics/{recipe}/{stem}.json", f"plots/{recipe}/{stem}/settings.json")
-        metrics, settings = (json.loads((root / file).read_text("utf-8")) for file in files)
-    except (OSError, ValueError):
+        return load_settings(root, recipe, stem)
+    except ValueError:
         return None
-    trained = json_sha256(training_settings(settings))
-    of_model = metrics.get("training_sha256", trained) == trained  # score files have no model
-    return (
-        settings if of_model and json_sha256(settings) == metrics.get("settings_sha256") else None
-    )
 
 
 def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) -> list[str]:

@@ -1,44 +1,118 @@
-"""End a program with the exit code that it has chosen.
+"""End a program with the exit code that it has chosen; after Ctrl-C, without a traceback.
 
 While Python tears itself down, a thread that asks for its lock is stopped by pthread_exit. That
 unwinds the thread's stack, and where a function of C++ on it may not throw (a destructor of Arrow,
 for example), `std::terminate` ends the whole process with SIGABRT: "terminate called without an
 active exception", code 134, after a stage has done its work. Hence the teardown is left out.
 
-Imports nothing but the standard library: commands and stages import it first.
+Imports nothing but the standard library: commands and stages import it first (`force-to-top` in
+pyproject.toml), because Ctrl-C may be pressed while the other imports run.
 """
 
 import atexit
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
 NOT_FLUSHED = 120
 """Exit code of Python where the last of its output cannot be written."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, which is also what a shell shows for a program that the signal ended."""
+PART = "CLIPZOO_PART"
+"""Variable that is set for what a command runs: the command itself reports Ctrl-C."""
+
+_is_part = PART in os.environ
+
+
+def run_command(command: Sequence[str], **options: Any) -> int:
+    """Run a command and return its exit code.
+
+    The keys Ctrl-C reach the command too: this process waits until that has ended, and then raises
+    KeyboardInterrupt.
+
+    Args:
+        options: of `subprocess.run`.
+    """
+    pressed: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    environment = {**options.pop("env", os.environ), PART: "1"}
+    try:
+        code = subprocess.run(command, check=False, env=environment, **options).returncode
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed or code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code
+
+
+def _end_interrupted(*_: object) -> NoReturn:
+    """End this process at once, after Ctrl-C."""
+    with contextlib.suppress(OSError, ValueError):  # nobody may read it any more
+        sys.stdout.flush()
+        if not _is_part:
+            print("\ninterrupted; run the same command again", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
+
+
+def _on_interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but not within an import: some modules catch whatever is raised."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _end_interrupted()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _replace(handler: object, by: Callable[[int, FrameType | None], None]) -> None:
+    """Let `by` handle Ctrl-C if `handler` does so far, and if this is the thread that can."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is handler:
+        signal.signal(signal.SIGINT, by)
+
+
+_replace(signal.default_int_handler, _on_interrupt)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within the block Ctrl-C ends this process without waiting for what it has started."""
+    _replace(_on_interrupt, _end_interrupted)
+    try:
+        yield
+    finally:
+        _replace(_end_interrupted, _on_interrupt)
 
 
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
     """End this process after a block, with the exit code that Python would choose.
 
-    Errors of the block are printed as Python prints them. KeyboardInterrupt alone is left to
-    Python, which ends the process by the signal itself.
+    Errors of the block are printed as Python prints them, except for Ctrl-C.
     """
     code = 0
     try:
         yield
     except SystemExit as stopped:
         code = stopped.code
+    except KeyboardInterrupt:
+        _end_interrupted()
     except Exception:
         traceback.print_exc()
         code = 1
     if code is not None and not isinstance(code, int):  # a message, as in sys.exit("no such file")
         print(code, file=sys.stderr)
         code = 1
-    end(code or 0)
+    with ending_at_once():
+        end(code or 0)
 
 
 def end(code: int) -> None:

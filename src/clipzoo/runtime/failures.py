@@ -8,6 +8,7 @@ import os
 import traceback
 
 from clipzoo.config import ConfigError, load_params
+from clipzoo.files import shown
 from clipzoo.runtime import machine
 
 BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.train.gradients")
@@ -17,7 +18,7 @@ BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.trai
 def describe(error: Exception) -> str | None:
     """A message in place of a traceback; None for an error that only a bug explains."""
     if isinstance(error, (ValueError, OSError)):
-        return str(error)
+        return shown(str(error), kept="\n")
     if _is_of_gpu_memory(error):
         return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
     if _is_of_cpu_memory(error):

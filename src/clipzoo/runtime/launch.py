@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from clipzoo.runtime.ending import ending
 from clipzoo.config import ConfigError, RuntimeConfig, load_params
 from clipzoo.runtime.allocator import keep_freed_memory
-from clipzoo.runtime.ending import ending
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.lock import only_one
 from clipzoo.runtime.machine import count_processes, usable_cores
@@ -137,6 +137,7 @@ def _torchrun(processes: int, runtime: RuntimeConfig) -> None:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     options = ["--nproc-per-node", str(processes), "--max-restarts", str(runtime.max_restarts)]
+    options += ["--signals-to-handle", "SIGTERM,SIGHUP,SIGQUIT"]  # SIGINT is KeyboardInterrupt
     options += _machines() if "NNODES" in os.environ else loopback.options()
     announce_launcher()
     _set_threads(processes)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from clipzoo.config import ConfigError, load_params
-from clipzoo.files import process_exists, write_json
+from clipzoo.files import process_exists, read_json, write_json
 from clipzoo.sections import flatten
 from clipzoo.settings import describe_difference
 
@@ -59,7 +59,8 @@ def check_params() -> None:
     """Raise ConfigError if params.yaml is not what it was when the run of this stage began."""
     if VARIABLE not in os.environ:
         return
-    began = json.loads(Path(os.environ[VARIABLE]).read_text(encoding="utf-8"))
+    began = read_json(os.environ[VARIABLE])
+    assert isinstance(began, dict)
     if changed := describe_difference(began, _settings()):
         raise ConfigError(
             f"{PARAMS_FILE} has changed since this run began ({changed}), so results would get "

@@ -45,8 +45,10 @@ def exit_with_parent() -> None:
     """End this process of a multiprocessing pool as soon as the process of the pool ends.
 
     Otherwise it would wait for its next task for ever: it holds both ends of the pipe that it
-    reads, and its parent may be a server that lives as long as it does.
+    reads, and its parent may be a server that lives as long as it does. Ctrl-C is for its parent:
+    it reaches neither this process nor an ffmpeg of it, whose video would seem to be broken.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     assert parent is not None, "called by a process that multiprocessing has started"
 

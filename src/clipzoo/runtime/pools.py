@@ -1,12 +1,15 @@
 """Pools of processes; of threads where there is no shared memory for the locks of processes."""
 
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 
+from clipzoo.runtime.ending import ending_at_once
 from clipzoo.runtime.parent import exit_with_parent
 
 NO_SHARED_MEMORY = {
@@ -24,10 +27,13 @@ def process_pool(count: int, context: BaseContext | None = None) -> Iterator[Exe
 
     Args:
         count: of the processes.
-        context: of multiprocessing, how they are started; None = as Python does by default.
+        context: of multiprocessing, for a server that forks them; None = as Python does by default.
     """
+    sys.warnoptions.append("ignore:resource_tracker")  # it counts the locks after Ctrl-C
     try:
         pool = ProcessPoolExecutor(count, context, initializer=exit_with_parent)
+        if context is not None:
+            _start_server()
     except (ImportError, NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in NO_SHARED_MEMORY:
             raise
@@ -40,5 +46,12 @@ def process_pool(count: int, context: BaseContext | None = None) -> Iterator[Exe
             flush=True,
         )
         pool = ThreadPoolExecutor(count)
-    with pool:
+    with ending_at_once(), pool:
         yield pool
+
+
+def _start_server() -> None:
+    """Start the server that forks processes, so that Ctrl-C reaches neither it nor them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,7 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
+from clipzoo.annotations.annotation import (
+    Annotation,
+    Annotations,
+    Source,
+    read_mapping,
+    read_segment,
+)
 from clipzoo.files import ListError, few
 
 SUBSETS = ("training", "validation", "testing")
@@ -18,15 +24,17 @@ def parse_activitynet(source: Source) -> Annotations:
     has no labels and is skipped. Class ids are the alphabetical order of all labels.
     """
     path = _find(source.folder)
-    database = read_json(path).get("database")
+    database = read_mapping(path).get("database")
     if not isinstance(database, dict):
         raise ListError(f"{path}: has no 'database'; allowed: the json of ActivityNet 1.3")
     result, videos = Annotations([]), {subset: [] for subset in SUBSETS}
     for video_id, entry in database.items():
         subset = entry.get("subset") if isinstance(entry, dict) else None
         if not isinstance(subset, str) or subset not in videos:
-            found, allowed = repr(subset)[:100], ", ".join(SUBSETS)
-            result.faults.append(f"{path}: {video_id!r}: subset {found}; allowed: {allowed}")
+            allowed = ", ".join(SUBSETS)
+            result.faults.append(
+                f"{path}: {video_id!r}: subset {repr(subset)[:100]}; allowed: {allowed}"
+            )
         elif subset != "testing":
             instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
             if instances:

@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipzoo.annotations.annotation import Annotation, Annotations, Source, read_json, read_segment
+from clipzoo.annotations.annotation import (
+    Annotation,
+    Annotations,
+    Source,
+    read_mapping,
+    read_segment,
+)
 from clipzoo.files import ListError, read_rows
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
@@ -64,7 +70,7 @@ def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
 
 
 def _read_json(path: Path, faults: list[str]) -> Iterator[Row]:
-    for youtube_id, entry in read_json(path).items():
+    for youtube_id, entry in read_mapping(path).items():
         where, annotation = f"{path}: {youtube_id!r}", _label_and_segment(entry)
         if annotation is None:
             allowed = '{"annotations": {"label": NAME, "segment": [START, END]}, ...}'
