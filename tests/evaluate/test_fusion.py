@@ -88,6 +88,18 @@ def test_other_videos_are_refused_by_name(second, message):
         fusion.check_same_videos(scores(VIDEO), second)
 
 
+def test_more_rows_of_the_same_videos_are_refused():
+    with pytest.raises(FusionError, match="4 and 3 rows"):
+        fusion.check_same_videos(scores(VIDEO, ids="abca"), scores(VIDEO[:3], LABELS[:3], "abc"))
+
+
+def test_rounded_probabilities_are_taken(tmp_path):
+    """As float16 has them, with classes that are ruled out."""
+    rounded = one_hot(0, 1, 2, 0, share=1.0) * torch.tensor([[1], [1.009], [0.991], [1]])
+    torch.save(rounded, tmp_path / "a.pt")
+    assert torch.equal(fusion.read_scores(tmp_path / "a.pt").probabilities, rounded)
+
+
 def write_predictions(
     path: Path, probabilities: Tensor, train: Tensor | None = None, **about: str
 ) -> None:
@@ -125,6 +137,8 @@ def test_prediction_files_are_read_with_ids_and_training_videos(tmp_path):
     ("content", "message"),
     [
         (VIDEO * 2, "4 of 4 rows do not sum to 1 .*sums to 2"),
+        (VIDEO * torch.tensor([[1], [1.02], [1], [0.98]]), "2 of 4 rows do not sum to 1"),
+        (torch.tensor([[1.01, -0.01]]), "the lowest value is -0.01"),
         (torch.tensor([[1.5, -0.5]]), "the lowest value is -0.5"),
         (torch.tensor([[float("nan"), 1.0]]), "1 of 1 rows do not sum to 1"),
         (LABELS, r"found torch.int64 \[4\]"),

@@ -335,6 +335,9 @@ def swapped(path: Path, rng: random.Random) -> None:
 
 
 SPECIAL: list[Damage] = [empty, no_file, folder, pipe, dangling, unreadable, noise, swapped]
+WHOLE: list[Damage] = [swapped, safetensors_part, checkpoint_part, rezip, parquet_part]
+"""These leave a file that is valid in itself, without a checksum or with one that fits, as an
+earlier version or another program would write it. Nothing shows that it was damaged."""
 KINDS: dict[str, list[Damage]] = {
     "yaml": [*TEXT, *[yaml_value] * 14],
     "json": [*TEXT, *[json_value] * 14],

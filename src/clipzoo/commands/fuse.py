@@ -70,7 +70,10 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
             labels=tensor.long(),
             video_ids=None,
         )
-        metrics.check(first.probabilities, tensor.long())
+        try:
+            metrics.check(first.probabilities, tensor.long())
+        except ValueError as error:
+            raise ListError(f"{labels}: {error}") from error
         fusion.check_same_videos(first, given)
         second = replace(second, labels=given.labels if second.labels is None else second.labels)
         fusion.check_same_videos(second, given)
