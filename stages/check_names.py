@@ -4,10 +4,10 @@ record the content of the files that parameters name, so that new content reruns
 from pathlib import Path
 
 from clipzoo.runtime.launch import run_stage
-from clipzoo.commands.kept import fault_of_predictions
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.files import replacing
 from clipzoo.given_files import record_given_files
+from clipzoo.report.kept import fault_of_predictions
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
 # Always the same text, so that another name alone reruns no stage that depends on the file.

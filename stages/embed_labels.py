@@ -6,6 +6,7 @@ import json
 from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.config import load_params
 from clipzoo.data.records import read_labels
+from clipzoo.files import file_sha256
 from clipzoo.methods import needs_token_embeddings
 from clipzoo.models.classifiers import random_classifier
 from clipzoo.models.clip import CLIP_FILE, load_clip
@@ -16,7 +17,6 @@ from clipzoo.models.text import (
     save_class_text,
 )
 from clipzoo.runtime.progress import progress_bar
-from clipzoo.tensors import file_sha256
 
 
 def main() -> None:

@@ -15,11 +15,10 @@ def main() -> None:
     from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
-    from clipzoo.files import write_metrics
+    from clipzoo.files import file_sha256, write_metrics
     from clipzoo.methods import MODEL_FILE, load_model
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.tensors import file_sha256
     from clipzoo.train.memory import start_run
 
     params, device = start_run(load_params(), training=False)

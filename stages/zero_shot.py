@@ -14,12 +14,11 @@ def main() -> None:
     from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
     from clipzoo.evaluate.provenance import record_provenance
-    from clipzoo.files import write_metrics
+    from clipzoo.files import file_sha256, write_metrics
     from clipzoo.methods import MODEL_FILE, load_model, raw_model
     from clipzoo.models.clip import CLIP_FILE
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.tensors import file_sha256
     from clipzoo.train.memory import start_run
 
     dataset = dataset_argument()

@@ -15,10 +15,10 @@ STAGES = sorted((ROOT / "stages").glob("*.py"))
 # A folder (or a module at the top of the package) may import those of earlier layers.
 LAYERS = (
     ("files",),
-    ("yaml_files",),
+    ("yaml_files", "settings"),
     ("sections",),
     ("config", "tensors"),
-    ("runtime", "data", "models", "report"),
+    ("runtime", "data", "models", "report", "given_files"),
     ("annotations", "frames", "clips", "methods"),
     ("train", "evaluate", "serve", "demo"),
     ("commands", "stages", "parity"),

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from clipzoo import tensors
+from clipzoo.files import file_sha256
 from clipzoo.tensors import (
     WeightsError,
-    file_sha256,
     read_metadata,
     read_safetensors,
     write_safetensors,

@@ -21,6 +21,9 @@ from pathlib import Path
 SHOWN = 20
 """Largest number of faults that one error lists."""
 
+MEMORY_TEXTS = ("DefaultCPUAllocator: can't alloc", "unable to mmap", "memory (os error 12)")
+"""In errors of torch, of mmap and of safetensors."""
+
 
 class ListError(ValueError):
     """A list, annotation or manifest file is invalid; the message names every bad line."""
@@ -184,6 +187,11 @@ def _disk_code(error: BaseException | None) -> int | None:
                 return code
         error = error.__cause__ or error.__context__
     return None
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether this machine's memory ran out: errors of Python, torch and safetensors."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
 
 
 def _megabytes(num_bytes: int) -> str:

@@ -19,9 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipzoo.files import file_sha256 as file_sha256
-from clipzoo.files import replacing, require_regular
-from clipzoo.runtime.failures import is_of_cpu_memory
+from clipzoo.files import is_of_memory, replacing, require_regular
 
 CRC = "crc32"
 """Key of the checksum in the metadata."""
@@ -139,7 +137,7 @@ def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open
         raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
     except Exception as error:
         fault = "not a safetensors file"
-        if is_of_cpu_memory(error):
+        if is_of_memory(error):
             fault = "this machine's memory ran out while it was read; use one with more"
         raise WeightsError(f"{path}: {fault} ({error})") from error
 

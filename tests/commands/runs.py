@@ -8,9 +8,10 @@ from typing import Any
 import torch
 import yaml
 
-from clipzoo.commands import kept, planned, zoo
+from clipzoo.commands import planned, zoo
 from clipzoo.config import Params, load_params
 from clipzoo.files import file_sha256, json_sha256
+from clipzoo.report import kept
 from clipzoo.settings import training_settings
 from clipzoo.tensors import write_safetensors
 

@@ -9,9 +9,10 @@ import torch
 
 from annotating import store_index
 from clipzoo.__main__ import main
-from clipzoo.commands import check, kept
+from clipzoo.commands import check
 from clipzoo.config import load_params, replace
 from clipzoo.data.ledger import write_ledger
+from clipzoo.report import kept
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
 from clipzoo.train import memory, search

@@ -10,12 +10,12 @@ import yaml
 from runs import Dvc, add_fused, finish, is_done, select
 
 from clipzoo.__main__ import main
-from clipzoo.commands import kept, planned, use, zoo
+from clipzoo.commands import planned, use, zoo
 from clipzoo.config import ConfigError, load_params
-from clipzoo.report import verdicts
+from clipzoo.files import file_sha256
+from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import recipe_settings
 from clipzoo.report.released import describe_given, released_parent
-from clipzoo.tensors import file_sha256
 
 CHILD, PARENT = "text4vis/ucf101-vitl14-f16", "text4vis/k400-vitl14-f16"
 BRANCH = "bike/k400-vitb32-f8-attributes"

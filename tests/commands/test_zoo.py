@@ -11,9 +11,10 @@ from dvc.utils.hydra import apply_overrides
 from runs import add_fused, finish, is_done, select
 
 from clipzoo.__main__ import main
-from clipzoo.commands import kept, planned, use, zoo
+from clipzoo.commands import planned, use, zoo
 from clipzoo.config import ConfigError, load_params
 from clipzoo.methods import read_training
+from clipzoo.report import kept
 from clipzoo.report.recipes import recipe_names, recipe_settings
 from clipzoo.runtime.lock import only_one
 

@@ -9,8 +9,8 @@ from clipzoo.config import load_params, replace
 from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
-from clipzoo.files import ListError, write_csv
-from clipzoo.tensors import file_sha256, read_safetensors
+from clipzoo.files import ListError, file_sha256, write_csv
+from clipzoo.tensors import read_safetensors
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NAMES = ["run", "a bow", "jump"]

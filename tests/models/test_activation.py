@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
+from clipzoo.files import file_sha256
 from clipzoo.models.clip import build_clip, encode_images, save_clip, uses_quick_gelu
 from clipzoo.models.weights import load_weights
-from clipzoo.tensors import WeightsError, file_sha256
+from clipzoo.tensors import WeightsError
 
 PX = 32
 QUICK = "ViT-demo-quick"

@@ -13,11 +13,12 @@ from open_clip.pretrained import _PRETRAINED
 from safetensors.torch import save_file
 from torch import Tensor
 
+from clipzoo.files import file_sha256
 from clipzoo.models import weights, weights_folder
 from clipzoo.models.clip import build_clip, uses_quick_gelu
 from clipzoo.models.weights import load_weights
 from clipzoo.models.weights_folder import find_tag
-from clipzoo.tensors import WeightsError, file_sha256
+from clipzoo.tensors import WeightsError
 
 ARCH, PX, TAG = "ViT-demo-both", 32, "openai"
 REPOSITORY = "timm/vit_demo_clip.openai"

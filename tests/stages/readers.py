@@ -28,7 +28,7 @@ from clipzoo.annotations.joining import read_annotations
 from clipzoo.clips.attributes import read_attributes, sentence_tokens
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
-from clipzoo.commands import kept, paired_runs, predictions, use
+from clipzoo.commands import paired_runs, predictions, use
 from clipzoo.commands.missing import known_failures
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.index import index_path
@@ -42,6 +42,7 @@ from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.models.clip import load_clip
 from clipzoo.models.text import load_class_text
 from clipzoo.models.weights import load_weights
+from clipzoo.report import kept
 from clipzoo.report.recipes import load_recipe
 from clipzoo.report.results import make_rows, read_metrics
 from clipzoo.report.verdicts import read_settings

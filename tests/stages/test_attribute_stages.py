@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from clipzoo.clips.attributes import attributes_path
-from clipzoo.commands.kept import kept_predictions, take_predictions
 from clipzoo.config import ConfigError
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.evaluate.fusion import FusionError
 from clipzoo.files import ListError
+from clipzoo.report.kept import kept_predictions, take_predictions
 from clipzoo.tensors import WeightsError
 
 OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}

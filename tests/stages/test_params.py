@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from clipzoo import config
-from clipzoo.commands.kept import take_predictions
 from clipzoo.config import Params, Section
+from clipzoo.report.kept import take_predictions
 
 STAGES = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
 

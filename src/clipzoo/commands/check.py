@@ -25,12 +25,6 @@ from clipzoo.commands.dataset_findings import (
     spec_or_none,
     try_survey,
 )
-from clipzoo.commands.kept import (
-    KEPT_PREDICTIONS_DIR,
-    fault_of_model,
-    fault_of_predictions,
-    kept_model,
-)
 from clipzoo.commands.missing import Survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
 from clipzoo.commands.use import PARAMS_FILE, leftovers
@@ -38,6 +32,12 @@ from clipzoo.config import ConfigError, Params, is_file_name, load_params, repla
 from clipzoo.data.records import read_labels
 from clipzoo.files import shown
 from clipzoo.frames.manifest import manifest_path
+from clipzoo.report.kept import (
+    KEPT_PREDICTIONS_DIR,
+    fault_of_model,
+    fault_of_predictions,
+    kept_model,
+)
 from clipzoo.report.recipes import Recipe, load_recipe, recipe_settings
 from clipzoo.report.verdicts import video_sets
 

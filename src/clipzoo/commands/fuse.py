@@ -154,8 +154,8 @@ def write_results(fused: Fusion, params: Params) -> str:
     """
     from clipzoo.data.records import videos_sha256
     from clipzoo.evaluate.fusion import plot_weights
+    from clipzoo.files import file_sha256
     from clipzoo.runtime.machine import environment
-    from clipzoo.tensors import file_sha256
 
     plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
     plot_weights(plots, {"validation": fused.curve}, {"the weight": fused.weight})

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipzoo.commands import kept
 from clipzoo.config import ConfigError, Params, replace
 from clipzoo.files import few, near
-from clipzoo.report import verdicts
+from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe, recipe_names
 from clipzoo.report.released import released_run
 from clipzoo.sections import flatten

@@ -14,7 +14,6 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
 from clipzoo.runtime.ending import run_command
-from clipzoo.commands.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR
 from clipzoo.commands.planned import (
     UNCHANGED,
     Options,
@@ -29,6 +28,7 @@ from clipzoo.files import few, replacing
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.given_files import remove_links
 from clipzoo.report import verdicts
+from clipzoo.report.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR
 from clipzoo.report.recipes import load_recipe, recipe_names
 from clipzoo.report.released import expected_settings, recipe_of
 from clipzoo.runtime.lock import only_one, require_idle

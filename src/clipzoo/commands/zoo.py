@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipzoo.runtime.ending import run_command
-from clipzoo.commands import kept
 from clipzoo.commands.planned import (
     UNCHANGED,
     Options,
@@ -20,7 +19,7 @@ from clipzoo.commands.smoke import smoke
 from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
 from clipzoo.config import ConfigError
 from clipzoo.files import file_sha256, near
-from clipzoo.report import verdicts
+from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import fused_recipes, recipe_names, recipe_settings
 from clipzoo.runtime.lock import only_one, require_idle
 

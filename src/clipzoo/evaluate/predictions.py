@@ -26,11 +26,11 @@ from clipzoo.data.records import (
 )
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
-from clipzoo.files import ListError, read_rows, replacing, write_csv
+from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_csv
 from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
-from clipzoo.tensors import file_sha256, write_safetensors
+from clipzoo.tensors import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
 VIDEOS_FILE = "videos.csv"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
-from clipzoo.files import near, raise_all
+from clipzoo.files import file_sha256, near, raise_all
 from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
@@ -43,7 +43,6 @@ from clipzoo.runtime.distributed import say
 from clipzoo.settings import describe_difference, training_settings
 from clipzoo.tensors import (
     WeightsError,
-    file_sha256,
     read_metadata,
     read_safetensors,
     write_safetensors,

@@ -19,10 +19,11 @@ from typing import Any
 import open_clip
 from torch import Tensor
 
+from clipzoo.files import file_sha256
 from clipzoo.models import openai
 from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.weights_folder import tag_digest
-from clipzoo.tensors import WeightsError, file_sha256, read_metadata
+from clipzoo.tensors import WeightsError, read_metadata
 
 
 def activation_name(quick_gelu: bool) -> str:

@@ -8,12 +8,11 @@ import os
 import traceback
 
 from clipzoo.config import ConfigError, load_params
-from clipzoo.files import shown
+from clipzoo.files import is_of_memory, shown
 from clipzoo.runtime import machine
 
 BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.train.gradients")
 """Where memory is needed for a batch. A smaller one helps nowhere else."""
-MEMORY_TEXTS = ("DefaultCPUAllocator: can't alloc", "unable to mmap", "memory (os error 12)")
 
 
 def describe(error: Exception) -> str | None:
@@ -22,7 +21,7 @@ def describe(error: Exception) -> str | None:
         return shown(str(error), kept="\n")
     if _is_of_gpu_memory(error):
         return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
-    if is_of_cpu_memory(error):
+    if is_of_memory(error):
         places = _places(error)
         if any(module in BATCH_MODULES for module, _ in places):
             return _memory(error, "this machine's memory", "a smaller runtime.processes")
@@ -59,7 +58,7 @@ def is_final(error: Exception) -> bool:
     """
     wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
     wrong = wrong or (is_of_a_connection(error) and _is_of_shared_memory(error))
-    return wrong or _is_of_gpu_memory(error) or is_of_cpu_memory(error)
+    return wrong or _is_of_gpu_memory(error) or is_of_memory(error)
 
 
 def is_of_a_connection(error: Exception) -> bool:
@@ -74,11 +73,6 @@ def _is_of_shared_memory(error: Exception) -> bool:
 
 def _is_of_gpu_memory(error: Exception) -> bool:
     return "OutOfMemoryError" in _names(error) or "STATUS_ALLOC_FAILED" in str(error)
-
-
-def is_of_cpu_memory(error: Exception) -> bool:
-    """Whether this machine's memory ran out: errors of Python, torch and safetensors."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
 
 
 def _places(error: Exception) -> list[tuple[str, str]]:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clipzoo.config import Params
-from clipzoo.files import replacing
+from clipzoo.files import file_sha256, replacing
 from clipzoo.runtime.distributed import gather_objects, rank
-from clipzoo.tensors import file_sha256
 
 STATE_DIR = Path(".state/train")
 STATE_FILE, PREVIOUS_FILE = "state.pt", "previous.pt"
