@@ -23,7 +23,8 @@ def main() -> None:
     from clipzoo.train.memory import start_run
 
     params, device = start_run(load_params(), training=False)
-    dataset, views, text = params.data.dataset, params.test, load_class_text(params.data.dataset)
+    dataset, views = params.data.dataset, params.test
+    text = load_class_text(dataset, params.text.templates)
     records, share = predictions.read_val_set(params, text.num_classes)
     protocol = describe_views(views.clips, views.crops, views.dense) + share
     say(

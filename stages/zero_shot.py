@@ -24,7 +24,8 @@ def main() -> None:
 
     dataset = dataset_argument()
     params, device = start_run(load_params(), training=False)
-    set_name, views, text = f"zero_shot_{dataset}", params.zero_shot, load_class_text(dataset)
+    set_name, views = f"zero_shot_{dataset}", params.zero_shot
+    text = load_class_text(dataset, params.text.templates)
     records, lists, share = predictions.read_whole_set(params, dataset, text.num_classes)
     protocol = f"{describe_views(views.clips, views.crops)}, {share} videos ({' + '.join(lists)})"
     say(

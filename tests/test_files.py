@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from pyarrow import parquet
 from safetensors.torch import save_file
 
+from clipzoo import files
 from clipzoo.files import (
     DiskError,
     ListError,
@@ -382,3 +383,27 @@ def test_only_line_ends_of_csv_end_a_line(tmp_path):
 @pytest.mark.parametrize(("count", "shown"), [(0, ""), (2, "0; 1"), (3, "0; 1; ...")])
 def test_a_few_items_are_shown_and_that_there_are_more(count: int, shown: str):
     assert few([str(i) for i in range(count)], 2, "; ") == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("ü 1 跳", "ü 1 跳"),
+        ("\x1b[2Ja\x07", r"\x1b[2Ja\x07"),
+        ("a\rb\nc\td", r"a\rb\nc\td"),
+        ("\u202eabc\u200b", r"\u202eabc\u200b"),
+        ("क्\u200dष", "क्\u200dष"),
+        ("\x9b2J", r"\x9b2J"),
+    ],
+)
+def test_what_a_terminal_obeys_is_shown(text, seen):
+    assert files.shown(text) == seen
+    assert files.shown(f"{text}\n", kept="\n").endswith("\n")
+    assert files.few([text, "b"]) == f"{seen}, b"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '"\\ud800"', "[" * 99999, "", "{"])
+def test_json_that_cannot_be_used_is_named(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(files.ListError, match=r"a\.json: is not JSON"):
+        files.read_json(tmp_path / "a.json")

@@ -281,11 +281,14 @@ def read_json(path: str | Path, error: Fault = ListError) -> object:
     """The content of a JSON file.
 
     Raises:
-        error: as `read_text`; or it is not JSON, or has a key twice.
+        error: as `read_text`; or it is not JSON, or has a key twice or text that is not Unicode.
     """
     text = read_text(path, error)
     try:
-        return json.loads(text, object_pairs_hook=_with_keys_once)
+        values = json.loads(text, object_pairs_hook=_with_keys_once)
+        if "\\ud" in text.lower():
+            json.dumps(values, ensure_ascii=False).encode()  # halves of a character fail here
+        return values
     except (ValueError, RecursionError) as cause:
         raise error(f"{path}: is not JSON ({cause})") from cause
 

@@ -202,7 +202,9 @@ def _annotation(cls: type[Section], location: Location) -> Any:
     """The declared type of the value at a location (of the list, for an item of one)."""
     kind: Any = cls
     for part in location:
-        if isinstance(part, str):
+        if typing.get_origin(kind) is dict:
+            kind = typing.get_args(kind)[1]
+        elif isinstance(part, str):
             fields = _section(kind).model_fields
             kind = {field.alias or name: field for name, field in fields.items()}[part].annotation
     return kind

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from clipzoo.files import file_sha256 as file_sha256
 from clipzoo.files import replacing, require_regular
+from clipzoo.runtime.failures import is_of_cpu_memory
 
 CRC = "crc32"
 """Key of the checksum in the metadata."""
@@ -137,7 +138,10 @@ def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file; `dvc repro` writes it") from error
     except Exception as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error})") from error
+        fault = "not a safetensors file"
+        if is_of_cpu_memory(error):
+            fault = "this machine's memory ran out while it was read; use one with more"
+        raise WeightsError(f"{path}: {fault} ({error})") from error
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -348,6 +348,9 @@ def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
     assert f"| `b` | 2.10 M | {cells} | {cells} |" in text
     assert "| `c` | not measured |" in text
     assert "other settings than the runs above: b." in text
+    change_json(str(BENCHMARK), lambda values: values["cases"][0]["runs"]["a"].pop("step_mb"))
+    with pytest.raises(ConfigError, match=r"missing key cases\[0\]\.runs\.a\.step_mb"):
+        compare("a", "b")
     change_json(str(BENCHMARK), lambda values: values.pop("cases"))
     with pytest.raises(ConfigError, match=r"json: missing key cases .*older .*/methods\.py"):
         compare("a", "b")

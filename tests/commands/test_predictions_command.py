@@ -107,8 +107,9 @@ def test_files_without_the_columns_are_refused(monkeypatch, capsys):
 
 def test_a_table_beside_the_tensors_of_other_videos_is_refused(monkeypatch, capsys):
     save("test")
-    save("zero_shot_demo_unseen")
-    Path("predictions/zero_shot_demo_unseen.parquet").replace("predictions/test.parquet")
+    table = parquet.read_table("predictions/test.parquet")
+    table = table.set_column(0, "video_id", [list("abcd")])
+    parquet.write_table(table, "predictions/test.parquet")
     monkeypatch.setattr("sys.argv", ["clipzoo", "predictions", "test"])
     with pytest.raises(SystemExit):
         main()

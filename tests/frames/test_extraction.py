@@ -339,7 +339,7 @@ def test_a_worker_with_another_ffmpeg_is_refused(videos, params_for, monkeypatch
 def test_an_ffmpeg_that_does_not_run_is_named(videos, params_for, monkeypatch, project):
     use_another_ffmpeg(project, monkeypatch)
     (project / "bin" / "ffmpeg").write_text("#!/bin/sh\nexit 3\n")
-    with pytest.raises(OSError, match="bin/ffmpeg -version: ended with code 3"):
+    with pytest.raises(OSError, match=r"bin/ffmpeg .*: ended with code 3"):
         extract(params_for("mine"), "mine")
 
 

@@ -283,6 +283,16 @@ def is_running(pid: str) -> bool:
     return state != "Z"
 
 
+def test_a_decoder_that_is_killed_is_not_a_broken_video(project, params_for, monkeypatch):
+    """The kernel kills it where memory runs out."""
+    make_video(project / "v" / "a" / "x.mp4", 2)
+    scan("mine", project / "v")
+    use_ffmpeg(project, monkeypatch, "kill -9 $$")
+    with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match=r"x\.mp4: .*SIGKILL") as e:
+        extract(params_for("mine"), "mine", executor=pool)
+    assert "broken" not in str(e.value)
+
+
 @pytest.mark.parametrize(
     ("decode", "error"),
     [

@@ -47,8 +47,10 @@ def test_tokens_begin_and_end_as_clip_does():
 def test_class_text_survives_the_file(clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = embed_class_names(clip, ARCH, NAMES, TEMPLATES)
-    save_class_text(text, class_text_path("ds"), arch=ARCH)
-    read = load_class_text("ds")
+    save_class_text(text, class_text_path("ds"), arch=ARCH, templates='["a {}."]')
+    with pytest.raises(WeightsError, match=r"for the templates \[\"a \{\}\.\"\], but text\.temp"):
+        load_class_text("ds", ["the {}."])
+    read = load_class_text("ds", ["a {}."])
     assert read.class_names == NAMES
     assert torch.equal(read.class_embeddings, text.class_embeddings)
     assert torch.equal(read.token_ids, text.token_ids)

@@ -92,6 +92,23 @@ def test_errors_of_gpus_and_connections_name_the_rank(capsys, monkeypatch, error
     assert not is_final(error)
 
 
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (ConnectionResetError(104, "Connection reset by peer"), False),
+        (BrokenPipeError(32, "Broken pipe"), False),
+        (FileNotFoundError(2, "No such file or directory"), True),
+        (OSError(28, "No space left on device"), True),
+        (ValueError("train.epochs: found -1"), True),
+        (RuntimeError("a bug that depends on timing"), False),
+    ],
+)
+def test_a_restart_helps_where_a_connection_broke_and_not_where_a_value_or_file_is_wrong(
+    error, final
+):
+    assert is_final(error) is final
+
+
 def test_shared_memory_that_nccl_cannot_use_is_named(capsys):
     fault = "NCCL error: Error while creating shared memory segment /dev/shm/nccl-x (size 9)"
     error = DistBackendError(f"{fault}\nmore")

@@ -299,7 +299,7 @@ def _read_weights(path: Path) -> Any:
 
 def _read_released(path: Path) -> Any:
     params = replace(load_params(), {"model.checkpoint": str(path), "train.epochs": 0})
-    return methods.new_model(params)
+    return methods.new_model(params)[0]  # its metadata have the digest of the file
 
 
 def _read_state(path: Path) -> Any:

@@ -20,6 +20,9 @@ HARMLESS = {
     ("train", "test.dense"),
     ("train", "zero_shot.clips"),
     ("train", "data.zero_shot"),
+    ("train", "text.templates"),
+    ("test", "text.templates"),
+    ("zero_shot", "text.templates"),
 }
 # Values that a stage reads for other settings than those of the demo.
 ELSEWHERE = {

@@ -16,6 +16,7 @@ import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import ffmpeg
 
-from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.timing import Timing
 from clipzoo.data.truncation import find_cut
 
@@ -161,19 +162,15 @@ def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[st
     return [command[0], *everywhere, "-filter_threads", "1", *command[1:]]
 
 
-@functools.cache
 def _has_fps_mode() -> bool:
     """Whether this ffmpeg knows -fps_mode (5.1 and later); earlier ones call it -vsync."""
-    command = [ffmpeg_path(), "-hide_banner", "-h", "long"]
-    return b"fps_mode" in subprocess.run(command, capture_output=True, check=False).stdout
+    return "fps_mode" in ask_ffmpeg("-hide_banner", "-h", "long")
 
 
-@functools.cache
 def _without_checksum() -> dict[str, int]:
     """Option of showinfo that saves time, known to ffmpeg 4.3 and later."""
-    command = [ffmpeg_path(), "-hide_banner", "-h", "filter=showinfo"]
-    text = subprocess.run(command, capture_output=True, check=False).stdout
-    return {"checksum": 0} if b"checksum" in text else {}
+    has_option = "checksum" in ask_ffmpeg("-hide_banner", "-h", "filter=showinfo")
+    return {"checksum": 0} if has_option else {}
 
 
 @functools.cache
@@ -216,6 +213,7 @@ def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
 
     Raises:
         VideoError: ffmpeg gave no output for STALLED_SECONDS and was killed.
+        MemoryError: somebody else killed it.
     """
     place = command.index("-i")
     command = [*ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
@@ -230,6 +228,8 @@ def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
         except BaseException:  # the caller stopped, e.g. because the disk is full
             process.kill()
             raise
+    if process.returncode == -signal.SIGKILL:  # as the kernel does where memory runs out
+        raise MemoryError("ffmpeg was killed by SIGKILL")
     if process.returncode and not outcome.damage:
         outcome.damage = f"ffmpeg ended with code {process.returncode}"
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import shutil
 import subprocess
 
@@ -9,28 +10,58 @@ import imageio_ffmpeg
 
 
 def ffmpeg_path() -> str:
-    """Path of the ffmpeg binary to run."""
-    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+    """Path of the ffmpeg binary to run.
+
+    Raises:
+        OSError: there is none.
+    """
+    return shutil.which("ffmpeg") or wheel_ffmpeg()
+
+
+def wheel_ffmpeg() -> str:
+    """Path of the binary of the wheel.
+
+    Raises:
+        OSError: the wheel has none for this platform, or it did not run.
+    """
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise OSError(
+            f"ffmpeg: found none that runs; the imageio-ffmpeg package for {platform.system()} "
+            f"{platform.machine()} has none, or it failed or was killed when it was tried; install "
+            "ffmpeg so that it is on PATH, set IMAGEIO_FFMPEG_EXE to one, or try again"
+        ) from error
+
+
+def ask_ffmpeg(*arguments: str) -> str:
+    """What `ffmpeg arguments` prints, for questions about ffmpeg itself.
+
+    Raises:
+        OSError: the binary cannot be run, fails or prints nothing.
+    """
+    path = ffmpeg_path()
+    # The time tells a new binary in the place of the old one, in workers that live for days.
+    return _ask(path, os.stat(path).st_mtime_ns, arguments)
+
+
+@functools.cache
+def _ask(path: str, _time_ns: int, arguments: tuple[str, ...]) -> str:
+    process = subprocess.run([path, *arguments], capture_output=True, check=False)
+    text = process.stdout.decode("utf-8", "replace").strip()
+    if process.returncode or not text:
+        raise OSError(
+            f"{path} {' '.join(arguments)}: ended with code {process.returncode} and printed "
+            f"{text[:80]!r}; try again if it was killed; else install a working ffmpeg, or remove "
+            "this one from PATH"
+        )
+    return text
 
 
 def ffmpeg_version() -> str:
     """First line of `ffmpeg -version`, e.g. 'ffmpeg version 7.0.2 Copyright ...'.
 
     Raises:
-        OSError: the binary cannot be run or prints nothing.
+        OSError: as `ask_ffmpeg`.
     """
-    path = ffmpeg_path()
-    # The time tells a new binary in the place of the old one, in workers that live for days.
-    return _version_of(path, os.stat(path).st_mtime_ns)
-
-
-@functools.cache
-def _version_of(path: str, _time_ns: int) -> str:
-    process = subprocess.run([path, "-version"], capture_output=True, check=False)
-    line = process.stdout.decode("utf-8", "replace").partition("\n")[0].strip()
-    if process.returncode or not line:
-        raise OSError(
-            f"{path} -version: ended with code {process.returncode} and printed {line!r}; "
-            "install a working ffmpeg, or remove this one from PATH"
-        )
-    return line
+    return ask_ffmpeg("-version").partition("\n")[0].strip()

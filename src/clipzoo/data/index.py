@@ -202,8 +202,7 @@ def _read_whole(path: Path) -> bytes:
     Raises:
         StoreError: the file is missing or damaged.
     """
-    if path.exists():
-        require_regular(path, StoreError)
+    require_regular(path, lambda text: StoreError(f"{text}; run extract_frames"))
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -254,8 +253,7 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     """
     path, header = jpegs_path(index), jpegs_header(count)
     num_bytes = len(header) + count * JPEG_COLUMNS * 4
-    if path.exists():
-        require_regular(path, StoreError)
+    require_regular(path, lambda text: StoreError(f"{text}; {RESTORE}"))
     try:
         with path.open("rb") as file:
             start, found = file.read(len(header)), path.stat().st_size

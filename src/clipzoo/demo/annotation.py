@@ -11,11 +11,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from clipzoo.config import ConfigError, DemoConfig
+from clipzoo.data.ffmpeg import wheel_ffmpeg
 from clipzoo.demo.world import DATASETS, WORLD_SEED, ActionClass, render, sample_scene
 from clipzoo.files import named_disk_errors, replacing, write_csv
 
@@ -126,7 +126,7 @@ def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
     height, width = frames.shape[1:3]
     # One thread and no creation time, version or random id in the file: same bytes on every run.
     command = [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y"),
+        *(wheel_ffmpeg(), "-v", "error", "-nostdin", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{width}x{height}"),
         *("-framerate", str(frame_rate), "-i", "pipe:0", "-threads", "1"),
         *CODECS[path.suffix[1:]].split(),

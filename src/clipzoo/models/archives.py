@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from clipzoo.runtime.failures import is_of_cpu_memory
 from clipzoo.tensors import WeightsError, read_safetensors
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
@@ -88,7 +89,7 @@ def _named_errors(path: Path, otherwise: str = "not a PyTorch file") -> Iterator
         # PyTorch's messages advise to trust the file, and end with what is wrong.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
         reason = f"{type(error).__name__}: {reason.split('. ')[0]}"
-        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in reason:
+        if is_of_cpu_memory(error):
             text = f"this machine's memory ran out while it was read ({reason}); use one with more"
         elif isinstance(error, pickle.UnpicklingError):
             text = f"{REFUSED} ({reason}); ask for a file with tensors only"

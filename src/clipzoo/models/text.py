@@ -303,8 +303,12 @@ def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
     )
 
 
-def load_class_text(dataset: str) -> ClassText:
+def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> ClassText:
     """Read the class text that embed_labels wrote for a dataset.
+
+    Args:
+        dataset: its name.
+        templates: those that the file must be of, `text.templates` of a run; None = any.
 
     Raises:
         WeightsError: the file is missing or not a class text; names every fault.
@@ -317,6 +321,12 @@ def load_class_text(dataset: str) -> ClassText:
         names = TypeAdapter(list[str]).validate_json(metadata["class_names"])
     except ValueError:
         names = []
+    used = metadata.get("templates")
+    if templates is not None and used != json.dumps(list(templates), ensure_ascii=False):
+        raise WeightsError(
+            f"{path}: embed_labels wrote it for the templates {used}, but text.templates is "
+            f"{templates}; `dvc repro` writes it again"
+        )
     found = "no list of names" if not names else None
     if repeated := [name for name, number in Counter(names).items() if number > 1]:
         found = f"{repeated[0]!r} more than once"

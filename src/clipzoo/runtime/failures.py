@@ -13,6 +13,7 @@ from clipzoo.runtime import machine
 
 BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.train.gradients")
 """Where memory is needed for a batch. A smaller one helps nowhere else."""
+MEMORY_TEXTS = ("DefaultCPUAllocator: can't alloc", "unable to mmap", "memory (os error 12)")
 
 
 def describe(error: Exception) -> str | None:
@@ -21,7 +22,7 @@ def describe(error: Exception) -> str | None:
         return shown(str(error), kept="\n")
     if _is_of_gpu_memory(error):
         return _memory(error, f"the memory of {_gpu()}", "train.activation_checkpointing=true")
-    if _is_of_cpu_memory(error):
+    if is_of_cpu_memory(error):
         places = _places(error)
         if any(module in BATCH_MODULES for module, _ in places):
             return _memory(error, "this machine's memory", "a smaller runtime.processes")
@@ -58,7 +59,7 @@ def is_final(error: Exception) -> bool:
     """
     wrong = isinstance(error, (ValueError, OSError)) and not isinstance(error, ConnectionError)
     wrong = wrong or (is_of_a_connection(error) and _is_of_shared_memory(error))
-    return wrong or _is_of_gpu_memory(error) or _is_of_cpu_memory(error)
+    return wrong or _is_of_gpu_memory(error) or is_of_cpu_memory(error)
 
 
 def is_of_a_connection(error: Exception) -> bool:
@@ -75,8 +76,9 @@ def _is_of_gpu_memory(error: Exception) -> bool:
     return "OutOfMemoryError" in _names(error) or "STATUS_ALLOC_FAILED" in str(error)
 
 
-def _is_of_cpu_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "DefaultCPUAllocator: can't alloc" in str(error)
+def is_of_cpu_memory(error: Exception) -> bool:
+    """Whether this machine's memory ran out: errors of Python, torch and safetensors."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
 
 
 def _places(error: Exception) -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         records: of `load_training_records`.
     """
     dataset, train_records = params.data.dataset, records.selected
-    text = load_class_text(dataset)
+    text = load_class_text(dataset, params.text.templates)
     input_px = read_clip_metadata()["input_px"]
     if params.text.classifier == "lda":
         views = _single_views(params, open_store(params, dataset), train_records, input_px)
