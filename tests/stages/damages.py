@@ -262,8 +262,10 @@ def checkpoint_part(path: Path, rng: random.Random) -> None:
     content: Any = torch.load(path, weights_only=True)
     value = torch.ones(2, 2)
     odd = (value.to_sparse(), value.expand(3, 2, 2), value.to("meta"), value.to_sparse_csr())
-    whole = {"": content} if isinstance(content, torch.Tensor) else content
-    tensors = next((whole[key] for key in ("model_state_dict", "model") if key in whole), whole)
+    whole: dict[str, Any] = {"": content} if isinstance(content, torch.Tensor) else content
+    tensors: dict[str, Any] = next(
+        (whole[key] for key in ("model_state_dict", "model") if key in whole), whole
+    )
     change = rng.randrange(4)
     if change == 0:
         content = rng.choice([value for value in VALUES if not isinstance(value, str)])
