@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from clipzoo import config
+from clipzoo.commands.kept import take_predictions
 from clipzoo.config import Params, Section
 
 STAGES = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
@@ -81,12 +83,11 @@ def expand(keys: list[str], params: Params) -> Iterator[tuple[str, set[str]]]:
 
 
 def keep_predictions(root: Path) -> None:
-    """Those of the run as those of another recipe, as `zoo` keeps them."""
-    kept = root / "predictions/zoo/demo/other"
-    kept.mkdir(parents=True)
-    for source in ("predictions/test.safetensors", "predictions/test.parquet"):
-        shutil.copy(root / source, kept)
-    shutil.copy(root / "metrics/demo/test.json", kept)
+    """Those of the run for those of another recipe, as `zoo --parent` takes them."""
+    shutil.copy(root / "metrics/demo/test.json", root / "predictions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        take_predictions("demo/other", Path("predictions/test.safetensors"))
 
 
 def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeypatch):
