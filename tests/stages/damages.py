@@ -5,7 +5,6 @@ import io
 import json
 import os
 import random
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -262,11 +261,9 @@ def checkpoint_part(path: Path, rng: random.Random) -> None:
         return
     content: Any = torch.load(path, weights_only=True)
     value = torch.ones(2, 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # CSR tensors are in beta
-        odd = (value.to_sparse(), value.expand(3, 2, 2), value.to("meta"), value.to_sparse_csr())
-    whole = {"": content} if isinstance(content, torch.Tensor) else content
-    tensors: Any = next(
+    odd = (value.to_sparse(), value.expand(3, 2, 2), value.to("meta"), value.to_sparse_csr())
+    whole: dict[str, Any] = {"": content} if isinstance(content, torch.Tensor) else content
+    tensors: dict[str, Any] = next(
         (whole[key] for key in ("model_state_dict", "model") if key in whole), whole
     )
     change = rng.randrange(4)

@@ -180,7 +180,7 @@ def _write_second_run() -> None:
     """A run to compare and to fuse with that of the demo."""
     for name in ("metrics", "plots"):
         shutil.copytree(f"{name}/demo", f"{name}/other")
-    folder = kept.KEPT_PREDICTIONS_DIR / "demo/other"
+    folder = kept.KEPT_PREDICTIONS_DIR / "demo"
     folder.mkdir(parents=True)
     for path in ("predictions/test.safetensors", "predictions/test.parquet"):
         shutil.copy(path, folder)
@@ -300,7 +300,7 @@ def _read_weights(path: Path) -> Any:
 
 def _read_released(path: Path) -> Any:
     params = replace(load_params(), {"model.checkpoint": str(path), "train.epochs": 0})
-    return methods.new_model(params)
+    return methods.new_model(params)[0]  # its metadata have the digest of the file
 
 
 def _read_state(path: Path) -> Any:
@@ -310,10 +310,10 @@ def _read_state(path: Path) -> Any:
 
 
 def _read_scores(path: Path) -> Any:
-    files = [kept.KEPT_PREDICTIONS_DIR / "demo/other", Path("predictions")]
+    files = [kept.KEPT_PREDICTIONS_DIR / "demo", Path("predictions")]
     first, second = (fusion.read_scores(folder / "test.safetensors") for folder in files)
     labels = fusion.same_labels(first, second)
-    fusion.describe(first, second, "demo/other")
+    fusion.describe(first, second, "demo")
     fusion.compare(first, second, labels, 0.5, 0)
     _command("fuse", *(str(folder / "test.safetensors") for folder in files))
     return first, second, labels
@@ -347,7 +347,7 @@ def _read_settings(path: Path) -> Any:
 
 
 def _read_kept(path: Path) -> Any:
-    _, about = fusion.read_kept("demo/other")
+    _, about = fusion.read_kept("demo")
     return fusion.add_video_branch({"environment": "here"}, about)
 
 
@@ -503,7 +503,7 @@ GROUPS: dict[str, Group] = {
         kind="safetensors",
         files=(
             "predictions/test.safetensors",
-            f"{kept.KEPT_PREDICTIONS_DIR}/demo/other/test.safetensors",
+            f"{kept.KEPT_PREDICTIONS_DIR}/demo/test.safetensors",
         ),
         read=_read_scores,
         num=52,
@@ -528,7 +528,7 @@ GROUPS: dict[str, Group] = {
     ),
     "kept-metrics": Group(
         kind="json",
-        files=(f"{kept.KEPT_PREDICTIONS_DIR}/demo/other/test.json",),
+        files=(f"{kept.KEPT_PREDICTIONS_DIR}/demo/test.json",),
         read=_read_kept,
         free=NO_CHECKSUM,
     ),

@@ -32,7 +32,7 @@ STAGES = [
     ("train",),
     ("test",),
     ("zero_shot", "demo_unseen"),
-    ("fuse", "demo/other"),
+    ("fuse", "demo"),
     ("report",),
 ]
 BRANCH = {
@@ -41,7 +41,7 @@ BRANCH = {
     "bike_attributes__prefix": "",
 }
 """The attributes branch, in a run of another method: `fuse` takes that run's scores for both."""
-KEPT = "predictions/zoo/demo/other"
+KEPT = "predictions/zoo/demo"
 WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
 NUM_KILLS = 100
 
@@ -64,7 +64,7 @@ def run(workspace, stage: tuple[str, ...]) -> float:
 
 
 def keep_scores(workspace) -> None:
-    """Keep the scores of the run as those of another recipe."""
+    """Keep the scores of the run, which is fused with itself."""
     folder = workspace.path / KEPT
     folder.mkdir(parents=True)
     for name in ("predictions/test.safetensors", "predictions/test.parquet"):

@@ -105,7 +105,9 @@ def findings(name: str, numbers: range) -> list[str]:
         rng = random.Random(f"{SEED} {name} {number}")
         path = list(whole)[number % len(whole)]
         damage = every[number // len(whole) % len(every)]
-        damage(path, rng)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            damage(path, rng)
         try:
             free = group.free or damage in WHOLE
             if text := fault(group, path, "" if free else expected[path]):
