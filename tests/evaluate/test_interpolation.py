@@ -27,6 +27,7 @@ from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import CLIP_FILE, build_clip, read_clip_metadata, save_clip
 from clipzoo.models.text import ClassText
 from clipzoo.parity.inputs import class_text
+from clipzoo.settings import training_settings
 from tiny import text4vis_options
 
 ARCH, PX, SEGMENTS = "ViT-demo-16", 16, 2
@@ -81,11 +82,13 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         "num_segments": SEGMENTS,
         "options": OPTIONS.model_dump(),
     }
-    save_model(tuned, "models/model.safetensors", metadata)
     values = {"model.num_segments": SEGMENTS, "model.input_px": PX, "text4vis.head_layers": 1}
     values |= {"zero_shot.interpolation": [0.0, 0.5, 1.0]}
     values |= {"runtime.micro_batch": 4, "runtime.workers": 1}
-    return replace(load_params(Path(__file__).parents[2] / "params.yaml"), values)
+    params = replace(load_params(Path(__file__).parents[2] / "params.yaml"), values)
+    metadata |= {"recipe": "demo", "settings": training_settings(params.settings())}
+    save_model(tuned, "models/model.safetensors", metadata)
+    return params
 
 
 class NoiseClips:

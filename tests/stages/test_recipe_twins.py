@@ -41,7 +41,8 @@ NUM_VAL, NUM_UNSEEN, NUM_CLASSES, DIM = 48, 24, 48, 128
 NUM_TRAIN = {("all", 0): 96, ("all", 2): 96, ("base", 0): 48, ("base", 2): 48}
 """By data.classes and data.shots; all are whole steps of 12."""
 DESCRIBED = {"dataset", "protocol", "num_videos", "num_expected", "videos_sha256"}
-DESCRIBED |= {"settings_sha256", "environment", "missing_sha256"}
+DESCRIBED |= {"settings_sha256", "training_sha256", "model_sha256"}
+DESCRIBED |= {"environment", "missing_sha256"}
 TEST_KEYS = {"top1", "ci95_low", "ci95_high", "top5", "mean_class_accuracy", "map"}
 BASE_TO_NOVEL_KEYS = {"base_top1", "novel_top1", "base_to_novel_hmean"}
 PROTOCOL_KEYS = {

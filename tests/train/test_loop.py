@@ -109,7 +109,9 @@ def curve(name: str) -> list[float]:
 
 
 def model_file() -> dict[str, torch.Tensor]:
-    return methods.load_model(tiny_params()).state_dict()
+    """The tensors of the model that a run wrote, as that run loads it."""
+    _, settings = methods.read_training()
+    return methods.load_model(replace(PARAMS, settings)).state_dict()
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

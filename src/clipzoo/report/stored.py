@@ -46,9 +46,9 @@ class Metrics(Section):
 
 
 class Training(Metrics):
-    """train.json."""
+    """train.json; without training it has no videos."""
 
-    num_videos: Count
+    num_videos: int = Field(ge=0, le=MOST)
     videos_sha256: str
     steps: int = Field(ge=0, le=MOST)
     environment: str = ""
