@@ -2,6 +2,8 @@
 
 import os
 import resource
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,11 @@ import pytest
 from clipzoo.config import Params, flatten, load_params, replace
 
 ROOT = Path(__file__).parents[1]
+
+# What a script runs in the background ignores Ctrl-C, and so does all that it starts.
+IN_MAIN_THREAD = threading.current_thread() is threading.main_thread()
+if IN_MAIN_THREAD and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
