@@ -153,7 +153,7 @@ def load_recipe(
         ConfigError: there is no such recipe (the message names near ones), or the file has an
             unknown, missing or invalid key, in its fields or in `params`.
     """
-    return _load(name, root, runtime or NO_RUNTIME, _read)
+    return _load(name, root, runtime or NO_RUNTIME, cache(_read))  # each file once
 
 
 def recipe_settings(name: str, root: str | Path = ".") -> dict[str, Any]:
