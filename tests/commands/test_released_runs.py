@@ -77,7 +77,6 @@ def test_other_content_under_the_same_name_runs_again(file, dvc: Dvc):
     assert zoo.run_zoo(["demo"], options) == []
     assert dvc.recipes == []
     file.write_text("other weights")
-    kept._given_sha256.cache_clear()  # as in another process
     assert zoo.run_zoo(["demo"], options) == []
     assert dvc.recipes == ["demo-released"]
 
@@ -171,7 +170,6 @@ def test_predictions_of_a_user_are_taken_and_said(here, dvc: Dvc, tmp_path):
     assert describe_given({}, {}, {"video_source": "x.pt"}) == "; video branch from x.pt"
     assert not kept.take_predictions("demo/head-none", given)
     given.write_text("other scores")
-    kept._given_sha256.cache_clear()
     assert kept.take_predictions("demo/head-none", given)
 
 

@@ -18,7 +18,7 @@ from clipzoo.commands.planned import (
 from clipzoo.commands.smoke import smoke
 from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
 from clipzoo.config import ConfigError
-from clipzoo.files import file_sha256, near
+from clipzoo.files import near
 from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import fused_recipes, recipe_names, recipe_settings
 from clipzoo.runtime.lock import only_one, require_idle
@@ -111,7 +111,7 @@ def _is_of_its_parents(run: Run) -> bool:
     checkpoint = Path(run.params.model.checkpoint)
     if run.params.model.checkpoint and checkpoint.is_file():
         metrics = kept.read_mapping(root / "test.json")
-        if metrics.get("checkpoint_sha256") != file_sha256(checkpoint):
+        if metrics.get("checkpoint_sha256") != kept.digest_of(checkpoint):
             return False
     for name in run.params.fused_with:
         model = kept.read_mapping(kept.kept_predictions(name)[-1]).get("model_sha256")

@@ -96,7 +96,7 @@ def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
 def keeps_model_of(run: str) -> bool:
     """Whether the kept model of a recipe is that of its last results."""
     path, metrics = kept_model(run), read_mapping(Path("metrics") / run / "test.json")
-    return path.is_file() and file_sha256(path) == metrics.get("model_sha256")
+    return path.is_file() and digest_of(path) == metrics.get("model_sha256")
 
 
 def keeps_predictions_of(run: str) -> bool:
@@ -160,8 +160,15 @@ def _copy(source: Path, path: Path) -> None:
         shutil.copyfile(source, part)
 
 
-_given_sha256 = cache(file_sha256)
-"""The digest of a file that a user gives, which is read once, as it may have gigabytes."""
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file of maybe gigabytes, which is read again only after a change."""
+    about = path.stat()
+    return _digest(path, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _digest(path: Path, _time_ns: int, _size: int) -> str:
+    return file_sha256(path)
 
 
 def require_file(path: Path, option: str) -> None:
@@ -173,7 +180,7 @@ def require_file(path: Path, option: str) -> None:
 
 def released_link(name: str, path: Path) -> Path:
     """Where a released file of a recipe's model is linked to; reads the file for its digest."""
-    return KEPT_DIR / released_file(name, _given_sha256(path), path.suffix)
+    return KEPT_DIR / released_file(name, digest_of(path), path.suffix)
 
 
 def link_released(name: str, path: Path) -> None:
@@ -214,8 +221,8 @@ def take_predictions(name: str, path: Path) -> bool:
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)
     environment = read_mapping(path.with_suffix(".json")).get("environment", "not recorded")
-    digest = _given_sha256(tensors)
-    if "source" in read_mapping(about) and digest == file_sha256(kept_tensors):
+    digest = digest_of(tensors)
+    if "source" in read_mapping(about) and digest == digest_of(kept_tensors):
         return False
     with replacing_folder(about.parent) as folder:
         shutil.copyfile(tensors, folder / kept_tensors.name)
