@@ -6,14 +6,14 @@ from clipzoo.evaluate import fusion
 from clipzoo.evaluate.predictions import PREDICTIONS_DIR
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
-from clipzoo.methods import check_settings
+from clipzoo.methods import check_settings, read_model_metadata
 from clipzoo.methods.bike_attributes import Options
 
 
 def main() -> None:
     params, recipe, method = load_params(), recipe_argument(), "bike_attributes"
     weight = build(Options, params.methods[method], "params.yaml", method).video_weight
-    check_settings(params)
+    check_settings(read_model_metadata(), params)
     video, kept = fusion.read_kept(recipe)
     attributes = fusion.read_scores(PREDICTIONS_DIR / "test.safetensors", params.recipe)
     fusion.check_model(attributes)

@@ -15,7 +15,7 @@ def main() -> None:
     from clipzoo.evaluate.plots import draw_examples, plot_test
     from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
-    from clipzoo.files import file_sha256, write_metrics
+    from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE, load_model
     from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import say, world_size
@@ -50,11 +50,12 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    about = {"recipe": params.recipe, "arch": params.model.arch, **described, **ids}
-    about["model_sha256"] = file_sha256(MODEL_FILE)
-    predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
     path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
-    write_metrics(path, {**described, **record_provenance(params, device.type, plots), **values})
+    provenance = record_provenance(params, device.type, plots)
+    about = {"recipe": params.recipe, "arch": params.model.arch, **described, **ids}
+    about["model_sha256"] = provenance["model_sha256"]
+    predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
+    write_metrics(path, {**described, **provenance, **values})
     predictions.write_videos(plots, records, tensors, single)
     plot_test(plots, probabilities, labels, text.class_names)
     draw_examples(clips, tensors, text.class_names, plots)

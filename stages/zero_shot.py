@@ -56,12 +56,13 @@ def main() -> None:
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
-    digests = {"model_sha256": file_sha256(MODEL_FILE), "clip_sha256": file_sha256(CLIP_FILE)}
-    about = {**described, "recipe": params.recipe, "arch": params.model.arch, **digests}
-    predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
+    provenance = record_provenance(params, device.type, plots)
+    about = {**described, "recipe": params.recipe, "arch": params.model.arch}
+    about |= {"model_sha256": provenance["model_sha256"], "clip_sha256": file_sha256(CLIP_FILE)}
+    predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     predictions.write_videos(plots, records, tensors)
-    described |= record_provenance(params, device.type, plots)
+    described |= provenance
     write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})
     say(f"wrote predictions/{set_name}.*, {path}.json, {plots}/; next: report")
 

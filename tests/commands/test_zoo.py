@@ -13,7 +13,7 @@ from runs import add_fused, finish, is_done, select
 from clipzoo.__main__ import main
 from clipzoo.commands import planned, use, zoo
 from clipzoo.config import ConfigError, load_params
-from clipzoo.methods import read_training
+from clipzoo.methods import read_model_metadata
 from clipzoo.report import kept
 from clipzoo.report.recipes import recipe_names, recipe_settings
 from clipzoo.runtime.lock import only_one
@@ -180,7 +180,7 @@ def test_zoo_uses_reproduces_and_keeps_the_models_of_parents(here, dvc):
     assert zoo.run_zoo([child, "demo"]) == []
     assert dvc.recipes == [parent, child, "demo"]
     assert dvc.commands == [["-m", "clipzoo", "repro"]] * 3
-    assert read_training(kept.kept_model(parent))[0] == parent
+    assert read_model_metadata(kept.kept_model(parent)).recipe == parent
     assert not kept.kept_model(child).exists()
     assert load_params("params.yaml").recipe == "demo"
 

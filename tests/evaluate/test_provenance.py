@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,15 +16,20 @@ PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 HERE = "torch 2, x86_64 AVX2"
 
 
+def trained_as(monkeypatch: pytest.MonkeyPatch, clip: str = HERE, **changes: object) -> None:
+    """Let the model file have this metadata."""
+    values = {"split": {}, "environment": HERE, "checkpoint_sha256": ""} | changes
+    settings = training_settings(PARAMS.settings())
+    clip_meta = SimpleNamespace(environment=clip)
+    meta = SimpleNamespace(clip=clip_meta, settings=settings, **values)
+    monkeypatch.setattr(provenance, "read_model_metadata", lambda: meta)
+
+
 @pytest.fixture(autouse=True)
 def on_a_known_machine(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(provenance, "environment", lambda device: HERE)
-    monkeypatch.setattr(provenance, "read_split", dict)
-    monkeypatch.setattr(provenance, "read_checkpoint_sha256", lambda: "")
-    monkeypatch.setattr(provenance, "read_environments", lambda: [HERE, HERE])
-    trained = training_settings(PARAMS.settings())
-    monkeypatch.setattr(provenance, "read_training", lambda: ("demo", trained))
     monkeypatch.setattr(provenance, "MODEL_FILE", __file__)
+    trained_as(monkeypatch)
 
 
 def test_settings_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -33,7 +39,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path, monkeypatch: pyt
         return described
 
     demo = record("demo/test")
-    monkeypatch.setattr(provenance, "read_split", lambda: {"runtime.micro_batch": 32})
+    trained_as(monkeypatch, split={"runtime.micro_batch": 32})
     rn50 = record("rn50/test")
     read = read_settings(tmp_path, "demo", "test")
     assert read is not None
@@ -59,21 +65,21 @@ def test_results_of_another_model_have_no_settings(tmp_path: Path):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ([], HERE),
-        ([HERE, HERE], HERE),
-        (["torch 1, x86_64 AVX512", HERE], f"torch 1, x86_64 AVX512; {HERE}"),
+        (("", ""), HERE),
+        ((HERE, HERE), HERE),
+        (("torch 1, x86_64 AVX512", HERE), f"torch 1, x86_64 AVX512; {HERE}"),
     ],
 )
 def test_every_environment_is_named_once(
-    model: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: tuple[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(provenance, "read_environments", lambda: model)
+    trained_as(monkeypatch, clip=model[0], environment=model[1])
     assert provenance.record_provenance(PARAMS, "cpu", tmp_path)["environment"] == words
     assert json.loads((tmp_path / "settings.json").read_text())["seed"] == PARAMS.seed
 
 
 def test_the_file_that_a_run_evaluates_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert "checkpoint_sha256" not in provenance.record_provenance(PARAMS, "cpu", tmp_path)
-    monkeypatch.setattr(provenance, "read_checkpoint_sha256", lambda: "ab" * 32)
+    trained_as(monkeypatch, checkpoint_sha256="ab" * 32)
     described = provenance.record_provenance(PARAMS, "cpu", tmp_path)
     assert described["checkpoint_sha256"] == "ab" * 32

@@ -63,7 +63,14 @@ def test_metadata_that_is_no_object_is_named(tmp_path, text: str):
         read_clip_metadata(path)
     path = write(tmp_path / "model.safetensors", "model", text)
     with pytest.raises(WeightsError, match=r"model\.safetensors: metadata\.model: "):
-        methods.read_split(path)
+        methods.read_model_metadata(path)
+
+
+def test_a_file_that_is_not_a_model_is_named(tmp_path):
+    """Such as one that `fuse` finds, which loads no model."""
+    path = write(tmp_path / "other.safetensors", "clip", "{}")
+    with pytest.raises(WeightsError, match=r"other\.safetensors: not written by train"):
+        methods.read_model_metadata(path)
 
 
 def test_empty_metadata_names_every_missing_key(tmp_path):
@@ -72,7 +79,7 @@ def test_empty_metadata_names_every_missing_key(tmp_path):
         load_clip(path)
     path = write(tmp_path / "model.safetensors", "model", "{}")
     with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.model\.options"):
-        methods.read_split(path)
+        methods.read_model_metadata(path)
 
 
 @pytest.mark.parametrize(

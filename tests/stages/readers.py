@@ -290,8 +290,7 @@ def _read_frames(path: Path) -> Any:
 
 def _read_model(path: Path) -> Any:
     model = methods.load_model(load_params(), path)
-    details = (methods.read_split, methods.read_environments, methods.read_checkpoint_sha256)
-    return model, [read(path) for read in details]
+    return model, methods.read_model_metadata(path)
 
 
 def _read_weights(path: Path) -> Any:

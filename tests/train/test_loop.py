@@ -110,7 +110,7 @@ def curve(name: str) -> list[float]:
 
 def model_file() -> dict[str, torch.Tensor]:
     """The tensors of the model that a run wrote, as that run loads it."""
-    _, settings = methods.read_training()
+    settings = methods.read_model_metadata().settings
     return methods.load_model(replace(PARAMS, settings)).state_dict()
 
 
@@ -614,10 +614,10 @@ def test_steps_that_the_scaler_skips_are_counted(monkeypatch, fused):
 def test_the_model_file_says_how_its_steps_were_split_if_that_changes_it():
     run = make_run(tiny_params())
     train(run)
-    assert methods.read_split() == {}
+    assert methods.read_model_metadata().split == {}
     split = {"runtime.micro_batch": 2, "runtime.processes": 1}
     run.metadata["split"] = split
     loop.finish(run, Progress())
-    assert methods.read_split() == split
+    assert methods.read_model_metadata().split == split
     names = {fingerprint(tiny_params(), [CLIP], part) for part in ({}, split)}
     assert len(names) == 2

@@ -4,21 +4,15 @@ from pathlib import Path
 
 from clipzoo.config import Params
 from clipzoo.files import file_sha256, json_sha256, write_json
-from clipzoo.methods import (
-    MODEL_FILE,
-    read_checkpoint_sha256,
-    read_environments,
-    read_split,
-    read_training,
-)
+from clipzoo.methods import MODEL_FILE, read_model_metadata
 from clipzoo.runtime.machine import environment
 
 
 def record_provenance(params: Params, device: str, directory: str | Path) -> dict[str, str]:
     """Write settings.json: the values that a result was made with.
 
-    They are those of `Params.settings`, and those of `runtime` that the result depends on
-    (`read_split`).
+    They are those of `Params.settings`, and those of `runtime` that the training depended on
+    (`split` in the metadata of the model file).
 
     Args:
         params: the run.
@@ -28,19 +22,19 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
     Returns:
         metrics: settings_sha256, the fingerprint of these settings; training_sha256, that of the
         settings that trained the model (`training_settings`); model_sha256, the digest of the model
-        file; environment
-        (`machine.environment`) of the pre-training, the training and the evaluation, each that
-        differs from the one before; and, if the run has a `model.checkpoint`, its
-        checkpoint_sha256.
+        file; environment (`machine.environment`) of the pre-training, the training and the
+        evaluation, each that differs from the one before; and, if the run has a
+        `model.checkpoint`, its checkpoint_sha256.
     """
-    settings = {**params.settings(), **read_split()}
+    meta = read_model_metadata()
+    settings = {**params.settings(), **meta.split}
     write_json(settings, Path(directory) / "settings.json")
-    environments = dict.fromkeys([*read_environments(), environment(device)])
-    checkpoint = read_checkpoint_sha256()
+    environments = (meta.clip.environment, meta.environment, environment(device))
+    checkpoint = {"checkpoint_sha256": meta.checkpoint_sha256} if meta.checkpoint_sha256 else {}
     return {
         "settings_sha256": json_sha256(settings),
-        "training_sha256": json_sha256(read_training()[1]),
+        "training_sha256": json_sha256(meta.settings),
         "model_sha256": file_sha256(MODEL_FILE),
-        "environment": "; ".join(environments),
-        **({"checkpoint_sha256": checkpoint} if checkpoint else {}),
+        "environment": "; ".join(dict.fromkeys(filter(None, environments))),
+        **checkpoint,
     }

@@ -13,6 +13,7 @@ A model file is safetensors: the module's parameters and, as metadata, what is n
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ class ModelMetadata(Section):
     options: dict[str, Any]
     """Of the method, which checks them."""
     split: dict[str, int] = Field(default_factory=dict)
-    """`split_settings` of the training, where its result depends on them."""
+    """`split_settings` of the training, by dotted key, where its result depends on them."""
     environment: str = ""
     """That computed the training; '' = nothing was trained."""
     checkpoint_sha256: str = ""
@@ -163,22 +164,19 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
             `model.arch`, or was trained with other settings than those of the run.
     """
     tensors, metadata = read_safetensors(path)
-    if "model" not in metadata:
-        raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
-    meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
+    meta = _model_metadata(metadata, path)
     _check_arch(path, meta.clip.arch, params)
     towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
     module = METHODS[meta.method]
     options = config.build(module.Options, meta.options, path, "metadata.model.options")
-    check_settings(params, path)
+    check_settings(meta, params, path)
     model = module.build(towers, options, meta.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()
 
 
-def check_settings(params: Params, path: str | Path = MODEL_FILE) -> None:
+def check_settings(meta: ModelMetadata, params: Params, path: str | Path = MODEL_FILE) -> None:
     """Raise WeightsError unless a model file was trained with the settings of a run."""
-    meta = _read_metadata(path)
     if not meta.settings:
         raise WeightsError(
             f"{path}: an earlier version of this project wrote it, without the settings of its "
@@ -192,34 +190,15 @@ def check_settings(params: Params, path: str | Path = MODEL_FILE) -> None:
         )
 
 
-def read_split(path: str | Path = MODEL_FILE) -> dict[str, int]:
-    """How the training of a model file split its steps (`split_settings`), by dotted key.
-
-    Empty if the result does not depend on it, as without batch normalisation.
-    """
-    return _read_metadata(path).split
+def read_model_metadata(path: str | Path = MODEL_FILE) -> ModelMetadata:
+    """The metadata of a model file; WeightsError if it is missing, or not written by train."""
+    return _model_metadata(read_metadata(path), path)
 
 
-def read_environments(path: str | Path = MODEL_FILE) -> list[str]:
-    """Where a model file's CLIP and its training were computed (`machine.environment`)."""
-    meta = _read_metadata(path)
-    return [found for found in (meta.clip.environment, meta.environment) if found]
-
-
-def read_checkpoint_sha256(path: str | Path = MODEL_FILE) -> str:
-    """The digest of the file that a model file's training, or evaluation, started from; '' = none,
-    or not recorded."""
-    return _read_metadata(path).checkpoint_sha256
-
-
-def read_training(path: str | Path = MODEL_FILE) -> tuple[str, dict[str, Any]]:
-    """The name of the run that trained a model file, and its `training_settings`."""
-    meta = _read_metadata(path)
-    return meta.recipe, meta.settings
-
-
-def _read_metadata(path: str | Path) -> ModelMetadata:
-    return checked_metadata(ModelMetadata, read_metadata(path)["model"], path, "model")
+def _model_metadata(metadata: Mapping[str, str], path: str | Path) -> ModelMetadata:
+    if "model" not in metadata:
+        raise WeightsError(f"{path}: not written by train (no 'model' in its metadata)")
+    return checked_metadata(ModelMetadata, metadata["model"], path, "model")
 
 
 def raw_model() -> FrameMean:
@@ -311,7 +290,7 @@ def _load_checkpoint(
     if not _is_released(params):
         tensors, metadata = read_safetensors(path)
         if "model" in metadata:
-            meta = checked_metadata(ModelMetadata, metadata["model"], path, "model")
+            meta = _model_metadata(metadata, path)
             _check_arch(path, meta.clip.arch, params)
             _check_activation(path, meta.clip.quick_gelu, clip)
     elif hasattr(METHODS[params.model.method], "read_released"):
