@@ -6,10 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from clipzoo.runtime.ending import PART
+from clipzoo.commands.repro import repro_command
 from clipzoo.config import ConfigError
 from clipzoo.runtime.lock import DVC_DIR, LockError, only_one, require_idle
 from clipzoo.runtime.one_run import RUNS_DIR, VARIABLE, check_params, same_params
@@ -65,6 +70,23 @@ def test_stages_of_one_dvc_compare_and_another_begins_again(monkeypatch):
     ended = record.rename(RUNS_DIR / f"{node}-{gone.pid}-12.00.json")  # of a process that has ended
     with same_params():
         assert not ended.exists()
+
+
+def test_repro_notes_the_settings_before_dvc_looks_at_any_stage(monkeypatch):
+    def dvc(arguments: list[str]) -> int:
+        """DVC: a shell edits the file, and a stage of this process runs."""
+        change("  epochs: ", "  epochs: 3 # ")
+        monkeypatch.setenv("DVC_ROOT", str(Path.cwd()))
+        mine = psutil.Process
+        monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(parents=lambda: [mine()]))
+        with same_params():
+            return 0
+
+    monkeypatch.setattr("dvc.cli.main", dvc)
+    monkeypatch.setattr("sys.argv", ["clipzoo", "repro", "--no-note"])
+    monkeypatch.setenv(PART, "1")
+    with pytest.raises(ConfigError, match="changed since this run began"):
+        repro_command(Namespace(no_note=True))
 
 
 def idle_error() -> str:

@@ -11,6 +11,7 @@ import sys
 from clipzoo.runtime.ending import INTERRUPTED, PART
 from clipzoo.commands.use import leftovers
 from clipzoo.given_files import remove_links
+from clipzoo.runtime.one_run import begin_run
 
 ADVICE = "dvc push"
 DVC_INTERRUPTED = 252
@@ -26,6 +27,7 @@ def repro_command(arguments: argparse.Namespace) -> None:
     from dvc.ui import ui
 
     remove_links(broken=True)
+    begin_run()
     if not arguments.no_note:
         print(leftovers(), end="", flush=True)
 

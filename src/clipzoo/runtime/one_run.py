@@ -4,11 +4,11 @@ DVC reads params.yaml when it starts, and once more after each stage, to record 
 ran. Each stage reads it too. A file that is edited meanwhile, or that `use` writes, would give
 results under the name and the settings of another run.
 
-The first stage of a run (`check_names`, which every `dvc repro` runs) writes its settings to
-.state/runs/, in a file named after DVC's process; later stages compare theirs.
+The settings of a run are written to .state/runs/, in a file named after DVC's process: when
+`python -m clipzoo repro` begins, or else by the first stage that `dvc repro` runs. Stages compare
+theirs.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,10 +39,7 @@ def same_params() -> Iterator[None]:
     if not PARAMS_FILE.is_file():  # what needs it says so
         yield
         return
-    path = _file_of_run()
-    if not path.is_file():
-        _remove_ended()
-        write_json(_settings(), path)
+    path = begin_run()
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(path)
     try:
@@ -53,6 +50,16 @@ def same_params() -> Iterator[None]:
         os.environ.pop(VARIABLE)
         if before is not None:
             os.environ[VARIABLE] = before
+
+
+def begin_run() -> Path:
+    """The file with the settings of this run, which the first call writes; ConfigError if
+    params.yaml is invalid."""
+    path = _file_of_run()
+    if not path.is_file():
+        _remove_ended()
+        write_json(_settings(), path)
+    return path
 
 
 def check_params() -> None:
@@ -70,8 +77,8 @@ def check_params() -> None:
 
 
 def _settings() -> dict[str, Any]:
-    """Everything in params.yaml but `runtime`, by dotted key, as JSON holds it."""
-    return json.loads(json.dumps(flatten(load_params().model_dump(exclude={"runtime"}))))
+    """Everything in params.yaml but `runtime`, by dotted key."""
+    return flatten(load_params().model_dump(exclude={"runtime"}))
 
 
 def _prefix() -> str:
