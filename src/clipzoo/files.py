@@ -22,7 +22,7 @@ SHOWN = 20
 """Largest number of faults that one error lists."""
 
 MEMORY_TEXTS = ("DefaultCPUAllocator: can't alloc", "unable to mmap", "memory (os error 12)")
-"""In errors of torch, of mmap and of safetensors."""
+"""What errors of torch, of mmap and of safetensors say where memory runs out."""
 
 
 class ListError(ValueError):
@@ -382,7 +382,7 @@ def shown(text: str, kept: str = "") -> str:
     """Text in which characters that nobody sees, or that a terminal obeys, are escaped.
 
     Args:
-        text: of a file that others wrote.
+        text: text of a file that others wrote.
         kept: characters that stay, such as ends of lines.
 
     Example: a name with the code that clears the screen becomes `\\x1b[2Jname`.

@@ -57,7 +57,7 @@ class Scores:
     about: About | None = None
     """The metadata of the file; None = it has none."""
     training: "Scores | None" = None
-    """Of the training videos; None unless `score_training` was true in the run."""
+    """The scores of the training videos; None unless `score_training` was true in the run."""
 
 
 class Kept(Section):

@@ -53,7 +53,7 @@ class About(Section):
     recipe: str = ""
     """Name of the run; '' = an older version wrote the file."""
     train_video_ids: Annotated[list[str] | None, BeforeValidator(_ids)] = None
-    """Of the rows of train_probabilities; None = `score_training` was false."""
+    """The ids of the rows of train_probabilities; None = `score_training` was false."""
 
 
 class PredictedVideo(Section):
@@ -69,7 +69,7 @@ class PredictedVideo(Section):
     predicted: str
     probability: float = Field(ge=0, le=1.001)
     rank: int | None
-    """Of the true class, from 1; None = the video has none."""
+    """The rank of the true class, from 1; None = the video has none."""
 
 
 COLUMNS = [field.alias or name for name, field in PredictedVideo.model_fields.items()]

@@ -356,10 +356,10 @@ def _token_faults(token_ids: Tensor, arch: str) -> list[str]:
 def tensor_faults(
     tensors: Mapping[str, Tensor], expected: Mapping[str, str], sizes: Mapping[str, int]
 ) -> list[str]:
-    """What is wrong with the tensors of a file; of floating point, all values must be finite.
+    """The faults of the tensors of a file; all values must be finite.
 
     Args:
-        tensors: of the file.
+        tensors: the tensors of the file.
         expected: name -> a letter for each dimension, as PKD; token ids are int64, others float.
         sizes: of dimensions, as far as they are known; equal letters are equal sizes.
     """

@@ -54,8 +54,8 @@ def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
     """Why the kept model of a recipe cannot be used; '' = it can.
 
     Args:
-        name: of the recipe.
-        settings: that the recipe has now, by dotted key.
+        name: the recipe.
+        settings: the settings that it has now, by dotted key.
     """
     from clipzoo.tensors import WeightsError, read_metadata  # slow: it imports torch
 
@@ -76,9 +76,7 @@ def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
 def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
     """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them.
 
-    Args:
-        name: of the recipe.
-        settings: that the recipe has now, by dotted key.
+    Args: as for `fault_of_model`.
     """
     for path in kept_predictions(name):
         if not path.is_file():

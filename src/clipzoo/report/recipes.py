@@ -206,10 +206,10 @@ def _refuse_cycles(name: str, folder: Path, read: Reader, before: list[str]) -> 
     """Raise ConfigError if a recipe needs itself, as a parent or to be fused with.
 
     Args:
-        name: of the recipe, which may not exist.
-        folder: of all recipes.
+        name: the recipe, which may not exist.
+        folder: the folder of all recipes.
         read: reads a file.
-        before: recipes that need it, each the one after it.
+        before: the recipes that need it, each of which needs the one after it.
     """
     path = folder / f"{name}.yaml"
     if name in before:

@@ -124,9 +124,9 @@ def read_stored(
     """A JSON file that a stage wrote, as its section and as it is.
 
     Args:
-        section: of this kind of file.
-        path: of the file.
-        run: that the file belongs to; '' = none.
+        section: what a file of this kind holds.
+        path: the file.
+        run: the run that the file belongs to; '' = none.
         error: what to raise if it cannot be read.
 
     Raises:
@@ -152,9 +152,9 @@ def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
     """The settings of a metrics file; None = not recorded, or those of another run or model.
 
     Args:
-        root: of the repository.
-        recipe: of the run.
-        stem: of the metrics file.
+        root: the folder of the repository.
+        recipe: the name of the run.
+        stem: the name of the metrics file, without its suffix.
 
     Raises:
         ListError, ConfigError: one of the two files is damaged (`read_stored`).

@@ -38,7 +38,7 @@ def run_command(command: Sequence[str], **options: Any) -> int:
     KeyboardInterrupt.
 
     Args:
-        options: of `subprocess.run`.
+        options: passed to `subprocess.run`.
     """
     pressed: list[int] = []
     handler = signal.getsignal(signal.SIGINT)

@@ -96,7 +96,7 @@ def require_idle(name: str, reason: str) -> None:
     """Raise LockError if a stage or DVC runs in this folder.
 
     Args:
-        name: of the lock (`only_one`) that the caller holds.
+        name: the lock (`only_one`) that the caller holds.
         reason: why nothing else may run, for the message.
     """
     for path in sorted(LOCK_DIR.glob("*.lock")):
