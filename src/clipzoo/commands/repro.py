@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 
-from clipzoo.runtime.ending import INTERRUPTED, PART
+from clipzoo.runtime.ending import PART, was_interrupted
 from clipzoo.commands.use import leftovers
 from clipzoo.given_files import remove_links
 from clipzoo.runtime.one_run import begin_run
@@ -39,7 +39,7 @@ def repro_command(arguments: argparse.Namespace) -> None:
 
     def stage_error(command: str, status: int) -> StageCmdFailedError:
         """DVC itself ignores Ctrl-C while a stage runs."""
-        if status == INTERRUPTED:
+        if was_interrupted(status):
             raise KeyboardInterrupt
         return StageCmdFailedError(command, status)
 

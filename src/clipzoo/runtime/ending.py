@@ -31,6 +31,14 @@ PART = "CLIPZOO_PART"
 _is_part = PART in os.environ
 
 
+def was_interrupted(code: int) -> bool:
+    """Whether a program's exit code, as `subprocess` returns it, says that Ctrl-C ended it.
+
+    A shell ends with the code of the program that it ran (bash), or of the same signal (dash).
+    """
+    return code in (INTERRUPTED, -signal.SIGINT)
+
+
 def run_command(command: Sequence[str], **options: Any) -> int:
     """Run a command and return its exit code.
 
@@ -49,7 +57,7 @@ def run_command(command: Sequence[str], **options: Any) -> int:
         code = subprocess.run(command, check=False, env=environment, **options).returncode
     finally:
         signal.signal(signal.SIGINT, handler)
-    if pressed or code == INTERRUPTED:
+    if pressed or was_interrupted(code):
         raise KeyboardInterrupt
     return code
 
