@@ -14,7 +14,7 @@ STAGES = sorted((ROOT / "stages").glob("*.py"))
 
 # A folder (or a module at the top of the package) may import those of earlier layers.
 LAYERS = (
-    ("files",),
+    ("files", "paths"),
     ("yaml_files", "settings"),
     ("sections",),
     ("config", "tensors"),
