@@ -21,7 +21,7 @@ LAYERS = (
     ("runtime", "data", "models", "report", "given_files"),
     ("annotations", "frames", "clips", "methods"),
     ("train", "evaluate", "serve", "demo"),
-    ("commands", "stages", "parity"),
+    ("commands", "stages"),
     ("__main__",),
 )
 LAYER = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders}

@@ -16,7 +16,7 @@ from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text
+from parity.inputs import class_text
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),

@@ -24,13 +24,13 @@ from clipzoo.data.store import VideoInfo
 from clipzoo.methods import new_model
 from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity.inputs import fill, noise
 from clipzoo.paths import CLIP_FILE
 from clipzoo.runtime.distributed import barrier, rank, start
 from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run
 from clipzoo.train.state import TRAIN_STATE_DIR, remove_state
+from parity.inputs import fill, noise
 
 ROOT = Path(__file__).parent.parent.parent
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
