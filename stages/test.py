@@ -16,8 +16,9 @@ def main() -> None:
     from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE, load_model
+    from clipzoo.methods import load_model
     from clipzoo.models.text import load_class_text
+    from clipzoo.paths import MODEL_FILE, metrics_file, plots_dir
     from clipzoo.runtime.distributed import say, world_size
     from clipzoo.train.memory import start_run
 
@@ -50,7 +51,7 @@ def main() -> None:
     described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
     tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
     tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    path, plots = f"metrics/{params.recipe}/test.json", f"plots/{params.recipe}/test"
+    path, plots = metrics_file(params.recipe, "test"), plots_dir(params.recipe, "test")
     provenance = record_provenance(params, device.type, plots)
     about = {"recipe": params.recipe, "arch": params.model.arch, **described, **ids}
     about["model_sha256"] = provenance["model_sha256"]

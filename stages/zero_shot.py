@@ -15,9 +15,9 @@ def main() -> None:
     from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import file_sha256, write_metrics
-    from clipzoo.methods import MODEL_FILE, load_model, raw_model
-    from clipzoo.models.clip import CLIP_FILE
+    from clipzoo.methods import load_model, raw_model
     from clipzoo.models.text import load_class_text
+    from clipzoo.paths import CLIP_FILE, MODEL_FILE, metrics_file, plots_dir
     from clipzoo.runtime.distributed import say, world_size
     from clipzoo.train.memory import start_run
 
@@ -56,15 +56,15 @@ def main() -> None:
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
-    path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
+    path, plots = metrics_file(params.recipe, set_name), plots_dir(params.recipe, set_name)
     provenance = record_provenance(params, device.type, plots)
     about = {**described, "recipe": params.recipe, "arch": params.model.arch}
     about |= {"model_sha256": provenance["model_sha256"], "clip_sha256": file_sha256(CLIP_FILE)}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     predictions.write_videos(plots, records, tensors)
     described |= provenance
-    write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})
-    say(f"wrote predictions/{set_name}.*, {path}.json, {plots}/; next: report")
+    write_metrics(path, {**described, **values, **describe_choice(curve, plots)})
+    say(f"wrote predictions/{set_name}.*, {path}, {plots}/; next: report")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ HARMLESS = {
     "src/clipzoo/__init__.py",
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
+    "src/clipzoo/paths.py",
     "src/clipzoo/sections.py",
     "src/clipzoo/settings.py",
     "src/clipzoo/tensors.py",

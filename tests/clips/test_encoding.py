@@ -16,7 +16,7 @@ from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text
+from parity.inputs import class_text
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),
@@ -178,7 +178,7 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
     meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=120)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **meet)
     try:
-        encoding.STATE_DIR = Path(folder) / "state"
+        encoding.ENCODING_STATE_DIR = Path(folder) / "state"
         features = encode_set(FakeClips())
         with pytest.raises(encoding.InferenceError) as caught:
             encode_set(FakeClips(broken=(2, 9, 16)))
@@ -191,7 +191,9 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_features_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoding, "STATE_DIR", encoding.STATE_DIR)  # restored afterwards
+    monkeypatch.setattr(
+        encoding, "ENCODING_STATE_DIR", encoding.ENCODING_STATE_DIR
+    )  # restored afterwards
     threads = torch.get_num_threads()
     second = get_context("spawn").Process(target=run_rank, args=(1, str(tmp_path)))
     second.start()

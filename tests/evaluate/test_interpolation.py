@@ -24,10 +24,11 @@ from clipzoo.evaluate.interpolation import (
 from clipzoo.methods import save_model
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import CLIP_FILE, build_clip, read_clip_metadata, save_clip
+from clipzoo.models.clip import build_clip, read_clip_metadata, save_clip
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text
+from clipzoo.paths import CLIP_FILE
 from clipzoo.settings import training_settings
+from parity.inputs import class_text
 from tiny import text4vis_options
 
 ARCH, PX, SEGMENTS = "ViT-demo-16", 16, 2

@@ -11,7 +11,7 @@ from torch.nn import functional
 from clipzoo.evaluate import metrics, protocols
 from clipzoo.methods.parts.method import AuthorsMap
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text
+from parity.inputs import class_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

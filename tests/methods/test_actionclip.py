@@ -13,8 +13,8 @@ from clipzoo.methods.parts import text_tower
 from clipzoo.methods.parts.method import Batch
 from clipzoo.models.clip import build_clip, normalise
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text, noise
-from clipzoo.parity.model import actionclip_options
+from parity.inputs import class_text, noise
+from parity.model import actionclip_options
 
 T, D = 3, 32
 

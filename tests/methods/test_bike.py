@@ -17,10 +17,10 @@ from clipzoo.methods.parts.method import AuthorsMap, Batch
 from clipzoo.methods.parts.raw import FrameSoftmax
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text, fill, noise
-from clipzoo.parity.model import bike_options
 from clipzoo.sections import build
 from clipzoo.yaml_files import ConfigError
+from parity.inputs import class_text, fill, noise
+from parity.model import bike_options
 
 T, D, L, K = 4, 128, 12, 3
 

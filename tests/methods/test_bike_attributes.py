@@ -21,10 +21,10 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.models import archives
 from clipzoo.models.clip import build_clip, load_strictly
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity import check
-from clipzoo.parity.inputs import class_text, fill, noise
 from clipzoo.tensors import WeightsError
 from clipzoo.train.optim import parameter_groups
+from parity.check import check
+from parity.inputs import class_text, fill, noise
 from tiny import attributes_options
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bike_model.json"

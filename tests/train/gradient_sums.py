@@ -16,10 +16,10 @@ from clipzoo.methods import actionclip, bike, bike_attributes, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity.inputs import fill, noise
-from clipzoo.parity.model import actionclip_options, bike_options
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
+from parity.inputs import fill, noise
+from parity.model import actionclip_options, bike_options
 from tiny import attributes_options, text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2

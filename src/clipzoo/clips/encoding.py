@@ -24,6 +24,7 @@ from clipzoo.data.store import StoreError, open_store
 from clipzoo.files import raise_all
 from clipzoo.models.clip import has_small_budgets, input_size
 from clipzoo.models.text import ClassText
+from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import read_safetensors, write_safetensors
@@ -31,7 +32,7 @@ from clipzoo.tensors import read_safetensors, write_safetensors
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9
 SCORED_AT_ONCE = 4096
-STATE_DIR = Path(".state/predictions")
+ENCODING_STATE_DIR = STATE_DIR / "predictions"
 
 
 class InferenceError(ValueError):
@@ -248,7 +249,7 @@ def encode_set(
         raise InferenceError(
             f"{set_name}: {first_faults[0]}\nNow all videos can be read; run the stage again"
         )
-    return _collect(features, positions, num_videos, STATE_DIR / set_name)
+    return _collect(features, positions, num_videos, ENCODING_STATE_DIR / set_name)
 
 
 def _find_faults(

@@ -29,11 +29,12 @@ from clipzoo.commands.missing import Survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
+from clipzoo.data.index import index_path
 from clipzoo.data.records import read_labels
 from clipzoo.files import shown
 from clipzoo.frames.manifest import manifest_path
+from clipzoo.paths import KEPT_PREDICTIONS_DIR, list_file
 from clipzoo.report.kept import (
-    KEPT_PREDICTIONS_DIR,
     fault_of_model,
     fault_of_predictions,
     kept_model,
@@ -179,7 +180,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
     missing = 0.0
     for dataset, found in surveys.items():
         spec = spec_or_none(dataset)
-        frames = Path("data/frames") / dataset / "index.parquet"
+        frames = index_path(dataset)
         if spec is None or spec.reader != "shards" or frames.is_file():
             continue
         videos = found.num_wanted if isinstance(found, Survey) else None
@@ -196,7 +197,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
 
 def _num_train(params: Params) -> int | None:
     """Training videos: by the list, else by the dataset's file; None = unknown."""
-    listed = num_lines(Path("lists") / params.data.dataset / "train.csv")
+    listed = num_lines(list_file(params.data.dataset, "train"))
     spec = spec_or_none(params.data.dataset)
     return listed if listed is not None else spec and spec.expected("train", params.data.split)
 
@@ -327,7 +328,7 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
 
 def _num_classes(params: Params) -> int:
     """Classes of the training dataset: by its list, else by its file; 0 = unknown."""
-    labels = Path("lists") / params.data.dataset / "labels.csv"
+    labels = list_file(params.data.dataset, "labels")
     if labels.is_file():
         return len(read_labels(labels))
     spec = spec_or_none(params.data.dataset)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from clipzoo.files import JOINERS, ListError, csv_lines, raise_all, read_rows, write_csv
+from clipzoo.paths import list_file
 
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
@@ -66,7 +67,7 @@ def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
     """
     if classes == "all":
         return list(range(num_classes))
-    return base_classes(read_list(f"lists/{dataset}/train.csv", num_classes), num_classes)
+    return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
 
 
 def check_video_id(video_id: str) -> str | None:
@@ -157,7 +158,7 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
 
 def missing_path(dataset: str) -> Path:
     """Path of the list of a dataset's videos that are annotated but not stored."""
-    return Path("lists") / dataset / "missing.csv"
+    return list_file(dataset, "missing")
 
 
 def read_missing(dataset: str) -> list[tuple[str, str]]:

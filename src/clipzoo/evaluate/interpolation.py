@@ -21,8 +21,9 @@ from clipzoo.files import read_rows, write_csv
 from clipzoo.methods import load_model, raw_model
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
+from clipzoo.paths import PREDICTIONS_DIR
 
-VAL_CURVE = Path("predictions/interpolation.csv")
+VAL_CURVE = PREDICTIONS_DIR / "interpolation.csv"
 """The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
 COLUMNS = ("alpha", "top1", "ci95_low", "ci95_high")
 

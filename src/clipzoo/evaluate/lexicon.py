@@ -30,6 +30,7 @@ from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
+from clipzoo.paths import list_file
 from clipzoo.runtime.distributed import rank, say
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import WeightsError
@@ -132,7 +133,7 @@ def read_lexicon(path: str, dataset: str) -> list[str]:
         ListError: the file cannot be read, has no words, or has some twice; names the lines.
     """
     if not path:
-        return read_labels(f"lists/{dataset}/labels.csv")
+        return read_labels(list_file(dataset, "labels"))
     key = "bike_attributes.lexicon"
     lines = read_text(path, lambda text: ListError(f"{key}: {text}")).splitlines()
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]

@@ -30,9 +30,9 @@ from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_cs
 from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
+from clipzoo.paths import LISTS_DIR, list_file, predictions_file
 from clipzoo.tensors import write_safetensors
 
-PREDICTIONS_DIR = Path("predictions")
 VIDEOS_FILE = "videos.csv"
 """In plots/<recipe>/<set>/: the class predicted for each video, small enough for git."""
 VIDEOS_COLUMNS = ("video_id", "label", "predicted")
@@ -51,7 +51,7 @@ def read_val_set(params: Params, num_classes: int) -> tuple[list[Record], str]:
     Raises:
         ListError: the list is missing or invalid.
     """
-    listed = read_list(Path("lists") / params.data.dataset / "val.csv", num_classes)
+    listed = read_list(list_file(params.data.dataset, "val"), num_classes)
     records = evaluated_records(params, listed)
     whole = len(records) == len(listed)
     return records, "" if whole else f", {len(records)} of {len(listed)} videos"
@@ -72,7 +72,7 @@ def read_whole_set(
     Raises:
         ListError: there is no list, or one is invalid.
     """
-    directory = Path("lists") / dataset
+    directory = LISTS_DIR / dataset
     names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
     names = ["whole"] if (directory / "whole.csv").is_file() else names
     if not names:
@@ -92,7 +92,7 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     Raises:
         ListError: splits.csv names a video that is not among the records, or no video.
     """
-    path = Path("lists") / dataset / "splits.csv"
+    path = list_file(dataset, "splits")
     if not path.is_file():
         return []
     position = {record.video_id: i for i, record in enumerate(records)}
@@ -189,7 +189,7 @@ def score_training_videos(
     """
     if not params.options.get("score_training", False):
         return {}, {}
-    listed = read_list(Path("lists") / params.data.dataset / "train.csv", text.num_classes)
+    listed = read_list(list_file(params.data.dataset, "train"), text.num_classes)
     records = evaluated_records(params, listed)
     clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
     features = encoding.encode_set(model, clips, "train", params=params, device=device)
@@ -260,7 +260,7 @@ def save(
     text = {key: str(value) for key, value in metadata.items()}
     text["view_names"] = json.dumps(view_names)
     text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
-    path = PREDICTIONS_DIR / f"{set_name}.safetensors"
+    path = predictions_file(set_name)
     write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
     multi = tensors["labels"].dim() == 2
     table = pa.table(

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from clipzoo.config import MAX_PX, ConfigError, Params
 from clipzoo.files import near, raise_all
+from clipzoo.paths import CLIP_FILE
 from clipzoo.sections import Section, SectionType, build
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
-CLIP_FILE = "models/clip.safetensors"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from clipzoo.paths import METRICS_DIR
 from clipzoo.report import verdicts
 from clipzoo.report.bounds import Bounds, bounds_of, mean_bounds
 from clipzoo.report.metric_names import FEWER_VIDEOS, RESULTS, kind_of, result_name
@@ -77,7 +78,7 @@ class Row:
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, Any]]]:
+def read_metrics(root: str | Path = METRICS_DIR) -> dict[str, dict[str, dict[str, Any]]]:
     """Every metrics file: {recipe: {stem of the file: its values}}, both sorted by name.
 
     Files directly in `root` are under NO_RECIPE.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from clipzoo.files import Fault, ListError, json_sha256, read_json
+from clipzoo.paths import metrics_file, settings_file
 from clipzoo.report.bounds import AUTHORS_ACCURACIES
 from clipzoo.report.metric_names import RESULTS, kind_of
 from clipzoo.sections import Section, SectionType, build, require
@@ -159,8 +160,8 @@ def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
     Raises:
         ListError, ConfigError: one of the two files is damaged (`read_stored`).
     """
-    path = root / f"plots/{recipe}/{stem}/settings.json"
-    metrics = root / f"metrics/{recipe}/{stem}.json"
+    path = root / settings_file(recipe, stem)
+    metrics = root / metrics_file(recipe, stem)
     if not (path.exists() and metrics.exists()):
         return None
     _, settings = read_stored(Settings, path, recipe)

@@ -18,6 +18,7 @@ from clipzoo import methods
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.loader import load_batches
 from clipzoo.data.targets import label_tensor, mean_average_precision
+from clipzoo.paths import MODEL_FILE
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
@@ -311,7 +312,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         run.method.load_state_dict(progress.average)
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
     if rank() == 0:
-        methods.save_model(run.method, methods.MODEL_FILE, run.metadata)
+        methods.save_model(run.method, MODEL_FILE, run.metadata)
         with torch.no_grad():
             methods.save_classifier(run.method.class_text(run.text).class_embeddings)
     losses = [row["loss"] for row in progress.history]

@@ -25,13 +25,14 @@ from clipzoo.data.records import Record, read_labels, read_list, training_classe
 from clipzoo.data.store import Store, open_store
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.classifiers import lda_classifier
-from clipzoo.models.clip import CLIP_FILE, read_clip_metadata
+from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.text import ClassText, class_text_path, load_class_text
+from clipzoo.paths import CLIP_FILE, LISTS_DIR, list_file, plots_dir
 from clipzoo.runtime.distributed import gather_objects, rank, world_size
 from clipzoo.runtime.machine import environment
 from clipzoo.train.gradients import split_settings
 from clipzoo.train.plan import Plan, make_plan
-from clipzoo.train.state import STATE_DIR, fingerprint
+from clipzoo.train.state import TRAIN_STATE_DIR, fingerprint
 
 
 class TrainingError(ValueError):
@@ -80,7 +81,7 @@ def load_training_records(params: Params) -> TrainingRecords:
     """
     if not params.train.epochs:
         return TrainingRecords(selected=[], dropped=[], num_all=0)
-    folder = Path("lists") / params.data.dataset
+    folder = LISTS_DIR / params.data.dataset
     num_classes = len(read_labels(folder / "labels.csv"))
     everything = picked = read_list(folder / "train.csv", num_classes)
     if params.data.shots:
@@ -118,7 +119,7 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     _check_views(params, method)
-    val_records = read_list(Path("lists") / dataset / "val.csv", len(text.class_names))
+    val_records = read_list(list_file(dataset, "val"), len(text.class_names))
     val_records = evaluated_records(params, val_records)
     val_records = [r for r in val_records if r.num_frames >= method.val_min_frames]
     if params.data.classes == "base":
@@ -138,8 +139,8 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         val_clips=val_clips,
         text=text.to(device),
         plan=make_plan(params, len(train_records), records.num_all),
-        state_dir=STATE_DIR / fingerprint(params, _inputs(params), split),
-        log_dir=Path("plots") / params.recipe / "train",
+        state_dir=TRAIN_STATE_DIR / fingerprint(params, _inputs(params), split),
+        log_dir=plots_dir(params.recipe, "train"),
     )
 
 
@@ -186,10 +187,10 @@ def _open_clips(
 def _inputs(params: Params) -> list[Path]:
     """Files that the trained model depends on."""
     dataset, checkpoint = params.data.dataset, params.model.checkpoint
-    lists = sorted((Path("lists") / dataset).glob("*.csv"))
+    lists = sorted((LISTS_DIR / dataset).glob("*.csv"))
     others = [Path(checkpoint)] if checkpoint else []
     others += sorted((ATTRIBUTES_DIR / params.model.method / dataset).glob("*.json"))
-    return [Path(CLIP_FILE), class_text_path(dataset), *lists, *others]
+    return [CLIP_FILE, class_text_path(dataset), *lists, *others]
 
 
 def _of_classes(records: Sequence[Record], classes: list[int]) -> list[Record]:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
 from clipzoo.methods.parts import similarity
-from clipzoo.parity.inputs import Case, class_text, draw_labels, noise
+from parity.inputs import Case, class_text, draw_labels, noise
 
 
 def half_class(

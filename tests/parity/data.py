@@ -7,8 +7,8 @@ import torch
 
 from clipzoo.clips import sampling, transforms
 from clipzoo.models.clip import normalise
-from clipzoo.parity.inputs import Case
 from clipzoo.train.optim import schedule_factor
+from parity.inputs import Case
 
 
 def sample_indices(

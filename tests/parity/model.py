@@ -20,7 +20,7 @@ from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.text import embed_tokens
-from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
+from parity.inputs import Case, class_text, fill, noise, parameter
 
 TOKENS_SHOWN = 12
 """Token ids of each prompt that golden files hold."""
