@@ -113,7 +113,7 @@ def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_stand_in_of_another_architecture_is_evaluated_on_a_few_videos_of_each_class():
     records = [Record(f"v{i}", 9, i % 3) for i in range(11)]  # the 2 first of 3 classes: v0 to v5
-    own = replace(PARAMS, {"demo.other_videos": 2})
+    own = replace(PARAMS, {"demo.other_archs.eval_videos": 2})
     other = replace(own, {"model.arch": "ViT-L/14"})
     assert encoding.evaluated_records(other, records) == records[:6]
     assert encoding.evaluated_records(own, records) == records

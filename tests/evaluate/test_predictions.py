@@ -143,7 +143,7 @@ def test_the_whole_set_is_train_and_val():
 
 def test_a_stand_in_of_another_architecture_gets_a_share_of_the_whole_set():
     write_list([Record(f"v{i}", 9, 0) for i in range(6)], "lists/ds/val.csv")
-    params = replace(PARAMS, {"model.arch": "ViT-L/14", "demo.other_videos": 4})
+    params = replace(PARAMS, {"model.arch": "ViT-L/14", "demo.other_archs.eval_videos": 4})
     records, lists, share = predictions.read_whole_set(params, "ds", 2)
     assert [record.video_id for record in records] == ["v0", "v1", "v2", "v3"]
     assert (lists, share) == (["val"], "4 of 6")

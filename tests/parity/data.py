@@ -65,7 +65,7 @@ def learning_rates(
             epochs=epochs,
             warmup_epochs=warmup_epochs,
             schedule="multistep" if milestones else "cosine",
-            update_every=update_every,
+            steps_per_lr_update=update_every,
             milestones=milestones,
             gamma=gamma,
         )

@@ -21,7 +21,7 @@ def workspace(copy_of_demo, monkeypatch):
     copy_of_demo.set(
         model__method="actionclip",
         actionclip__head="meanP",
-        actionclip__eval_batch=10,
+        actionclip__authors_test_batch=10,
         text__templates=TEMPLATES,
         test__clips=1,
         train__epochs=0,

@@ -92,7 +92,7 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     expected = DESCRIBED | TEST_KEYS
     if method == "bike":
         expected |= {"authors_map"}
-    if values.get("actionclip.eval_batch"):
+    if values.get("actionclip.authors_test_batch"):
         expected |= {f"authors_{key}" for key in ("top1", "ci95_low", "ci95_high", "top5")}
         expected |= {"authors_num_videos"}
         assert found["authors_num_videos"] == NUM_VAL // EVAL_BATCH * EVAL_BATCH
@@ -134,7 +134,9 @@ def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None
     assert (found["dataset"], found["num_videos"]) == ("demo_unseen", NUM_UNSEEN)
     num_views = values["zero_shot.clips"] * values["zero_shot.crops"]
     tensors = load_file("predictions/zero_shot_demo_unseen.safetensors")
-    vcs = values.get("bike.interaction") == "VCS" or values.get("bike.zero_shot") == "frames"
+    vcs = (
+        values.get("bike.interaction") == "VCS" or values.get("bike.zero_shot_scoring") == "frames"
+    )
     frames = (values["model.num_segments"],) if vcs else ()
     assert tensors["features"].shape == (NUM_UNSEEN, num_views, *frames, DIM)
     assert tensors["raw_features"].shape == (NUM_UNSEEN, num_views, DIM)

@@ -149,14 +149,14 @@ def test_training_lowers_the_loss_and_writes_the_model():
 @pytest.mark.parametrize(
     ("changes", "factors"),
     [
-        ({"update_every": 1, "schedule": "cosine"}, [0, 1 / 3, 2 / 3, 1, 0.75, 0.25]),
-        ({"update_every": 2, "schedule": "cosine"}, [0, 1 / 3, 1 / 3, 1, 0.75, 0.75]),
+        ({"steps_per_lr_update": 1, "schedule": "cosine"}, [0, 1 / 3, 2 / 3, 1, 0.75, 0.25]),
+        ({"steps_per_lr_update": 2, "schedule": "cosine"}, [0, 1 / 3, 1 / 3, 1, 0.75, 0.75]),
         (
-            {"update_every": 1, "schedule": "multistep", "milestones": [1.5], "gamma": 0.2},
+            {"steps_per_lr_update": 1, "schedule": "multistep", "milestones": [1.5], "gamma": 0.2},
             [0, 1 / 3, 2 / 3, 1, 1, 0.2],
         ),
         (
-            {"update_every": 1, "schedule": "constant", "warmup_epochs": 2},
+            {"steps_per_lr_update": 1, "schedule": "constant", "warmup_epochs": 2},
             [0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6],
         ),
     ],
@@ -178,7 +178,13 @@ def test_the_optimizer_has_the_settings_of_the_run(monkeypatch):
         return rate
 
     monkeypatch.setattr(loop, "set_learning_rate", record)
-    changes = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-5, "weight_decay": 0.3, "clip_ratio": 0.25}
+    changes = {
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "eps": 1e-5,
+        "weight_decay": 0.3,
+        "tower_lr_ratio": 0.25,
+    }
     train(make_run(tiny_params(lr=1e-3, warmup_epochs=0, schedule="constant", **changes)))
     assert [[group["lr"] for group in step] for step in groups] == [[2.5e-4, 1e-3]] * 6
     for group in itertools.chain(*groups):
@@ -266,7 +272,7 @@ def test_multi_label_sets_are_validated_by_map():
 
 
 def test_a_run_may_end_within_its_first_epoch():
-    """As one with a stand-in of another architecture does: demo.other_train_steps."""
+    """As one with a stand-in of another architecture does: demo.other_archs.train_steps."""
     run = make_run(tiny_params(epochs=4))
     run.plan = dataclasses.replace(run.plan, max_steps=2)
     metrics = train(run)

@@ -45,7 +45,7 @@ TRAIN = {
     "batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
     "lr": 3e-3,
     "weight_decay": 0.2,
-    "update_every": 2,
+    "steps_per_lr_update": 2,
     "grad_clip": 0.5,
     "val_every": 2,
 }

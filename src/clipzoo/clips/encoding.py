@@ -40,15 +40,18 @@ class InferenceError(ValueError):
 
 
 def evaluated_records(params: Params, records: Sequence[Record]) -> list[Record]:
-    """The videos that validations and tests encode: all, or the first `demo.other_videos` of each
-    class for a stand-in of another architecture, of which no accuracy is promised."""
+    """The videos that validations and tests encode.
+
+    They are all, or the first `demo.other_archs.eval_videos` of each class for a stand-in of
+    another architecture, of which no accuracy is promised.
+    """
     if not has_small_budgets(params):
         return list(records)
     counts: Counter[int] = Counter()
     kept = []
     for record in records:
         counts[record.label] += 1
-        if counts[record.label] <= params.demo.other_videos:
+        if counts[record.label] <= params.demo.other_archs.eval_videos:
             kept.append(record)
     return kept
 

@@ -188,7 +188,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
             videos = num_lines(manifest_path(dataset))
         if videos is None:
             videos = spec.total(params.data.split)
-        missing += videos * _frames_a_video(recipe) * frame_bytes(params.frames.size)
+        missing += videos * _frames_a_video(recipe) * frame_bytes(str(params.frames.size))
     free = shutil.disk_usage(".").free
     text = f"about {missing / 1e9:.0f} GB of frames to extract, {free / 1e9:.0f} GB free"
     demo = set(params.data.datasets) <= set(params.data.demo)

@@ -94,8 +94,8 @@ def smoke_params(run: Run) -> tuple[Params, list[str]]:
         values |= {f"{key}.precision": "fp32" for key in ("train", "test")}
         values["train.val_precision"] = "fp32"
     method = params.model.method
-    if params.options.get("eval_batch"):
-        values[f"{method}.eval_batch"] = BATCH
+    if params.options.get("authors_test_batch"):
+        values[f"{method}.authors_test_batch"] = BATCH
     if params.fused_with:
         values[f"{method}.fused_with"] = []
     values |= _absolute_paths(run)

@@ -54,7 +54,9 @@ def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
     """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
     if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
-    return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
+    return Budget(
+        steps=demo.other_archs.pretrain_steps, batch=demo.other_archs.pretrain_batch, lr=OTHER_LR
+    )
 
 
 def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -280,7 +280,7 @@ class _Run:
             elif not verdicts.compare_videos(values, published)[1]:
                 return False
             metric = SPLIT_RESULTS.get(key, key) if len(stems) > 1 else key
-            batch = settings.get("actionclip.eval_batch", 0)
+            batch = settings.get("actionclip.authors_test_batch", 0)
             parts.append(bounds_of(values, metric, batch))
         return True if complete else mean_bounds(parts)
 

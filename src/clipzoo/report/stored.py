@@ -102,7 +102,7 @@ class Settings(Section):
     checkpoint: str = Field(default="", alias="model.checkpoint")
     num_segments: int = Field(default=1, ge=1, le=MOST, alias="model.num_segments")
     select: str = Field(default="", alias="train.select")
-    eval_batch: int = Field(default=0, ge=0, le=MOST, alias="actionclip.eval_batch")
+    authors_test_batch: int = Field(default=0, ge=0, le=MOST, alias="actionclip.authors_test_batch")
 
 
 class _Fingerprint(Section):

@@ -193,7 +193,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> 
         epochs=settings.epochs,
         warmup_epochs=settings.warmup_epochs,
         schedule=settings.schedule,
-        update_every=settings.update_every,
+        steps_per_lr_update=settings.steps_per_lr_update,
         milestones=settings.milestones,
         gamma=settings.gamma,
     )
