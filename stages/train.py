@@ -9,11 +9,11 @@ def main() -> None:
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
     from clipzoo.methods import MODEL_FILE
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.runtime.distributed import rank, say, world_size
     from clipzoo.runtime.machine import environment
     from clipzoo.runtime.one_run import check_params
     from clipzoo.train.loop import train
-    from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
     from clipzoo.train.state import remove_state
 
