@@ -12,8 +12,8 @@ def main() -> None:
     from clipzoo.data.records import read_labels, read_list
     from clipzoo.evaluate import lexicon
     from clipzoo.methods.bike_attributes import Options
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.runtime.distributed import rank, say
-    from clipzoo.train.memory import start_run
 
     params, dataset, method = load_params(), dataset_argument(), "bike_attributes"
     options = build(Options, params.methods[method], "params.yaml", method)

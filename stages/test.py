@@ -17,10 +17,10 @@ def main() -> None:
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import write_metrics
     from clipzoo.methods import load_model
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
     from clipzoo.paths import MODEL_FILE, metrics_file, plots_dir
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.train.memory import start_run
 
     params, device = start_run(load_params(), training=False)
     dataset, views = params.data.dataset, params.test
@@ -33,8 +33,8 @@ def main() -> None:
     )
     model = load_model(params)
     text, classes = predictions.classified_text(params, model, text)
-    how = {"clips": views.clips, "crops": views.crops, "dense": views.dense}
-    clips = predictions.open_inputs(params, model, text, "val", records, **how)
+    inputs = model.open_inputs(params, dataset, text)
+    clips = inputs.views(records, "val", clips=views.clips, crops=views.crops, dense=views.dense)
     features = encoding.encode_set(model, clips, "test", params=params, device=device)
     labels = label_tensor(records, text.num_classes)
     curve = accuracy_curve(params, device, clips, labels, text, "test")

@@ -8,12 +8,12 @@ def main() -> None:
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.paths import MODEL_FILE, metrics_file
     from clipzoo.runtime.distributed import rank, say, world_size
     from clipzoo.runtime.machine import environment
     from clipzoo.runtime.one_run import check_params
     from clipzoo.train.loop import train
-    from clipzoo.train.memory import start_run
     from clipzoo.train.setup import load_training_records, prepare_run
     from clipzoo.train.state import remove_state
 

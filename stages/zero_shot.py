@@ -16,10 +16,10 @@ def main() -> None:
     from clipzoo.evaluate.provenance import record_provenance
     from clipzoo.files import file_sha256, write_metrics
     from clipzoo.methods import load_model, raw_model
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
     from clipzoo.paths import CLIP_FILE, MODEL_FILE, metrics_file, plots_dir
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.train.memory import start_run
 
     dataset = dataset_argument()
     params, device = start_run(load_params(), training=False)
@@ -33,8 +33,8 @@ def main() -> None:
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
     tuned = load_model(params)
-    sampling = {"clips": views.clips, "crops": views.crops, "sampler": tuned.test_sampler}
-    clips = encoding.open_views(params, dataset, records, **sampling)
+    inputs = tuned.for_zero_shot().open_inputs(params, dataset, text)
+    clips = inputs.views(records, "whole", clips=views.clips, crops=views.crops)
     scores, features, texts = {}, {}, {}
     for prefix, model in (("", tuned.for_zero_shot()), ("raw_", raw_model())):
         part = encoding.encode_set(model, clips, prefix + set_name, params=params, device=device)

@@ -44,8 +44,10 @@ HARMLESS = {
     "src/clipzoo/data/ffmpeg.py",
     "src/clipzoo/demo/__init__.py",
     "src/clipzoo/evaluate/__init__.py",
+    "src/clipzoo/methods/memory/__init__.py",
+    "src/clipzoo/methods/memory/estimates.py",
+    "src/clipzoo/methods/memory/start.py",
     "src/clipzoo/models/__init__.py",
-    "src/clipzoo/train/memory.py",
 }
 
 

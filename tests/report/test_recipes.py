@@ -418,7 +418,7 @@ def models() -> dict[tuple, str]:
 
 @pytest.mark.parametrize("name", models().values())
 def test_models_build_on_the_meta_device(name):
-    from clipzoo.train.memory import meta_model
+    from clipzoo.methods.memory.estimates import meta_model
 
     _, params = load_recipe(name, ROOT)
     model: Any = meta_model(params)

@@ -14,15 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.inputs import Views
 from clipzoo.clips.loader import load_batches
-from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import Params
 from clipzoo.data.records import Record
-from clipzoo.data.store import StoreError, open_store
+from clipzoo.data.store import StoreError
 from clipzoo.files import raise_all
-from clipzoo.models.clip import has_small_budgets, input_size
+from clipzoo.models.clip import has_small_budgets
 from clipzoo.models.text import ClassText
 from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
@@ -56,32 +54,6 @@ def evaluated_records(params: Params, records: Sequence[Record]) -> list[Record]
     return kept
 
 
-def open_views(
-    params: Params,
-    dataset: str,
-    records: Sequence[Record],
-    *,
-    clips: int,
-    crops: int,
-    dense: bool = False,
-    sampler: str = "first",
-) -> ViewClips:
-    """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
-
-    Sizes come from `model.input_px` and `test.short_side_px`, the sampler from the method.
-
-    Raises:
-        StoreError: the frames' index is missing.
-        ListError: records do not fit the frame store.
-        ValueError: the short side is smaller than the input, or the sampler gives no such clips.
-    """
-    size = input_size(params.model.arch, params.model.input_px)
-    transform = ViewTransform(size, params.test.short_side_px, crops)
-    store = open_store(params, dataset)
-    num_segments = params.model.num_segments
-    return ViewClips(store, records, transform, num_segments, clips, dense, sampler)
-
-
 def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
     """Positions that this process encodes: every world-size-th batch, in ascending order.
 
@@ -98,7 +70,7 @@ def _videos_per_batch(num_views: int, micro_batch: int) -> int:
 
 def encode_videos(
     model: nn.Module,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     positions: Sequence[int],
     *,
     device: torch.device,
@@ -199,7 +171,7 @@ def _encode_views(
 
 def encode_set(
     model: nn.Module,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     set_name: str,
     *,
     params: Params,
@@ -255,9 +227,7 @@ def encode_set(
     return _collect(features, positions, num_videos, ENCODING_STATE_DIR / set_name)
 
 
-def _find_faults(
-    clips: ViewClips | ViewSentences, positions: Sequence[int], workers: int
-) -> list[str]:
+def _find_faults(clips: Views, positions: Sequence[int], workers: int) -> list[str]:
     """Messages for all unreadable videos of the set, on every process; each reads its share."""
 
     def fault(position: int) -> str:

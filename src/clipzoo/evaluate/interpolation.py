@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clipzoo.clips import encoding
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.inputs import Views
 from clipzoo.config import Params
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import plot_interpolation
@@ -48,7 +47,7 @@ def interpolate(raw: nn.Module, tuned: Method, alpha: float) -> Method:
 def accuracy_curve(
     params: Params,
     device: torch.device,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     labels: Tensor,
     text: ClassText,
     set_name: str,

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from clipzoo.annotations.lookup import Lookup
 from clipzoo.clips.attributes import read_attributes
-from clipzoo.clips.encoding import encode_set, open_views
+from clipzoo.clips.encoding import encode_set
+from clipzoo.clips.inputs import FrameInputs
 from clipzoo.config import Params
 from clipzoo.data.records import (
     Record,
@@ -172,10 +173,10 @@ def find_attributes(
         N lists of `top_k` words, the best first; None on all ranks but 0.
 
     Raises:
-        StoreError, ListError: as `open_views`.
+        StoreError, ListError: as `FrameInputs.views`.
         InferenceError: some videos cannot be read.
     """
-    views = open_views(params, dataset, records, clips=1, crops=1)
+    views = FrameInputs(params=params, dataset=dataset).views(records, list_name)
     title = f"attributes {dataset} {list_name}"
     features = encode_set(scorer.model, views, title, params=params, device=device)
     if features is None:

@@ -11,8 +11,6 @@ from pyarrow import parquet
 from torch import Tensor
 
 from clipzoo.clips import encoding
-from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_tokens
-from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import (
@@ -109,41 +107,6 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
 
 
-def open_inputs(
-    params: Params,
-    model: Method,
-    text: ClassText,
-    list_name: str,
-    records: Sequence[Record],
-    *,
-    clips: int,
-    crops: int,
-    dense: bool = False,
-) -> ViewClips | ViewSentences:
-    """What a method encodes of videos of `data.dataset`: their views, or their sentences.
-
-    Args:
-        params: the run.
-        model: its method.
-        text: of the dataset's classes.
-        list_name: of the list that the records are from, `train` or `val`.
-        records: the videos.
-        clips, crops, dense: as in `encoding.open_views`; a sentence is one view.
-
-    Raises:
-        StoreError, ValueError: as `encoding.open_views`.
-        ListError: as `encoding.open_views`, or videos have no attributes.
-    """
-    dataset = params.data.dataset
-    if model.inputs == "attributes":
-        path = attributes_path(params.model.method, dataset, list_name)
-        length = text.token_ids.shape[-1]
-        tokens = sentence_tokens(records, path, model.sentence, params.model.arch, length)
-        return ViewSentences(records, tokens)
-    views = {"clips": clips, "crops": crops, "dense": dense, "sampler": model.test_sampler}
-    return encoding.open_views(params, dataset, records, **views)
-
-
 def classified_text(
     params: Params, model: Method, text: ClassText
 ) -> tuple[ClassText, Sequence[int]]:
@@ -191,7 +154,7 @@ def score_training_videos(
         return {}, {}
     listed = read_list(list_file(params.data.dataset, "train"), text.num_classes)
     records = evaluated_records(params, listed)
-    clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
+    clips = model.open_inputs(params, params.data.dataset, text).views(records, "train")
     features = encoding.encode_set(model, clips, "train", params=params, device=device)
     if features is None:
         return {}, {}

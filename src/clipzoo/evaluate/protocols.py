@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.evaluate import metrics
 from clipzoo.methods.parts.method import AuthorsMap
 from clipzoo.models.text import ClassText
@@ -15,7 +16,6 @@ Score = Callable[[Tensor, ClassText], Tensor]
 
 NUM_HALVES = 10
 MIN_HALF_CLASSES = 4
-SINGLE_VIEW = "clip0-centre"
 
 
 def describe_views(clips: int, crops: int, dense: bool = False) -> str:
