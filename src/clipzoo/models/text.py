@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.files import raise_all
-from clipzoo.tensors import WeightsError, read_safetensors, send, write_safetensors
+from clipzoo.tensors import WeightsError, read_safetensors, send_indices, write_safetensors
 
 BATCH = 256
 LONGEST = 8
@@ -73,7 +73,7 @@ class ClassText:
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """The class text of some classes, in the given order."""
         tokens = self.token_embeddings
-        columns = _indices(classes, self.token_ids.device)  # [k]
+        columns = send_indices(classes, self.token_ids.device)  # [k]
         return replace(
             self,
             token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, k, L]
@@ -86,17 +86,12 @@ class ClassText:
     def of_prompts(self, templates: Sequence[int], classes: Sequence[int]) -> "ClassText":
         """Single prompts, each of one template and one class, as columns of a single template."""
         device = self.token_ids.device
-        rows, columns = _indices(templates, device), _indices(classes, device)  # [u], [u]
+        rows, columns = send_indices(templates, device), send_indices(classes, device)  # [u], [u]
         return ClassText(
             token_ids=self.token_ids[rows, columns][None],  # [P, K, L] -> [1, u, L]
             class_embeddings=self.class_embeddings[rows, columns][None],  # [P, K, D] -> [1, u, D]
             class_names=[self.class_names[label] for label in classes],
         )
-
-
-def _indices(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 [n] on a device, which is not waited for."""
-    return send(torch.tensor(values, dtype=torch.int64), device)
 
 
 def class_text_path(dataset: str) -> Path:
