@@ -12,15 +12,14 @@ Evidence that counts, the surest first:
 An architecture that open_clip has with both activations is refused without such evidence.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from torch import Tensor
 
 from clipzoo.files import file_sha256
 from clipzoo.models import openai
+from clipzoo.models.archives import stored_tensors
 from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.weights_folder import tag_digest
 from clipzoo.tensors import WeightsError, read_metadata
@@ -34,8 +33,7 @@ def activation_name(quick_gelu: bool) -> str:
 def file_activation(
     name: str,
     path: Path,
-    content: Mapping[str, Any],
-    stored: Mapping[str, Tensor],
+    content: dict[str, Any],
     activation: str | None,
 ) -> tuple[bool, str]:
     """Whether the towers of a weights file have QuickGELU, and how that is known.
@@ -43,7 +41,6 @@ def file_activation(
     Args:
         name: the architecture, as open_clip writes it.
         content: what `archives.read_file` returns for the file.
-        stored: its tensors (`archives.stored_tensors`).
         activation: `model.activation`; None = there is no such key, as for
             `bike_attributes.weights`.
 
@@ -65,7 +62,7 @@ def file_activation(
         )
     if evidence := known or setting:
         return evidence
-    if _is_openais(name) and openai.has_mixed_storage(stored):
+    if _is_openais(name) and openai.has_mixed_storage(stored_tensors(content, str(path))):
         return True, "its tensors were stored as OpenAI's are, weights in float16 and the rest not"
     if has_both(name):
         remedy = f"set model.activation to quickgelu or gelu (or model.arch to {name}-quickgelu)"
