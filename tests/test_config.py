@@ -373,16 +373,23 @@ def beside(path: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("key", "found", "message"),
     [
-        ("datasets", ["kinetics400"], r"bike_attributes\.datasets: found \['kinetics400'\]"),
-        ("datasets", "demo_shapes", r"bike_attributes\.datasets: found 'demo_shapes'; .*names"),
-        ("datasets", [3], r"bike_attributes\.datasets: found \[3\]"),
-        ("fused_with", ["../x"], r"bike_attributes\.fused_with: found '\.\./x'; allowed: parts of"),
-        ("fused_with", ["a/fused"], r"bike_attributes\.fused_with: found 'a/fused'; .*zero_shot_"),
+        ("attributes.datasets", ["kinetics400"], r"attributes\.datasets: found \['kinetics400'\]"),
+        ("attributes.datasets", "demo_shapes", r"attributes\.datasets: found .*; allowed: a list"),
+        ("attributes.datasets", [3], r"attributes\.datasets\[0\]: found 3"),
+        ("fusion.with", ["../x"], r"fusion\.with\[0\]: found '\.\./x'; allowed: parts of"),
+        ("fusion.with", ["a/fused"], r"fusion\.with\[0\]: found 'a/fused'; .*zero_shot_"),
+        ("fusion.with", ["a", "b"], r"fusion\.with: found \['a', 'b'\]"),
+        ("fusion.video_weight", 1.5, r"fusion\.video_weight: found 1\.5; allowed: 1 or less"),
+        ("attributes.arch", "ViT-L-14", r"attributes\.weights: found ''"),
+        ("attributes.val_json", "a.json", r"val_json: found \('', 'a\.json'\)"),
+        ("attributes.template", "a video", r"template: found 'a video'; allowed: exactly one \{\}"),
+        ("model.inputs", "attributes", r"attributes\.datasets: found \[\]; .* with demo_shapes"),
+        ("model.inputs", "words", r"model\.inputs: found 'words'; allowed: frames, attributes"),
     ],
 )
-def test_lists_of_any_method_that_name_paths_are_checked(values, key, found, message):
-    assert values["model"]["method"] == "text4vis"
-    values["bike_attributes"][key] = found
+def test_attributes_and_fusion_are_checked(values, key, found, message):
+    section, name = key.split(".")
+    values[section][name] = found
     with pytest.raises(ConfigError, match=message):
         build(config.Params, values, "p")
 

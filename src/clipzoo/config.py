@@ -28,9 +28,6 @@ MAX_SEGMENTS = 1024
 """Most frames of a clip."""
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
-STAGE_LISTS = ("datasets", "fused_with")
-"""Keys that a method's section may have: datasets of, and recipes to fuse with in, stages of its
-own."""
 OLD_KEYS = {
     "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
     "`python -m clipzoo missing DATASET --accept` writes",
@@ -41,6 +38,17 @@ OLD_KEYS = {
     "bike.zero_shot": "bike.zero_shot_scoring",
     "bike.map_softmaxes": "bike.authors_map_softmaxes",
     "bike.map_running_batch": "bike.authors_running_map_batch",
+    "bike_attributes.datasets": "attributes.datasets",
+    "bike_attributes.lexicon": "attributes.lexicon",
+    "bike_attributes.template": "attributes.template",
+    "bike_attributes.arch": "attributes.arch",
+    "bike_attributes.weights": "attributes.weights",
+    "bike_attributes.num_segments": "attributes.num_segments",
+    "bike_attributes.top_k": "attributes.top_k",
+    "bike_attributes.train_json": "attributes.train_json",
+    "bike_attributes.val_json": "attributes.val_json",
+    "bike_attributes.fused_with": "fusion.with",
+    "bike_attributes.video_weight": "fusion.video_weight",
     "actionclip.eval_batch": "actionclip.authors_test_batch",
     "train.clip_ratio": "train.tower_lr_ratio",
     "train.update_every": "train.steps_per_lr_update",
@@ -133,12 +141,6 @@ def _method_section(name: str) -> str:
     if name not in method_names():
         raise PydanticCustomError("extra_forbidden", "unknown key")
     return name
-
-
-def _names(section: Mapping[str, Any], key: str) -> list[str]:
-    """A list of names in a method's section; empty unless it is such a list."""
-    names = section.get(key)
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 DatasetName = Annotated[str, AfterValidator(check_dataset_name)]
@@ -237,10 +239,62 @@ class ModelConfig(Section):
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
     """A module of `clipzoo.methods`; the section with its name holds its options."""
+    inputs: Literal["frames", "attributes"]
+    """What the method reads of a video: its frames, or the words of the stage `attributes`. DVC
+    takes from it the folder in data/ that train and test depend on."""
     num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
     """T: frames per clip, one from each equal temporal slice."""
     input_px: int = Field(ge=1, le=MAX_PX)
     """Input size (px), rounded up to a multiple of the tower's patch."""
+
+
+class AttributesConfig(Section):
+    """What the stage `attributes` reads: which words of a lexicon describe a video."""
+
+    datasets: list[DatasetName]
+    """Datasets, of data.datasets, whose attributes are written; [] = none."""
+    lexicon: str
+    """A file with one word (or more) a line to describe videos with; '' = the dataset's classes."""
+    template: Annotated[str, AfterValidator(one_place)]
+    """The prompt of a word of the lexicon; {} stands for it."""
+    arch: str
+    """An open_clip architecture that scores the words; '' = models/clip.safetensors."""
+    weights: str
+    """Its weights: a pretrained tag or a file; '' with arch ''."""
+    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
+    """Frames of a video that are scored."""
+    top_k: int = Field(ge=1, le=1000)
+    """Attributes written for each video."""
+    train_json: str
+    """Attributes of the training list of data.dataset, in the authors' form, instead of scores of
+    our own; '' = none."""
+    val_json: str
+    """The same of the validation list."""
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> "AttributesConfig":
+        own_clip = bool(self.arch) == bool(self.weights)
+        both = bool(self.train_json) == bool(self.val_json)
+        found = (self.train_json, self.val_json)
+        require(
+            (own_clip, "weights", self.weights, "a tag or file with an arch; '' without one"),
+            (both, "val_json", found, "files for both lists, train_json and val_json, or none"),
+        )
+        return self
+
+
+class FusionConfig(Section):
+    """What the stage `fuse` reads."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    with_: list[Annotated[str, AfterValidator(check_recipe_name)]] = Field(
+        alias="with", max_length=1
+    )
+    """The recipe of the video branch whose predictions are fused with those of the run; [] = no
+    fusion."""
+    video_weight: Float = Field(ge=0, le=1)
+    """The weight of the video branch's probabilities (0.7 in the paper)."""
 
 
 class TextConfig(Section):
@@ -434,6 +488,8 @@ class Params(Section):
     frames: FramesConfig
     demo: DemoConfig
     model: ModelConfig
+    attributes: AttributesConfig
+    fusion: FusionConfig
     text: TextConfig
     augment: AugmentConfig
     train: TrainConfig
@@ -442,32 +498,25 @@ class Params(Section):
     runtime: RuntimeConfig
 
     @model_validator(mode="after")
-    def _listed_stages_have_names(self) -> "Params":
-        """A method's section is its own affair, except for the lists that stages are repeated over:
-        DVC puts their values into the paths of outputs, whatever the active method is."""
-        known = set(self.data.datasets)
-        allowed = f"names of data.datasets: {', '.join(self.data.datasets)}"
-        for method, section in self.methods.items():
-            for key in STAGE_LISTS:
-                found = section.get(key, [])
-                is_list = isinstance(found, list) and _names(section, key) == found
-                require((is_list, f"{method}.{key}", found, "a list of names"))
-            datasets = _names(section, "datasets")
-            require((known.issuperset(datasets), f"{method}.datasets", datasets, allowed))
-            for name in _names(section, "fused_with"):
-                try:
-                    check_recipe_name(name)
-                except ValueError as error:
-                    require((False, f"{method}.fused_with", name, str(error)))
-        return self
-
-    @model_validator(mode="after")
     def _sections_agree(self) -> "Params":
         method, classifier = self.model.method, self.text.classifier
         sections = ", ".join(self.methods) or "none is"
         named = self.data.classes == "all" or classifier == "text"
         processes, clips = self.runtime.processes, self.train.batch_size
+        described = self.attributes.datasets
         require(
+            (
+                set(described) <= set(self.data.datasets),
+                "attributes.datasets",
+                described,
+                f"names of data.datasets: {', '.join(self.data.datasets)}",
+            ),
+            (
+                self.model.inputs == "frames" or self.data.dataset in described,
+                "attributes.datasets",
+                described,
+                f"a list with {self.data.dataset}, because model.inputs is attributes",
+            ),
             (
                 method in self.methods,
                 "model.method",
@@ -491,7 +540,7 @@ class Params(Section):
 
     @classmethod
     def keys(cls) -> list[str]:
-        return [*cls.model_fields, *method_names()]
+        return [*super().keys(), *method_names()]
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -502,12 +551,6 @@ class Params(Section):
     def options(self) -> dict[str, Any]:
         """The section of `model.method`, unchecked: the method checks it."""
         return self.methods[self.model.method]
-
-    @property
-    def fused_with(self) -> list[str]:
-        """Recipes whose predictions the stage `fuse` combines with those of the run."""
-        sections = self.methods.values()
-        return [name for section in sections for name in _names(section, "fused_with")]
 
     def settings(self) -> dict[str, Any]:
         """Every value that can change a number, by dotted key: all except `runtime` and the

@@ -37,7 +37,7 @@ class Section(BaseModel):
     @classmethod
     def keys(cls) -> list[str]:
         """The keys that a file may have."""
-        return list(cls.model_fields)
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 SectionType = TypeVar("SectionType", bound=Section)

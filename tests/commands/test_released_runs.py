@@ -255,9 +255,9 @@ def test_a_weight_of_ones_own_is_a_modification(here):
     from clipzoo.commands.fuse import released_params
 
     params = yaml.safe_load(Path(f"recipes/{BRANCH}.yaml").read_text())["params"]
-    assert "video_weight" not in params["bike_attributes"]
+    assert "video_weight" not in params["fusion"]
     changed = released_params(BRANCH, 0.5).settings()
     assert verdicts.modified(changed, recipe_settings(BRANCH), "fused") == [
-        "bike_attributes.video_weight",
+        "fusion.video_weight",
         "train.epochs",
     ]

@@ -85,9 +85,9 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
 def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
     """The CLIP weights and the model to start from."""
     yield _clip_weights("CLIP weights", params.model.arch, params.model.weights)
-    scorer = params.methods.get("bike_attributes", {})
-    if scorer.get("datasets") and scorer.get("weights"):
-        yield _clip_weights("weights for attributes", scorer["arch"], scorer["weights"])
+    scorer = params.attributes
+    if scorer.datasets and scorer.weights:
+        yield _clip_weights("weights for attributes", scorer.arch, scorer.weights)
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
@@ -146,7 +146,7 @@ def precision_findings(params: Params) -> Iterator[Finding]:
 
 def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Finding]:
     """The predictions to fuse with, of another recipe or `given`, by its name."""
-    for parent in params.fused_with:
+    for parent in params.fusion.with_:
         if parent in given:
             yield Finding(topic="parent's predictions", text=str(given[parent]), ok=True)
             continue

@@ -132,14 +132,14 @@ def released_params(recipe: str, weight: float | None) -> Params:
         ConfigError: the recipe is unknown, or fuses nothing.
     """
     _, params = load_recipe(recipe)
-    if not params.fused_with:
+    if not params.fusion.with_:
         fused = [name for name, (_, settings) in load_recipes().items() if fused_recipes(settings)]
         raise ConfigError(
             f"--released: {recipe} is fused with no other; allowed: {', '.join(fused)}"
         )
     values: dict[str, Any] = {"recipe": released_run(recipe), "train.epochs": 0}
     if weight is not None:
-        values[f"{params.model.method}.video_weight"] = weight
+        values["fusion.video_weight"] = weight
     return replace_params(params, values)
 
 
@@ -187,7 +187,7 @@ def fuse_command(arguments: argparse.Namespace) -> None:
         raise ListError(f"--weight: found {weight}; allowed: 0 to 1")
     params = released_params(arguments.released, weight) if arguments.released else None
     if weight is None:
-        weight = params.options["video_weight"] if params else WEIGHT
+        weight = params.fusion.video_weight if params else WEIGHT
     fused = measure(arguments.video, arguments.attributes, weight, arguments.labels)
     print(describe(fused), end="")
     if params is None:

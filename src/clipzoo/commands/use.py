@@ -67,8 +67,6 @@ def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, An
     Raises:
         ConfigError: an invalid parameter file.
     """
-    # Also the sections of other methods: a list like `bike_attributes.datasets` adds stages to the
-    # pipeline, whatever the active method is.
     values = flatten(params.model_dump(exclude={"runtime"}))
     load_params(path)
     editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
@@ -124,7 +122,7 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
     params = plan(name, options).params
     checkpoint = params.model.checkpoint
     needed = [checkpoint] if checkpoint.startswith(f"{KEPT_MODELS_DIR}/") else []
-    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fused_with]
+    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fusion.with_]
     if needed:
         raise ConfigError(
             f"{name} needs {' and '.join(needed)}, which queued experiments cannot see; "

@@ -75,7 +75,7 @@ def _parents(run: Run) -> dict[str, str]:
     parent, given = run.recipe.parent, run.options.parents
     faults = {
         name: kept.fault_of_predictions(name, recipe_settings(name))
-        for name in run.params.fused_with
+        for name in run.params.fusion.with_
         if name not in given
     }
     if parent and run.params.model.checkpoint == str(kept.kept_model(parent)):
@@ -114,7 +114,7 @@ def _is_of_its_parents(run: Run) -> bool:
         metrics = kept.read_mapping(root / "test.json")
         if metrics.get("checkpoint_sha256") != kept.digest_of(checkpoint):
             return False
-    for name in run.params.fused_with:
+    for name in run.params.fusion.with_:
         model = kept.read_mapping(kept.kept_predictions(name)[-1]).get("model_sha256")
         fused = kept.read_mapping(root / "fused.json")
         if model and fused.get("video_model_sha256") != model:

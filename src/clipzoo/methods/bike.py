@@ -69,7 +69,7 @@ class Options(Section):
     """Whether test saves and draws how much each class looks at each frame (VCS)."""
     score_training: bool
     """Whether test scores the training videos too, to choose the weight of a fusion with
-    attributes (`bike_attributes.fused_with`)."""
+    attributes (`fusion.with`)."""
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> "Bike":

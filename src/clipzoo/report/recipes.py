@@ -118,7 +118,7 @@ def recipe_names(root: str | Path = ".") -> list[str]:
 
 def fused_recipes(settings: Mapping[str, Any]) -> list[str]:
     """The recipes whose predictions a run is fused with, by its settings."""
-    return settings.get(f"{settings['model.method']}.fused_with", [])
+    return settings["fusion.with"]
 
 
 Loaded = tuple[Recipe, dict[str, Any]]
@@ -194,10 +194,10 @@ def _load(
     values |= {"recipe": name, "runtime": dict(runtime)}
     params = build(Params, values, f"{path}: params")
     _refuse_cycles(name, folder, read, [])
-    for other in params.fused_with:
+    for other in params.fusion.with_:
         if other not in known:
             raise ConfigError(
-                f"{path}: params.{params.model.method}.fused_with: found {other!r}; allowed: "
+                f"{path}: params.fusion.with: found {other!r}; allowed: "
                 f"another recipe{near(other, known)}"
             )
     return recipe, params
@@ -217,13 +217,13 @@ def _refuse_cycles(name: str, folder: Path, read: Reader, before: list[str]) -> 
         cycle = " -> ".join([*before[before.index(name) :], name])
         raise ConfigError(
             f"{path}: it needs itself: {cycle}; allowed: recipes that start from each other "
-            "(parent) or are fused with each other (fused_with) in one direction"
+            "(parent) or are fused with each other (fusion.with) in one direction"
         )
     if not path.is_file():
         return
     content = read(path)
-    sections = [part for part in content.get("params", {}).values() if isinstance(part, dict)]
-    needed = [content.get("parent"), *(n for part in sections for n in part.get("fused_with", []))]
+    fusion = content.get("params", {}).get("fusion", {})
+    needed = [content.get("parent"), *fusion.get("with", [])]
     for other in filter(None, needed):
         _refuse_cycles(str(other), folder, read, [*before, name])
 
