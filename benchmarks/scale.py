@@ -177,17 +177,17 @@ def build_all_lists() -> Job:
 def plan_training() -> Job:
     """What train does before its first step: lists, store, checks, the clips of an epoch."""
     from clipzoo.clips.clips import TrainClips
+    from clipzoo.clips.selection import training_records
     from clipzoo.clips.transforms import TrainTransform
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.data.store import open_store
     from clipzoo.train.plan import make_plan
-    from clipzoo.train.setup import load_training_records
 
     params = load_params()
 
     def plan() -> object:
-        records = load_training_records(params)
+        records = training_records(params)
         videos_sha256(record.video_id for record in records.selected)
         transform = TrainTransform(params.model.input_px, params.augment)
         store = open_store(params, DATASET)

@@ -7,7 +7,7 @@ def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
     from functools import partial
 
-    from clipzoo.clips import encoding
+    from clipzoo.clips import encoding, selection
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
@@ -24,7 +24,9 @@ def main() -> None:
     params, device = start_run(load_params(), training=False)
     dataset, views = params.data.dataset, params.test
     text = load_class_text(dataset, params.text.templates)
-    records, share = predictions.read_val_set(params, text.num_classes)
+    videos = selection.measured(params, dataset, ["val"], text.num_classes)
+    records = videos.records
+    share = "" if videos.complete else f", {videos.share} videos"
     protocol = describe_views(views.clips, views.crops, views.dense) + share
     say(
         f"test: {len(records)} videos of {dataset} ({text.num_classes} classes), {protocol}; "

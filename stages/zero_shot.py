@@ -7,7 +7,7 @@ from clipzoo.runtime.launch import dataset_argument, run_stage
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from clipzoo.clips import encoding
+    from clipzoo.clips import encoding, selection
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
@@ -21,11 +21,11 @@ def main() -> None:
     from clipzoo.runtime.distributed import say, world_size
     from clipzoo.train.memory import start_run
 
-    dataset = dataset_argument()
-    params, device = start_run(load_params(), training=False)
+    dataset, (params, device) = dataset_argument(), start_run(load_params(), training=False)
     set_name, views = f"zero_shot_{dataset}", params.zero_shot
     text = load_class_text(dataset, params.text.templates)
-    records, lists, share = predictions.read_whole_set(params, dataset, text.num_classes)
+    videos = selection.whole_set(params, dataset, text.num_classes)
+    records, lists, share = videos.records, videos.lists, videos.share
     protocol = f"{describe_views(views.clips, views.crops)}, {share} videos ({' + '.join(lists)})"
     say(
         f"zero_shot {dataset}: {len(records)} videos, {text.num_classes} classes "
@@ -56,14 +56,14 @@ def main() -> None:
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
-    path, plots = (f"{root}/{params.recipe}/{set_name}" for root in ("metrics", "plots"))
+    path, plots = (f"{folder}/{params.recipe}/{set_name}" for folder in ("metrics", "plots"))
     provenance = record_provenance(params, device.type, plots)
     about = {**described, "recipe": params.recipe, "arch": params.model.arch}
     about |= {"model_sha256": provenance["model_sha256"], "clip_sha256": file_sha256(CLIP_FILE)}
     predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
     predictions.write_videos(plots, records, tensors)
-    described |= provenance
-    write_metrics(f"{path}.json", {**described, **values, **describe_choice(curve, plots)})
+    values |= describe_choice(curve, plots)
+    write_metrics(f"{path}.json", {**described, **provenance, **values})
     say(f"wrote predictions/{set_name}.*, {path}.json, {plots}/; next: report")
 
 

@@ -111,16 +111,6 @@ def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
     assert encoding.local_positions(1, num_views=2, micro_batch=4) == []
 
 
-def test_a_stand_in_of_another_architecture_is_evaluated_on_a_few_videos_of_each_class():
-    records = [Record(f"v{i}", 9, i % 3) for i in range(11)]  # the 2 first of 3 classes: v0 to v5
-    own = replace(PARAMS, {"demo.other_videos": 2})
-    other = replace(own, {"model.arch": "ViT-L/14"})
-    assert encoding.evaluated_records(other, records) == records[:6]
-    assert encoding.evaluated_records(own, records) == records
-    real = replace(other, {"model.weights": "openai"})
-    assert encoding.evaluated_records(real, records) == records
-
-
 def test_large_sets_are_in_float16(monkeypatch: pytest.MonkeyPatch):
     whole = encode_set(FakeClips())
     monkeypatch.setattr(encoding, "FLOAT32_LIMIT_BYTES", 4 * NUM_VIDEOS * 2 * DIM - 1)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clipzoo.config import load_params, replace
-from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
+from clipzoo.config import load_params
+from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, file_sha256, write_csv
@@ -129,28 +129,6 @@ def test_equal_probabilities_are_predicted_as_they_are_measured():
     first, second = (predictions.readable(tied, torch.tensor([label]), NAMES) for label in (0, 1))
     assert [c["predicted"].to_pylist() for c in (first, second)] == [["run"], ["run"]]
     assert [c["rank"].to_pylist() for c in (first, second)] == [[1], [2]]
-
-
-def test_the_whole_set_is_train_and_val():
-    write_list(RECORDS[:1], "lists/ds/train.csv")
-    write_list(RECORDS[1:], "lists/ds/val.csv")
-    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS, ["train", "val"], "all")
-    Path("lists/ds/train.csv").unlink()
-    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS[1:], ["val"], "all")
-    with pytest.raises(ListError, match="run build_lists absent"):
-        predictions.read_whole_set(PARAMS, "absent", 2)
-
-
-def test_a_stand_in_of_another_architecture_gets_a_share_of_the_whole_set():
-    write_list([Record(f"v{i}", 9, 0) for i in range(6)], "lists/ds/val.csv")
-    params = replace(PARAMS, {"model.arch": "ViT-L/14", "demo.other_videos": 4})
-    records, lists, share = predictions.read_whole_set(params, "ds", 2)
-    assert [record.video_id for record in records] == ["v0", "v1", "v2", "v3"]
-    assert (lists, share) == (["val"], "4 of 6")
-    write_list(records, "lists/demo_shapes/val.csv")
-    assert predictions.read_val_set(params, 2) == (records, "")
-    write_list([*records, Record("v4", 9, 0)], "lists/demo_shapes/val.csv")
-    assert predictions.read_val_set(params, 2) == (records, ", 4 of 5 videos")
 
 
 def test_splits_are_positions_in_the_whole_set():

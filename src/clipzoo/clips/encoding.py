@@ -6,7 +6,6 @@ so that its arithmetic is the same, even in reduced precision.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from clipzoo.config import Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError, open_store
 from clipzoo.files import raise_all
-from clipzoo.models.clip import has_small_budgets, input_size
+from clipzoo.models.clip import input_size
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
@@ -36,20 +35,6 @@ STATE_DIR = Path(".state/predictions")
 
 class InferenceError(ValueError):
     """Some videos of a set cannot be encoded; the message lists them."""
-
-
-def evaluated_records(params: Params, records: Sequence[Record]) -> list[Record]:
-    """The videos that validations and tests encode: all, or the first `demo.other_videos` of each
-    class for a stand-in of another architecture, of which no accuracy is promised."""
-    if not has_small_budgets(params):
-        return list(records)
-    counts: Counter[int] = Counter()
-    kept = []
-    for record in records:
-        counts[record.label] += 1
-        if counts[record.label] <= params.demo.other_videos:
-            kept.append(record)
-    return kept
 
 
 def open_views(

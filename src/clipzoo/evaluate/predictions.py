@@ -10,18 +10,15 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.clips import encoding
+from clipzoo.clips import encoding, selection
 from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_tokens
 from clipzoo.clips.clips import ViewClips
-from clipzoo.clips.encoding import evaluated_records
 from clipzoo.config import Params
 from clipzoo.data.records import (
     SPLIT_COLUMNS,
     Record,
     missing_path,
-    read_list,
     read_missing,
-    training_classes,
     videos_sha256,
 )
 from clipzoo.data.targets import label_tensor
@@ -40,48 +37,6 @@ SINGLE_COLUMN = "single_view_predicted"
 """Of tests of several views: what was predicted from a single view."""
 RAW_COLUMN = "raw_predicted"
 """Of zero-shot sets: what the raw CLIP predicted."""
-
-
-def read_val_set(params: Params, num_classes: int) -> tuple[list[Record], str]:
-    """The validation videos, or their `evaluated_records`.
-
-    Returns:
-        the records, and their share of the list for the protocol: `` or `, 48 of 240 videos`.
-
-    Raises:
-        ListError: the list is missing or invalid.
-    """
-    listed = read_list(Path("lists") / params.data.dataset / "val.csv", num_classes)
-    records = evaluated_records(params, listed)
-    whole = len(records) == len(listed)
-    return records, "" if whole else f", {len(records)} of {len(listed)} videos"
-
-
-def read_whole_set(
-    params: Params, dataset: str, num_classes: int
-) -> tuple[list[Record], list[str], str]:
-    """All videos of a dataset, for zero-shot protocols; or their `evaluated_records`.
-
-    They are those of whole.csv if the dataset has one (trimmed training segments, or videos
-    in no set of the chosen split), else of train and val.
-
-    Returns:
-        the records, the names of the lists they come from, and their share of these lists in words:
-        `all` or `48 of 240`.
-
-    Raises:
-        ListError: there is no list, or one is invalid.
-    """
-    directory = Path("lists") / dataset
-    names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
-    names = ["whole"] if (directory / "whole.csv").is_file() else names
-    if not names:
-        raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
-    parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
-    listed = [record for part in parts for record in part]
-    records = evaluated_records(params, listed)
-    whole = len(records) == len(listed)
-    return records, names, "all" if whole else f"{len(records)} of {len(listed)}"
 
 
 def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
@@ -160,7 +115,7 @@ def classified_text(
     Raises:
         WeightsError: the classifier of the training is missing.
     """
-    classes = training_classes(params.data.dataset, params.data.classes, text.num_classes)
+    classes = selection.training_classes(params.data.dataset, params.data.classes, text.num_classes)
     if len(classes) < text.num_classes:  # the saved classifier has only the classes trained on
         return encoding.class_text(model, text), classes
     return replace(text, class_embeddings=load_classifier(text.num_classes)), classes
@@ -189,8 +144,8 @@ def score_training_videos(
     """
     if not params.options.get("score_training", False):
         return {}, {}
-    listed = read_list(Path("lists") / params.data.dataset / "train.csv", text.num_classes)
-    records = evaluated_records(params, listed)
+    dataset = params.data.dataset
+    records = selection.measured(params, dataset, ["train"], text.num_classes).records
     clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
     features = encoding.encode_set(model, clips, "train", params=params, device=device)
     if features is None:
