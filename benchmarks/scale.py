@@ -259,7 +259,6 @@ def measure_zero_shot() -> Job:
             labels,
             dict.fromkeys(prefixes, text),
             protocols=["full", "half"],
-            seed=0,
         )
         tensors["labels"] = labels
         names, views = text.class_names, ["clip0-centre"]

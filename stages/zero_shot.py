@@ -52,7 +52,6 @@ def main() -> None:
         labels,
         texts,
         protocols=views.protocols,
-        seed=params.seed,
         splits=predictions.read_splits(dataset, records) if share == "all" else [],
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )

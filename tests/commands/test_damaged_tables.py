@@ -60,7 +60,8 @@ def write_set(run: str, stem: str, key: str, settings: dict[str, Any]) -> None:
     probabilities = torch.eye(3)[(LABELS + torch.tensor([1] + [0] * 7)) % 3]
     about = predictions.describe_set(RECORDS, dataset="demo_shapes", lists=["val"], protocol="p")
     interval = {"ci95_low": 50.0, "ci95_high": 99.0}
-    results = {key: 87.5, **interval, key.replace("top1", "top5"): 100.0}
+    ends = {f"{key}_{k}": v for k, v in interval.items()}
+    results = {key: 87.5, **ends, key.replace("top1", "top5"): 100.0}
     if stem != "test":
         gain = {f"gain_{k}": v for k, v in interval.items()}
         results |= {"half_top1_mean": 90.0, "half_top1_std": 1.5, "gain": 5.0} | gain

@@ -198,7 +198,7 @@ def test_the_most_accurate_alpha_is_chosen_and_of_equals_the_largest(
 def read_curve(path: Path) -> list[tuple[float, ...]]:
     with open(path, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["alpha", "top1", "ci95_low", "ci95_high"]
+    assert header == ["alpha", "top1", "top1_ci95_low", "top1_ci95_high"]
     return [tuple(map(float, row)) for row in rows]
 
 
@@ -212,8 +212,8 @@ def test_alpha_is_chosen_on_validation_and_measured_on_the_unseen_set(
     assert values == {
         "interpolated_alpha": 0.5,
         "interpolated_top1": 70.0,
-        "interpolated_ci95_low": 60.0,
-        "interpolated_ci95_high": 85.0,
+        "interpolated_top1_ci95_low": 60.0,
+        "interpolated_top1_ci95_high": 85.0,
     }
     assert read_curve(tmp_path / "plots/interpolation.csv") == UNSEEN_ROWS
     assert (tmp_path / "plots/interpolation.png").read_bytes().startswith(b"\x89PNG")

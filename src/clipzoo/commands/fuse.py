@@ -14,8 +14,6 @@ from clipzoo.files import ListError, json_sha256, write_json, write_metrics
 from clipzoo.report.recipes import fused_recipes, load_recipe, load_recipes
 from clipzoo.report.released import released_run
 
-SEED = 0
-"""Seed of the bootstrap of the differences."""
 WEIGHT = 0.7
 """Weight of the first file, where no recipe gives it."""
 
@@ -85,7 +83,7 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
         weight=weight,
         shape=(num_videos, num_classes),
         video_ids=first.video_ids or second.video_ids,
-        values=fusion.compare(first, second, truth, weight, SEED),
+        values=fusion.compare(first, second, truth, weight),
         curve=fusion.weight_curve(first, second, truth),
     )
 
@@ -104,7 +102,7 @@ def describe(fused: Fusion) -> str:
     }
     width = max(map(len, titles.values()))
     for name, title in titles.items():
-        low, high = values[f"{name}_ci95_low"], values[f"{name}_ci95_high"]
+        low, high = values[f"{name}_top1_ci95_low"], values[f"{name}_top1_ci95_high"]
         lines.append(
             f"{title:{width}}  top-1 {values[f'{name}_top1']:.4f} ({low:.2f} to {high:.2f})  "
             f"top-5 {values[f'{name}_top5']:.4f}"

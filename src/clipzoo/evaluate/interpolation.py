@@ -24,7 +24,7 @@ from clipzoo.models.text import ClassText
 
 VAL_CURVE = Path("predictions/interpolation.csv")
 """The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
-COLUMNS = ("alpha", "top1", "ci95_low", "ci95_high")
+COLUMNS = ("alpha", "top1", "top1_ci95_low", "top1_ci95_high")
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def accuracy_curve(
         zero_shot: the model is that of `Method.for_zero_shot`, and `text` as embed_labels wrote it.
 
     Returns:
-        (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
+        A row of `COLUMNS` for each alpha, in percent; empty on all ranks but 0.
     """
     if not params.zero_shot.interpolation:
         return []

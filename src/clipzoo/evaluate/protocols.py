@@ -120,14 +120,18 @@ def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) ->
     values: dict[str, float] = {"authors_num_videos": kept}
     if kept:
         found = metrics.evaluate(probabilities[:kept], labels[:kept])
-        keys = ("top1", "ci95_low", "ci95_high", "top5")
-        values |= {f"authors_{key}": found[key] for key in keys if key in found}
+        values |= with_prefix("authors_", _accuracies(found))
     return values
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     """`values` with `prefix` before each key."""
     return {prefix + key: value for key, value in values.items()}
+
+
+def _accuracies(values: Mapping[str, float]) -> dict[str, float]:
+    """top1, its interval and top5 of `metrics.evaluate`; empty for a multi-label set."""
+    return {key: value for key, value in values.items() if key.startswith(("top1", "top5"))}
 
 
 def half_classes(num_classes: int, split: int) -> Tensor:
@@ -278,7 +282,7 @@ def evaluate_zero_shot(
         num_missing: videos of the set that are missing.
 
     Returns:
-        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
+        probabilities [N, K]; full_top1 with its interval, full_top5; half_top1_mean and
         half_top1_std and, if videos are missing, half_top1_mean_low and half_top1_mean_high
         (`half_bounds`); splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std
         (all classes compete, on the test videos of one split after the other). Each std has ddof
@@ -293,9 +297,7 @@ def evaluate_zero_shot(
     values = metrics.evaluate(probabilities, labels)
     result = {}
     if "full" in protocols:
-        result["full_top1"] = values["top1"]
-        result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
-        result["full_top5"] = values["top5"]
+        result |= with_prefix("full_", _accuracies(values))
     if "half" in protocols and text.num_classes >= MIN_HALF_CLASSES:
         halves = evaluate_halves(score, features, labels, text)["top1"]
         result |= _mean_and_std("half_top1", halves)
@@ -322,7 +324,6 @@ def compare_zero_shot(
     texts: Mapping[str, ClassText],
     *,
     protocols: Sequence[str],
-    seed: int,
     splits: Sequence[Tensor] = (),
     num_missing: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -335,7 +336,6 @@ def compare_zero_shot(
         labels: [N] int64.
         texts: of each, since a trained text tower gives other class embeddings.
         protocols, splits, num_missing: as in `evaluate_zero_shot`.
-        seed: of the gain's bootstrap.
 
     Returns:
         labels, and features and probabilities [N, K] of both; the metrics of both and, under
@@ -357,7 +357,5 @@ def compare_zero_shot(
     if "full" in protocols:
         both = (tensors["probabilities"], tensors["raw_probabilities"])
         tuned, raw = (metrics.in_top_k(p, labels, 1) for p in both)  # [N], [N]
-        low, high = metrics.paired_interval(tuned, raw, seed)
-        gain = metrics.percent(tuned) - metrics.percent(raw)
-        values |= {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
+        values |= metrics.gain("gain", tuned, raw)
     return tensors, values
