@@ -33,9 +33,10 @@ class TrainingRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """The videos of one or more lists that are measured."""
+class VideoSet:
+    """The videos of one or more lists of a dataset that are measured."""
 
+    dataset: str
     records: list[Record]
     lists: list[str]
     """Names of the lists that they come from."""
@@ -95,7 +96,7 @@ def validation_records(params: Params, num_classes: int, min_frames: int) -> lis
     return [record for record in records if record.num_frames >= min_frames]
 
 
-def measured(params: Params, dataset: str, lists: Sequence[str], num_classes: int) -> Measured:
+def measured(params: Params, dataset: str, lists: Sequence[str], num_classes: int) -> VideoSet:
     """The videos of some lists of a dataset that are measured.
 
     Raises:
@@ -103,10 +104,11 @@ def measured(params: Params, dataset: str, lists: Sequence[str], num_classes: in
     """
     parts = [read_list(Path("lists") / dataset / f"{name}.csv", num_classes) for name in lists]
     listed = [record for part in parts for record in part]
-    return Measured(records=_evaluated(params, listed), lists=[*lists], num_listed=len(listed))
+    kept = _evaluated(params, listed)
+    return VideoSet(dataset=dataset, records=kept, lists=[*lists], num_listed=len(listed))
 
 
-def whole_set(params: Params, dataset: str, num_classes: int) -> Measured:
+def whole_set(params: Params, dataset: str, num_classes: int) -> VideoSet:
     """The videos of a dataset that are measured by zero-shot protocols.
 
     They are those of whole.csv where there is one (trimmed training segments, or videos in no set

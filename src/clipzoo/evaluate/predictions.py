@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from torch import Tensor
 from clipzoo.clips import encoding, selection
 from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_tokens
 from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.selection import VideoSet
 from clipzoo.config import Params
 from clipzoo.data.records import (
     SPLIT_COLUMNS,
@@ -23,10 +24,21 @@ from clipzoo.data.records import (
 )
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
-from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_csv
-from clipzoo.methods import load_classifier
+from clipzoo.evaluate.protocols import Evaluation
+from clipzoo.evaluate.provenance import record_provenance
+from clipzoo.evaluate.scoring import score_set
+from clipzoo.files import (
+    ListError,
+    file_sha256,
+    read_rows,
+    replacing,
+    write_csv,
+    write_metrics,
+)
 from clipzoo.methods.parts.method import Method
+from clipzoo.models.clip import CLIP_FILE
 from clipzoo.models.text import ClassText
+from clipzoo.runtime.distributed import say
 from clipzoo.tensors import write_safetensors
 
 PREDICTIONS_DIR = Path("predictions")
@@ -37,6 +49,57 @@ SINGLE_COLUMN = "single_view_predicted"
 """Of tests of several views: what was predicted from a single view."""
 RAW_COLUMN = "raw_predicted"
 """Of zero-shot sets: what the raw CLIP predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingScores:
+    """What a model says of the training videos; the weight of a fusion is chosen on it."""
+
+    probabilities: Tensor
+    """[N, K] float32."""
+    labels: Tensor
+    """[N] int64."""
+    video_ids: list[str]
+    """Ids of the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All that a stage writes of one set of videos."""
+
+    name: str
+    """`test` or `zero_shot_<dataset>`, the name of the files."""
+    videos: VideoSet
+    described: Mapping[str, int | str]
+    """The metrics of `describe_set`."""
+    view_names: Sequence[str]
+    class_names: Sequence[str]
+    evaluation: Evaluation
+    values: Mapping[str, float]
+    """The metrics."""
+    raw: Evaluation | None = None
+    """The same of the raw CLIP; None in tests."""
+    saliency: Tensor | None = None
+    """How much each class looks at each frame, [N, K, T]; None = the method does not provide it."""
+    training: TrainingScores | None = None
+    """None = not asked for."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the prediction file, by name."""
+        found = {
+            "labels": self.evaluation.labels,
+            "features": self.evaluation.scored.features,
+            "probabilities": self.evaluation.probabilities,
+        }
+        if self.raw is not None:
+            found["raw_features"] = self.raw.scored.features
+            found["raw_probabilities"] = self.raw.probabilities
+        if self.saliency is not None:
+            found["saliency"] = self.saliency
+        if self.training is not None:
+            found["train_probabilities"] = self.training.probabilities
+            found["train_labels"] = self.training.labels
+        return found
 
 
 def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
@@ -99,79 +162,54 @@ def open_inputs(
     return encoding.open_views(params, dataset, records, **views)
 
 
-def classified_text(
-    params: Params, model: Method, text: ClassText
-) -> tuple[ClassText, Sequence[int]]:
-    """The class text that a trained model classifies all classes with.
-
-    Args:
-        params: the run.
-        model: its method.
-        text: of embed_labels, of all K classes of `data.dataset`.
-
-    Returns:
-        the class text, and the ids of the classes trained on.
-
-    Raises:
-        WeightsError: the classifier of the training is missing.
-    """
-    classes = selection.training_classes(params.data.dataset, params.data.classes, text.num_classes)
-    if len(classes) < text.num_classes:  # the saved classifier has only the classes trained on
-        return encoding.class_text(model, text), classes
-    return replace(text, class_embeddings=load_classifier(text.num_classes)), classes
-
-
 def score_training_videos(
     params: Params, model: Method, text: ClassText, device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Probabilities of the training list from one view, if the method's `score_training` asks.
+) -> TrainingScores | None:
+    """Score the training list from one view, if the method's `score_training` asks for it.
 
-    The weight of a fusion is chosen on them. Every process calls this.
+    Every process calls this.
 
     Args:
-        params: the run.
+        params: of the run.
         model: its method.
-        text: of all K classes.
+        text: the model's class text, of all K classes.
         device: of this process.
 
     Returns:
-        tensors for `save`: train_probabilities [N, K] float32 and train_labels; and metadata:
-        train_video_ids, a JSON list in the order of the rows. Both empty if not asked for, and on
-        all ranks but 0.
+        None if not asked for, and on all ranks but 0.
 
     Raises:
         ListError: there is no training list.
     """
     if not params.options.get("score_training", False):
-        return {}, {}
+        return None
     dataset = params.data.dataset
     records = selection.measured(params, dataset, ["train"], text.num_classes).records
     clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
-    features = encoding.encode_set(model, clips, "train", params=params, device=device)
-    if features is None:
-        return {}, {}
-    tensors = {
-        "train_probabilities": encoding.score_videos(model, features, text),
-        "train_labels": label_tensor(records, text.num_classes),
-    }
-    return tensors, {"train_video_ids": json.dumps([record.video_id for record in records])}
+    scored = score_set(model, clips, text, "train", params=params, device=device)
+    if scored is None:
+        return None
+    return TrainingScores(
+        probabilities=scored.probabilities(),
+        labels=label_tensor(records, text.num_classes),
+        video_ids=[record.video_id for record in records],
+    )
 
 
-def describe_set(
-    records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
-) -> dict[str, int | str]:
+def describe_set(videos: VideoSet, protocol: str) -> dict[str, int | str]:
     """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
     videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
     videos of this set are missing, expected_sha256, the fingerprint of the complete set.
 
+    Videos of the set's lists that `lists/<dataset>/missing.csv` names are expected too (for
+    `whole`, all it names).
+
     Args:
-        records: the videos.
-        dataset: their dataset.
-        lists: names of the lists they come from; videos of these lists that
-            `lists/<dataset>/missing.csv` names are expected too (for `whole`, all it names).
+        videos: the set.
         protocol: views and lists in words.
     """
-    path, ids = missing_path(dataset), [record.video_id for record in records]
+    dataset, lists = videos.dataset, videos.lists
+    path, ids = missing_path(dataset), [record.video_id for record in videos.records]
     there = set(ids)  # a video that lacks a segment of train.csv is in whole.csv all the same
     missing = [
         video_id
@@ -181,14 +219,34 @@ def describe_set(
     described: dict[str, int | str] = {
         "dataset": dataset,
         "protocol": protocol,
-        "num_videos": len(records),
-        "num_expected": len(records) + len(missing),
+        "num_videos": len(ids),
+        "num_expected": len(ids) + len(missing),
         "videos_sha256": videos_sha256(ids),
         "missing_sha256": file_sha256(path) if path.is_file() else "",
     }
     if missing:
         described["expected_sha256"] = videos_sha256([*ids, *missing])
     return described
+
+
+def write_results(results: Results, params: Params, device: torch.device) -> Path:
+    """Write predictions/<name>.*, metrics/<recipe>/<name>.json and plots/<recipe>/<name>/videos.csv
+    with the settings of the run beside it; returns that folder of plots."""
+    name, plots = results.name, Path("plots") / params.recipe / results.name
+    provenance = record_provenance(params, device.type, plots)
+    about = {**results.described, "recipe": params.recipe, "arch": params.model.arch}
+    about["model_sha256"] = provenance["model_sha256"]
+    if results.raw is not None:
+        about["clip_sha256"] = file_sha256(CLIP_FILE)
+    if results.training is not None:
+        about["train_video_ids"] = json.dumps(results.training.video_ids)
+    tensors, records = results.tensors(), results.videos.records
+    save(name, tensors, records, results.view_names, results.class_names, about)
+    write_videos(plots, records, tensors, results.evaluation.single)
+    path = f"metrics/{params.recipe}/{name}.json"
+    write_metrics(path, {**results.described, **provenance, **results.values})
+    say(f"wrote predictions/{name}.*, {path}, {plots}/")
+    return plots
 
 
 def save(

@@ -317,8 +317,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
     if rank() == 0:
         methods.save_model(run.method, methods.MODEL_FILE, run.metadata)
-        with torch.no_grad():
-            methods.save_classifier(run.method.class_text(run.text).class_embeddings)
+        methods.save_classifier(run.text.class_embeddings)
     losses = [row["loss"] for row in progress.history]
     metrics |= {"steps": len(losses), "epochs": run.params.train.epochs}
     if run.params.train.precision == "fp16":
