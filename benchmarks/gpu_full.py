@@ -15,7 +15,7 @@ from gpu_steps import (
     params_for,
 )
 
-from clipzoo.train.search import largest_on_gpu
+from clipzoo.commands.trial_steps import largest_on_gpu
 
 TOLERANCE = 0.15
 CHECKPOINTED = Variant(

@@ -11,10 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from clipzoo.commands.trial_steps import new_trial
 from clipzoo.config import Params, load_params, replace
+from clipzoo.methods.memory.estimates import (
+    CUDA_BYTES,
+    PARAMETER_BYTES,
+    activation_bytes,
+    meta_clip,
+    meta_model,
+)
 from clipzoo.models.clip import num_parameters
-from clipzoo.train.memory import CUDA_BYTES, PARAMETER_BYTES, activation_bytes, meta_model
-from clipzoo.train.search import new_trial, noise_clips
 
 ROOT = Path(__file__).parents[1]
 MEMORY_SHARE = 0.8
@@ -107,7 +113,7 @@ def params_for(setting: Setting, arch: str, variant: Variant) -> Params:
 def forward_flops(params: Params) -> int:
     """Floating-point operations of one clip's forward pass, counted on the meta device."""
     model = meta_model(params)
-    clip = noise_clips(params, 1, torch.device("meta"))
+    clip = meta_clip(model, params)
     with FlopCounterMode(display=False) as counter:
         model.encode(clip)
     return counter.get_total_flops()
@@ -167,7 +173,7 @@ class Stepper:
         self.batch = batch
         self.params = params_for(setting, arch, variant)
         self.trial = new_trial(self.params, self.device)
-        clips = noise_clips(self.params, batch, torch.device("cpu"))  # uint8 [b, T, 3, S, S]
+        clips = self.trial.inputs.example(batch, torch.device("cpu"))  # uint8 [b, T, 3, S, S]
         if variant.floats:
             # The authors' loaders normalise: the model takes the frames as they are.
             method = cast(Any, self.trial.method)

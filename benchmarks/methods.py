@@ -32,6 +32,7 @@ from torch.nn import functional
 
 from clipzoo.commands.compare import METHODS
 from clipzoo.commands.comparison_page import BENCHMARK
+from clipzoo.commands.trial_steps import Trial, new_trial
 from clipzoo.config import Params
 from clipzoo.config import replace as change
 from clipzoo.files import json_sha256, write_json
@@ -40,7 +41,6 @@ from clipzoo.models.clip import context_length, embed_dim
 from clipzoo.models.text import ClassText
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime.machine import environment
-from clipzoo.train.search import Trial, new_trial, noise_clips
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -88,7 +88,7 @@ class Subject:
         torch.manual_seed(0)
         self.trial: Trial = new_trial(params, CPU)
         self.text = self.trial.gradients.text = random_text(params, case.num_classes)
-        self.step_clips = noise_clips(params, case.step_clips, CPU)  # uint8 [b, T, 3, S, S]
+        self.step_clips = self.trial.inputs.example(case.step_clips, CPU)  # uint8 [b, T, 3, S, S]
         self.test_clips = self.step_clips[: case.test_clips]
 
     def step(self) -> None:

@@ -38,7 +38,7 @@ def params_for(size: str, shard_videos: int = 8, extract_workers: int = 0) -> Pa
         "data.datasets": [DATASET],
         "data.demo": [],
         "data.zero_shot": [],
-        "frames.size": size,
+        "frames.size": int(size) if size.isdigit() else size,
         "frames.shard_videos": shard_videos,
         "runtime.extract_workers": extract_workers,
     }

@@ -1,19 +1,19 @@
 """attributes --dataset NAME: the best words of a lexicon for each video of a dataset (torchrun)."""
 
 from clipzoo.runtime.launch import dataset_argument, run_stage
+from clipzoo.paths import list_file
 
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from pathlib import Path
 
     from clipzoo.clips.attributes import attributes_path, whole_videos, write_attributes
     from clipzoo.config import build, load_params
     from clipzoo.data.records import read_labels, read_list
     from clipzoo.evaluate import lexicon
     from clipzoo.methods.bike_attributes import Options
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.runtime.distributed import rank, say
-    from clipzoo.train.memory import start_run
 
     params, dataset, method = load_params(), dataset_argument(), "bike_attributes"
     options = build(Options, params.methods[method], "params.yaml", method)
@@ -22,9 +22,9 @@ def main() -> None:
     if dataset != params.data.dataset:
         published = {"train": "", "val": ""}
     scorer = None if all(published.values()) else lexicon.open_scorer(options, dataset)
-    num_classes = len(read_labels(f"lists/{dataset}/labels.csv"))
+    num_classes = len(read_labels(list_file(dataset, "labels")))
     for name, file in published.items():
-        path = Path(f"lists/{dataset}/{name}.csv")
+        path = list_file(dataset, name)
         if not path.is_file():
             continue
         records = read_list(path, num_classes)

@@ -1,12 +1,13 @@
 """build_lists --dataset NAME: annotation files + frame index -> lists/NAME/."""
 
 from clipzoo.runtime.launch import dataset_argument, run_stage
-from clipzoo.annotations.joining import LISTS_DIR, build_lists
+from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.wanted import check_wanted
 from clipzoo.config import load_params
 from clipzoo.data.index import index_path
 from clipzoo.data.spec import ANNOTATION_DIR, load_spec
 from clipzoo.files import SHOWN, shown
+from clipzoo.paths import LISTS_DIR
 
 
 def main() -> None:

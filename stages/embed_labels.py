@@ -9,19 +9,20 @@ from clipzoo.data.records import read_labels
 from clipzoo.files import file_sha256
 from clipzoo.methods import needs_token_embeddings
 from clipzoo.models.classifiers import random_classifier
-from clipzoo.models.clip import CLIP_FILE, load_clip
+from clipzoo.models.clip import load_clip
 from clipzoo.models.text import (
     class_text_path,
     embed_class_names,
     embed_tokens,
     save_class_text,
 )
+from clipzoo.paths import CLIP_FILE, list_file
 from clipzoo.runtime.progress import progress_bar
 
 
 def main() -> None:
     params, dataset = load_params(), dataset_argument()
-    names = read_labels(f"lists/{dataset}/labels.csv")
+    names = read_labels(list_file(dataset, "labels"))
     classifier = params.text.classifier if dataset == params.data.dataset else "text"
     clip, meta = load_clip()
     print(

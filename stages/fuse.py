@@ -3,11 +3,11 @@
 from clipzoo.runtime.launch import recipe_argument, run_stage
 from clipzoo.config import build, load_params
 from clipzoo.evaluate import fusion
-from clipzoo.evaluate.predictions import PREDICTIONS_DIR
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
 from clipzoo.methods import check_settings, read_model_metadata
 from clipzoo.methods.bike_attributes import Options
+from clipzoo.paths import metrics_file, plots_dir, predictions_file
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     weight = build(Options, params.methods[method], "params.yaml", method).video_weight
     check_settings(read_model_metadata(), params)
     video, kept = fusion.read_kept(recipe)
-    attributes = fusion.read_scores(PREDICTIONS_DIR / "test.safetensors", params.recipe)
+    attributes = fusion.read_scores(predictions_file("test"), params.recipe)
     fusion.check_model(attributes)
     labels = fusion.same_labels(video, attributes)
     values = fusion.compare(video, attributes, labels, weight)
@@ -29,7 +29,7 @@ def main() -> None:
         marked["the best in training"] = best
     else:
         print("no best weight: score_training of one of the two runs is false")
-    plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
+    plots, path = plots_dir(params.recipe, "fused"), metrics_file(params.recipe, "fused")
     fusion.plot_weights(plots, curves, marked)
     provenance = record_provenance(params, "cpu", plots)
     provenance = fusion.add_video_branch(provenance, kept)

@@ -6,7 +6,6 @@ from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
 from clipzoo.models.activation import activation_name
 from clipzoo.models.clip import (
-    CLIP_FILE,
     build_clip,
     has_small_budgets,
     input_size,
@@ -15,6 +14,7 @@ from clipzoo.models.clip import (
     uses_quick_gelu,
 )
 from clipzoo.models.weights import check_unread, load_weights
+from clipzoo.paths import CLIP_FILE, METRICS_DIR
 from clipzoo.runtime.machine import environment
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         model = load_weights(arch, weights, side, activation)
     computed = environment("cpu") if weights in ("demo", "random") else ""
     save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
-    path = "metrics/clip.json"
+    path = METRICS_DIR / "clip.json"
     metrics |= {"num_parameters": num_parameters(model), "environment": computed}
     write_metrics(path, metrics)
     towers = activation_name(uses_quick_gelu(model))

@@ -20,10 +20,11 @@ def main() -> None:
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions, protocols, scoring
     from clipzoo.evaluate.plots import draw_examples, plot_test
-    from clipzoo.methods import MODEL_FILE, load_model
+    from clipzoo.methods import load_model
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
+    from clipzoo.paths import MODEL_FILE
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.train.memory import start_run
 
     params, device = start_run(load_params(), training=False)
     dataset, views = params.data.dataset, params.test
@@ -32,19 +33,14 @@ def main() -> None:
     protocol = protocols.describe_views(views.clips, views.crops, views.dense)
     protocol += "" if videos.complete else f", {videos.share} videos"
     say(
-        f"test: {len(videos.records)} videos of {dataset} ({text.num_classes} classes), {protocol}; "
-        f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
+        f"test: {len(videos.records)} videos of {dataset} ({text.num_classes} classes), "
+        f"{protocol}; {MODEL_FILE} ({params.model.arch}), {views.precision}, "
+        f"{world_size()} x {device.type}"
     )
     model = load_model(params)
-    clips = predictions.open_inputs(
-        params,
-        model,
-        text,
-        "val",
-        videos.records,
-        clips=views.clips,
-        crops=views.crops,
-        dense=views.dense,
+    inputs = model.open_inputs(params, dataset, text)
+    clips = inputs.views(
+        videos.records, "val", clips=views.clips, crops=views.crops, dense=views.dense
     )
     classes = selection.training_classes(dataset, params.data.classes, text.num_classes)
     text = scoring.class_text(model, scoring.trained_text(text, len(classes)), device)

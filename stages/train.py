@@ -9,12 +9,12 @@ def main() -> None:
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
-    from clipzoo.methods import MODEL_FILE
+    from clipzoo.methods.memory.start import start_run
+    from clipzoo.paths import MODEL_FILE, metrics_file
     from clipzoo.runtime.distributed import rank, say, world_size
     from clipzoo.runtime.machine import environment
     from clipzoo.runtime.one_run import check_params
     from clipzoo.train.loop import train
-    from clipzoo.train.memory import start_run
     from clipzoo.train.setup import prepare_run
     from clipzoo.train.state import remove_state
 
@@ -38,7 +38,7 @@ def main() -> None:
             "videos_sha256": videos_sha256(ids),
             "environment": environment(device.type),
         }
-        write_metrics(f"metrics/{params.recipe}/train.json", {**metrics, **about})
+        write_metrics(metrics_file(params.recipe, "train"), {**metrics, **about})
         check_params()  # else the state stays, and the training is not lost
         remove_state(run.state_dir)
     say(f"wrote {MODEL_FILE}, {run.log_dir}; next: test")

@@ -17,15 +17,15 @@ from clipzoo.runtime.launch import dataset_argument, run_stage
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from clipzoo.clips import encoding, selection
+    from clipzoo.clips import selection
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import interpolation, predictions, protocols, scoring
-    from clipzoo.methods import MODEL_FILE, load_model, raw_model
-    from clipzoo.models.clip import CLIP_FILE
+    from clipzoo.methods import load_model, raw_model
+    from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
+    from clipzoo.paths import CLIP_FILE, MODEL_FILE, plots_dir
     from clipzoo.runtime.distributed import say, world_size
-    from clipzoo.train.memory import start_run
 
     dataset, (params, device) = dataset_argument(), start_run(load_params(), training=False)
     name, views = f"zero_shot_{dataset}", params.zero_shot
@@ -38,16 +38,9 @@ def main() -> None:
         f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    model = load_model(params)
-    tuned, raw = model.for_zero_shot(), raw_model()
-    clips = encoding.open_views(
-        params,
-        dataset,
-        videos.records,
-        clips=views.clips,
-        crops=views.crops,
-        sampler=model.test_sampler,
-    )
+    tuned, raw = load_model(params).for_zero_shot(), raw_model()
+    inputs = tuned.open_inputs(params, dataset, text)
+    clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)
     tuned_text = scoring.class_text(tuned, text, device)
     scored = scoring.score_set(tuned, clips, tuned_text, name, params=params, device=device)
     scored_raw = scoring.score_set(raw, clips, text, f"raw_{name}", params=params, device=device)
@@ -65,7 +58,7 @@ def main() -> None:
         for part in (scored, scored_raw)
     )
     values = protocols.compare_zero_shot(evaluation, raw_evaluation)
-    values |= interpolation.describe_choice(curve, f"plots/{params.recipe}/{name}")
+    values |= interpolation.describe_choice(curve, plots_dir(params.recipe, name))
     results = predictions.Results(
         name=name,
         videos=videos,

@@ -42,7 +42,7 @@ def params_for(project: Path) -> ParamsFor:
             "data.datasets": [dataset],
             "data.demo": [],
             "data.zero_shot": [],
-            "frames.size": "48",
+            "frames.size": 48,
         }
         return replace(load_params(ROOT / "params.yaml"), values | flatten(changes))
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from dvc.utils.serialize import modify_yaml
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from clipzoo import config
 from clipzoo.config import ConfigError, build, load_params, replace
 from clipzoo.methods import METHODS, read_options
 from clipzoo.methods.text4vis import Options
+from clipzoo.sections import flatten
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,7 +61,11 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
     [
         ("train.learning_rate", 1, ["unknown key train.learning_rate", "allowed", "lr"]),
         ("train.epoch", 1, ["unknown key train.epoch", "did you mean epochs"]),
-        ("data.allow_missing", 0, ["data.allow_missing was removed", "missing DATASET --accept"]),
+        (
+            "data.allow_missing",
+            0,
+            ["data.allow_missing", "write nothing", "missing DATASET --accept"],
+        ),
         ("modle", {}, ["unknown key modle", "did you mean model"]),
         ("train.epochs", "ten", ["train.epochs", "'ten'", "int"]),
         ("train.epochs", 1.5, ["train.epochs", "1.5", "int"]),
@@ -86,8 +91,10 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("test.crops", 2, ["test.crops", "2", "10"]),
         ("test.crops", True, ["test.crops", "True", "int"]),
         ("test.crops", 1.0, ["test.crops", "1.0", "int"]),
-        ("frames.size", 256, ["frames.size", "found 256", "-S \"frames.size='256'\""]),
-        ("frames.size", "big", ["frames.size", "'340x256'"]),
+        ("frames.size", "256", ["frames.size", "found '256'", "256 (a number, without quotes)"]),
+        ("frames.size", "big", ["frames.size", "340x256"]),
+        ("frames.size", "0x256", ["frames.size", "'0x256'", "sides of 1 to 4096 px"]),
+        ("frames.size", True, ["frames.size", "True"]),
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),
         ("text.templates", ["{} {x}"], ["text.templates[0]", "{} {x}", "no other {"]),
         ("augment", 3, ["augment", "mapping"]),
@@ -95,13 +102,17 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("seed", -1, ["seed", "-1", "0 or more"]),
         ("model.input_px", 10**9, ["model.input_px", "1000000000", "4096 or less"]),
         ("model.input_px", 0, ["model.input_px", "0", "1 or more"]),
-        ("frames.size", "5000", ["frames.size", "'5000'", "4096 px or less"]),
-        ("frames.size", "9" * 5000, ["frames.size", "'999", "'340x256'"]),
+        ("frames.size", 5000, ["frames.size", "5000", "1 to 4096 px"]),
+        ("frames.size", "9" * 5000, ["frames.size", "'999", "340x256"]),
+        ("train.clip_ratio", 0.1, ["train.clip_ratio", "write train.tower_lr_ratio"]),
+        ("bike.zero_shot", "head", ["bike.zero_shot is a key of an earlier", "zero_shot_scoring"]),
         ("train.milestones", [1, float("nan")], ["train.milestones[1]", "nan", "finite"]),
         ("train.lr", "1e999", ["train.lr", "inf", "finite"]),
         ("train.lr", 10**400, ["train.lr", "1000", "...", "float"]),
         ("train.warmup_epochs", 21, ["train.warmup_epochs", "21", "train.epochs, 20"]),
         ("train.epochs", 1, ["found 2", "-S train.epochs=1 -S train.warmup_epochs=0"]),
+        ("train.steps_per_lr_update", 0, ["train.steps_per_lr_update", "0", "1 or more"]),
+        ("demo.other_archs.eval_videos", 0, ["demo.other_archs.eval_videos", "1 or more"]),
         ("model.activation", "relu", ["model.activation", "'relu'", "auto, quickgelu, gelu"]),
         ("zero_shot.interpolation", [0.5, 1.5], ["zero_shot.interpolation[1]", "1.5", "1 or less"]),
         ("zero_shot.interpolation", [-0.5], ["zero_shot.interpolation[0]", "-0.5", "0 or more"]),
@@ -171,6 +182,38 @@ def test_evaluation_alone_has_no_warm_up_and_no_steps(values):
     values["train"] |= {"epochs": 0, "warmup_epochs": 5}
     values["runtime"]["processes"] = 100
     assert build(config.Params, values, "p").train.warmup_epochs == 5
+
+
+@pytest.mark.parametrize("milestones", [[9, 5], [2, 5], [1]])
+def test_milestones_are_ascending_and_after_the_warm_up(values, milestones):
+    values["train"] |= {"milestones": milestones}
+    build(config.Params, values, "p")  # the schedule is another
+    values["train"] |= {"schedule": "multistep"}
+    with pytest.raises(ConfigError) as error:
+        build(config.Params, values, "p")
+    assert f"p: train.milestones: found {[*map(float, milestones)]}" in str(error.value)
+    assert "ascending, each after the warm-up of 2 epochs" in str(error.value)
+    values["train"] |= {"milestones": [3, 5.5]}
+    assert build(config.Params, values, "p").train.milestones == [3, 5.5]
+
+
+def test_all_keys_of_earlier_versions_are_named_at_once(values):
+    values["train"]["update_every"] = values["train"].pop("steps_per_lr_update")
+    values["demo"]["other_videos"] = values["demo"].pop("other_archs")["eval_videos"]
+    with pytest.raises(ConfigError) as error:
+        config.refuse_old_keys(values, "p")
+    assert str(error.value).splitlines() == [
+        "p: demo.other_videos is a key of an earlier version; write demo.other_archs.eval_videos",
+        "  train.update_every is a key of an earlier version; write train.steps_per_lr_update",
+    ]
+
+
+def test_a_key_of_an_earlier_version_is_none_of_this_one(values):
+    """And what it is called now is one."""
+    known = flatten(values).keys()
+    for old, new in config.OLD_KEYS.items():
+        assert old not in known
+        assert new in known or new.startswith("nothing: ")
 
 
 def test_the_comments_offer_what_is_allowed():
@@ -293,11 +336,38 @@ def test_dvc_changes_one_line_for_one_value(tmp_path):
     path = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", path)
     before = path.read_text().splitlines()
-    with modify_yaml(path) as values:
-        values["train"]["epochs"] = 77
+    apply_overrides(path, ["train.epochs=77"])
     after = path.read_text().splitlines()
     differing = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
     assert [b.split() for _, b in differing] == [["epochs:", "77"]]
+
+
+def test_dvc_keeps_every_comment_beside_its_key(tmp_path):
+    """DVC writes all lists anew, without the comments that ruamel keeps with their last values."""
+    path = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", path)
+    params = load_params(path)
+    lists = [k for k, v in flatten(params.model_dump()).items() if isinstance(v, list)]
+    filled = ["text.templates", "zero_shot.protocols"]
+    for value in ("[0.5,0.25]", "[]", "[1]"):  # from none to several, to none, to one
+        apply_overrides(path, [f"{key}={value}" for key in lists if key not in filled])
+        apply_overrides(
+            path, ["text.templates=['{}.','a {}']", "zero_shot.protocols=[full,splits]"]
+        )
+    assert beside(path) == beside(ROOT / "params.yaml")
+
+
+def beside(path: Path) -> list[tuple[str, str]]:
+    """Each comment of a file with the key on its line, or on the next one that has a key."""
+    pairs = []
+    lines = path.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if "# " in line:
+            keys = (rest.strip().partition(":")[0] for rest in lines[i:])
+            pairs.append(
+                (line.partition("# ")[2], next(key for key in keys if key and key[0] not in "#-"))
+            )
+    return pairs
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,15 @@ STAGES = sorted((ROOT / "stages").glob("*.py"))
 
 # A folder (or a module at the top of the package) may import those of earlier layers.
 LAYERS = (
-    ("files",),
+    ("files", "paths"),
     ("yaml_files", "settings"),
     ("sections",),
     ("config", "tensors"),
     ("runtime", "data", "models", "report", "given_files"),
-    ("annotations", "frames", "clips", "methods"),
+    ("annotations", "frames", "clips"),
+    ("methods",),
     ("train", "evaluate", "serve", "demo"),
-    ("commands", "stages", "parity"),
+    ("commands", "stages"),
     ("__main__",),
 )
 LAYER = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders}

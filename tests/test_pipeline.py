@@ -21,6 +21,7 @@ HARMLESS = {
     "src/clipzoo/__init__.py",
     "src/clipzoo/config.py",
     "src/clipzoo/files.py",
+    "src/clipzoo/paths.py",
     "src/clipzoo/sections.py",
     "src/clipzoo/settings.py",
     "src/clipzoo/tensors.py",
@@ -43,8 +44,10 @@ HARMLESS = {
     "src/clipzoo/data/ffmpeg.py",
     "src/clipzoo/demo/__init__.py",
     "src/clipzoo/evaluate/__init__.py",
+    "src/clipzoo/methods/memory/__init__.py",
+    "src/clipzoo/methods/memory/estimates.py",
+    "src/clipzoo/methods/memory/start.py",
     "src/clipzoo/models/__init__.py",
-    "src/clipzoo/train/memory.py",
 }
 
 

@@ -6,6 +6,7 @@ The options of a method are a top-level section with its name (`text4vis:`). Thi
 know their keys: a method is a module of `clipzoo.methods` and checks its section itself.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic_core import PydanticCustomError
 
 from clipzoo.files import near
-from clipzoo.sections import Float, Section, SectionType, build, flatten, load, require
+from clipzoo.sections import Float, Section, SectionType, build, flatten, require
 from clipzoo.yaml_files import ConfigError as ConfigError
+from clipzoo.yaml_files import read_yaml
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
@@ -29,6 +31,21 @@ MAX_SEED = 2**64 - 1
 STAGE_LISTS = ("datasets", "fused_with")
 """Keys that a method's section may have: datasets of, and recipes to fuse with in, stages of its
 own."""
+OLD_KEYS = {
+    "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
+    "`python -m clipzoo missing DATASET --accept` writes",
+    "demo.other_pretrain_steps": "demo.other_archs.pretrain_steps",
+    "demo.other_pretrain_batch": "demo.other_archs.pretrain_batch",
+    "demo.other_train_steps": "demo.other_archs.train_steps",
+    "demo.other_videos": "demo.other_archs.eval_videos",
+    "bike.zero_shot": "bike.zero_shot_scoring",
+    "bike.map_softmaxes": "bike.authors_map_softmaxes",
+    "bike.map_running_batch": "bike.authors_running_map_batch",
+    "actionclip.eval_batch": "actionclip.authors_test_batch",
+    "train.clip_ratio": "train.tower_lr_ratio",
+    "train.update_every": "train.steps_per_lr_update",
+}
+"""Dotted keys of earlier versions -> what to write instead."""
 METHODS_DIR = Path(__file__).parent / "methods"
 
 
@@ -60,15 +77,18 @@ def one_place(template: str) -> str:
     return template
 
 
-def _frame_size(size: object) -> str:
-    if isinstance(size, str) and re.fullmatch(r"[1-9]\d{,3}(x[1-9]\d{,3})?", size, re.ASCII):
-        if max(map(int, size.split("x"))) <= MAX_PX:
-            return size
-        raise ValueError(f"sides of {MAX_PX} px or less")
-    raise ValueError(
-        "text, a short side like '256' or an exact size like '340x256'; "
-        "on the command line, -S \"frames.size='256'\""
-    )
+def _frame_size(size: object) -> object:
+    sides: list[int] = []
+    if isinstance(size, int) and not isinstance(size, bool):
+        sides = [size]
+    elif isinstance(size, str) and re.fullmatch(r"\d{1,4}x\d{1,4}", size, re.ASCII):
+        sides = [int(side) for side in size.split("x")]
+    if not sides or min(sides) < 1 or max(sides) > MAX_PX:
+        raise ValueError(
+            f"a short side like 256 (a number, without quotes), or an exact size like 340x256; "
+            f"sides of 1 to {MAX_PX} px"
+        )
+    return size
 
 
 def check_dataset_name(name: str) -> str:
@@ -149,13 +169,6 @@ class DataConfig(Section):
     min_frames: int = Field(ge=0)
     """Training videos with fewer frames are dropped."""
 
-    @classmethod
-    def removed(cls) -> dict[str, str]:
-        return {
-            "allow_missing": "remove the key; what a copy lacks is now in a ledger, which "
-            "`python -m clipzoo missing DATASET --accept` writes"
-        }
-
     @model_validator(mode="after")
     def _datasets_are_listed(self) -> "DataConfig":
         used = [("dataset", self.dataset)]
@@ -172,12 +185,26 @@ class DataConfig(Section):
 
 
 class FramesConfig(Section):
-    size: Annotated[str, BeforeValidator(_frame_size)]
-    """Stored frame size: '256' = short side, '340x256' = exact width x height (px)."""
+    size: Annotated[int | str, BeforeValidator(_frame_size)]
+    """Stored frame size (px): 256 = the short side, 340x256 = the exact width x height."""
     quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""
     shard_videos: int = Field(ge=1)
     """Largest number of videos in one tar shard."""
+
+
+class OtherArchsConfig(Section):
+    """The budget of an architecture other than `demo.arch` on demo weights: it shows that the
+    stages work, and no accuracy is promised."""
+
+    pretrain_steps: int = Field(ge=1, le=10_000_000)
+    """Contrastive pre-training steps."""
+    pretrain_batch: int = Field(ge=1, le=100_000)
+    """Still-caption pairs per pre-training step."""
+    train_steps: int = Field(ge=1, le=10_000_000)
+    """Optimizer steps of training."""
+    eval_videos: int = Field(ge=1, le=100_000)
+    """Videos per class that validations and tests encode."""
 
 
 class DemoConfig(Section):
@@ -195,14 +222,7 @@ class DemoConfig(Section):
     """Still-caption pairs per pre-training step."""
     pretrain_lr: Float = Field(gt=0)
     """Peak learning rate of pre-training."""
-    other_pretrain_steps: int = Field(ge=1, le=10_000_000)
-    """Pre-training steps of an architecture other than `arch`."""
-    other_pretrain_batch: int = Field(ge=1, le=100_000)
-    """Pairs per step of an architecture other than `arch`."""
-    other_train_steps: int = Field(ge=1, le=10_000_000)
-    """Optimizer steps of training for an architecture other than `arch` on demo weights."""
-    other_videos: int = Field(ge=1, le=100_000)
-    """Videos per class that evaluations encode with such an architecture."""
+    other_archs: OtherArchsConfig
 
 
 class ModelConfig(Section):
@@ -282,8 +302,9 @@ class TrainConfig(Section):
     """Clips in one optimizer step, over all processes and micro-batches."""
     lr: Float = Field(gt=0)
     """Peak learning rate of the head."""
-    clip_ratio: Float = Field(ge=0)
-    """The vision tower and logit_scale learn at lr * clip_ratio."""
+    tower_lr_ratio: Float = Field(ge=0)
+    """CLIP's parameters (the towers that are trained, and logit_scale) learn at
+    lr * tower_lr_ratio; the authors' configs call it `clip_ratio`."""
     weight_decay: Float = Field(ge=0)
     """AdamW's weight decay, applied to every parameter."""
     beta1: Float = Field(ge=0, lt=1)
@@ -298,7 +319,7 @@ class TrainConfig(Section):
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
     gamma: Float = Field(gt=0)
     """Factor of the multistep schedule."""
-    update_every: int = Field(ge=1)
+    steps_per_lr_update: int = Field(ge=1)
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
     precision: Literal["fp32", "fp16", "bf16"]
     """Precision of the forward pass, under autocast; the weights are float32."""
@@ -325,6 +346,8 @@ class TrainConfig(Section):
     def _epochs_agree(self) -> "TrainConfig":
         last = not self.average_epochs or self.select == "last"
         fits = not self.epochs or self.warmup_epochs <= self.epochs
+        times = self.milestones if self.epochs and self.schedule == "multistep" else []
+        rising = times == sorted(times) and min(times, default=math.inf) > self.warmup_epochs
         allowed = (
             f"at most train.epochs, {self.epochs}; set both in one command: "
             f"-S train.epochs={self.epochs} -S train.warmup_epochs=0"
@@ -332,6 +355,12 @@ class TrainConfig(Section):
         require(
             (last, "select", self.select, "last, because train.average_epochs is not 0"),
             (fits, "warmup_epochs", self.warmup_epochs, allowed),
+            (
+                rising,
+                "milestones",
+                times,
+                f"ascending, each after the warm-up of {self.warmup_epochs} epochs",
+            ),
         )
         return self
 
@@ -494,7 +523,24 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         ConfigError: the file is missing or not YAML, or keys are unknown, missing, mistyped or out
             of range; the message names the file and every wrong key.
     """
-    return load(Params, path)
+    values = read_yaml(path)
+    refuse_old_keys(values, path)
+    return build(Params, values, path)
+
+
+def refuse_old_keys(values: object, where: str | Path) -> None:
+    """Raise ConfigError if parameters, nested or by dotted key, have a key of `OLD_KEYS`.
+
+    It names `where`, the file or option, and what to write instead of each.
+    """
+    keys = flatten(values) if isinstance(values, Mapping) else {}
+    old = [
+        f"{key} is a key of an earlier version; write {OLD_KEYS[key]}"
+        for key in keys
+        if key in OLD_KEYS
+    ]
+    if old:
+        raise ConfigError(f"{where}: " + "\n  ".join(old))
 
 
 def replace(section: SectionType, values: Mapping[str, Any]) -> SectionType:

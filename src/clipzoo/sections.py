@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from clipzoo.files import near
-from clipzoo.yaml_files import NUMBER, ConfigError, read_yaml
+from clipzoo.yaml_files import NUMBER, ConfigError
 
 SHOWN_CHARACTERS = 200
 """Most characters of a wrong value that an error shows."""
@@ -38,11 +38,6 @@ class Section(BaseModel):
     def keys(cls) -> list[str]:
         """The keys that a file may have."""
         return list(cls.model_fields)
-
-    @classmethod
-    def removed(cls) -> dict[str, str]:
-        """Keys of earlier versions: what to do instead."""
-        return {}
 
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -80,11 +75,6 @@ Float = Annotated[float, BeforeValidator(_read_number)]
 """A finite float; also an int, or text such as 5e-5."""
 NoneWord = BeforeValidator(_read_none)
 """For a choice of words that includes `None`: YAML's null means that word."""
-
-
-def load(cls: type[SectionType], path: str | Path) -> SectionType:
-    """Read a YAML file into the section `cls`; raises ConfigError as `build`."""
-    return build(cls, read_yaml(path), path)
 
 
 def build(
@@ -191,10 +181,7 @@ def _dotted(location: Location) -> str:
 
 
 def _unknown_key(cls: type[Section], location: Location, key: str) -> str:
-    section = _section(_annotation(cls, location[:-1]))
-    if location[-1] in section.removed():
-        return f"{key} was removed: {section.removed()[str(location[-1])]}"
-    allowed = section.keys()
+    allowed = _section(_annotation(cls, location[:-1])).keys()
     return f"unknown key {key}; allowed: {', '.join(allowed)}{near(location[-1], allowed)}"
 
 

@@ -9,7 +9,7 @@ of up to 32 bits in a row, and takes 0.6 s for a GB; SHA-256 would take 1.2 s.
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -150,3 +150,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def send_indices(indices: Sequence[int], device: torch.device) -> Tensor:
+    """Some indices as int64 [n] on a device; a GPU is not waited for."""
+    return send(torch.tensor(indices, dtype=torch.int64), device)

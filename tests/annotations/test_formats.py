@@ -55,7 +55,7 @@ def test_zero_shot_takes_the_whole_set_and_knows_what_is_missing(params_for):
     found = whole_set(params_for("mine"), "mine", 2)
     records, lists = found.records, found.lists
     assert (sorted(r.video_id for r in records), lists) == (sorted(stored), ["whole"])
-    described = describe_set(records, dataset="mine", lists=lists, protocol="x")
+    described = describe_set(found, "x")
     assert (described["num_videos"], described["num_expected"]) == (5, 7)
 
 

@@ -15,8 +15,6 @@ from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
-from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),
@@ -126,18 +124,6 @@ def test_an_empty_set_is_refused():
         encode_set(FakeClips(0))
 
 
-def test_scoring_in_parts_equals_scoring_at_once(monkeypatch: pytest.MonkeyPatch):
-    class Scored(nn.Module):
-        def score(self, features: Tensor, text: ClassText) -> Tensor:
-            assert features.dtype == torch.float32
-            return (features.mean(dim=1) @ text.class_embeddings[0].T).softmax(dim=1)
-
-    features, text = torch.randn(10, 2, DIM).half(), class_text(torch.randn(1, 4, DIM))
-    monkeypatch.setattr(encoding, "SCORED_AT_ONCE", 3)
-    parts = encoding.score_videos(Scored(), features, text)
-    torch.testing.assert_close(parts, Scored().score(features.float(), text))
-
-
 def test_the_next_batch_is_encoded_before_the_features_of_one_are_kept():
     """One batch behind, not more."""
     model, batches = FakeModel().eval(), [FakeClips().load(p)[None] for p in range(4)]
@@ -168,7 +154,7 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
     meet = {"init_method": f"file://{folder}/meet", "timeout": timedelta(seconds=120)}
     dist.init_process_group("gloo", rank=rank, world_size=2, **meet)
     try:
-        encoding.STATE_DIR = Path(folder) / "state"
+        encoding.ENCODING_STATE_DIR = Path(folder) / "state"
         features = encode_set(FakeClips())
         with pytest.raises(encoding.InferenceError) as caught:
             encode_set(FakeClips(broken=(2, 9, 16)))
@@ -181,7 +167,9 @@ def run_rank(rank: int, folder: str) -> Tensor | None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_features_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(encoding, "STATE_DIR", encoding.STATE_DIR)  # restored afterwards
+    monkeypatch.setattr(
+        encoding, "ENCODING_STATE_DIR", encoding.ENCODING_STATE_DIR
+    )  # restored afterwards
     threads = torch.get_num_threads()
     second = get_context("spawn").Process(target=run_rank, args=(1, str(tmp_path)))
     second.start()

@@ -123,7 +123,7 @@ def test_the_whole_set_is_train_and_val():
 def test_a_stand_in_of_another_architecture_is_measured_on_a_few_videos_of_each_class():
     records = [Record(f"v{i}", 9, i % 3) for i in range(11)]  # the 2 first of 3 classes: v0 to v5
     write_list(records, "lists/mine/val.csv")
-    own = params(**{"demo.other_videos": 2})
+    own = params(**{"demo.other_archs.eval_videos": 2})
     other = replace(own, {"model.arch": "ViT-L/14"})
     found = measured(other, "mine", ["val"], 3)
     assert (found.records, found.share, found.complete) == (records[:6], "6 of 11", False)

@@ -9,13 +9,13 @@ import torch
 
 from annotating import store_index
 from clipzoo.__main__ import main
-from clipzoo.commands import check
+from clipzoo.commands import check, trial_steps
 from clipzoo.config import load_params, replace
 from clipzoo.data.ledger import write_ledger
+from clipzoo.methods.memory import estimates
 from clipzoo.report import kept
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
-from clipzoo.train import memory, search
 
 ROOT = Path(__file__).parents[2]
 NAME = "own/one"
@@ -73,9 +73,9 @@ def with_gpus(patch: pytest.MonkeyPatch, num_gpus: int, *, cores: int, free_byte
     """A machine with GPUs."""
     patch.setattr(machine, "count_gpus", lambda _: num_gpus)
     patch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(cores)))
-    patch.setattr(memory, "free_gpu_bytes", lambda _: free_bytes)
+    patch.setattr(estimates, "free_gpu_bytes", lambda _: free_bytes)
     patch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
-    patch.setattr(search, "largest_on_gpu", lambda params, limit, device: limit)
+    patch.setattr(trial_steps, "largest_on_gpu", lambda params, limit, device: limit)
 
 
 def test_a_complete_set_up_has_no_missing_parts(here):
@@ -258,7 +258,7 @@ def test_a_gpu_takes_real_steps(here, monkeypatch, micro_batch, ok, offered):
     """24 clips a step on one GPU, which takes at most 4 at once."""
     asked = []
     with_gpus(monkeypatch, 1, cores=8, free_bytes=80e9)
-    monkeypatch.setattr(search, "largest_on_gpu", lambda p, n, device: asked.append(n) or 4)
+    monkeypatch.setattr(trial_steps, "largest_on_gpu", lambda p, n, device: asked.append(n) or 4)
     edit(here / "params.yaml", "  processes: 0", "  processes: 1")
     edit(here / "params.yaml", "  micro_batch: 0", f"  micro_batch: {micro_batch}")
     found = findings()["micro-batch"]

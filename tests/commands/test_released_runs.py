@@ -103,6 +103,7 @@ def test_released_weights_of_a_child_need_no_parent(file):
         (["text4vis/ucf101-*", "--parent", "FILE"], "allowed: RECIPE=FILE, where RECIPE is text4"),
         ([BRANCH, "--parent", "FILE"], "fuse VIDEO ATTRIBUTES --labels FILE --released RECIPE"),
         (["demo", "-S", "train.epoch=3"], "-S train.epoch: unknown key.*did you mean train.epochs"),
+        (["demo", "-S", "train.clip_ratio=1"], "-S: train.clip_ratio .*write train.tower_lr_ratio"),
         (["demo", "-S", "train.epochs"], "-S train.epochs: allowed: KEY=VALUE"),
         (["demo", "-S", "train.epochs=x"], "train.epochs: found 'x'; allowed: a value of type int"),
         (["demo", "-S", "text4vis.head=Trans"], "text4vis.head: found 'Trans'"),

@@ -195,8 +195,8 @@ def test_other_architectures_have_their_own_budget():
     demo = load_params(Path(__file__).parents[2] / "params.yaml").demo
     default = pretrain_budget("ViT-demo-16", demo)
     assert (default.steps, default.batch) == (demo.pretrain_steps, demo.pretrain_batch)
-    other = pretrain_budget("ViT-L/14", replace(demo, {"other_pretrain_steps": 7}))
-    assert (other.steps, other.batch) == (7, demo.other_pretrain_batch)
+    other = pretrain_budget("ViT-L/14", replace(demo, {"other_archs.pretrain_steps": 7}))
+    assert (other.steps, other.batch) == (7, demo.other_archs.pretrain_batch)
     assert other.lr < default.lr
 
 

@@ -42,7 +42,7 @@ def test_course_has_no_preferred_direction(end: str):
     course = np.mean([s.radius if end in ("large", "small") else s.light for s in scenes], axis=0)
     share = (course - course[0]) / (course[-1] - course[0])
     np.testing.assert_allclose(share, 1 - share[::-1], atol=0.02)
-    drift = np.mean([s.centre[-1] - s.centre[0] for s in scenes], axis=0)
+    drift = np.mean([s.center[-1] - s.center[0] for s in scenes], axis=0)
     assert np.abs(drift).max() < 0.01
 
 
@@ -86,11 +86,11 @@ def test_shapes_look_different():
 
 def test_datasets_share_no_object_but_every_part_of_one():
     first, second = world.DATASETS.values()
-    objects = [{(a.colour, a.shape) for a in part} for part in (first, second)]
+    objects = [{(a.color, a.shape) for a in part} for part in (first, second)]
     assert [len(part) for part in objects] == [12, 6]
     assert not objects[0] & objects[1]
     assert {a.name for a in (*first, *second)} < {a.name for a in world.ALL_CLASSES}
     for times in (Counter(c for c, _ in objects[0]), Counter(s for _, s in objects[0])):
         assert set(times.values()) == {2}
-    for part in ("colour", "shape", "end"):
+    for part in ("color", "shape", "end"):
         assert {getattr(a, part) for a in second} == {getattr(a, part) for a in first}

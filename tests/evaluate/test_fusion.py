@@ -203,7 +203,7 @@ def test_a_table_that_is_not_of_its_tensors_is_refused(tmp_path, columns, messag
 
 def test_kept_predictions_are_of_their_recipe_unless_a_user_gave_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = fusion.KEPT_DIR / "demo/b"
+    folder = fusion.KEPT_PREDICTIONS_DIR / "demo/b"
     write_predictions(folder / "test.safetensors", VIDEO)  # they say demo/a
     beside = folder / "test.json"
     with pytest.raises(ValueError, match=r"demo/b/test\.json: cannot be read"):

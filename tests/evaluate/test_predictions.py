@@ -5,16 +5,19 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clipzoo.config import load_params
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, file_sha256, write_csv
 from clipzoo.tensors import read_safetensors
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NAMES = ["run", "a bow", "jump"]
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
+
+
+def measured(lists: list[str]) -> MeasuredSet:
+    return MeasuredSet(dataset="ds", records=RECORDS, lists=lists, num_listed=len(RECORDS))
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +149,10 @@ def test_splits_are_positions_in_the_whole_set():
 
 
 def test_a_set_is_described_by_its_sorted_ids():
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=["val"], protocol="clips 1")
+    described = predictions.describe_set(
+        measured(["val"]),
+        "clips 1",
+    )
     assert described == {
         "dataset": "ds",
         "protocol": "clips 1",
@@ -161,7 +167,7 @@ def test_a_set_is_described_by_its_sorted_ids():
 def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing: str):
     rows = [("x", "val", "no frames"), ("y", "train", "no frames"), ("z", "train", "broken")]
     write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=lists, protocol="")
+    described = predictions.describe_set(measured(lists), "")
     assert (described["num_videos"], described["num_expected"]) == (2, 2 + len(missing))
     ids = [record.video_id for record in RECORDS]
     assert described["expected_sha256"] == videos_sha256([*ids, *missing])
@@ -171,6 +177,6 @@ def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing
 def test_a_video_that_lacks_a_segment_is_not_missing_as_a_whole():
     rows = [("a", "train", "short: 1 of 2 segments"), ("x", "train", "absent")]
     write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=["whole"], protocol="")
+    described = predictions.describe_set(measured(["whole"]), "")
     assert (described["num_videos"], described["num_expected"]) == (2, 3)
     assert described["expected_sha256"] == videos_sha256(["a", "b/ü 1.mp4", "x"])

@@ -352,7 +352,7 @@ def test_killed_and_restarted(videos, params_for, pool):
         "from clipzoo.config import load_params, replace\n"
         "from clipzoo.frames.extraction import extract\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "p = replace(load_params(), {'frames.shard_videos': 1, 'frames.size': '48'})\n"
+        "p = replace(load_params(), {'frames.shard_videos': 1, 'frames.size': 48})\n"
         "extract(p, 'mine', executor=ThreadPoolExecutor(1))\n"
     )
     process = subprocess.Popen(

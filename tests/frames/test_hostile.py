@@ -338,7 +338,7 @@ def start_stage(project: Path, workers: int, *, limit_bytes: int = 0) -> subproc
         "if __name__ == '__main__':\n"
         f"    if {limit_bytes}:\n"
         f"        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n"
-        "    values = {'frames.shard_videos': 1, 'frames.size': '48', 'data.demo': []}\n"
+        "    values = {'frames.shard_videos': 1, 'frames.size': 48, 'data.demo': []}\n"
         f"    p = replace(load_params(), {{**values, 'runtime.extract_workers': {workers}}})\n"
         "    try:\n"
         "        extract(p, 'mine')\n"

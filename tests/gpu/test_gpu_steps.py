@@ -9,9 +9,9 @@ from gradient_sums import CASES, CPU, make_method, step_gradients
 from torch import Tensor
 from tracing import ROOT
 
+from clipzoo.commands import trial_steps
+from clipzoo.commands.trial_steps import largest_on_gpu, new_trial
 from clipzoo.config import load_params, replace
-from clipzoo.train import search
-from clipzoo.train.search import largest_on_gpu, new_trial, noise_clips
 
 PARAMS = load_params(ROOT / "params.yaml")
 REAL_PARAMS = replace(
@@ -51,8 +51,8 @@ def test_features_equal_those_of_a_cpu(device, precision, record_property):
 @pytest.mark.parametrize("precision", LIMITS)
 def test_features_of_a_real_tower_equal_those_of_a_cpu(gpu, precision, record_property):
     torch.manual_seed(0)
-    method = new_trial(REAL_PARAMS, CPU).method
-    clips = noise_clips(REAL_PARAMS, 2, CPU)
+    trial = new_trial(REAL_PARAMS, CPU)
+    method, clips = trial.method, trial.inputs.example(2, CPU)
     expected = features(method, clips, CPU, "fp32")
     difference = largest_difference(features(method, clips, gpu, precision), expected)
     record_property("largest difference", f"{difference:.2g}")
@@ -109,7 +109,7 @@ def test_the_largest_micro_batch_is_found(gpu, monkeypatch, record_property):
     """Of a GPU of 4 GB, of which the model and its optimizer take half."""
     assert largest_on_gpu(replace(PARAMS, {"train.precision": "bf16"}), 5, gpu) == 5
     total = torch.cuda.get_device_properties(gpu).total_memory
-    monkeypatch.setattr(search, "MEMORY_SHARE", 4e9 / total)
+    monkeypatch.setattr(trial_steps, "MEMORY_SHARE", 4e9 / total)
     largest = largest_on_gpu(replace(REAL_PARAMS, {"train.precision": "bf16"}), 1024, gpu)
     record_property("clips of ViT-B/32 in 4 GB", largest)
     assert 4 <= largest <= 40

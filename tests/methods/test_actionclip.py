@@ -13,8 +13,8 @@ from clipzoo.methods.parts import text_tower
 from clipzoo.methods.parts.method import Batch
 from clipzoo.models.clip import build_clip, normalise
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text, noise
-from clipzoo.parity.model import actionclip_options
+from parity.inputs import class_text, noise
+from parity.model import actionclip_options
 
 T, D = 3, 32
 
@@ -189,7 +189,7 @@ def test_a_frozen_text_tower_is_no_part_of_the_model():
 
 
 def test_the_loop_is_told_what_the_options_say():
-    video = model(train_sampler="centres", test_sampler="first", eval_batch=64)
+    video = model(train_sampler="centres", test_sampler="first", authors_test_batch=64)
     found = (video.train_sampler, video.test_sampler, video.authors_batch)
     assert found == ("centres", "first", 64)
     assert video.draws_templates

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clipzoo.methods.parts import actionclip_heads
 from clipzoo.methods.parts.actionclip_heads import video_head
 from clipzoo.methods.parts.dropout import clip_keys, drop
-from clipzoo.parity.inputs import fill, noise
+from parity.inputs import fill, noise
 
 UNUSED = "frame_position_embeddings.weight"
 

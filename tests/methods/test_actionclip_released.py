@@ -14,8 +14,8 @@ from clipzoo.methods import actionclip, bike, new_model
 from clipzoo.methods.actionclip import ActionClip
 from clipzoo.models import archives
 from clipzoo.models.clip import build_clip, load_strictly, save_clip
-from clipzoo.parity.model import actionclip_options
 from clipzoo.tensors import WeightsError
+from parity.model import actionclip_options
 
 ROOT = Path(__file__).parents[2]
 UNUSED = "module.frame_position_embeddings.weight"

@@ -17,10 +17,10 @@ from clipzoo.methods.parts.method import AuthorsMap, Batch
 from clipzoo.methods.parts.raw import FrameSoftmax
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
-from clipzoo.parity.inputs import class_text, fill, noise
-from clipzoo.parity.model import bike_options
 from clipzoo.sections import build
 from clipzoo.yaml_files import ConfigError
+from parity.inputs import class_text, fill, noise
+from parity.model import bike_options
 
 T, D, L, K = 4, 128, 12, 3
 
@@ -171,7 +171,7 @@ def test_dual_softmax_by_hand():
 def test_frames_before_the_head_are_the_path_of_zero_shot():
     frames = torch.randint(0, 256, (2, T, 3, 32, 32), dtype=torch.uint8)
     assert model().for_zero_shot().encode(frames).shape == (2, T, D)
-    bike = model(zero_shot="frames")
+    bike = model(zero_shot_scoring="frames")
     alone = bike.for_zero_shot()
     assert isinstance(alone, FrameSoftmax)
     with torch.no_grad():
@@ -182,8 +182,10 @@ def test_frames_before_the_head_are_the_path_of_zero_shot():
 
 
 def test_a_batch_of_the_running_map_must_divide_among_the_authors_processes():
-    values = bike_options().model_dump() | {"map_running_batch": 30}
-    with pytest.raises(ConfigError, match=r"bike\.map_running_batch: found 30.*a multiple of 8"):
+    values = bike_options().model_dump() | {"authors_running_map_batch": 30}
+    with pytest.raises(
+        ConfigError, match=r"bike\.authors_running_map_batch: found 30.*a multiple of 8"
+    ):
         build(Options, values, "params.yaml", "bike")
 
 
@@ -191,8 +193,13 @@ def test_what_the_options_ask_for():
     module = METHODS["bike"]
     assert module.needs_token_embeddings(bike_options())
     assert not module.needs_token_embeddings(bike_options(interaction="DP"))
-    bike = model(map_softmaxes=3, map_running_batch=64, train_sampler="ticks", val_min_frames=5)
+    bike = model(
+        authors_map_softmaxes=3,
+        authors_running_map_batch=64,
+        train_sampler="ticks",
+        val_min_frames=5,
+    )
     assert bike.authors_map == AuthorsMap(softmaxes=3, running_batch=64)
     assert (bike.train_sampler, bike.val_min_frames) == ("ticks", 5)
-    assert model(map_softmaxes=1).authors_map is None
+    assert model(authors_map_softmaxes=1).authors_map is None
     assert not any(name.startswith("text") for name, _ in bike.named_parameters())

@@ -21,10 +21,10 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.models import archives
 from clipzoo.models.clip import build_clip, load_strictly
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity import check
-from clipzoo.parity.inputs import class_text, fill, noise
 from clipzoo.tensors import WeightsError
 from clipzoo.train.optim import parameter_groups
+from parity.check import check
+from parity.inputs import class_text, fill, noise
 from tiny import attributes_options
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bike_model.json"
@@ -56,7 +56,7 @@ def test_new_heads_are_drawn_narrowly_and_without_bias():
 
 
 def test_the_head_learns_faster_than_logit_scale_and_the_text_tower_is_frozen(model):
-    clip, head = parameter_groups(model, lr=1.0, clip_ratio=0.1)
+    clip, head = parameter_groups(model, lr=1.0, tower_lr_ratio=0.1)
     assert (clip["lr"], [p.shape for p in clip["params"]]) == (0.1, [torch.Size([])])
     assert (head["lr"], len(head["params"])) == (1.0, 8)
     assert not any(p.requires_grad for p in model.text.parameters())

@@ -8,7 +8,7 @@ from clipzoo.config import ConfigError
 from clipzoo.methods import raw
 from clipzoo.methods.parts.method import Batch
 from clipzoo.models.clip import build_clip, normalise
-from clipzoo.parity.inputs import class_text
+from parity.inputs import class_text
 
 T, PX = 3, 32
 

@@ -10,7 +10,7 @@ from clipzoo.config import ConfigError
 from clipzoo.methods.parts import temporal
 from clipzoo.methods.parts.heads import TemporalHead
 from clipzoo.methods.parts.temporal import with_temporal_module
-from clipzoo.parity.inputs import fill
+from parity.inputs import fill
 
 B, T, WIDTH = 2, 3, 64
 TEXT = {"context_length": 8, "vocab_size": 32, "width": 64, "heads": 1, "layers": 1}

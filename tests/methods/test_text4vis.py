@@ -12,7 +12,7 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import build_clip, normalise
-from clipzoo.parity.inputs import class_text
+from parity.inputs import class_text
 from tiny import text4vis_options
 
 T = 3

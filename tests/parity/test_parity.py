@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from clipzoo.parity import TOPICS, check, model
-from clipzoo.parity.__main__ import main
-from clipzoo.parity.check import kind_of
+from parity import model
+from parity.check import TOPICS, check, kind_of
+from parity.command import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = ("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores")

@@ -256,7 +256,7 @@ def test_values_are_those_of_the_authors_config(name):
         "solver.lr": "train.lr",
         "solver.lr_warmup_step": "train.warmup_epochs",
         "solver.weight_decay": "train.weight_decay",
-        "solver.clip_ratio": "train.clip_ratio",
+        "solver.clip_ratio": "train.tower_lr_ratio",
     }
     if method == "actionclip":
         del pairs["solver.lr"], pairs["solver.clip_ratio"]  # test_actionclip_s_own_values
@@ -297,14 +297,14 @@ def test_actionclip_s_own_values(name):
     # On Kinetics-400, the 128 of the training config drop as many as the 64 of the test config.
     tested = configs("actionclip")[file.replace("_train", "_test")]
     num = named_set(recipe(name).video_sets["test"]).num_videos
-    dropped = num % values["actionclip.eval_batch"]
+    dropped = num % values["actionclip.authors_test_batch"]
     assert dropped == num % int(tested["data.batch_size"])
     assert f"{num - dropped:,}" in " ".join(recipe(name).notes)
     if "solver.epochs" not in config:
         return
     lr = float(config["solver.lr"])
     assert values["train.lr"] == pytest.approx(lr * float(config["solver.f_ratio"]))
-    assert values["train.lr"] * values["train.clip_ratio"] == pytest.approx(lr)
+    assert values["train.lr"] * values["train.tower_lr_ratio"] == pytest.approx(lr)
     assert config["solver.ratio"] == "1"
     assert (values["train.beta1"], values["train.beta2"]) == (0.9, 0.98)
     assert int(config["data.batch_size"]) == values["train.batch_size"]
@@ -418,7 +418,7 @@ def models() -> dict[tuple, str]:
 
 @pytest.mark.parametrize("name", models().values())
 def test_models_build_on_the_meta_device(name):
-    from clipzoo.train.memory import meta_model
+    from clipzoo.methods.memory.estimates import meta_model
 
     _, params = load_recipe(name, ROOT)
     model: Any = meta_model(params)
@@ -455,6 +455,23 @@ def root(tmp_path: Path) -> Path:
 def write(root: Path, **values: Any) -> str:
     (root / "recipes/own/one.yaml").write_text(yaml.safe_dump({"about": "a test", **values}))
     return "own/one"
+
+
+def test_a_key_of_an_earlier_version_is_refused_in_the_file_that_has_it(root):
+    name = write(root)
+    (root / "recipes/own/base.yaml").write_text("params: {bike: {map_softmaxes: 3}}")
+    with pytest.raises(
+        ConfigError,
+        match=r"own/base\.yaml: params: bike\.map_softmaxes is a key of "
+        r"an earlier version; write bike\.authors_map_softmaxes",
+    ):
+        load_recipe(name, root)
+
+
+def test_milestones_of_a_recipe_are_checked_when_it_is_read(root):
+    name = write(root, params={"train": {"schedule": "multistep", "milestones": [5, 4]}})
+    with pytest.raises(ConfigError, match=r"one\.yaml: params: train\.milestones: found \[5.*asc"):
+        load_recipe(name, root)
 
 
 def test_values_come_from_demo_then_base_then_the_recipe(root):

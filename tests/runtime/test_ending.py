@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from clipzoo.data.index import INDEX_COLUMNS
 
+PARITY = str(Path(__file__).parents[1] / "parity")
 AT_THE_END = """
 import atexit, sys, threading, time
 from clipzoo.runtime.ending import ending
@@ -91,13 +93,13 @@ def test_a_stage_ends_without_a_teardown(tmp_path, last: str, code: int, error: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["clipzoo", "fuse", "a", "b"], ["clipzoo.parity", "a"]])
+@pytest.mark.parametrize("command", [["-m", "clipzoo", "fuse", "a", "b"], [PARITY, "a"]])
 def test_commands_end_without_a_teardown(tmp_path, command):
     """`-m` cannot keep an object: the teardown of another module shows it."""
     (tmp_path / "sitecustomize.py").write_text(STAGE.split("\n\n")[1] + "\nkeep = TornDown()\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,

@@ -34,7 +34,7 @@ TINY = {
     "demo.unseen_videos": 1,
     "demo.pretrain_steps": 3,
     "demo.pretrain_batch": 8,
-    "frames.size": "36",
+    "frames.size": 36,
     "frames.shard_videos": 20,
     "model.input_px": 32,
     "model.num_segments": 4,

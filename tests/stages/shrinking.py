@@ -14,7 +14,7 @@ SMALL = {
     "data.datasets": ["demo_shapes", "demo_unseen"],
     "data.class_names": "",
     "data.split": 1,
-    "frames.size": "36",
+    "frames.size": 36,
     "frames.shard_videos": 20,
     "demo.train_videos": 2,
     "demo.val_videos": 1,
@@ -65,7 +65,9 @@ def shrunken(recipe: str) -> dict[str, Any]:
     small["data.zero_shot"] = ["demo_unseen"] if full["data.zero_shot"] else []
     small["text.templates"] = [short_template(t) for t in full["text.templates"]]
     small["augment.short_side_px"] = min(full["augment.short_side_px"], SHORT_SIDE_PX)
-    small["actionclip.eval_batch"] = min(full.get("actionclip.eval_batch", 0), EVAL_BATCH)
+    small["actionclip.authors_test_batch"] = min(
+        full.get("actionclip.authors_test_batch", 0), EVAL_BATCH
+    )
     small["data.shots"] = min(full["data.shots"], 2)
     small["model.num_segments"] = min(full["model.num_segments"], MOST_FRAMES)
     small["train.epochs"] = min(full["train.epochs"], MOST_EPOCHS)

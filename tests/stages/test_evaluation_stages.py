@@ -149,7 +149,7 @@ def test_test_takes_dense_windows_where_it_is_told_to(workspace, dense):
     assert tensors["features"].shape == expected.shape
     off = (tensors["features"] - expected).abs().amax(dim=(1, 2))
     assert (off < 1e-4).all() if dense else (off > 1e-3).any()
-    classes = read_safetensors("models/classifier.safetensors")[0]["class_embeddings"][0]
+    classes = read_safetensors("models/classifier.safetensors")[0]["given_embeddings"][0]
     scores = probabilities(tensors["features"], classes)
     torch.testing.assert_close(tensors["probabilities"], scores, atol=1e-5, rtol=1e-4)
     header, *rows = videos(workspace, "test")

@@ -28,13 +28,13 @@ HARMLESS = {
 }
 # Values that a stage reads for other settings than those of the demo.
 ELSEWHERE = {
-    ("prepare_clip", "demo.other_pretrain_batch"),  # another model.arch
-    ("prepare_clip", "demo.other_pretrain_steps"),
-    ("train", "demo.other_train_steps"),
+    ("prepare_clip", "demo.other_archs.pretrain_batch"),  # another model.arch
+    ("prepare_clip", "demo.other_archs.pretrain_steps"),
+    ("train", "demo.other_archs.train_steps"),
     ("train", "test.precision"),  # text.classifier lda
-    ("train", "demo.other_videos"),
-    ("test", "demo.other_videos"),
-    ("zero_shot", "demo.other_videos"),
+    ("train", "demo.other_archs.eval_videos"),
+    ("test", "demo.other_archs.eval_videos"),
+    ("zero_shot", "demo.other_archs.eval_videos"),
     ("check_names", "bike_attributes.datasets"),  # checked while the parameters are loaded
     ("fuse", "${model.method}"),  # in settings.json
     ("build_lists", "seed"),  # few-shot picks, of classes with more videos; folders of classes

@@ -68,7 +68,7 @@ def small_recipe(root: Path, name: str, sets: dict[str, Official]) -> None:
     small = {key: value for key, value in shrunken(name).items() if not key.startswith("data.")}
     small.pop("recipe")
     small |= {key: value for key, value in MACHINE.items()}
-    small |= {"model.checkpoint": params.model.checkpoint, "frames.size": str(FRAMES_PX)}
+    small |= {"model.checkpoint": params.model.checkpoint, "frames.size": FRAMES_PX}
     small |= {"text.templates": [short_template(t) for t in params.text.templates][:2]}
     for key, value in small.items():
         section, last = key.split(".")

@@ -24,7 +24,7 @@ SHRUNKEN = {
     "text4vis.head_layers",
     "bike.head_layers",
     "actionclip.head_layers",
-    "actionclip.eval_batch",
+    "actionclip.authors_test_batch",
     *(f"bike_attributes.{key}" for key in ("datasets", "arch", "weights", "template")),
     *(f"bike_attributes.{key}" for key in ("train_json", "val_json", "prefix")),
     *(f"bike_attributes.{key}" for key in ("num_attributes", "fused_with")),
@@ -53,7 +53,7 @@ STILL_THERE = (
     "train.average_epochs",
     "zero_shot.interpolation",
     "augment.short_side_px",
-    "actionclip.eval_batch",
+    "actionclip.authors_test_batch",
 )
 
 

@@ -16,10 +16,10 @@ from clipzoo.methods import actionclip, bike, bike_attributes, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity.inputs import fill, noise
-from clipzoo.parity.model import actionclip_options, bike_options
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
+from parity.inputs import fill, noise
+from parity.model import actionclip_options, bike_options
 from tiny import attributes_options, text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
@@ -58,10 +58,10 @@ def _method(case: str) -> Method:
     return method.train()
 
 
-def clips(size: int, inputs: str = "frames") -> Tensor:
+def clips(size: int, *, sentences: bool = False) -> Tensor:
     """uint8 [size, T, 3, PX, PX], or token ids int64 [size, 12]."""
     rng = torch.Generator().manual_seed(1)
-    if inputs == "attributes":
+    if sentences:
         return torch.randint(1, 49408, (size, 12), generator=rng)
     return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
 
@@ -92,7 +92,7 @@ def step_gradients(
     text = class_text(2 if method.draws_templates else 1).to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
     step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
-    parts, inputs = micro_batches(size, micro_batch), clips(size, method.inputs)
+    parts, inputs = micro_batches(size, micro_batch), clips(size, sentences=case == "attributes")
     labels, templates = torch.tensor(LABELS[:size]), torch.tensor(TEMPLATES[:size])
     drawn = templates if method.draws_templates else None
     loss = step.add(labels, parts, (inputs[part.places] for part in parts), drawn)

@@ -16,16 +16,16 @@ from clipzoo.clips.clips import TrainClips
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.files import DiskError
-from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
+from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
+from clipzoo.paths import CLIP_FILE, MODEL_FILE
 from clipzoo.train import loop
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run, TrainingError
-from clipzoo.train.state import STATE_DIR, Progress, fingerprint, remove_state
+from clipzoo.train.state import TRAIN_STATE_DIR, Progress, fingerprint, remove_state
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NUM_CLASSES, NUM_VIDEOS = 3, 10
-CLIP = Path(CLIP_FILE)
 
 
 class NoiseClips:
@@ -90,7 +90,7 @@ def make_run(params: Params) -> Run:
         val_clips=cast(Any, NoiseClips(views=True)),
         text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
-        state_dir=STATE_DIR / fingerprint(params, [CLIP], {}),
+        state_dir=TRAIN_STATE_DIR / fingerprint(params, [CLIP_FILE], {}),
         log_dir=Path("plots/train"),
     )
 
@@ -149,14 +149,14 @@ def test_training_lowers_the_loss_and_writes_the_model():
 @pytest.mark.parametrize(
     ("changes", "factors"),
     [
-        ({"update_every": 1, "schedule": "cosine"}, [0, 1 / 3, 2 / 3, 1, 0.75, 0.25]),
-        ({"update_every": 2, "schedule": "cosine"}, [0, 1 / 3, 1 / 3, 1, 0.75, 0.75]),
+        ({"steps_per_lr_update": 1, "schedule": "cosine"}, [0, 1 / 3, 2 / 3, 1, 0.75, 0.25]),
+        ({"steps_per_lr_update": 2, "schedule": "cosine"}, [0, 1 / 3, 1 / 3, 1, 0.75, 0.75]),
         (
-            {"update_every": 1, "schedule": "multistep", "milestones": [1.5], "gamma": 0.2},
+            {"steps_per_lr_update": 1, "schedule": "multistep", "milestones": [1.5], "gamma": 0.2},
             [0, 1 / 3, 2 / 3, 1, 1, 0.2],
         ),
         (
-            {"update_every": 1, "schedule": "constant", "warmup_epochs": 2},
+            {"steps_per_lr_update": 1, "schedule": "constant", "warmup_epochs": 2},
             [0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6],
         ),
     ],
@@ -178,7 +178,13 @@ def test_the_optimizer_has_the_settings_of_the_run(monkeypatch):
         return rate
 
     monkeypatch.setattr(loop, "set_learning_rate", record)
-    changes = {"beta1": 0.8, "beta2": 0.95, "eps": 1e-5, "weight_decay": 0.3, "clip_ratio": 0.25}
+    changes = {
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "eps": 1e-5,
+        "weight_decay": 0.3,
+        "tower_lr_ratio": 0.25,
+    }
     train(make_run(tiny_params(lr=1e-3, warmup_epochs=0, schedule="constant", **changes)))
     assert [[group["lr"] for group in step] for step in groups] == [[2.5e-4, 1e-3]] * 6
     for group in itertools.chain(*groups):
@@ -266,7 +272,7 @@ def test_multi_label_sets_are_validated_by_map():
 
 
 def test_a_run_may_end_within_its_first_epoch():
-    """As one with a stand-in of another architecture does: demo.other_train_steps."""
+    """As one with a stand-in of another architecture does: demo.other_archs.train_steps."""
     run = make_run(tiny_params(epochs=4))
     run.plan = dataclasses.replace(run.plan, max_steps=2)
     metrics = train(run)
@@ -300,11 +306,11 @@ def test_a_model_that_cannot_be_written_loses_no_training(monkeypatch, changes):
     expected, losses, tops = model_file(), curve("loss"), curve("val_top1")
     summary = Path("plots/train/metrics.json").read_bytes()
     shutil.rmtree("plots")
-    Path(methods.MODEL_FILE).unlink()
+    MODEL_FILE.unlink()
     save_model = methods.save_model
 
     def fail(model, path, metadata):
-        if path == methods.MODEL_FILE:
+        if path == MODEL_FILE:
             raise DiskError("full")
         save_model(model, path, metadata)
 
@@ -325,7 +331,7 @@ def test_a_damaged_resume_point_costs_the_steps_since_the_one_before(monkeypatch
     train(make_run(tiny_params(epochs=3)))
     expected, losses = model_file(), curve("loss")
     kill_at(monkeypatch, 7, tiny_params(epochs=3))
-    (state,) = STATE_DIR.glob("*/state.pt")
+    (state,) = TRAIN_STATE_DIR.glob("*/state.pt")
     state.write_bytes(state.read_bytes()[:-1000])
     train(make_run(tiny_params(epochs=3)))
     out = capsys.readouterr().out
@@ -337,14 +343,14 @@ def test_a_damaged_resume_point_costs_the_steps_since_the_one_before(monkeypatch
 
 def test_a_run_with_other_parameters_never_resumes(monkeypatch):
     kill_at(monkeypatch, 3, tiny_params())
-    (state,) = STATE_DIR.iterdir()
-    assert state.name == fingerprint(tiny_params(), [CLIP], {})
+    (state,) = TRAIN_STATE_DIR.iterdir()
+    assert state.name == fingerprint(tiny_params(), [CLIP_FILE], {})
     other_runtime = replace(tiny_params(), {"runtime.processes": 3, "runtime.micro_batch": 1})
-    assert fingerprint(other_runtime, [CLIP], {}) == state.name
-    assert fingerprint(tiny_params(lr=1e-3), [CLIP], {}) != state.name
+    assert fingerprint(other_runtime, [CLIP_FILE], {}) == state.name
+    assert fingerprint(tiny_params(lr=1e-3), [CLIP_FILE], {}) != state.name
     with open(CLIP_FILE, "ab") as file:
         file.write(b" ")
-    assert fingerprint(tiny_params(), [CLIP], {}) != state.name
+    assert fingerprint(tiny_params(), [CLIP_FILE], {}) != state.name
 
 
 @pytest.mark.parametrize("loss", ["ce", "infonce"])
@@ -426,9 +432,9 @@ def test_infonce_trains_and_its_text_tower_only_if_asked(text_tower):
     train(run)
     losses = curve("loss")
     assert sum(losses[-3:]) < sum(losses[:3])
-    kept = methods.load_classifier(3)
-    assert torch.equal(kept, run.text.class_embeddings) is (text_tower == "frozen")
-    assert torch.allclose(kept, start, atol=1e-4) is (text_tower == "frozen")
+    assert torch.equal(methods.load_classifier(3), run.text.class_embeddings)
+    end = run.method.class_text(run.text).class_embeddings
+    assert torch.allclose(end, start, atol=1e-4) is (text_tower == "frozen")
 
 
 def states_after(monkeypatch: pytest.MonkeyPatch, run: Run) -> dict[int, dict]:
@@ -619,5 +625,5 @@ def test_the_model_file_says_how_its_steps_were_split_if_that_changes_it():
     run.metadata["split"] = split
     loop.finish(run, Progress())
     assert methods.read_model_metadata().split == split
-    names = {fingerprint(tiny_params(), [CLIP], part) for part in ({}, split)}
+    names = {fingerprint(tiny_params(), [CLIP_FILE], part) for part in ({}, split)}
     assert len(names) == 2

@@ -18,7 +18,7 @@ def factors(steps: int, **options: object) -> list[float]:
         ({"warmup_epochs": 2}, [0, 1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8, 6 / 8, 7 / 8, 1]),
         # The rate changes at the first, 3rd, 6th ... step of an epoch.
         (
-            {"warmup_epochs": 2, "update_every": 3},
+            {"warmup_epochs": 2, "steps_per_lr_update": 3},
             [0, 0, 2 / 8, 2 / 8, 4 / 8, 4 / 8, 6 / 8, 6 / 8, 1],
         ),
         (
@@ -35,20 +35,9 @@ def test_schedules(options: dict[str, object], expected: list[float]):
     assert factors(9, **options) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"schedule": "linear"}, "found 'linear'; allowed: cosine, multistep, constant"),
-        ({"schedule": "multistep", "milestones": [3, 2]}, "allowed: ascending"),
-        (
-            {"schedule": "multistep", "milestones": [1], "warmup_epochs": 1},
-            "after the warm-up of 1",
-        ),
-    ],
-)
-def test_impossible_schedules_are_refused(options: dict[str, object], message: str):
-    with pytest.raises(ValueError, match=message):
-        factors(1, **options)
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="found 'linear'; allowed: cosine, multistep, constant"):
+        factors(1, schedule="linear")
 
 
 def test_clip_learns_slower_than_the_head_and_the_temporal_modules_in_its_tower():

@@ -43,7 +43,7 @@ def test_few_shot_picks_are_repeated_as_the_authors_do():
 def test_stand_in_weights_of_another_architecture_stop_early():
     params = replace(PARAMS, {"model.arch": "ViT-L/14"})
     other = make_plan(params, num_records=480, num_all=480)
-    assert other.total_steps == PARAMS.demo.other_train_steps
+    assert other.total_steps == PARAMS.demo.other_archs.train_steps
     own = make_plan(PARAMS, num_records=480, num_all=480)
     assert own.total_steps == own.steps_per_epoch * PARAMS.train.epochs
 

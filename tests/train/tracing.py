@@ -22,14 +22,15 @@ from clipzoo.config import Params, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import VideoInfo
 from clipzoo.methods import new_model
-from clipzoo.models.clip import CLIP_FILE, build_clip, save_clip
+from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
-from clipzoo.parity.inputs import fill, noise
+from clipzoo.paths import CLIP_FILE
 from clipzoo.runtime.distributed import barrier, rank, start
 from clipzoo.train.loop import train
 from clipzoo.train.plan import make_plan
 from clipzoo.train.setup import Run
-from clipzoo.train.state import STATE_DIR, remove_state
+from clipzoo.train.state import TRAIN_STATE_DIR, remove_state
+from parity.inputs import fill, noise
 
 ROOT = Path(__file__).parent.parent.parent
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_FRAMES = "ViT-demo-16", 32, 3, 9
@@ -44,7 +45,7 @@ TRAIN = {
     "batch_size": 4,  # 10 clips an epoch: steps of 4, 4 and 2
     "lr": 3e-3,
     "weight_decay": 0.2,
-    "update_every": 2,
+    "steps_per_lr_update": 2,
     "grad_clip": 0.5,
     "val_every": 2,
 }
@@ -100,7 +101,7 @@ def make_run(
 ) -> Run:
     """The run of a case with some changes of its parameters, in the current folder."""
     params = case_params(case, micro_batch, changes)
-    if rank() == 0 and not Path(CLIP_FILE).exists():
+    if rank() == 0 and not CLIP_FILE.exists():
         clip = build_clip(ARCH, INPUT_PX)
         fill(clip)
         save_clip(clip, CLIP_FILE, arch=ARCH, input_px=INPUT_PX, source="test")
@@ -124,7 +125,7 @@ def make_run(
         ),
         text=class_text(params.text.templates).to(device),
         plan=dataclasses.replace(plan, max_steps=NUM_STEPS),
-        state_dir=STATE_DIR / case,
+        state_dir=TRAIN_STATE_DIR / case,
         log_dir=Path("plots") / case,
     )
 

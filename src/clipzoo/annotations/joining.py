@@ -34,9 +34,9 @@ from clipzoo.data.records import (
 )
 from clipzoo.data.spec import ANNOTATION_DIR, DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, write_csv
+from clipzoo.paths import LISTS_DIR, STATE_DIR
 
-LISTS_DIR = Path("lists")
-STATE_DIR = Path(".state/build_lists")
+MISSING_STATE_DIR = STATE_DIR / "build_lists"
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _check_missing(
     missing = [row for row in missing if not accepted.copies(row[0])]
     if not missing:
         return
-    path = STATE_DIR / f"{dataset}_missing.csv"
+    path = MISSING_STATE_DIR / f"{dataset}_missing.csv"
     write_csv(MISSING_COLUMNS, missing, path)
     sets = Counter(kind for _, kind, _ in missing)
     parts = ", ".join(f"{count} {kind}" for kind, count in sets.items())

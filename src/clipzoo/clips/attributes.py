@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.data.records import Record
 from clipzoo.files import ListError, raise_all, read_json, replacing
 from clipzoo.models.text import cut_texts, tokenize
 from clipzoo.runtime.distributed import say
 
 ATTRIBUTES_DIR = Path("data/attributes")
-VIEW_NAME = "clip0-centre"
-"""The one view of a video, its sentence: named like the single view of frames."""
 
 
 def attributes_path(method: str, dataset: str, list_name: str) -> Path:
@@ -159,8 +158,12 @@ class ViewSentences:
     def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
         self.records = list(records)
         self.tokens = tokens
-        self.view_names = [VIEW_NAME]
+        self.view_names = [SINGLE_VIEW]  # named like that of frames
 
     def load(self, position: int) -> Tensor:
         """Token ids int64 [V = 1, L] of one video."""
         return self.tokens[position].long()[None]  # [L] -> [1, L]
+
+    def pictures(self, positions: Sequence[int]) -> list[Tensor]:
+        """None: a sentence has no frames."""
+        return []

@@ -17,6 +17,9 @@ from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
 from clipzoo.files import raise_all
 
+SINGLE_VIEW = "clip0-centre"
+"""Name of the center crop of the first clip, which every set of views has."""
+
 
 def check_records(store: Store, records: Sequence[Record]) -> None:
     """Raise ListError naming every record missing from the store or longer than its video."""
@@ -133,6 +136,11 @@ class ViewClips:
 
         # [clips, T] -> [clips T]: one read for all clips of the video
         return _transformed(self.store, record, indices.flatten(), clip_major)
+
+    def pictures(self, positions: Sequence[int]) -> list[Tensor]:
+        """The first clip's center crop of each of these videos, uint8 [T, 3, S, S]."""
+        view = self.view_names.index(SINGLE_VIEW)
+        return [self.load(position)[view] for position in positions]  # of [V, T, 3, S, S]
 
     def _sample(self, num_frames: int) -> np.ndarray:
         """Indices int64 [clips, T] of a video's frames."""

@@ -14,22 +14,19 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.inputs import Views
 from clipzoo.clips.loader import load_batches
-from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import Params
-from clipzoo.data.records import Record
-from clipzoo.data.store import StoreError, open_store
+from clipzoo.data.store import StoreError
 from clipzoo.files import raise_all
-from clipzoo.models.clip import input_size
+from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import read_safetensors, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9
-STATE_DIR = Path(".state/predictions")
+ENCODING_STATE_DIR = STATE_DIR / "predictions"
 
 
 class Encoder(Protocol):
@@ -49,32 +46,6 @@ class InferenceError(ValueError):
     """Some videos of a set cannot be encoded; the message lists them."""
 
 
-def open_views(
-    params: Params,
-    dataset: str,
-    records: Sequence[Record],
-    *,
-    clips: int,
-    crops: int,
-    dense: bool = False,
-    sampler: str = "first",
-) -> ViewClips:
-    """The views of `records`: `clips` temporal clips times `crops` spatial crops, clip-major.
-
-    Sizes come from `model.input_px` and `test.short_side_px`, the sampler from the method.
-
-    Raises:
-        StoreError: the frames' index is missing.
-        ListError: records do not fit the frame store.
-        ValueError: the short side is smaller than the input, or the sampler gives no such clips.
-    """
-    size = input_size(params.model.arch, params.model.input_px)
-    transform = ViewTransform(size, params.test.short_side_px, crops)
-    store = open_store(params, dataset)
-    num_segments = params.model.num_segments
-    return ViewClips(store, records, transform, num_segments, clips, dense, sampler)
-
-
 def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
     """Positions that this process encodes: every world-size-th batch, in ascending order.
 
@@ -91,7 +62,7 @@ def _videos_per_batch(num_views: int, micro_batch: int) -> int:
 
 def encode_videos(
     model: Encoder,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     positions: Sequence[int],
     *,
     device: torch.device,
@@ -192,7 +163,7 @@ def _encode_views(
 
 def encode_set(
     model: Encoder,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     set_name: str,
     *,
     params: Params,
@@ -245,12 +216,10 @@ def encode_set(
         raise InferenceError(
             f"{set_name}: {first_faults[0]}\nNow all videos can be read; run the stage again"
         )
-    return _collect(features, positions, num_videos, STATE_DIR / set_name)
+    return _collect(features, positions, num_videos, ENCODING_STATE_DIR / set_name)
 
 
-def _find_faults(
-    clips: ViewClips | ViewSentences, positions: Sequence[int], workers: int
-) -> list[str]:
+def _find_faults(clips: Views, positions: Sequence[int], workers: int) -> list[str]:
     """Messages for all unreadable videos of the set, on every process; each reads its share."""
 
     def fault(position: int) -> str:

@@ -28,16 +28,15 @@ def load_batches(
 
     Args:
         load: position -> tensor, of one shape and dtype; called from several threads.
-        batches: positions of each batch.
-        workers: threads, 1 or more.
+        batches: the positions of each batch.
+        workers: the number of threads, 1 or more.
         pin: put the batches into page-locked memory, from which a GPU copies without blocking.
 
     Yields:
         (positions, tensor [B, ...]) in the order of `batches`.
 
     Raises:
-        StoreError: frames cannot be read or do not fit; raised after all clips in the queue have
-            been tried, and lists the broken ones.
+        StoreError: frames cannot be read or do not fit; lists those of all clips in the queue.
     """
     # 2 workers, batches of 3 clips. While the consumer holds the first batch:
     #
@@ -66,8 +65,8 @@ def load_batches(
                 return
             batch, futures = queue.popleft()
             if any(future.exception() for future in futures):
-                rest = [future for _, more in queue for future in more]
-                _raise_faults([e for f in (*futures, *rest) if (e := f.exception()) is not None])
+                futures += [future for _, more in queue for future in more]
+                _raise_faults([e for f in futures if (e := f.exception()) is not None])
             yield batch.positions, batch.clips()
             del batch, futures  # frees the memory while the next batch is awaited
     finally:
@@ -89,7 +88,7 @@ class _Batch:
 
     def write(self, i: int, clip: Tensor) -> None:
         """Put a clip [...] at place i."""
-        with self._lock:
+        with self._lock:  # threads finish their first clips at the same time
             if self._memory is None:
                 shape = (len(self.positions), *clip.shape)
                 if self._pin:
@@ -97,7 +96,7 @@ class _Batch:
                 else:  # NumPy asks the kernel for huge pages, of which it clears far fewer
                     self._memory = torch.from_numpy(np.empty(shape, clip.numpy().dtype))
         assert (clip.shape, clip.dtype) == (self._memory.shape[1:], self._memory.dtype)
-        # numpy, because torch would copy a whole clip in a team of OpenMP threads
+        # By NumPy, because torch would copy a whole clip with a team of OpenMP threads.
         np.copyto(self._memory[i].numpy(), clip.numpy())
 
     def clips(self) -> Tensor:
@@ -107,7 +106,7 @@ class _Batch:
 
 
 def _raise_faults(errors: list[BaseException]) -> None:
-    """Raise one StoreError for all broken videos, or any other error (a bug) unchanged."""
+    """Raise one StoreError for all broken videos; any other error, a bug, is raised unchanged."""
     for error in errors:
         if not isinstance(error, (StoreError, ListError)):
             raise error

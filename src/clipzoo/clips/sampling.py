@@ -4,10 +4,13 @@ Each sampler checks its counts and returns indices; the store reads the frames a
 the transforms decode and crop them. If a video has fewer frames than segments, some frames appear
 more than once.
 
+All samplers share these arguments: `num_frames`, n, the frames of the video; `num_segments`, T, the
+frames of a clip; and in training `rng`, which draws. They return int64 indices in 0 .. n - 1, in
+training in ascending order, and raise ValueError if a count is not allowed.
+
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
 use the same samplers; BIKE trains with `sample_inclusive` (on Charades with `sample_train`),
-ActionCLIP tests with `sample_centres`.
-The authors count frames from 1 (`index_bias`).
+ActionCLIP tests with `sample_centres`. The authors count frames from 1 (`index_bias`).
 """
 
 import numpy as np
@@ -17,44 +20,42 @@ DENSE_RANGE = 128
 
 
 def sample_train(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
-    """One random frame from each of `num_segments` equal parts of the video.
+    """One random frame from each of T equal parts of the video (Text4Vis, ActionCLIP), [T].
 
-    Part i holds the frames from i * num_frames // num_segments up to that of i + 1. A video of at
-    most num_segments frames gives all of them plus random repeats (Text4Vis, ActionCLIP).
+    A video of at most T frames gives all of them plus random repeats.
 
-    Args:
-        num_frames: frames of the video, 1 or more.
-        num_segments: T, 1 or more.
-        rng: draws one number per segment.
-
-    Returns:
-        indices int64 [T], ascending, in 0 .. num_frames - 1.
-
-    Raises:
-        ValueError: a count is below 1.
-
-    Example: 10 frames, T = 4: one of {0, 1}, of {2, 3, 4}, of {5, 6} and of {7, 8, 9}. 2 frames,
-    T = 4: [0, 0, 0, 1], [0, 0, 1, 1] or [0, 1, 1, 1].
+    Example: n = 10, T = 4: one of {0, 1}, of {2, 3, 4}, of {5, 6} and of {7, 8, 9}. n = 2, T = 4:
+    [0, 0, 0, 1], [0, 0, 1, 1] or [0, 1, 1, 1].
     """
+    # n = 10, T = 4: the ticks i * 10 / 4 are rounded down, so parts have 2 or 3 frames
+    #
+    #   tick  0         2.5       5         7.5       10
+    #   part  |---0---|-----1-----|---2---|-----3-----|
+    #   frame   0   1   2   3   4   5   6   7   8   9
     _check_counts(num_frames=num_frames, num_segments=num_segments)
     if num_frames <= num_segments:
-        extra = rng.integers(num_frames, size=num_segments - num_frames)  # [T - num_frames]
-        return np.sort(np.concatenate([np.arange(num_frames), extra]))  # [T]
+        extra = rng.integers(num_frames, size=num_segments - num_frames)  # [T - n]
+        return np.sort(np.concatenate([np.arange(num_frames), extra]))  # [n] and [T - n] -> [T]
     ticks = [i * num_frames // num_segments for i in range(num_segments + 1)]
     return np.array([rng.integers(ticks[i], ticks[i + 1]) for i in range(num_segments)])  # [T]
 
 
 def sample_inclusive(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
-    """One random frame from each of `num_segments` ranges that share their ends.
+    """One random frame from each of T ranges that share their ends, [T].
 
-    Range i goes from round(i * s) to round((i + 1) * s), both included, with s = (num_frames - 1) /
-    num_segments and halves rounded to even, so neighbouring ranges may give the same frame. Source:
-    BIKE, datasets/video.py, lines 97-103 (whwu95/BIKE).
+    So neighboring ranges may give the same frame. Source: BIKE, datasets/video.py, lines 97-103
+    (whwu95/BIKE).
 
-    Args, returns, raises: as for `sample_train`.
-
-    Example: 10 frames, T = 4: one of {0, 1, 2}, of {2, 3, 4}, of {4, ..., 7} and of {7, 8, 9}.
+    Example: n = 10, T = 4: one of {0, 1, 2}, of {2, 3, 4}, of {4, ..., 7} and of {7, 8, 9}.
     """
+    # n = 10, T = 4: the ends i * 9 / 4 are rounded to the nearest frame
+    #
+    #   frame  0   1   2   3   4   5   6   7   8   9
+    #   end    0        2.25     4.5     6.75      9    4.5 becomes 4: halves become even
+    #   range  [---0---]
+    #                  [---1---]
+    #                          [-----2-----]
+    #                                      [---3---]
     _check_counts(num_frames=num_frames, num_segments=num_segments)
     ranges = inclusive_ranges(num_frames, num_segments)
     return np.array([rng.integers(first, last, endpoint=True) for first, last in ranges])  # [T]
@@ -67,23 +68,21 @@ def inclusive_ranges(num_frames: int, num_segments: int) -> list[tuple[int, int]
 
 
 def sample_centres(num_frames: int, num_segments: int) -> np.ndarray:
-    """The centre of each of `num_segments` equal parts of the video, without randomness.
+    """The center of each of T equal parts of the video, without randomness, [T].
 
     Source: ActionCLIP, datasets/datasets.py, lines 143-155 (sallymmx/ActionCLIP): part i of a video
-    of n > T frames gives i * n / T + (n / T - 1) / 2, rounded down, of a shorter one i * n / T.
+    of n > T frames gives i * n / T + (n / T - 1) / 2, rounded down; of a shorter one, i * n / T.
 
-    Args, returns, raises: as for `sample_train`, without `rng`.
-
-    Example: 10 frames, T = 4: [0, 3, 5, 8]. 5 frames, T = 8: [0, 0, 1, 1, 2, 3, 3, 4].
+    Example: n = 10, T = 4: [0, 3, 5, 8]. n = 5, T = 8: [0, 0, 1, 1, 2, 3, 3, 4].
     """
-    # 10 frames, T = 4: parts of 2.5 frames
+    # n = 10, T = 4: parts of 2.5 frames, whose centers are rounded down
     #
-    #   frame     0  1  2  3  4  5  6  7  8  9
-    #   part     |---0---|---1---|---2---|---3---|
-    #   centre    0.75    3.25    5.75    8.25
+    #   frame    0  1  2  3  4  5  6  7  8  9
+    #   part    |---0---|---1---|---2---|---3--|
+    #   center    0.75    3.25    5.75    8.25
     _check_counts(num_frames=num_frames, num_segments=num_segments)
     if num_segments == 1:
-        return np.array([num_frames // 2])
+        return np.array([num_frames // 2])  # the formula below would give (n - 1) / 2
     parts = np.arange(num_segments)  # [T]
     if num_frames <= num_segments:
         return parts * num_frames // num_segments
@@ -96,30 +95,22 @@ TRAIN_SAMPLERS = {
     "inclusive": sample_inclusive,
     "centres": lambda num_frames, num_segments, rng: sample_centres(num_frames, num_segments),
 }
-"""By the name that a method gives."""
+"""Name that a method gives (`train_sampler`) -> sampler."""
 
 
 def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool) -> np.ndarray:
-    """Several clips of one video, spread evenly over it.
+    """V clips of one video, spread evenly over it, [V, T].
 
     The rules are those of Text4Vis, datasets/datasets.py, lines 127-150 (`_get_test_indices`); BIKE
     has the same. There, one dense clip divides by zero; here it starts at frame 0.
 
     Args:
-        num_frames: n, frames of the video, 1 or more.
-        num_segments: T, 1 or more; at most 128 if `dense`.
         num_clips: V, 1 or more.
-        dense: windows of 128 frames instead of one frame from each part of the video.
+        dense: windows of 128 frames instead of one frame from each part of the video; T is then at
+            most 128. Windows longer than the video wrap around.
 
-    Returns:
-        indices int64 [V, T] in 0 .. n - 1.
-
-    Raises:
-        ValueError: a count is below 1, or T is above 128 for dense clips.
-
-    Example: 8 frames, T = 2, V = 2, uniform: tick 4, starts [0, 3]: [[0, 4], [3, 7]]. 2 frames,
-    T = 4, V = 1, uniform: tick 0.5: [[0, 0, 1, 1]]. 140 frames, T = 4, V = 3, dense: interval 32,
-    starts [0, 6, 12]: [[0, 32, 64, 96], [6, 38, 70, 102], [12, 44, 76, 108]].
+    Example: n = 8, T = 2, V = 2: [[0, 4], [3, 7]]. n = 2, T = 4, V = 1: [[0, 0, 1, 1]]. n = 140,
+    T = 4, V = 3, dense: [[0, 32, 64, 96], [6, 38, 70, 102], [12, 44, 76, 108]].
     """
     _check_counts(num_frames=num_frames, num_segments=num_segments, num_clips=num_clips)
     if dense and num_segments > DENSE_RANGE:
@@ -131,17 +122,17 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
 
 
 def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
-    """Raise ValueError if a sampler of tests does not give such clips."""
+    """Raise ValueError if a sampler of tests cannot produce such clips."""
     if sampler == "centres" and (num_clips > 1 or dense):
         raise ValueError(
             f"clips: found {num_clips}{' dense' if dense else ''}; allowed: 1, not dense, because "
-            "the centres of a video's parts make one clip; actionclip.test_sampler first has more"
+            "the centers of a video's parts make one clip; actionclip.test_sampler=first has more"
         )
 
 
 def _uniform_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:
     """One frame from each of T equal parts; each clip takes a later frame of all parts."""
-    # 12 frames, T = 3, V = 3: tick 4, starts 0 1 3 (0 to tick - 1, rounded down)
+    # n = 12, T = 3, V = 3: a tick is 12 / 3 = 4; the starts 0, 1.5, 3 are rounded down
     #
     #          |- part 0 -|- part 1 -|- part 2 -|
     #   frame   0  1  2  3  4  5  6  7  8  9 10 11
@@ -150,16 +141,17 @@ def _uniform_clips(num_frames: int, num_segments: int, num_clips: int) -> np.nda
     #   clip 2           x           x           x
     tick = num_frames / num_segments
     # For tick < 1 the starts are negative (rounded down by linspace) and wrap around, as they do in
-    # the authors' code.
+    # the authors' code: n = 2, T = 4, V = 2 has a tick of 0.5, and clip 1 begins at -1, frame 1.
     starts = np.linspace(0, tick - 1, num_clips, dtype=int)  # [V]
-    # The sum is rounded down, not its terms: start and tick * i together may reach the next frame.
+    # The authors round the sum, towards 0. For a negative start that is not start plus the rounded
+    # tick * i: int(-1 + 0.5) is 0, but -1 + int(0.5) is -1 and would wrap around.
     clips = [[int(s + tick * i) % num_frames for i in range(num_segments)] for s in starts]
     return np.array(clips)  # [V, T]
 
 
 def _dense_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:
     """Windows of 128 frames that start at equal distances; T frames of each."""
-    # 200 frames, T = 4, V = 4: interval 128 // 4 = 32, step (200 - 128) // 3 = 24
+    # n = 200, T = 4, V = 4: interval 128 // 4 = 32, step (200 - 128) // 3 = 24
     #
     #   frame   0      24      48      72      96     120     144     168     199
     #   clip 0  x.........x..........x.........x.........|          0  32  64  96
@@ -167,8 +159,8 @@ def _dense_clips(num_frames: int, num_segments: int, num_clips: int) -> np.ndarr
     #   clip 2                  x.........x..........x.........x.........|  48 ...
     #   clip 3                          x.........x..........x.........x.........|
     #
-    # The step is rounded down, so that the last window may end before the video does (n = 130,
-    # V = 4: all start at 0). Windows longer than the video wrap around.
+    # The step is rounded down, so the last window may end before the video does (n = 130, V = 4:
+    # the step is 2 // 3 = 0, and all windows start at 0).
     step = max(0, num_frames - DENSE_RANGE) // max(1, num_clips - 1)
     starts = np.arange(num_clips) * step  # [V]
     offsets = np.arange(num_segments) * (DENSE_RANGE // num_segments)  # [T]

@@ -6,18 +6,18 @@ A record of a list is left out for one of these reasons, and for no other:
                 `data.min_frames`
     validation  it is not of `data.classes`, or too short for the method (`val_min_frames`)
     both, test  the weights are a stand-in of another architecture than the demo's, of which
-    and others  `demo.other_videos` videos a class are enough (`evaluated`)
+    and others  `demo.other_archs.eval_videos` videos a class are enough (`evaluated`)
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record, read_labels, read_list
 from clipzoo.files import ListError
 from clipzoo.models.clip import has_small_budgets
+from clipzoo.paths import LISTS_DIR, list_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class TrainingRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoSet:
+class MeasuredSet:
     """The videos of one or more lists of a dataset that are measured."""
 
     dataset: str
@@ -63,7 +63,7 @@ def training_records(params: Params) -> TrainingRecords:
     """
     if not params.train.epochs:
         return TrainingRecords(selected=[], dropped=[], num_all=0)
-    folder = Path("lists") / params.data.dataset
+    folder = LISTS_DIR / params.data.dataset
     num_classes = len(read_labels(folder / "labels.csv"))
     everything = picked = read_list(folder / "train.csv", num_classes)
     if params.data.shots:
@@ -96,19 +96,19 @@ def validation_records(params: Params, num_classes: int, min_frames: int) -> lis
     return [record for record in records if record.num_frames >= min_frames]
 
 
-def measured(params: Params, dataset: str, lists: Sequence[str], num_classes: int) -> VideoSet:
+def measured(params: Params, dataset: str, lists: Sequence[str], num_classes: int) -> MeasuredSet:
     """The videos of some lists of a dataset that are measured.
 
     Raises:
         ListError: a list is missing or invalid.
     """
-    parts = [read_list(Path("lists") / dataset / f"{name}.csv", num_classes) for name in lists]
+    parts = [read_list(list_file(dataset, name), num_classes) for name in lists]
     listed = [record for part in parts for record in part]
     kept = _evaluated(params, listed)
-    return VideoSet(dataset=dataset, records=kept, lists=[*lists], num_listed=len(listed))
+    return MeasuredSet(dataset=dataset, records=kept, lists=[*lists], num_listed=len(listed))
 
 
-def whole_set(params: Params, dataset: str, num_classes: int) -> VideoSet:
+def whole_set(params: Params, dataset: str, num_classes: int) -> MeasuredSet:
     """The videos of a dataset that are measured by zero-shot protocols.
 
     They are those of whole.csv where there is one (trimmed training segments, or videos in no set
@@ -117,24 +117,24 @@ def whole_set(params: Params, dataset: str, num_classes: int) -> VideoSet:
     Raises:
         ListError: there is no list, or one is invalid.
     """
-    directory = Path("lists") / dataset
-    present = [n for n in ("whole", "train", "val") if (directory / f"{n}.csv").is_file()]
+    present = [n for n in ("whole", "train", "val") if list_file(dataset, n).is_file()]
     if not present:
-        raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
+        folder = LISTS_DIR / dataset
+        raise ListError(f"{folder}/: neither train.csv nor val.csv; run build_lists {dataset}")
     lists = ["whole"] if "whole" in present else present
     return measured(params, dataset, lists, num_classes)
 
 
 def _evaluated(params: Params, records: Sequence[Record]) -> list[Record]:
-    """All records, or the first `demo.other_videos` of each class for a stand-in of another
-    architecture, of which no accuracy is promised."""
+    """All records; or the first `demo.other_archs.eval_videos` of each class, for a stand-in of
+    another architecture, of which no accuracy is promised."""
     if not has_small_budgets(params):
         return list(records)
     counts: Counter[int] = Counter()
     kept = []
     for record in records:
         counts[record.label] += 1
-        if counts[record.label] <= params.demo.other_videos:
+        if counts[record.label] <= params.demo.other_archs.eval_videos:
             kept.append(record)
     return kept
 
@@ -149,7 +149,7 @@ def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
     """
     if classes == "all":
         return list(range(num_classes))
-    return base_classes(read_list(f"lists/{dataset}/train.csv", num_classes), num_classes)
+    return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
 
 
 def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:

@@ -1,8 +1,9 @@
 """Frames of one clip -> network input: crops, flip and resizing on uint8, normalisation later.
 
 The steps are chosen for speed on a CPU core: libjpeg-turbo decodes into channels-last uint8, torch
-resizes the crop (antialiased, as PIL does, within one grey level), OpenCV splits the channels into
-the output. Frames come as JPEG bytes or as one uint8 array [T, H, W, 3], in RGB.
+resizes the crop (antialiased, as PIL does, within one gray level), OpenCV splits the channels into
+the output. Frames come as T JPEGs or as one uint8 array [T, H, W, 3], in RGB; a damaged one is a
+ValueError. A window of an image is (x, y, width, height) in px, from the upper left corner.
 
 Loader threads run this, so everything is copied by NumPy: torch copies large tensors with a team of
 OMP_NUM_THREADS threads, and would start one for each loader thread, on top of that of the training
@@ -24,15 +25,16 @@ from clipzoo.config import CROPS, AugmentConfig
 
 CROP_TRIES = 10
 MULTI_SCALES = (1, 0.875, 0.75, 0.66)
-"""Of the short side."""
+"""Sides of the window as shares of the short side of the image."""
 MULTI_SCALE_PLACES = (
     *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
     *((0, 2), (4, 2), (2, 4), (2, 0)),
     *((1, 1), (3, 1), (1, 3), (3, 3)),
 )
-"""In quarter steps of the free width and height."""
+"""The corner of the window in quarter steps of the free width and height."""
 
 Frames = Sequence[bytes] | np.ndarray
+Window = tuple[int, int, int, int]
 
 
 _buffers = threading.local()
@@ -56,12 +58,12 @@ def _buffer(name: str, *shape: int) -> np.ndarray:
 
 
 def decode(frame: bytes | np.ndarray) -> np.ndarray:
-    """Decode one frame to uint8 [H, W, 3]; ValueError if its JPEG bytes are damaged."""
+    """One frame as uint8 [H, W, 3]."""
     return frame if isinstance(frame, np.ndarray) else simplejpeg.decode_jpeg(frame, "RGB")
 
 
 def _decode(frame: bytes | np.ndarray) -> np.ndarray:
-    """`decode` into a buffer that the next frame of this thread overwrites."""
+    """One frame as uint8 [H, W, 3], in a buffer that the next frame of this thread overwrites."""
     if isinstance(frame, np.ndarray):
         return frame
     height, width = map(int, simplejpeg.decode_jpeg_header(frame)[:2])
@@ -69,7 +71,7 @@ def _decode(frame: bytes | np.ndarray) -> np.ndarray:
 
 
 def _contiguous(image: np.ndarray) -> np.ndarray:
-    """A crop copied to a buffer that the next crop of this thread overwrites; or a whole image."""
+    """A whole image as it is; a crop in a buffer that the next crop of this thread overwrites."""
     if image.flags.c_contiguous:
         return image
     crop = _buffer("crop", *image.shape)
@@ -77,16 +79,16 @@ def _contiguous(image: np.ndarray) -> np.ndarray:
     return crop
 
 
-def _window(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
+def _crop(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
     """A window uint8 [h, w, 3] of an image, black where it reaches beyond it, as PIL's crop is."""
     height, width = image.shape[:2]
     if x >= 0 and y >= 0 and x + w <= width and y + h <= height:
-        return image[y : y + h, x : x + w]
-    inside = image[max(0, y) : y + h, max(0, x) : x + w]
-    window = np.zeros((h, w, 3), np.uint8)
+        return image[y : y + h, x : x + w]  # [H, W, 3] -> [h, w, 3]
+    inside = image[max(0, y) : y + h, max(0, x) : x + w]  # [H, W, 3] -> [<= h, <= w, 3]
+    crop = np.zeros((h, w, 3), np.uint8)
     top, left = max(0, -y), max(0, -x)
-    window[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-    return window
+    crop[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return crop
 
 
 def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
@@ -113,9 +115,9 @@ def _split(image: np.ndarray, planes: np.ndarray) -> None:
 
 
 def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
-    """Bicubic resize so that the shorter side is `short_side_px`; the longer is rounded down.
+    """Bicubic resize so that the shorter side is `short_side_px`; 0 = the image as it is.
 
-    0 = the image as it is.
+    The longer side is rounded down, as torchvision does: 341x256 becomes 298x224 (298.4).
     """
     height, width = image.shape[:2]
     short = min(height, width)
@@ -126,10 +128,10 @@ def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
 
 
 class TrainTransform:
-    """The training augmentation: one draw for all frames of a clip, but for the steps marked *.
+    """The training augmentation, drawn once for all frames of a clip except for the steps marked *.
 
     RandAugment*, resize the short side (bicubic; skipped if the stored frames already have that
-    size), crop a random window, resize it to the input size (bilinear), flip, colour jitter*, and
+    size), crop a random window, resize it to the input size (bilinear), flip, color jitter*, and
     turn gray. Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize
     before its multi-scale crop; every step is a key of `augment`.
 
@@ -142,23 +144,22 @@ class TrainTransform:
         self.augment = augment
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Tensor:
-        """Augment one clip.
+        """Augment one clip; ValueError if its frames differ in size.
 
         Args:
-            frames: T JPEGs, or uint8 [T, H, W, 3].
             rng: makes all random choices.
 
         Returns:
             uint8 [T, 3, input_px, input_px].
-
-        Raises:
-            ValueError: a frame is damaged, or the frames differ in size.
         """
         size, augment = self.input_px, self.augment
         clip = np.empty((len(frames), 3, size, size), np.uint8)
         first = self._resized(frames[0], rng)
         height, width = first.shape[:2]
-        x, y, w, h = self._draw_window(width, height, rng)
+        if augment.crop == "multi_scale":
+            window = multi_scale_crop(width, height, size, rng)
+        else:
+            window = random_area_crop(width, height, augment, rng)
         flip = rng.random() < augment.flip
         jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
         gray = rng.random() < augment.grayscale
@@ -166,13 +167,14 @@ class TrainTransform:
             image = self._resized(frames[t], rng) if t else first
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
-            crop = _resize(_window(image, x, y, w, h), size, size, "bilinear")  # [size, size, 3]
+            crop = _crop(image, *window)  # [H, W, 3] -> [h, w, 3]
+            crop = _resize(crop, size, size, "bilinear")  # [h, w, 3] -> [size, size, 3]
             if flip:
                 crop = cv2.flip(crop, 1)
             if jitter:
                 crop = color_jitter(crop, rng)
-            if gray:
-                crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)  # 3 x [size, size]
+            if gray:  # [size, size, 3] -> 3 times the same [size, size] -> [size, size, 3]
+                crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)
             _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(clip)
 
@@ -183,30 +185,26 @@ class TrainTransform:
             image = randaugment(image, augment.randaugment_n, augment.randaugment_m, rng)
         return resize_short_side(image, augment.short_side_px)
 
-    def _draw_window(
-        self, width: int, height: int, rng: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """A window (x, y, width, height) px of a frame, by `augment.crop`."""
-        if self.augment.crop == "multi_scale":
-            return multi_scale_crop(width, height, self.input_px, rng)
-        return random_area_crop(width, height, self.augment, rng)
-
 
 def random_area_crop(
     width: int, height: int, augment: AugmentConfig, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """A random window (x, y, width, height) px of an image.
+) -> Window:
+    """A random window of an image, whose area and aspect ratio are drawn until it fits.
 
-    Draws an area and an aspect ratio until the window fits; after 10 tries takes the largest square
-    at a random place.
+    After 10 tries it is the largest square, at a random place.
+
+    Example: 340x256, area share 0.25, aspect 4/3: area 21760, w = sqrt(21760 * 4/3) = 170, h =
+    sqrt(21760 / (4/3)) = 128; half of the time 128x170 instead.
     """
     #   +------- width -------+
     #   |                     |
     #   |  (x, y)             |     w * h = area, a share of width * height
     #   |     +--- w ---+     |     w / h = aspect, or its inverse half of the time
     #   |     |         h   height
-    #   |     +---------+     |
+    #   |     +---------+     |     so w * w = area * aspect, and h * h = area / aspect
     #   +---------------------+
+    # The aspect is drawn evenly, as the authors do, not its logarithm as in torchvision: swapping w
+    # and h makes wide and tall windows equally likely.
     for _ in range(CROP_TRIES):
         area = width * height * rng.uniform(augment.min_area, augment.max_area)
         aspect = rng.uniform(augment.min_aspect, augment.max_aspect)
@@ -220,13 +218,11 @@ def random_area_crop(
     return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
 
 
-def multi_scale_crop(
-    width: int, height: int, size: int, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
-    """A window (x, y, width, height) px of one of 10 sizes at one of 13 places of an image.
+def multi_scale_crop(width: int, height: int, size: int, rng: np.random.Generator) -> Window:
+    """A window of one of 10 sizes at one of 13 places of an image.
 
     Where a side of the image is 1 or 2 px smaller than `size`, the window can be larger than the
-    image, and begin up to 4 px before it.
+    image, and begin up to 4 px before it: -1 // 4 is -1, and 4 such steps are -4.
 
     Source: ActionCLIP, datasets/transforms_ss.py, lines 170-253 (sallymmx/ActionCLIP), with
     `fix_crop` and `more_fix_crop`.
@@ -242,12 +238,14 @@ def multi_scale_crop(
     pairs = multi_scale_pairs(width, height, size)
     w, h = pairs[rng.integers(len(pairs))]
     across, down = MULTI_SCALE_PLACES[rng.integers(len(MULTI_SCALE_PLACES))]
+    # The authors round the quarter step down before they multiply it.
     return across * ((width - w) // 4), down * ((height - h) // 4), w, h
 
 
 def multi_scale_pairs(width: int, height: int, size: int) -> list[tuple[int, int]]:
-    """The sizes (width, height) px of `multi_scale_crop`: pairs of equal or neighbouring scales of
-    the short side. A side within 2 px of the input size becomes that.
+    """The sizes (width, height) px of `multi_scale_crop`: pairs of equal or neighboring scales.
+
+    Sides are rounded down. One within 2 px of the input size becomes that, so it needs no resize.
 
     Example: 340x256, size 224: sides 256, 224, 192 and 168; pairs (256, 256), (224, 256), (256,
     224), (224, 224), (192, 224), (224, 192), (192, 192), (168, 192), (192, 168), (168, 168).
@@ -261,11 +259,6 @@ class ViewTransform:
     """The spatial views of a test clip: resize the short side (bicubic), then fixed crops."""
 
     def __init__(self, input_px: int, short_side_px: int, crops: int) -> None:
-        """Check the sizes.
-
-        Raises:
-            ValueError: crops is not 1, 3, 5 or 10, or the short side is smaller than the input.
-        """
         if crops not in CROPS:
             raise ValueError(f"crops: found {crops}; allowed: one of {CROPS}")
         if short_side_px < input_px:
@@ -278,17 +271,13 @@ class ViewTransform:
         self.crops = crops
 
     def __call__(self, frames: Frames, out: np.ndarray | None = None) -> Tensor:
-        """All crops of one clip.
+        """All crops of one clip, in the order of `crop_names`.
 
         Args:
-            frames: T JPEGs, or uint8 [T, H, W, 3].
             out: memory for the result; None = new memory.
 
         Returns:
-            uint8 [crops, T, 3, input_px, input_px], in the order of `crop_names`.
-
-        Raises:
-            ValueError: a frame is damaged.
+            uint8 [crops, T, 3, input_px, input_px].
         """
         size = self.input_px
         shape = (self.crops, len(frames), 3, size, size)
@@ -297,7 +286,7 @@ class ViewTransform:
             image = resize_short_side(_decode(frames[t]), self.short_side_px)
             height, width = image.shape[:2]
             for v, (x, y, flip) in enumerate(crop_places(width, height, size, self.crops)):
-                crop = image[y : y + size, x : x + size]
+                crop = image[y : y + size, x : x + size]  # [H, W, 3] -> [size, size, 3]
                 crop = cv2.flip(crop, 1) if flip else crop
                 _split(crop, views[v, t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(views)
@@ -315,8 +304,8 @@ def crop_places(width: int, height: int, size: int, crops: int) -> list[tuple[in
     """Upper left corner (px) and horizontal flip of each crop.
 
     As in the authors' code: quarter steps are rounded down (in 341x256 the right one of three crops
-    of 224 starts at 4 * (117 // 4) = 116), a single crop is centred to the pixel, three crops are
-    left, right and centre even of upright videos, and ten crops are the five, each followed by its
+    of 224 starts at 4 * (117 // 4) = 116), a single crop is centered to the pixel, three crops are
+    left, right and center even of upright videos, and ten crops are the five, each followed by its
     mirror image.
 
     Example: 340x256, size 224, 3 crops: [(0, 16), (116, 16), (58, 16)], none flipped.
@@ -327,11 +316,11 @@ def crop_places(width: int, height: int, size: int, crops: int) -> list[tuple[in
     #   frame   |---------------------------------------------------------|
     #   left    [------------------------------------]
     #   right                      [--------------------------------------]
-    #   centre            [----------------------------------]
+    #   center            [----------------------------------]
     #
-    # 5 crops: the corners and the centre; the corners lie at 0 or 4 quarter steps, the centre at 2.
+    # 5 crops: the corners and the center; the corners lie at 0 or 4 quarter steps, the center at 2.
     x, y = (width - size) // 4, (height - size) // 4
-    if crops == 1:
+    if crops == 1:  # halves are rounded to even, as torchvision does
         return [(round((width - size) / 2), round((height - size) / 2), False)]
     if crops == 3:
         return [(0, 2 * y, False), (4 * x, 2 * y, False), (2 * x, 2 * y, False)]

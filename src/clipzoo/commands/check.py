@@ -5,8 +5,8 @@ Estimates and where they come from:
 - frames on disk: 14 KB for a 340x256 JPEG of quality 3, in proportion to the area (4:3 assumed),
   times the median number of frames of a video in the published list;
 - GPU memory: the model runs on the meta device, where nothing is computed, and the sizes of the
-  tensors that autograd would save are summed (train/memory.py); where there is a GPU, training
-  steps on noise show what fits it (train/search.py); then what the authors state;
+  tensors that autograd would save are summed (methods/memory/estimates.py); where there is a GPU,
+  training steps on noise show what fits it (trial_steps.py); then what the authors state;
 - GPU hours: from the recipe.
 """
 
@@ -29,11 +29,12 @@ from clipzoo.commands.missing import Survey
 from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
+from clipzoo.data.index import index_path
 from clipzoo.data.records import read_labels
 from clipzoo.files import shown
 from clipzoo.frames.manifest import manifest_path
+from clipzoo.paths import KEPT_PREDICTIONS_DIR, list_file
 from clipzoo.report.kept import (
-    KEPT_PREDICTIONS_DIR,
     fault_of_model,
     fault_of_predictions,
     kept_model,
@@ -132,8 +133,8 @@ def _clip_weights(topic: str, arch: str, weights: str) -> Finding:
 
 def precision_findings(params: Params) -> Iterator[Finding]:
     """A note where the model would run in fp16 on a CPU."""
+    from clipzoo.methods.memory.start import slow_precisions
     from clipzoo.runtime.machine import count_gpus
-    from clipzoo.train.memory import slow_precisions
 
     try:
         slow = "" if count_gpus(params.runtime.device) else slow_precisions(params)
@@ -179,7 +180,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
     missing = 0.0
     for dataset, found in surveys.items():
         spec = spec_or_none(dataset)
-        frames = Path("data/frames") / dataset / "index.parquet"
+        frames = index_path(dataset)
         if spec is None or spec.reader != "shards" or frames.is_file():
             continue
         videos = found.num_wanted if isinstance(found, Survey) else None
@@ -187,7 +188,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
             videos = num_lines(manifest_path(dataset))
         if videos is None:
             videos = spec.total(params.data.split)
-        missing += videos * _frames_a_video(recipe) * frame_bytes(params.frames.size)
+        missing += videos * _frames_a_video(recipe) * frame_bytes(str(params.frames.size))
     free = shutil.disk_usage(".").free
     text = f"about {missing / 1e9:.0f} GB of frames to extract, {free / 1e9:.0f} GB free"
     demo = set(params.data.datasets) <= set(params.data.demo)
@@ -196,7 +197,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
 
 def _num_train(params: Params) -> int | None:
     """Training videos: by the list, else by the dataset's file; None = unknown."""
-    listed = num_lines(Path("lists") / params.data.dataset / "train.csv")
+    listed = num_lines(list_file(params.data.dataset, "train"))
     spec = spec_or_none(params.data.dataset)
     return listed if listed is not None else spec and spec.expected("train", params.data.split)
 
@@ -229,23 +230,23 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
     """The micro-batch of training, and what is known of the memory that it needs."""
     import torch  # slow to import, and other commands do not need it
 
-    from clipzoo.train import memory
+    from clipzoo.methods.memory import estimates
 
-    model = memory.meta_model(params)
-    parameters = memory.num_parameters(model)
+    model = estimates.meta_model(params)
+    parameters = estimates.num_parameters(model)
     size, most = 0.0, 0
-    micro_batch = params.runtime.micro_batch or memory.CPU_MICRO_BATCH
+    micro_batch = params.runtime.micro_batch or estimates.CPU_MICRO_BATCH
     if num_gpus:
-        size = min(memory.free_gpu_bytes(i) for i in range(num_gpus))
-        most = memory.fitting_clips(params, size, training=True)
+        size = min(estimates.free_gpu_bytes(i) for i in range(num_gpus))
+        most = estimates.fitting_clips(params, size, training=True)
         if not params.runtime.micro_batch:
-            micro_batch = memory.choose_micro_batch(params, most, processes, training=True)
+            micro_batch = estimates.choose_micro_batch(params, most, processes, training=True)
     if params.train.epochs == 0:
         text = f"evaluation only: {parameters / 1e6:.0f} M parameters"
         return micro_batch, Finding(topic="GPU memory", text=text, ok=None)
     clips = min(micro_batch, math.ceil(params.train.batch_size / processes))
-    each = memory.activation_bytes(model, params)
-    total = memory.PARAMETER_BYTES * parameters + clips * each + memory.CUDA_BYTES
+    each = estimates.activation_bytes(model, params)
+    total = estimates.PARAMETER_BYTES * parameters + clips * each + estimates.CUDA_BYTES
     text = (
         f"about {total / 1e9:.1f} GB in training: {parameters / 1e6:.0f} M parameters, "
         f"{clips} clips of {each / 1e9:.2f} GB ({params.train.precision})"
@@ -253,7 +254,7 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
     if not num_gpus:
         return micro_batch, Finding(topic="GPU memory", text=f"{text}; no GPU here", ok=None)
     fits = clips <= most
-    text += f"; {torch.cuda.get_device_name(0)} has {(size + memory.CUDA_BYTES) / 1e9:.0f} GB"
+    text += f"; {torch.cuda.get_device_name(0)} has {(size + estimates.CUDA_BYTES) / 1e9:.0f} GB"
     if not fits:
         text += f"; runtime.micro_batch {max(most, 1)} would fit, or train.activation_checkpointing"
     return micro_batch, Finding(topic="GPU memory", text=text, ok=fits)
@@ -261,16 +262,16 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
 
 def _authors_memory(params: Params, recipe: Recipe) -> Iterator[Finding]:
     """The memory that the authors state for training, and the estimate for the same."""
-    from clipzoo.train import memory
+    from clipzoo.methods.memory import estimates
 
     authors = recipe.authors
     if not (authors.memory_gb and authors.config_gpus and params.train.epochs):
         return
     clips = params.train.batch_size // authors.config_gpus
     params = replace(params, {"train.activation_checkpointing": True})  # as their code always does
-    model = memory.meta_model(params)
-    kept = memory.PARAMETER_BYTES * memory.num_parameters(model) + memory.CUDA_BYTES
-    total = kept + clips * memory.activation_bytes(model, params)
+    model = estimates.meta_model(params)
+    kept = estimates.PARAMETER_BYTES * estimates.num_parameters(model) + estimates.CUDA_BYTES
+    total = kept + clips * estimates.activation_bytes(model, params)
     text = (
         f"the authors state {authors.memory_gb:g} GB on each of {authors.config_gpus} GPUs, for "
         f"{clips} clips with activation checkpointing; for the same, about {total / 1e9:.1f} GB "
@@ -283,12 +284,13 @@ def _trial(params: Params, processes: int, micro_batch: int) -> Finding:
     """The largest micro-batch that this machine's first GPU can take, by real steps on noise."""
     import torch
 
-    from clipzoo.train import memory, search
+    from clipzoo.commands import trial_steps
+    from clipzoo.methods.memory import estimates
 
     share = math.ceil(params.train.batch_size / processes)
-    largest = search.largest_on_gpu(params, share, torch.device("cuda", 0))
+    largest = trial_steps.largest_on_gpu(params, share, torch.device("cuda", 0))
     text = f"{largest} of a process's {share} clips a step fit the GPU, by real steps on noise"
-    best = memory.choose_micro_batch(params, largest, processes, training=True)
+    best = estimates.choose_micro_batch(params, largest, processes, training=True)
     if largest and best != min(micro_batch, share):
         text += f"; runtime.micro_batch {best} would make equal parts of them"
     return Finding(topic="micro-batch", text=text, ok=0 < min(micro_batch, share) <= largest)
@@ -327,7 +329,7 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
 
 def _num_classes(params: Params) -> int:
     """Classes of the training dataset: by its list, else by its file; 0 = unknown."""
-    labels = Path("lists") / params.data.dataset / "labels.csv"
+    labels = list_file(params.data.dataset, "labels")
     if labels.is_file():
         return len(read_labels(labels))
     spec = spec_or_none(params.data.dataset)

@@ -8,6 +8,7 @@ from pathlib import Path
 from clipzoo.commands.comparison_page import BENCHMARK, Benchmark, page
 from clipzoo.commands.paired_runs import CompareError, read_run
 from clipzoo.files import near, read_json, replacing
+from clipzoo.paths import METRICS_DIR
 from clipzoo.sections import build
 
 METHODS = ("demo", "demo/bike-vcs", "demo/actionclip")
@@ -22,7 +23,7 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
     Raises:
         CompareError: fewer than two; or a pattern matches no run with results.
     """
-    folder = Path("metrics")
+    folder = METRICS_DIR
     known = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("test.json"))
     chosen: dict[str, None] = {}
     for pattern in patterns:

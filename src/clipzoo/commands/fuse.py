@@ -11,6 +11,7 @@ from clipzoo.runtime.ending import run_command
 from clipzoo.config import ConfigError, Params
 from clipzoo.config import replace as replace_params
 from clipzoo.files import ListError, json_sha256, write_json, write_metrics
+from clipzoo.paths import metrics_file, plots_dir, settings_file
 from clipzoo.report.recipes import fused_recipes, load_recipe, load_recipes
 from clipzoo.report.released import released_run
 
@@ -140,7 +141,7 @@ def released_params(recipe: str, weight: float | None) -> Params:
     return replace_params(params, values)
 
 
-def write_results(fused: Fusion, params: Params) -> str:
+def write_results(fused: Fusion, params: Params) -> Path:
     """Write the results of released scores, as the stage `fuse` writes its own.
 
     Args:
@@ -155,10 +156,10 @@ def write_results(fused: Fusion, params: Params) -> str:
     from clipzoo.files import file_sha256
     from clipzoo.runtime.machine import environment
 
-    plots, path = f"plots/{params.recipe}/fused", f"metrics/{params.recipe}/fused.json"
+    plots, path = plots_dir(params.recipe, "fused"), metrics_file(params.recipe, "fused")
     plot_weights(plots, {"validation": fused.curve}, {"the weight": fused.weight})
     settings = params.settings()
-    write_json(settings, f"{plots}/settings.json")
+    write_json(settings, settings_file(params.recipe, "fused"))
     sources = {
         f"{branch}_source": f"{file.name}, sha256 {file_sha256(file)}"
         for branch, file in (("video", fused.video), ("attributes", fused.attributes))

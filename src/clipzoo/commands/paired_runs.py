@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from clipzoo.data.records import videos_sha256
 from clipzoo.files import raise_all, read_rows
+from clipzoo.paths import metrics_file, plots_dir, settings_file
 from clipzoo.report.stored import again, load_settings, read_metrics_file
 from clipzoo.sections import Section, build
 
@@ -88,7 +89,7 @@ def read_run(name: str) -> Run:
         ConfigError: values of a file are missing or wrong.
     """
     test = read_set(name, "test", "top1")
-    source = Path("plots") / name / "test" / "settings.json"
+    source = settings_file(name, "test")
     datasets = build(Compared, test.settings, source, again=again(name)).zero_shot
     zero_shot = {d: read_set(name, f"zero_shot_{d}", "full_top1") for d in datasets}
     for dataset, measured in zero_shot.items():
@@ -97,7 +98,7 @@ def read_run(name: str) -> Run:
                 f"metrics/{name}/: test.json and zero_shot_{dataset}.json are of two runs, by "
                 f"their settings_sha256; {again(name)}"
             )
-    training = read_metrics_file(Path("metrics") / name / "train.json", name, CompareError)
+    training = read_metrics_file(metrics_file(name, "train"), name, CompareError)
     return Run(name=name, test=test, zero_shot=zero_shot, training=training)
 
 
@@ -109,7 +110,7 @@ def read_set(name: str, stem: str, key: str) -> Measured:
         stem: `test` or `zero_shot_<dataset>`.
         key: of its top-1 in the metrics file.
     """
-    folder, source = Path("plots") / name / stem, Path("metrics") / name / f"{stem}.json"
+    folder, source = plots_dir(name, stem), metrics_file(name, stem)
     values = read_metrics_file(source, name, CompareError)
     if key not in values:
         raise CompareError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipzoo.config import ConfigError, Params, replace
+from clipzoo.config import ConfigError, Params, refuse_old_keys, replace
 from clipzoo.files import few, near
 from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import RECIPES_DIR, Recipe, load_recipe, recipe_names
@@ -123,6 +123,7 @@ def parents_of(name: str) -> list[str]:
 
 def _check_keys(values: Mapping[str, Any], params: Params) -> None:
     """Raise ConfigError unless these settings can be changed."""
+    refuse_old_keys(values, "-S")
     known = list(flatten(params.model_dump(exclude={"runtime", "recipe"})))
     for key in values:
         if key in known:

@@ -8,8 +8,8 @@ from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import load_params
 from clipzoo.evaluate.prediction_files import PredictedVideo, read_checked
 from clipzoo.files import ListError
+from clipzoo.paths import PREDICTIONS_DIR
 
-PREDICTIONS_DIR = Path("predictions")
 HEADER = ("Video", "Class", "Predicted", "Probability", "Rank")
 
 

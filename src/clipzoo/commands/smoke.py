@@ -24,9 +24,10 @@ from clipzoo.data.ledger import LEDGER_COLUMNS, LEDGER_NAME, read_ledger
 from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR, load_spec, raw_root
 from clipzoo.files import write_csv
 from clipzoo.frames.manifest import manifest_path, read_manifest, write_manifest
+from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.machine import count_gpus
 
-SMOKE_DIR = Path(".state/smoke")
+SMOKE_DIR = STATE_DIR / "smoke"
 STAGES_DIR = Path("stages")
 TRAINED, EVALUATED = 4, 12
 """Videos of each set of a dataset that is trained on; and of one for zero-shot, whose halves of the
@@ -93,8 +94,8 @@ def smoke_params(run: Run) -> tuple[Params, list[str]]:
         values |= {f"{key}.precision": "fp32" for key in ("train", "test")}
         values["train.val_precision"] = "fp32"
     method = params.model.method
-    if params.options.get("eval_batch"):
-        values[f"{method}.eval_batch"] = BATCH
+    if params.options.get("authors_test_batch"):
+        values[f"{method}.authors_test_batch"] = BATCH
     if params.fused_with:
         values[f"{method}.fused_with"] = []
     values |= _absolute_paths(run)

@@ -27,8 +27,8 @@ from clipzoo.data.spec import ANNOTATION_DIR, SPEC_DIR
 from clipzoo.files import few, replacing
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.given_files import remove_links
+from clipzoo.paths import KEPT_MODELS_DIR, KEPT_PREDICTIONS_DIR
 from clipzoo.report import verdicts
-from clipzoo.report.kept import KEPT_DIR, KEPT_PREDICTIONS_DIR
 from clipzoo.report.recipes import load_recipe, recipe_names
 from clipzoo.report.released import expected_settings, recipe_of
 from clipzoo.runtime.lock import only_one, require_idle
@@ -123,7 +123,7 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
     """
     params = plan(name, options).params
     checkpoint = params.model.checkpoint
-    needed = [checkpoint] if checkpoint.startswith(f"{KEPT_DIR}/") else []
+    needed = [checkpoint] if checkpoint.startswith(f"{KEPT_MODELS_DIR}/") else []
     needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fused_with]
     if needed:
         raise ConfigError(

@@ -19,6 +19,7 @@ from clipzoo.commands.smoke import smoke
 from clipzoo.commands.use import LOCK, PARAMS_FILE, describe_changes, write_params
 from clipzoo.config import ConfigError
 from clipzoo.files import near
+from clipzoo.paths import METRICS_DIR
 from clipzoo.report import kept, verdicts
 from clipzoo.report.recipes import fused_recipes, recipe_names, recipe_settings
 from clipzoo.runtime.lock import only_one, require_idle
@@ -107,7 +108,7 @@ def _is_of_its_parents(run: Run) -> bool:
 
     What is missing is not compared: a parent's model may be removed once its children are done.
     """
-    root = Path("metrics") / run.params.recipe
+    root = METRICS_DIR / run.params.recipe
     checkpoint = Path(run.params.model.checkpoint)
     if run.params.model.checkpoint and checkpoint.is_file():
         metrics = kept.read_mapping(root / "test.json")

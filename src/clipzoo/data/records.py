@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from clipzoo.files import JOINERS, ListError, csv_lines, raise_all, read_rows, write_csv
+from clipzoo.paths import list_file
 
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
@@ -128,7 +129,7 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
 
 def missing_path(dataset: str) -> Path:
     """Path of the list of a dataset's videos that are annotated but not stored."""
-    return Path("lists") / dataset / "missing.csv"
+    return list_file(dataset, "missing")
 
 
 def read_missing(dataset: str) -> list[tuple[str, str]]:

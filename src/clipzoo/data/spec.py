@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from clipzoo.config import ConfigError, Float, Params, Section, load
+from clipzoo.config import ConfigError, Float, Params, Section, build
 from clipzoo.data.records import MAX_FRAMES, check_video_id
 from clipzoo.files import near
+from clipzoo.yaml_files import read_yaml
 
 SPEC_DIR = Path("datasets")
 RAW_DIR = Path("data/raw")
@@ -185,7 +186,7 @@ def load_spec(name: str) -> DatasetSpec:
             f"a new one needs {path}, or `python -m clipzoo scan {shlex.quote(name)} FOLDER` for a "
             "folder of classes"
         )
-    return load(DatasetSpec, path)
+    return build(DatasetSpec, read_yaml(path), path)
 
 
 def raw_root(params: Params, name: str) -> Path:

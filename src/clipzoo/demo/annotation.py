@@ -1,7 +1,7 @@
 """The files of a demo dataset: encoded videos, manifest, annotations in two official formats.
 
-demo_shapes is in UCF101's format (classInd.txt, trainlist01.txt, testlist01.txt) with a labels.csv
-of readable names, demo_unseen in that of Kinetics (validate.csv, videos <id>_<start>_<end>).
+demo_shapes has UCF101's format (classInd.txt, trainlist01.txt, testlist01.txt) and a labels.csv of
+readable names, demo_unseen that of Kinetics (validate.csv, videos named <id>_<start>_<end>).
 """
 
 import subprocess
@@ -39,12 +39,12 @@ class Video:
     """One video file of a demo dataset."""
 
     path: str
-    """Relative to the dataset's raw root."""
+    """The file, relative to the dataset's raw root."""
     action: ActionClass
     subset: str
     """train or val."""
     seed: tuple[int, ...]
-    """Of everything in the video; the two classes of a pair never share a seed."""
+    """Seed of everything in the video; the two classes of a pair never share one."""
 
     @property
     def video_id(self) -> str:
@@ -53,17 +53,12 @@ class Video:
 
 
 def plan_videos(dataset: str, demo: DemoConfig) -> list[Video]:
-    """All videos of a demo dataset, sorted by path.
-
-    Raises:
-        ConfigError: there is no demo dataset of this name.
-    """
+    """All videos of a demo dataset, sorted by path; ConfigError if there is none of this name."""
     if dataset not in DATASETS:
         raise ConfigError(f"data.demo: found {dataset!r}; allowed: {', '.join(DATASETS)}")
-    counts = {"train": demo.train_videos, "val": demo.val_videos}
+    counts, name = {"train": demo.train_videos, "val": demo.val_videos}, _ucf101_path
     if dataset == "demo_unseen":
-        counts = {"val": demo.unseen_videos}
-    name = _kinetics_path if dataset == "demo_unseen" else _ucf101_path
+        counts, name = {"val": demo.unseen_videos}, _kinetics_path
     videos = []
     for action in DATASETS[dataset]:
         for subset, count in counts.items():
@@ -81,12 +76,13 @@ def camel_case(action: ActionClass) -> str:
 
 
 def _ucf101_path(action: ActionClass, subset: str, i: int, rng: np.random.Generator) -> str:
-    name = camel_case(action)
-    group = f"g{i // 4 + 1:02d}" if subset == "val" else f"g{i // 4 + 51:02d}"
-    return f"{name}/v_{name}_{group}_c{i % 4 + 1:02d}.{rng.choice(list(CODECS))}"
+    """For example RedBarBecomingLarge/v_RedBarBecomingLarge_g51_c01.avi; groups have 4 videos."""
+    name, group = camel_case(action), i // 4 + (1 if subset == "val" else 51)
+    return f"{name}/v_{name}_g{group:02d}_c{i % 4 + 1:02d}.{rng.choice(list(CODECS))}"
 
 
 def _kinetics_path(action: ActionClass, subset: str, i: int, rng: np.random.Generator) -> str:
+    """For example Xk3_0aZ9-Qe_000017_000027.webm: the id of a YouTube video, and 10 s of it."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     youtube_id = "".join(rng.choice(list(letters), 11))
     start = int(rng.integers(0, 290))
@@ -94,7 +90,7 @@ def _kinetics_path(action: ActionClass, subset: str, i: int, rng: np.random.Gene
 
 
 def write_videos(videos: list[Video], root: Path, executor: Executor) -> Iterator[None]:
-    """Render and encode every video under `root`; yields once per finished video."""
+    """Render and encode every video under `root`; yields once for every finished video."""
     for video in videos:
         (root / video.path).parent.mkdir(parents=True, exist_ok=True)
     yield from executor.map(_write_video, videos, [root] * len(videos), chunksize=8)
@@ -117,7 +113,7 @@ def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
     Args:
         frames: [T, H, W, 3], uint8 RGB; H and W even.
         path: its extension chooses container and codec (`CODECS`).
-        frame_rate: frames a second.
+        frame_rate: frames in a second.
 
     Raises:
         OSError: ffmpeg fails, for example because it was built without the encoder.
@@ -144,27 +140,23 @@ def encode(frames: NDArray[np.uint8], path: Path, frame_rate: int) -> None:
 
 
 def yuv420(frames: NDArray[np.uint8]) -> bytes:
-    """Frames as raw yuv420p (BT.601, limited range), in integers.
+    """Frames [T, H, W, 3] uint8 RGB as raw yuv420p (BT.601, limited range), in integers.
 
-    ffmpeg's own conversion rounds differently on processors with AVX2.
-
-    Args:
-        frames: [T, H, W, 3], uint8 RGB; H and W even.
-
-    Returns:
-        for each frame its planes Y [H, W], U and V [H/2, W/2], uint8.
+    For each frame its planes Y [H, W], U and V [H/2, W/2], uint8. ffmpeg's own conversion rounds
+    differently on processors with AVX2.
     """
     num_frames, height, width, _ = frames.shape
+    # [T, H, W, 3] -> [T, H/2, 2, W/2, 2, 3]
     blocks = frames.reshape(num_frames, height // 2, 2, width // 2, 2, 3)
     luma = _weighted(frames.astype(np.int32), (66, 129, 25), 8) + 16  # [T, H, W]
-    sums = blocks.sum((2, 4), dtype=np.int32)  # [T, H/2, W/2, 3], of four pixels
+    sums = blocks.sum((2, 4), dtype=np.int32)  # [T, H/2, W/2, 3]: of four pixels, hence 10 bits
     planes = [luma, *(_weighted(sums, w, 10) + 128 for w in ((-38, -74, 112), (112, -94, -18)))]
-    flat = [plane.reshape(num_frames, -1) for plane in planes]
+    flat = [plane.reshape(num_frames, -1) for plane in planes]  # [T, H, W] -> [T, H W]
     return np.concatenate(flat, axis=1).astype(np.uint8).tobytes()
 
 
 def _weighted(pixels: NDArray[np.int32], weights: tuple[int, int, int], bits: int) -> np.ndarray:
-    """Weighted sums [...] of pixels [..., 3], divided by 2 ** `bits` and rounded."""
+    """Weighted sums [...] of pixels [..., 3], divided by 2 ** bits and rounded (halves upwards)."""
     red, green, blue = (pixels[..., i] * weight for i, weight in enumerate(weights))
     return (red + green + blue + (1 << (bits - 1))) >> bits
 
@@ -178,16 +170,18 @@ def write_manifest(videos: list[Video], root: Path) -> Path:
 
 
 def write_annotations(dataset: str, videos: list[Video], folder: Path) -> None:
-    """Write the official-style annotation files of a demo dataset into `folder`."""
+    """Write the annotation files of a demo dataset into `folder`, in its official format."""
     folder.mkdir(parents=True, exist_ok=True)
     if dataset == "demo_unseen":
-        _write_kinetics(videos, folder)
-    else:
-        _write_ucf101(videos, folder, DATASETS[dataset])
-
-
-def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass, ...]) -> None:
-    number = {action: i + 1 for i, action in enumerate(classes)}
+        rows = []
+        for video in videos:
+            # The id itself may contain underscores; the two times are the last two parts.
+            youtube_id, start, end = video.video_id.rsplit("_", 2)
+            rows.append((video.action.name, youtube_id, int(start), int(end), "validate"))
+        header = ("label", "youtube_id", "time_start", "time_end", "split")
+        write_csv(header, rows, folder / "validate.csv")
+        return
+    number = {action: i + 1 for i, action in enumerate(DATASETS[dataset])}
     index = [f"{i} {camel_case(action)}" for action, i in number.items()]
     train = [f"{v.path} {number[v.action]}" for v in videos if v.subset == "train"]
     test = [v.path for v in videos if v.subset == "val"]
@@ -197,13 +191,3 @@ def _write_ucf101(videos: list[Video], folder: Path, classes: tuple[ActionClass,
             part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     names = [(i - 1, action.name) for action, i in number.items()]
     write_csv(("id", "name"), names, folder / "labels.csv")
-
-
-def _write_kinetics(videos: list[Video], folder: Path) -> None:
-    rows = []
-    for video in videos:
-        # The id itself may contain underscores; the two times are the last two parts.
-        youtube_id, start, end = video.video_id.rsplit("_", 2)
-        rows.append((video.action.name, youtube_id, int(start), int(end), "validate"))
-    header = ("label", "youtube_id", "time_start", "time_end", "split")
-    write_csv(header, rows, folder / "validate.csv")

@@ -21,12 +21,19 @@ from torch.nn import functional
 
 from clipzoo.config import DemoConfig
 from clipzoo.demo.world import ALL_CLASSES, render, sample_still
-from clipzoo.models.clip import build_clip, encode_images, normalise, num_parameters, open_clip_name
+from clipzoo.models.clip import (
+    build_clip,
+    encode_images,
+    encode_texts,
+    normalise,
+    num_parameters,
+    open_clip_name,
+)
 from clipzoo.models.text import tokenize
 from clipzoo.runtime.progress import progress_bar
 
 MAX_STILLS = 16384
-"""Number of different training stills; longer runs repeat them, mirrored at random."""
+"""Largest number of different training stills; longer runs repeat them, mirrored at random."""
 HELD_OUT_PER_CLASS = 4
 JPEG_QUALITY = (60, 95)
 LARGE_MODEL = 200_000_000
@@ -54,19 +61,16 @@ def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
     """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
     if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
-    return Budget(steps=demo.other_pretrain_steps, batch=demo.other_pretrain_batch, lr=OTHER_LR)
+    return Budget(
+        steps=demo.other_archs.pretrain_steps, batch=demo.other_archs.pretrain_batch, lr=OTHER_LR
+    )
 
 
 def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Draw captioned stills of all classes of the world, one class after the other.
-
-    Args:
-        count: N.
-        side_px: side of the stills.
-        seed: of everything in them.
+    """Draw N = `count` captioned stills of all classes of the world, one class after the other.
 
     Returns:
-        stills [N, 3, side, side] uint8 RGB, 0 to 255, with JPEG artefacts as in decoded frames, and
+        stills [N, 3, side, side] uint8 RGB, 0 to 255, with JPEG artifacts as in decoded frames, and
         positions [N] int64 in `ALL_CLASSES`, whose names are the captions.
     """
     rng = np.random.default_rng(seed)
@@ -96,13 +100,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, positions: Tensor, scale: Te
         texts: embeddings [U, D], float, of different captions, each of one image or more.
         positions: [B] int64 in [0, U), the caption of each image.
         scale: factor on the cosines, a scalar.
-
-    Returns:
-        the loss, a float32 scalar.
     """
     images = functional.normalize(images.float(), dim=-1)  # [B, D]
     logits = scale * images @ functional.normalize(texts.float(), dim=-1).T  # [B, U]
     matches = functional.one_hot(positions, len(texts)).float()  # [B] -> [B, U]
+    # For each caption, the mean log-probability of its images.
     to_image = (matches * logits.log_softmax(0)).sum(0) / matches.sum(0)  # [B, U] -> [U]
     return (functional.cross_entropy(logits, positions) - to_image.mean()) / 2
 
@@ -116,8 +118,7 @@ def stand_in_clip(
         arch: an open_clip architecture whose tokenizer needs no download.
         input_px: input side, a multiple of the patch.
         templates: prompt templates; each caption is put into one of them at random.
-        budget: steps, batch and learning rate.
-        seed: of initialisation, stills, order, mirroring and templates.
+        seed: decides initialization, stills, order, mirroring and templates.
 
     Returns:
         the model in evaluation mode, and its metrics: steps, loss and those of `retrieval`.
@@ -134,17 +135,10 @@ def stand_in_clip(
 def pretrain(
     model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, seed: int
 ) -> list[float]:
-    """Train `model` in place on stills.
+    """Train an open_clip model in place, on the CPU, on stills; returns the loss of every step.
 
     Args:
-        model: an open_clip model on the CPU.
-        token_ids: [P, K, L] int64, of `caption_tokens`.
-        side_px: the model's input size.
-        budget: steps, batch and learning rate.
-        seed: of stills, order, mirroring and templates.
-
-    Returns:
-        the loss of every step.
+        token_ids: [P, K, L] int64, from `caption_tokens`.
 
     Raises:
         ValueError: the loss is not finite.
@@ -163,7 +157,7 @@ def pretrain(
             group["lr"] = budget.lr * _schedule(step, budget.steps)
         with _precision(model):
             images = encode_images(model, normalise(stills))  # [B, 3, S, S] -> [B, D]
-            texts = _encode_texts(model, captions)  # [U, L] -> [U, D]
+            texts = encode_texts(model, captions)  # [U, L] -> [U, D]
         loss = contrastive_loss(images, texts, positions, scale.exp())
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -173,7 +167,7 @@ def pretrain(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        with torch.no_grad():
+        with torch.no_grad():  # the bound of CLIP's authors, against instability
             scale.clamp_(max=MAX_LOGIT_SCALE)
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
         bar.update()
@@ -199,7 +193,7 @@ def _batches(
         batch = torch.from_numpy(order[step * budget.batch : (step + 1) * budget.batch])
         images = stills[batch]  # [N, 3, S, S] -> [B, 3, S, S]
         mirrored = torch.from_numpy(rng.random(budget.batch) < 0.5)  # [B]
-        images[mirrored] = images[mirrored].flip(-1)
+        images[mirrored] = images[mirrored].flip(-1)  # no class differs from its mirror image
         captions, positions = classes[batch].unique(return_inverse=True)  # [U], [B]
         template = torch.from_numpy(rng.integers(len(token_ids), size=len(captions)))  # [U]
         yield images, token_ids[template, captions], positions  # token ids [P, K, L] -> [U, L]
@@ -214,10 +208,6 @@ def _precision(model: nn.Module) -> torch.autocast:
     fast = torch.ops.mkldnn._is_mkldnn_bf16_supported() and not converted
     large = num_parameters(model) > LARGE_MODEL
     return torch.autocast("cpu", torch.bfloat16, enabled=fast and large)
-
-
-def _encode_texts(model: nn.Module, token_ids: Tensor) -> Tensor:
-    return model.encode_text(token_ids)  # pyright: ignore[reportCallIssue]
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -235,10 +225,10 @@ def retrieval(
     """Retrieval accuracy between captions and held-out stills.
 
     Args:
-        model: in evaluation mode.
+        model: a model in evaluation mode.
         token_ids: [P, K, L] int64; the first template is used.
         side_px: the model's input size.
-        seed: of the stills, which differ from all training stills.
+        seed: decides the stills, which differ from all training stills.
 
     Returns:
         image_to_text_top1, the share of stills nearest to their own caption, and
@@ -248,7 +238,7 @@ def retrieval(
     stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
     with _precision(model):
         images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])  # [N, D]
-        texts = torch.cat([_encode_texts(model, t) for t in token_ids[0].split(64)])  # [K, D]
+        texts = torch.cat([encode_texts(model, t) for t in token_ids[0].split(64)])  # [K, D]
     images, texts = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
     cosines = images @ texts.T  # [N, K]
     to_text = (cosines.argmax(1) == labels).double().mean()  # of [N]

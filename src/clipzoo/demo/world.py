@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 WORLD_SEED = 20
 """The world is fixed, like a published dataset: `seed` in params.yaml does not change it."""
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (225, 35, 35),
     "green": (40, 190, 50),
     "blue": (45, 70, 235),
@@ -35,29 +35,28 @@ CHANGES = {"large": "small", "bright": "dark"}
 ENDS = tuple(end for pair in CHANGES.items() for end in pair)
 
 FAMILY_OF = {end: forward for forward, backward in CHANGES.items() for end in (forward, backward)}
-
 SIZE_RANGE = {"small": (0.15, 0.19), "large": (0.36, 0.44)}
 """Radius of the object at either end, as a share of the frame's short side."""
 STEADY_SIZE = (0.22, 0.3)
+"""Radius of an object whose size does not change."""
 LIGHT_RANGE = {"dark": (0.28, 0.38), "bright": (1.0, 1.1)}
 """Light on the whole scene at either end: a factor on its pixel values."""
 STEADY_LIGHT = (0.65, 0.8)
-
-CONTAINERS = ("mp4", "avi", "webm")
+"""Light on a scene whose light does not change."""
 
 
 @dataclass(frozen=True)
 class ActionClass:
     """An object and the end of its change."""
 
-    colour: str
+    color: str
     shape: str
     end: str
 
     @property
     def name(self) -> str:
         """The label, and the caption of a still that shows the end of the change."""
-        return f"a {self.colour} {self.shape} becoming {self.end}"
+        return f"a {self.color} {self.shape} becoming {self.end}"
 
     @property
     def family(self) -> str:
@@ -73,7 +72,7 @@ class ActionClass:
 def _classes(*objects: str) -> tuple[ActionClass, ...]:
     """All changes of some objects."""
     pairs = [words.split() for words in objects]
-    return tuple(ActionClass(colour, shape, end) for colour, shape in pairs for end in ENDS)
+    return tuple(ActionClass(color, shape, end) for color, shape in pairs for end in ENDS)
 
 
 SHAPES_CLASSES = _classes(
@@ -86,12 +85,12 @@ UNSEEN_CLASSES = _classes(
 DATASETS = {"demo_shapes": SHAPES_CLASSES, "demo_unseen": UNSEEN_CLASSES}
 """Classes of each demo dataset, in label order.
 
-They share no object, but every colour, shape and change of the unseen ones is seen, each with two
+They share no object, but every color, shape and change of the unseen ones is seen, each with two
 others or more. With fewer objects to learn from, the zero-shot accuracy depends on the seed: it was
-54% and 95% for two seeds with six objects in three colours, none of them among the unseen.
+54% and 95% for two seeds with six objects in three colors, none of them among the unseen.
 """
 
-ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e in ENDS)
+ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLORS for s in SHAPES for e in ENDS)
 """Classes whose stills the stand-in CLIP sees: all objects, as for a web-trained CLIP."""
 
 
@@ -99,26 +98,26 @@ ALL_CLASSES = tuple(ActionClass(c, s, e) for c in COLOURS for s in SHAPES for e 
 class Scene:
     """All numbers that one video is drawn from. Lengths are shares of the frame's short side."""
 
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
     """RGB, 0 to 255."""
     shape: str
     width: int
     height: int
-    """px, even (the codecs store colour at half resolution)."""
+    """px, even (the codecs store color at half resolution)."""
     radius: NDArray[np.float64]
-    """[T], as a share of the short side."""
+    """Radius of the object in every frame, [T]."""
     light: NDArray[np.float64]
-    """[T], factor on pixel values."""
-    centre: NDArray[np.float64]
-    """[T, 2], x and y from the middle of the frame."""
+    """Factor on the pixel values of every frame, [T]."""
+    center: NDArray[np.float64]
+    """Center of the object, x and y from the middle of the frame, [T, 2]."""
     half_turn: float
     """Rotation of the object: the tangent of half its angle."""
     background: NDArray[np.float64]
-    """[h, w, 3], RGB 0 to 255: a coarse pattern, stretched over the frame."""
+    """A coarse pattern that is stretched over the frame, [h, w, 3], RGB 0 to 255."""
     noise: float
     """Standard deviation of the sensor noise, in pixel values."""
     seed: int
-    """Of the sensor noise."""
+    """Seed of the sensor noise."""
 
 
 def uniform(
@@ -127,56 +126,47 @@ def uniform(
     """Uniform random numbers in [low, high), equal on every CPU.
 
     `rng.uniform` multiplies and adds in compiled code, which some processors round once, not twice.
-
-    Args:
-        rng: random generator.
-        low: lower end.
-        high: upper end.
-        size: shape of the result.
     """
     return low + (high - low) * np.asarray(rng.random(size))
 
 
 def sample_scene(action: ActionClass, rng: np.random.Generator, num_frames: int) -> Scene:
-    """Draw the numbers of a video in which the object changes towards `action.family`.
+    """Draw the numbers of a video of T = `num_frames` (2 or more) frames.
 
-    The direction of `action` is not used: for the same generator, both classes of a pair get the
-    same scene.
-
-    Args:
-        action: the class.
-        rng: random generator; the same state gives the same scene.
-        num_frames: T, at least 2.
+    The object changes towards `action.family`, whatever the direction of `action` is: for the same
+    state of the generator, both classes of a pair get the same scene.
     """
     starts, stops = uniform(rng, 0.0, 0.15), uniform(rng, 0.85, 1.0)
-    time = np.linspace(0.0, 1.0, num_frames)
+    time = np.linspace(0.0, 1.0, num_frames)  # [T]
+    # From 0 to 1 between `starts` and `stops`; the object rests before and after.
     progress = np.clip((time - starts) / (stops - starts), 0.0, 1.0)
     radius, light = _course(action.family, rng, progress)
     drift = uniform(rng, -0.06, 0.06, 2)
-    centre = uniform(rng, -0.06, 0.06, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
-    return _scene(action, rng, radius=radius, light=light, centre=centre, size=_frame_size(rng))
+    center = uniform(rng, -0.06, 0.06, 2) + drift * (time[:, None] - 0.5)  # [T, 2]
+    return _scene(action, rng, radius=radius, light=light, center=center, size=_frame_size(rng))
 
 
 def sample_still(action: ActionClass, rng: np.random.Generator, side_px: int) -> Scene:
-    """Draw the numbers of a square still that shows the end of a change.
+    """Draw the numbers of a square still of an even side, whose caption is the name of `action`.
 
-    Args:
-        action: the class; its name is the still's caption.
-        rng: random generator.
-        side_px: side of the still, even.
+    It shows the end of the change: one frame, which is the first of a reversed class's scene.
     """
     progress = np.array([0.0 if action.reversed else 1.0])
     radius, light = _course(action.family, rng, progress)
-    centre = uniform(rng, -0.08, 0.08, (1, 2))
+    center = uniform(rng, -0.08, 0.08, (1, 2))
     # Videos are seen through crops of half the frame's area or more, so objects appear larger.
     radius = radius * uniform(rng, 1.0, 1.25)
-    return _scene(action, rng, radius=radius, light=light, centre=centre, size=(side_px, side_px))
+    return _scene(action, rng, radius=radius, light=light, center=center, size=(side_px, side_px))
 
 
 def _course(
     family: str, rng: np.random.Generator, progress: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Radius and light, each [T], where `progress` [T] runs from 0 to 1."""
+    """Radius and light, each [T], where `progress` [T] runs from 0 to 1.
+
+    Numbers are drawn from all ranges, whatever the family is, so that
+    those drawn afterwards do not depend on it.
+    """
     small, large = uniform(rng, *SIZE_RANGE["small"]), uniform(rng, *SIZE_RANGE["large"])
     dark, bright = uniform(rng, *LIGHT_RANGE["dark"]), uniform(rng, *LIGHT_RANGE["bright"])
     size, light = uniform(rng, *STEADY_SIZE), uniform(rng, *STEADY_LIGHT)
@@ -187,6 +177,7 @@ def _course(
 
 
 def _frame_size(rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height in px, even, of which four in five are landscape."""
     short = 2 * int(rng.integers(36, 49))
     long = 2 * round(short * float(uniform(rng, 1.0, 1.5)) / 2)
     return (long, short) if rng.random() < 0.8 else (short, long)
@@ -198,20 +189,21 @@ def _scene(
     *,
     radius: NDArray[np.float64],
     light: NDArray[np.float64],
-    centre: NDArray[np.float64],
+    center: NDArray[np.float64],
     size: tuple[int, int],
 ) -> Scene:
-    red, green, blue = COLOURS[action.colour] + uniform(rng, -15, 15, 3)
+    """The scene of an action; draws what videos and stills have in common."""
+    red, green, blue = COLORS[action.color] + uniform(rng, -15, 15, 3)
     gray = uniform(rng, 60, 170) + uniform(rng, -12, 12, 3)
     pattern = uniform(rng, -1, 1, (int(rng.integers(2, 6)), int(rng.integers(2, 6)), 3))
     return Scene(
-        colour=(float(red), float(green), float(blue)),
+        color=(float(red), float(green), float(blue)),
         shape=action.shape,
         width=size[0],
         height=size[1],
         radius=radius,
         light=light,
-        centre=centre,
+        center=center,
         half_turn=float(uniform(rng, -0.1, 0.1)),
         background=gray + uniform(rng, 5, 30) * pattern,
         noise=float(uniform(rng, 2, 6)),
@@ -226,34 +218,37 @@ def render(scene: Scene) -> NDArray[np.uint8]:
         frames [T, H, W, 3], uint8 RGB, in the order of `scene.radius`.
     """
     short = min(scene.width, scene.height)
-    x = (np.arange(scene.width) + 0.5 - scene.width / 2) / short
-    y = (np.arange(scene.height) + 0.5 - scene.height / 2) / short
-    dx = x[None, None, :] - scene.centre[:, 0, None, None]  # [T, 1, W]
-    dy = y[None, :, None] - scene.centre[:, 1, None, None]  # [T, H, 1]
-    radius = scene.radius[:, None, None]
+    # The middles of the pixels, from the middle of the frame, then from the object's center.
+    x = (np.arange(scene.width) + 0.5 - scene.width / 2) / short  # [W]
+    y = (np.arange(scene.height) + 0.5 - scene.height / 2) / short  # [H]
+    dx = x[None, None, :] - scene.center[:, 0, None, None]  # [T, 1, W]
+    dy = y[None, :, None] - scene.center[:, 1, None, None]  # [T, H, 1]
+    radius = scene.radius[:, None, None]  # [T] -> [T, 1, 1]
+    # cos a and sin a from t = tan(a / 2): a sine would differ in its last bits between processors.
     square = scene.half_turn * scene.half_turn
     cos, sin = (1 - square) / (1 + square), 2 * scene.half_turn / (1 + square)
+    # The same points in the object's own axes and in radii: turned back by a, then divided.
     u, v = (cos * dx + sin * dy) / radius, (cos * dy - sin * dx) / radius  # [T, H, W]
-    # The edge is one pixel wide: `outside` is in radii, the blend in pixels.
+    # The share of each pixel that the object covers, so that edges are smooth: the distance to its
+    # edge in px (radii * radius * short) goes from 1/2 px inside to 1/2 px outside, the share from
+    # 1 to 0.
     cover = np.clip(0.5 - outside(scene.shape, u, v) * (radius * short), 0, 1)[..., None]
-    ground = _stretch(scene.background, scene.height, scene.width)
-    frames = ground + cover * (np.array(scene.colour) - ground)
+    ground = _stretch(scene.background, scene.height, scene.width)  # [h, w, 3] -> [H, W, 3]
+    frames = ground + cover * (np.array(scene.color) - ground)  # [T, H, W, 1] -> [T, H, W, 3]
+    # The light falls on object and ground; the noise comes from the sensor, whatever the light is.
     frames *= scene.light[:, None, None, None]
     frames += scene.noise * _noise(scene.seed, frames.shape)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
 def outside(shape: str, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far points lie outside a shape of radius 1: below 0 inside, 0 on its edge.
+    """How far points lie outside a shape of radius 1, in radii: below 0 inside, 0 on its edge.
 
-    Args:
-        shape: one of `SHAPES`.
-        u: points' distances to the right of the middle, an array of any shape.
-        v: the same, downwards.
-
-    Returns:
-        distances in radii, of the shape of `u`.
+    The points lie u to the right of the shape's middle and v below it; both arrays have one form.
     """
+    # A shape between two edges is the maximum of its distances to both, two shapes in one (the
+    # cross) are the minimum, and an outline (the ring) is the absolute distance to a circle, less
+    # half of its width.
     if shape == "circle":
         return np.sqrt(u * u + v * v) - 0.9
     if shape == "ring":
@@ -272,7 +267,10 @@ def outside(shape: str, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArr
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Nearly normal noise of mean 0 and standard deviation 1: the sum of four random bytes."""
+    """Nearly normal noise of mean 0 and standard deviation 1: the sum of four random bytes.
+
+    A byte has mean 255 / 2 and variance (256 * 256 - 1) / 12. Sums of integers are exact.
+    """
     parts = np.random.default_rng(seed).integers(0, 256, (4, *shape), dtype=np.uint8)
     total = parts.sum(0, dtype=np.int16)
     return (total - 510) / np.sqrt(4 * (256 * 256 - 1) / 12)
@@ -280,14 +278,11 @@ def _noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 def _stretch(pattern: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
     """A coarse pattern [h, w, 3], bilinear, corners on corners, over [height, width, 3]."""
-    across = _stretch_rows(pattern.swapaxes(0, 1), width).swapaxes(0, 1)  # [h, width, 3]
-    return _stretch_rows(across, height)
-
-
-def _stretch_rows(pattern: NDArray[np.float64], height: int) -> NDArray[np.float64]:
-    """A pattern [h, w, 3], linear, over [height, w, 3]."""
-    last = len(pattern) - 1  # at least 1
-    at = np.arange(height) * last / (height - 1)  # [height], in rows of the pattern
-    above = np.minimum(at.astype(int), last - 1)
-    share = (at - above)[:, None, None]
-    return pattern[above] * (1 - share) + pattern[above + 1] * share
+    for axis, length in ((1, width), (0, height)):
+        last = pattern.shape[axis] - 1  # at least 1
+        at = np.arange(length) * last / (length - 1)  # [length], in steps of the pattern
+        before = np.minimum(at.astype(int), last - 1)  # [length]
+        share = (at - before)[:, None] if axis == 1 else (at - before)[:, None, None]
+        # [h, w, 3] -> [h, width, 3] -> [height, width, 3]
+        pattern = pattern.take(before, axis) * (1 - share) + pattern.take(before + 1, axis) * share
+    return pattern

@@ -24,9 +24,9 @@ from clipzoo.evaluate.prediction_files import (
     read_videos,
 )
 from clipzoo.files import file_sha256, raise_all, read_json, require_regular, write_csv
-from clipzoo.methods import MODEL_FILE
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
+from clipzoo.paths import KEPT_PREDICTIONS_DIR, MODEL_FILE
 from clipzoo.sections import Section, build
 from clipzoo.tensors import WeightsError, read_safetensors
 
@@ -34,8 +34,6 @@ WEIGHTS = [step / 100 for step in range(101)]
 """Of the video branch, on the curve."""
 SUM_TOLERANCE = 0.01
 """Of a video's probabilities, which sum to 1: the authors' files may be float16."""
-KEPT_DIR = Path("predictions/zoo")
-"""Predictions of recipes that others are fused with."""
 
 
 class FusionError(ValueError):
@@ -132,7 +130,7 @@ def read_kept(recipe: str) -> tuple[Scores, Kept]:
         WeightsError, ListError, ConfigError, FusionError: as `read_scores`; those that a run left
             must be of that recipe, and of one run.
     """
-    path = KEPT_DIR / recipe / "test.json"
+    path = KEPT_PREDICTIONS_DIR / recipe / "test.json"
     again = f"run `python -m clipzoo zoo {recipe} --again`"
     kept = build(Kept, read_json(path), path, again=again)
     scores = read_scores(path.with_suffix(".safetensors"), "" if kept.source else recipe)

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.inputs import Views
 from clipzoo.config import Params
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import plot_interpolation
@@ -21,8 +20,9 @@ from clipzoo.files import read_rows, write_csv
 from clipzoo.methods import raw_model
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
+from clipzoo.paths import PREDICTIONS_DIR
 
-VAL_CURVE = Path("predictions/interpolation.csv")
+VAL_CURVE = PREDICTIONS_DIR / "interpolation.csv"
 """The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
 COLUMNS = ("alpha", "top1", "top1_ci95_low", "top1_ci95_high")
 
@@ -48,7 +48,7 @@ def accuracy_curve(
     params: Params,
     device: torch.device,
     tuned: Method,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     labels: Tensor,
     text: ClassText,
     set_name: str,

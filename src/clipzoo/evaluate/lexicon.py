@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from clipzoo.annotations.lookup import Lookup
 from clipzoo.clips.attributes import read_attributes
-from clipzoo.clips.encoding import encode_set, open_views
+from clipzoo.clips.encoding import encode_set
+from clipzoo.clips.inputs import FrameInputs
 from clipzoo.config import Params
 from clipzoo.data.records import (
     Record,
@@ -30,6 +31,7 @@ from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
+from clipzoo.paths import list_file
 from clipzoo.runtime.distributed import rank, say
 from clipzoo.runtime.progress import progress_bar
 from clipzoo.tensors import WeightsError
@@ -132,7 +134,7 @@ def read_lexicon(path: str, dataset: str) -> list[str]:
         ListError: the file cannot be read, has no words, or has some twice; names the lines.
     """
     if not path:
-        return read_labels(f"lists/{dataset}/labels.csv")
+        return read_labels(list_file(dataset, "labels"))
     key = "bike_attributes.lexicon"
     lines = read_text(path, lambda text: ListError(f"{key}: {text}")).splitlines()
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -171,10 +173,10 @@ def find_attributes(
         N lists of `top_k` words, the best first; None on all ranks but 0.
 
     Raises:
-        StoreError, ListError: as `open_views`.
+        StoreError, ListError: as `FrameInputs.views`.
         InferenceError: some videos cannot be read.
     """
-    views = open_views(params, dataset, records, clips=1, crops=1)
+    views = FrameInputs(params=params, dataset=dataset).views(records, list_name)
     title = f"attributes {dataset} {list_name}"
     features = encode_set(scorer.model, views, title, params=params, device=device)
     if features is None:

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.inputs import Views
 from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
 
@@ -88,7 +87,7 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
 
 
 def draw_examples(
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     predictions: Mapping[str, Tensor],
     class_names: Sequence[str],
     directory: str | Path,
@@ -109,7 +108,7 @@ def draw_examples(
         StoreError: a frame cannot be read; names the video.
     """
     probabilities, labels = predictions["probabilities"], predictions["labels"]
-    if labels.dim() != 1 or isinstance(clips, ViewSentences):
+    if labels.dim() != 1 or not clips.pictures([0]):
         return
     figure = examples_figure(clips, probabilities, labels, class_names)
     save_figure(figure, Path(directory) / "examples.png", PALETTE_SIZE)
@@ -120,22 +119,22 @@ def draw_examples(
 
 
 def examples_figure(
-    clips: ViewClips, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
+    clips: Views, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> Figure:
     """One row for each example: frames of the first clip's centre crop, then the two classes.
 
     Green rows are right, red ones wrong. Arguments: as the keys of `draw_examples`.
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
-    view = clips.view_names.index("clip0-centre")
     examples = _choose_examples(clips, predicted == labels, labels)
-    width = min(clips.num_segments, MAX_FRAMES) * FRAME_INCHES
+    pictures = clips.pictures(examples)
+    width = min(len(pictures[0]), MAX_FRAMES) * FRAME_INCHES
     size = (width + TEXT_INCHES, len(examples) * (FRAME_INCHES + 0.1))
     figure = Figure(figsize=size)
     rows = figure.subplots(len(examples), 1, squeeze=False)[:, 0]
     figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.1)
-    for axes, position in zip(rows, examples, strict=True):
-        axes.imshow(_strip(clips.load(position)[view]))
+    for axes, position, frames in zip(rows, examples, pictures, strict=True):
+        axes.imshow(_strip(frames))
         axes.set_axis_off()
         true, best = int(labels[position]), int(predicted[position])
         axes.annotate(
@@ -151,7 +150,7 @@ def examples_figure(
 
 
 def saliency_figure(
-    clips: ViewClips,
+    clips: Views,
     weights: Tensor,
     probabilities: Tensor,
     labels: Tensor,
@@ -164,15 +163,17 @@ def saliency_figure(
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
     examples = _choose_examples(clips, predicted == labels, labels)
-    view, num_frames = clips.view_names.index("clip0-centre"), weights.shape[-1]
+    num_frames = weights.shape[-1]
     steps = _shown(num_frames)
     width = len(steps) * FRAME_INCHES
     size = (width + TEXT_INCHES, len(examples) * 2 * (FRAME_INCHES + 0.1))
     figure = Figure(figsize=size)
     rows = figure.subplots(2 * len(examples), 1, squeeze=False)[:, 0]
     figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.06)
-    for bars, strip, position in zip(rows[::2], rows[1::2], examples, strict=True):
-        strip.imshow(_strip(clips.load(position)[view]), aspect="auto")
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    pictures = clips.pictures(examples)
+    for (bars, strip), position, frames in zip(pairs, examples, pictures, strict=True):
+        strip.imshow(_strip(frames), aspect="auto")
         strip.set_axis_off()
         true, best = int(labels[position]), int(predicted[position])
         shown = {true: "tab:green", best: "tab:red"} if true != best else {true: "tab:green"}
@@ -195,7 +196,7 @@ def saliency_figure(
     return figure
 
 
-def _choose_examples(clips: ViewClips, right: Tensor, labels: Tensor) -> list[int]:
+def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
     """Positions of the examples, the right ones first: the first video of each class by id, then
     the second of each, and so on.
 

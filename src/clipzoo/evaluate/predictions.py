@@ -10,10 +10,8 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.clips import encoding, selection
-from clipzoo.clips.attributes import ViewSentences, attributes_path, sentence_tokens
-from clipzoo.clips.clips import ViewClips
-from clipzoo.clips.selection import VideoSet
+from clipzoo.clips import selection
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
 from clipzoo.data.records import (
     SPLIT_COLUMNS,
@@ -36,12 +34,11 @@ from clipzoo.files import (
     write_metrics,
 )
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import CLIP_FILE
 from clipzoo.models.text import ClassText
+from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predictions_file
 from clipzoo.runtime.distributed import say
 from clipzoo.tensors import write_safetensors
 
-PREDICTIONS_DIR = Path("predictions")
 VIDEOS_FILE = "videos.csv"
 """In plots/<recipe>/<set>/: the class predicted for each video, small enough for git."""
 VIDEOS_COLUMNS = ("video_id", "label", "predicted")
@@ -69,7 +66,7 @@ class Results:
 
     name: str
     """`test` or `zero_shot_<dataset>`, the name of the files."""
-    videos: VideoSet
+    videos: MeasuredSet
     described: Mapping[str, int | str]
     """The metrics of `describe_set`."""
     view_names: Sequence[str]
@@ -110,7 +107,7 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     Raises:
         ListError: splits.csv names a video that is not among the records, or no video.
     """
-    path = Path("lists") / dataset / "splits.csv"
+    path = list_file(dataset, "splits")
     if not path.is_file():
         return []
     position = {record.video_id: i for i, record in enumerate(records)}
@@ -125,41 +122,6 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     if not members:
         raise ListError(f"{path}: found no line after the header; run build_lists {dataset}")
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
-
-
-def open_inputs(
-    params: Params,
-    model: Method,
-    text: ClassText,
-    list_name: str,
-    records: Sequence[Record],
-    *,
-    clips: int,
-    crops: int,
-    dense: bool = False,
-) -> ViewClips | ViewSentences:
-    """What a method encodes of videos of `data.dataset`: their views, or their sentences.
-
-    Args:
-        params: the run.
-        model: its method.
-        text: of the dataset's classes.
-        list_name: of the list that the records are from, `train` or `val`.
-        records: the videos.
-        clips, crops, dense: as in `encoding.open_views`; a sentence is one view.
-
-    Raises:
-        StoreError, ValueError: as `encoding.open_views`.
-        ListError: as `encoding.open_views`, or videos have no attributes.
-    """
-    dataset = params.data.dataset
-    if model.inputs == "attributes":
-        path = attributes_path(params.model.method, dataset, list_name)
-        length = text.token_ids.shape[-1]
-        tokens = sentence_tokens(records, path, model.sentence, params.model.arch, length)
-        return ViewSentences(records, tokens)
-    views = {"clips": clips, "crops": crops, "dense": dense, "sampler": model.test_sampler}
-    return encoding.open_views(params, dataset, records, **views)
 
 
 def score_training_videos(
@@ -185,7 +147,7 @@ def score_training_videos(
         return None
     dataset = params.data.dataset
     records = selection.measured(params, dataset, ["train"], text.num_classes).records
-    clips = open_inputs(params, model, text, "train", records, clips=1, crops=1)
+    clips = model.open_inputs(params, dataset, text).views(records, "train")
     scored = score_set(model, clips, text, "train", params=params, device=device)
     if scored is None:
         return None
@@ -196,7 +158,7 @@ def score_training_videos(
     )
 
 
-def describe_set(videos: VideoSet, protocol: str) -> dict[str, int | str]:
+def describe_set(videos: MeasuredSet, protocol: str) -> dict[str, int | str]:
     """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
     videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
     videos of this set are missing, expected_sha256, the fingerprint of the complete set.
@@ -232,7 +194,7 @@ def describe_set(videos: VideoSet, protocol: str) -> dict[str, int | str]:
 def write_results(results: Results, params: Params, device: torch.device) -> Path:
     """Write predictions/<name>.*, metrics/<recipe>/<name>.json and plots/<recipe>/<name>/videos.csv
     with the settings of the run beside it; returns that folder of plots."""
-    name, plots = results.name, Path("plots") / params.recipe / results.name
+    name, plots = results.name, plots_dir(params.recipe, results.name)
     provenance = record_provenance(params, device.type, plots)
     about = {**results.described, "recipe": params.recipe, "arch": params.model.arch}
     about["model_sha256"] = provenance["model_sha256"]
@@ -243,7 +205,7 @@ def write_results(results: Results, params: Params, device: torch.device) -> Pat
     tensors, records = results.tensors(), results.videos.records
     save(name, tensors, records, results.view_names, results.class_names, about)
     write_videos(plots, records, tensors, results.evaluation.single)
-    path = f"metrics/{params.recipe}/{name}.json"
+    path = metrics_file(params.recipe, name)
     write_metrics(path, {**results.described, **provenance, **results.values})
     say(f"wrote predictions/{name}.*, {path}, {plots}/")
     return plots
@@ -273,7 +235,7 @@ def save(
     text = {key: str(value) for key, value in metadata.items()}
     text["view_names"] = json.dumps(view_names)
     text["features_dtype"] = str(tensors["features"].dtype).removeprefix("torch.")
-    path = PREDICTIONS_DIR / f"{set_name}.safetensors"
+    path = predictions_file(set_name)
     write_safetensors({k: v.contiguous() for k, v in tensors.items()}, path, text)
     multi = tensors["labels"].dim() == 2
     table = pa.table(

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
 
 NUM_HALVES = 10
 MIN_HALF_CLASSES = 4
-SINGLE_VIEW = "clip0-centre"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from clipzoo.config import Params
 from clipzoo.files import file_sha256, json_sha256, write_json
-from clipzoo.methods import MODEL_FILE, read_model_metadata
+from clipzoo.methods import read_model_metadata
+from clipzoo.paths import MODEL_FILE
 from clipzoo.runtime.machine import environment
 
 

@@ -7,9 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from clipzoo.clips.attributes import ViewSentences
-from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import encode_set
+from clipzoo.clips.inputs import Views
 from clipzoo.config import Params
 from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
@@ -37,7 +36,7 @@ class Scored:
 
 def score_set(
     model: Method,
-    clips: ViewClips | ViewSentences,
+    clips: Views,
     text: ClassText,
     set_name: str,
     *,

@@ -47,7 +47,7 @@ def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
     if spec.reader == "directory":
         return {}
     if spec.reader == "shards":
-        command = jpeg_command(Path("VIDEO"), frames.size, frames.quality, spec.fps)
+        command = jpeg_command(Path("VIDEO"), str(frames.size), frames.quality, spec.fps)
     else:
         command = thumbnails_command(Path("VIDEO"), spec.fps)
     line = shlex.join(["ffmpeg", *command[1:]])
@@ -119,7 +119,7 @@ def _pack_video(
     path = root / video.path
     check_size(path, video.size)
     outcome = Outcome()
-    command = jpeg_command(path, frames.size, frames.quality, spec.fps, timed=True)
+    command = jpeg_command(path, str(frames.size), frames.quality, spec.fps, timed=True)
     offsets, sizes, shapes = [], [], set()
     for number, jpeg in enumerate(split_jpegs(run_ffmpeg(command, outcome)), start=1):
         tar.write(_tar_header(member_name(video.video_id, number), len(jpeg)))
@@ -198,7 +198,7 @@ def _describe_video(
     path: Path, video: RawVideo, spec: DatasetSpec, frames: FramesConfig, decord: Decord
 ) -> tuple[Row, str]:
     check_size(path, video.size)
-    decoded = decode_video(path, frames.size, spec.fps)
+    decoded = decode_video(path, str(frames.size), spec.fps)
     _refuse_damaged(path, decoded.outcome, spec)
     fault = find_fault(decoded, decord)
     height, width = decoded.first.shape[:2]

@@ -91,9 +91,9 @@ class ShardJob:
         settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
         settings.append(self.ffmpeg)
         if spec.reader == "shards":
-            settings += [self.frames.size, self.frames.quality]
+            settings += [str(self.frames.size), self.frames.quality]
         elif spec.reader == "video":
-            settings += [self.frames.size]
+            settings += [str(self.frames.size)]
         else:
             settings += [spec.frame_template, spec.first_index]
         rows = [[v.video_id, v.path, v.size] for v in (self.videos if videos is None else videos)]

@@ -31,7 +31,6 @@ from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
 from clipzoo.models.activation import activation_name
 from clipzoo.models.clip import (
-    CLIP_FILE,
     ClipMetadata,
     build_clip,
     checked_metadata,
@@ -40,6 +39,7 @@ from clipzoo.models.clip import (
     open_clip_name,
 )
 from clipzoo.models.text import tensor_faults
+from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
 from clipzoo.runtime.distributed import say
 from clipzoo.settings import describe_difference, training_settings
 from clipzoo.tensors import (
@@ -84,8 +84,6 @@ class ModelMetadata(Section):
     """`training_settings` of that run; empty in files of earlier versions."""
 
 
-MODEL_FILE = "models/model.safetensors"
-CLASSIFIER_FILE = "models/classifier.safetensors"
 TEXT_TOLERANCE = 1e-3
 """Largest relative difference of equal text towers; float16 rounds by half of it."""
 

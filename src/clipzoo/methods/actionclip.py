@@ -53,13 +53,13 @@ class Options(Section):
     """One attention over the patches of all frames, in the vision tower; the head is then meanP,
     since there is one embedding for a clip."""
     text_tower: Literal["trained", "frozen"]
-    """Whether the text tower is trained too, at lr * clip_ratio."""
+    """Whether the text tower is trained too, at lr * tower_lr_ratio."""
     train_sampler: Literal["ticks", "centres"]
     """Frames in training: one random frame of each part of the video, or the centres."""
     test_sampler: Literal["centres", "first"]
     """Frames in validations and tests: the centres of the parts, in one clip; or the first ones,
     and later ones in later clips."""
-    eval_batch: int = Field(ge=0)
+    authors_test_batch: int = Field(ge=0)
     """Videos in a batch of the authors' tests, which drop the last, partial one; 0 = no such
     protocol."""
 
@@ -134,7 +134,7 @@ class ActionClip(Method):
         self.num_segments = num_segments
         self.train_sampler = options.train_sampler
         self.test_sampler = options.test_sampler
-        self.authors_batch = options.eval_batch
+        self.authors_batch = options.authors_test_batch
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""

@@ -20,7 +20,7 @@ Deviations from the authors' code: scores are float32 under autocast; gradients 
 whole step on any number of processes (theirs give the vision tower 1 / processes of it); every
 number of views is allowed on the zero-shot path of frames, where theirs allows one. Their test
 takes a second softmax: it changes no order of classes, so `score` has one, as their fusion with
-attributes has, and `map_softmaxes` has the mAP that they publish.
+attributes has, and `authors_map_softmaxes` has the mAP that they publish.
 """
 
 from typing import Annotated, Any, Literal
@@ -58,11 +58,11 @@ class Options(Section):
     """Frames in training: inclusive is the authors', but ticks, that of Text4Vis, on Charades."""
     val_min_frames: int = Field(ge=0)
     """Validations during training leave out shorter videos (8 in the authors' code)."""
-    zero_shot: Literal["head", "frames"]
-    """What zero_shot evaluates: the model, or frame by frame its vision tower alone."""
-    map_softmaxes: Literal[1, 2, 3]
+    zero_shot_scoring: Literal["head", "frames"]
+    """What scores the videos of zero_shot: the model, or frame by frame its vision tower alone."""
+    authors_map_softmaxes: Literal[1, 2, 3]
     """Softmaxes before the authors' mAP: 2, and 3 on ActivityNet."""
-    map_running_batch: int = Field(ge=0, multiple_of=8)
+    authors_running_map_batch: int = Field(ge=0, multiple_of=8)
     """Videos in a batch of the authors' running mAP on Charades (64), a multiple of their 8
     processes; 0 = not a running one."""
     saliency: bool
@@ -129,9 +129,10 @@ class Bike(Method):
         self.options = options
         self.train_sampler = options.train_sampler
         self.val_min_frames = options.val_min_frames
-        if options.map_softmaxes > 1 or options.map_running_batch:
+        if options.authors_map_softmaxes > 1 or options.authors_running_map_batch:
             self.authors_map = AuthorsMap(
-                softmaxes=options.map_softmaxes, running_batch=options.map_running_batch
+                softmaxes=options.authors_map_softmaxes,
+                running_batch=options.authors_running_map_batch,
             )
 
     def encode(self, inputs: Tensor) -> Tensor:
@@ -176,4 +177,4 @@ class Bike(Method):
     def for_zero_shot(self) -> Method:
         """This model, or its vision tower alone: the path of the authors' rows on UCF101, HMDB51
         and ActivityNet."""
-        return self if self.options.zero_shot == "head" else FrameSoftmax(self)
+        return self if self.options.zero_shot_scoring == "head" else FrameSoftmax(self)

@@ -27,7 +27,8 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.config import ConfigError, one_place
+from clipzoo.clips.inputs import SentenceInputs
+from clipzoo.config import ConfigError, Params, one_place
 from clipzoo.methods.parts.heads import text_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
@@ -163,7 +164,6 @@ class BikeAttributes(Method):
         options: the section `bike_attributes`.
     """
 
-    inputs = "attributes"
     compares_videos = True
 
     def __init__(self, clip_model: nn.Module, options: Options) -> None:
@@ -192,6 +192,11 @@ class BikeAttributes(Method):
                 f"{self.num_attributes}, or more"
             )
         return self.prefix + ",".join(attributes[: self.num_attributes])
+
+    def open_inputs(self, params: Params, dataset: str, text: ClassText) -> SentenceInputs:
+        """Sentences of the attributes of a dataset's videos, as token ids."""
+        length = text.token_ids.shape[-1]
+        return SentenceInputs(params=params, dataset=dataset, sentence=self.sentence, length=length)
 
     def encode(self, inputs: Tensor) -> Tensor:
         """sentence_fc(s) [b, D] of the tokens of sentences, int64 [b, L]."""

@@ -53,7 +53,7 @@ class Options(Section):
     loss: Literal["ce", "infonce"]
     """ce: against all classes; infonce: videos against the texts of the same step."""
     text_tower: Literal["frozen", "trained"]
-    """Whether infonce trains the text tower too, at lr * clip_ratio."""
+    """Whether infonce trains the text tower too, at lr * tower_lr_ratio."""
 
     @model_validator(mode="after")
     def _check_text_tower(self) -> "Options":

@@ -12,70 +12,67 @@ Evidence that counts, the surest first:
 An architecture that open_clip has with both activations is refused without such evidence.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import open_clip
-from torch import Tensor
 
 from clipzoo.files import file_sha256
 from clipzoo.models import openai
+from clipzoo.models.archives import stored_tensors
 from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.weights_folder import tag_digest
 from clipzoo.tensors import WeightsError, read_metadata
 
 
 def activation_name(quick_gelu: bool) -> str:
-    """QuickGELU or GELU."""
+    """The name of the activation: QuickGELU or GELU."""
     return "QuickGELU" if quick_gelu else "GELU"
 
 
 def file_activation(
     name: str,
     path: Path,
-    content: Mapping[str, Any],
-    stored: Mapping[str, Tensor],
+    content: dict[str, Any],
     activation: str | None,
 ) -> tuple[bool, str]:
     """Whether the towers of a weights file have QuickGELU, and how that is known.
 
     Args:
-        name: of the architecture, as open_clip writes it.
-        content: of the file (`archives.read_file`).
-        stored: its tensors (`archives.stored_tensors`).
+        name: the architecture, as open_clip writes it.
+        content: what `archives.read_file` returns for the file.
         activation: `model.activation`; None = there is no such key, as for
             `bike_attributes.weights`.
 
     Raises:
         WeightsError: it is not known, or what is set contradicts the file.
     """
-    said = _said(name, activation)
-    known = _certain(path, content)
-    if known is None and said is None and has_both(name):
+    setting, known = _setting(name, activation), None
+    if path.suffix == ".safetensors" and "clip" in read_metadata(path):
+        known = bool(read_clip_metadata(path)["quick_gelu"]), "prepare_clip noted it in the file"
+    elif openai.is_archive(content):
+        known = True, "it is an archive of OpenAI"
+    elif setting is None and has_both(name):
         known = _by_digest(name, path)
-    if known and said and known[0] != said[0]:
+    if known and setting and known[0] != setting[0]:
         raise WeightsError(
-            f"{path}: has {activation_name(known[0])} towers, because {known[1]}; but {said[1]}; "
-            "set model.activation to auto, and model.arch to the name "
+            f"{path}: has {activation_name(known[0])} towers, because {known[1]}; but "
+            f"{setting[1]}; set model.activation to auto, and model.arch to the name "
             f"{'with' if known[0] else 'without'} -quickgelu"
         )
-    if known or said:
-        return known or said  # pyright: ignore[reportReturnType]
-    if _is_openais(name) and openai.has_mixed_storage(stored):
+    if evidence := known or setting:
+        return evidence
+    if _is_openais(name) and openai.has_mixed_storage(stored_tensors(content, str(path))):
         return True, "its tensors were stored as OpenAI's are, weights in float16 and the rest not"
     if has_both(name):
+        remedy = f"set model.activation to quickgelu or gelu (or model.arch to {name}-quickgelu)"
+        if activation is None:
+            remedy = f"if QuickGELU, set the arch to {name}-quickgelu; if GELU, give a tag instead"
         raise WeightsError(
             f"{path}: its content does not show whether its towers have QuickGELU, as OpenAI's, "
-            f"or GELU, as LAION's, and {name} may have either; {_ways_out(name, activation)}"
+            f"or GELU, as LAION's, and {name} may have either; {remedy}"
         )
     return False, f"{name} has no other activation"
-
-
-def _ways_out(name: str, activation: str | None) -> str:
-    if activation is None:
-        return f"if QuickGELU, set the arch to {name}-quickgelu; if GELU, give a tag, not a file"
-    return f"set model.activation to quickgelu or gelu (or model.arch to {name}-quickgelu)"
 
 
 def has_both(name: str) -> bool:
@@ -84,12 +81,13 @@ def has_both(name: str) -> bool:
 
 
 def _is_openais(name: str) -> bool:
-    """Whether OpenAI may have released weights of it: open_clip has theirs, or none at all."""
+    """Whether OpenAI may have released weights for it: open_clip has theirs, or none at all."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     return "openai" in tags or not tags
 
 
-def _said(name: str, activation: str | None) -> tuple[bool, str] | None:
+def _setting(name: str, activation: str | None) -> tuple[bool, str] | None:
+    """Whether the parameters set QuickGELU, and which one does; None = they leave it open."""
     config = open_clip.get_model_config(name) or {}
     if config.get("quick_gelu"):
         if activation == "gelu":
@@ -101,12 +99,6 @@ def _said(name: str, activation: str | None) -> tuple[bool, str] | None:
     if activation in (None, "auto"):
         return None
     return activation == "quickgelu", f"model.activation is {activation}"
-
-
-def _certain(path: Path, content: Mapping[str, Any]) -> tuple[bool, str] | None:
-    if path.suffix == ".safetensors" and "clip" in read_metadata(path):
-        return bool(read_clip_metadata(path)["quick_gelu"]), "prepare_clip noted it in the file"
-    return (True, "it is an archive of OpenAI") if openai.is_archive(content) else None
 
 
 def _by_digest(name: str, path: Path) -> tuple[bool, str] | None:

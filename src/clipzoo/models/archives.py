@@ -4,8 +4,8 @@ PyTorch pickles are read with `weights_only=True`. TorchScript archives (as Open
 pickle too, with classes that are compiled from the archive's source; here their instances become
 plain bags of attributes, so nothing is compiled or called.
 
-Zip archives have a CRC-32 of each member, which PyTorch does not compare; here it is. Compressed
-members may claim any size, which is compared with that of the file, and of the tensors.
+Zip archives have a CRC-32 of each member, which is compared here, because PyTorch does not do it.
+Compressed members may claim any size: it is compared with the size of the file and of the tensors.
 """
 
 import io
@@ -27,17 +27,17 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 CONTAINERS = ("model_state_dict", "state_dict")
 """Keys under which checkpoints store the model's tensors."""
 MAX_PARTS, MAX_DEPTH = 100_000, 100
-"""Modules, tensors and other attributes of a TorchScript archive, and how deep they are nested."""
+"""Most modules, tensors and other attributes of a TorchScript archive, and how deep they nest."""
 MAX_GROWTH, FREE_BYTES = 100, 1 << 30
-"""Compressed archives may grow so many times, or to so many bytes. Weights hardly shrink."""
+"""A compressed archive may grow by this factor, or to this many bytes. Weights hardly shrink."""
 REFUSED = "refused, because it is damaged or would run code when loaded"
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """Read a weights file: named tensors, or a dict of dicts of tensors and other values.
+    """Read a .safetensors file, a PyTorch pickle or a TorchScript archive.
 
-    Args:
-        path: a .safetensors file, a PyTorch pickle or a TorchScript archive.
+    Returns:
+        named tensors, or a dict of dicts of tensors and other values.
 
     Raises:
         WeightsError: the file is missing, damaged, is none of these, or contains code.
@@ -47,8 +47,8 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: no such file; give the path of a weights file")
     if path.suffix == ".safetensors":
         return dict(read_safetensors(path)[0])
-    if _is_torchscript(path):
-        return dict(read_torchscript(path))
+    if folder := _torchscript_folder(path):
+        return dict(_read_torchscript(path, folder))
     content = _read_pickle(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}; allowed: a dict of tensors")
@@ -73,14 +73,20 @@ def read_tensor(path: str | Path) -> Tensor:
 def _read_pickle(path: Path) -> object:
     """The content of a PyTorch pickle; raises WeightsError as `read_file`."""
     with _named_errors(path):
-        # Mapped where it can be: released files also hold the optimizer's state, twice the model.
-        mapped = _is_archive(path) and _is_stored(path)
+        mapped = False
+        if _is_archive(path):
+            with _opened(path) as archive:
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
+                # Released files also hold the optimizer's state, twice the size of the model: what
+                # is not read need not be in memory. Compressed members cannot be mapped.
+                mapped = not any(map(_is_compressed, archive.infolist()))
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 @contextmanager
 def _named_errors(path: Path, otherwise: str = "not a PyTorch file") -> Iterator[None]:
-    """Raise what a damaged file makes of PyTorch, pickle and zipfile as a WeightsError."""
+    """Turn the errors of PyTorch, pickle and zipfile for a damaged file into a WeightsError."""
     try:
         yield
     except WeightsError as error:
@@ -103,22 +109,14 @@ def _named_errors(path: Path, otherwise: str = "not a PyTorch file") -> Iterator
 
 
 def _is_archive(path: Path) -> bool:
-    """Whether PyTorch takes a file for a zip archive, by how it begins."""
+    """Whether PyTorch takes a file for a zip archive, according to its first bytes."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04" and zipfile.is_zipfile(path)
 
 
-def _is_stored(path: Path) -> bool:
-    """Whether no member of an archive is compressed, so that it can be mapped; BadZipFile if one is
-    damaged."""
-    with _opened(path) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
-        return not any(map(_is_compressed, archive.infolist()))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive whose compressed members do not claim an absurd size."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist() if _is_compressed(member))
         if size > max(FREE_BYTES, MAX_GROWTH * path.stat().st_size):
@@ -131,14 +129,16 @@ def _is_compressed(member: zipfile.ZipInfo) -> bool:
 
 
 def _dense(tensor: Tensor, where: str) -> Tensor:
-    """A tensor without its history; WeightsError unless it has plain numbers on the CPU, each with
-    a place of its own."""
+    """A tensor without its history.
+
+    WeightsError unless it has plain numbers on the CPU, each with a place of its own in memory.
+    """
     found = f"{tensor.dtype}, {tensor.layout}, on the device {tensor.device.type}"
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if plain and tensor.nbytes > (stored := tensor.untyped_storage().nbytes()):
         found, plain = f"expanded to {tensor.nbytes:,} bytes from {stored:,}", False
-    if not plain or tensor.dtype not in DTYPES.values():
-        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES.values())
+    if not plain or tensor.dtype not in STORAGES.values():
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in STORAGES.values())
         raise WeightsError(
             f"{where}: found a tensor that is {found}; allowed: dense ones on the CPU (save its "
             f"tensor.to_dense().contiguous()) of {allowed}"
@@ -147,7 +147,7 @@ def _dense(tensor: Tensor, where: str) -> Tensor:
 
 
 def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """The tensors of `stored_tensors`, those of floating point as float32."""
+    """The tensors of `stored_tensors`, with all floating-point values as float32."""
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in stored_tensors(content, where).items()
@@ -155,25 +155,21 @@ def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """Named tensors of a file's content, as they are stored.
+    """The named tensors in what `read_file` returns, on the CPU and in the dtype of the file.
 
     Takes them from `model_state_dict` or `state_dict` if present, and removes the `module.` that
     DistributedDataParallel adds to names.
 
-    Args:
-        content: from `read_file`.
-        where: the file, for messages.
-
-    Returns:
-        tensors on the CPU, of any dtype.
-
     Raises:
-        WeightsError: there are none, or one is sparse, complex, expanded or the like.
+        WeightsError: there are none, or one is sparse, complex, expanded or the like; names the
+            file (`where`) and the tensor.
     """
     key = _container(content)
     content = content[key] if key else content
     tensors = {
-        _plain_name(name): _dense(value, f"{where}: {name}")
+        ".".join(part for part in str(name).split(".") if part != "module"): _dense(
+            value, f"{where}: {name}"
+        )
         for name, value in content.items()
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
@@ -186,11 +182,9 @@ def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 def unread_keys(content: dict[str, Any], *others: str) -> list[str]:
-    """Top-level keys of a file that `stored_tensors` does not read, such as an optimizer's state.
+    """Top-level keys in what `read_file` returns that nobody reads, such as an optimizer's state.
 
-    Args:
-        content: from `read_file`.
-        others: keys that the caller reads.
+    `stored_tensors` reads the tensors, and the caller reads `others`.
     """
     key = _container(content)
     if key:
@@ -199,30 +193,22 @@ def unread_keys(content: dict[str, Any], *others: str) -> list[str]:
 
 
 def _container(content: dict[str, Any]) -> str | None:
-    """The key under which a file's tensors are; None = at the top."""
+    """The key under which a file's tensors are; None = they are at the top."""
     return next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None)
 
 
-def _plain_name(name: str) -> str:
-    return ".".join(part for part in str(name).split(".") if part != "module")
-
-
-def _is_torchscript(path: Path) -> bool:
+def _torchscript_folder(path: Path) -> str:
+    """The folder of a TorchScript archive's members, with a slash; '' = the file is not one."""
     with _named_errors(path):
         if not _is_archive(path):
-            return False
+            return ""
         with _opened(path) as archive:
-            return bool(_torchscript_folder(archive))
-
-
-def _torchscript_folder(archive: zipfile.ZipFile) -> str:
-    """The folder of an archive's members, with a slash; '' = it is not of TorchScript."""
-    names = (name for name in archive.namelist() if name.endswith("/constants.pkl"))
-    return next(names, "").removesuffix("constants.pkl")
+            names = (name for name in archive.namelist() if name.endswith("/constants.pkl"))
+            return next(names, "").removesuffix("constants.pkl")
 
 
 class _View(NamedTuple):
-    """A tensor whose numbers are not read yet."""
+    """A tensor whose numbers have not been read yet; they lie in a member of the archive."""
 
     dtype: torch.dtype
     member: str
@@ -231,7 +217,8 @@ class _View(NamedTuple):
     stride: Sequence[int]
 
     def num_bytes(self) -> int:
-        """How much of the member is needed, from its beginning."""
+        """The part of the member that is needed, from its beginning."""
+        # The last number has the index n - 1 in every dimension.
         last = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         return 0 if 0 in self.size else (self.offset + last + 1) * self.dtype.itemsize
 
@@ -262,7 +249,7 @@ def _first(value: object, *_: object) -> object:
     return value
 
 
-DTYPES = {
+STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
     "FloatStorage": torch.float32,
@@ -279,24 +266,24 @@ HARMLESS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch.jit._pickle", "restore_type_tag"): _first,
-    ("torch.jit._pickle", "build_intlist"): _first,
-    ("torch.jit._pickle", "build_doublelist"): _first,
-    ("torch.jit._pickle", "build_boollist"): _first,
+    **{("torch.jit._pickle", f"build_{kind}list"): _first for kind in ("int", "double", "bool")},
     ("torch.jit._pickle", "build_tensorlist"): _first,
 }
+"""Functions that a pickle may call, and what is called in their place."""
 
 
 class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """Builds bags and views; refuses every other class or function.
 
-    The one that is written in C would take memory for any number that a damaged pickle names.
+    It is Python's own: the one that is written in C would allocate as much memory as any number in
+    a damaged pickle says.
     """
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name.startswith("__torch__"):
             return _Bag
-        if module_name == "torch" and global_name in DTYPES:
-            return DTYPES[global_name]
+        if module_name == "torch" and global_name in STORAGES:
+            return STORAGES[global_name]
         try:
             return HARMLESS[module_name, global_name]
         except KeyError:
@@ -307,17 +294,17 @@ class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIss
         return dtype, f"data/{key}"
 
 
-def read_torchscript(path: str | Path) -> dict[str, Tensor]:
-    """Parameters and buffers of a TorchScript archive, by name.
+def _read_torchscript(path: Path, folder: str) -> dict[str, Tensor]:
+    """The parameters and buffers of a TorchScript archive, by name.
 
     Raises:
         WeightsError: the archive is damaged, or its pickle refers to anything but tensors and
             classes of the archive.
     """
-    with _named_errors(Path(path), REFUSED), _opened(Path(path)) as archive:
-        folder, needed = _torchscript_folder(archive), dict[str, int]()
+    with _named_errors(path, REFUSED), _opened(path) as archive:
         pickled = io.BytesIO(archive.read(f"{folder}data.pkl"))
         views = dict(_collect(_Unpickler(pickled).load()))
+        needed: dict[str, int] = {}  # bytes of each member
         for view in views.values():
             needed[view.member] = max(needed.get(view.member, 0), view.num_bytes())
         members = {name: archive.getinfo(folder + name) for name in needed}

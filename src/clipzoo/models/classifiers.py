@@ -1,7 +1,7 @@
-"""Classifiers that are not made from class names: the other initialisations of the ablation.
+"""Classifiers that are not made from class names: the other initializations of the ablation.
 
 Source: Text4Vis, arXiv 2207.01297, section 4 (random, orthogonal, linear discriminant analysis).
-All are frozen, like the text classifier.
+All are class embeddings [1, K, D] float32, L2-normalized and frozen, like the text classifier.
 """
 
 import numpy as np
@@ -16,13 +16,7 @@ SHRINKAGE = 0.1
 
 
 def random_classifier(num_classes: int, dim: int, seed: int, *, orthogonal: bool) -> Tensor:
-    """Random class embeddings [1, K, D] float32, L2-normalised.
-
-    Args:
-        num_classes: K.
-        dim: D.
-        seed: of the random generator.
-        orthogonal: mutually orthogonal rows (needs K <= D) instead of independent ones.
+    """Random class embeddings: independent, or with `orthogonal` at right angles to each other.
 
     Raises:
         ConfigError: `orthogonal` with K > D.
@@ -39,15 +33,14 @@ def random_classifier(num_classes: int, dim: int, seed: int, *, orthogonal: bool
 
 
 def lda_classifier(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Class embeddings [1, K, D] float32 by linear discriminant analysis, L2-normalised.
+    """Class embeddings from linear discriminant analysis.
 
-    Row k is S^-1 (mean_k - mean): S is the pooled within-class covariance of the L2-normalised
+    Row k is S^-1 (mean_k - mean): S is the pooled within-class covariance of the L2-normalized
     features, shrunk towards the identity so that it can be inverted with few videos.
 
     Args:
         features: raw CLIP's video embeddings [N, D] of the training videos, float, any norm.
         labels: int64 [N], in 0 .. K - 1.
-        num_classes: K.
 
     Raises:
         ConfigError: a class has no video.
@@ -61,9 +54,9 @@ def lda_classifier(features: Tensor, labels: Tensor, num_classes: int) -> Tensor
         )
     # K x [D] -> [K, D]
     means = np.stack([rows[labels.numpy() == k].mean(axis=0) for k in range(num_classes)])
-    centred = rows - means[labels.numpy()]  # [K, D] -> [N, D]
-    within = centred.T @ centred / len(rows)  # [D, D]
-    scale = np.trace(within) / len(within)
+    centered = rows - means[labels.numpy()]  # [K, D] -> [N, D]
+    within = centered.T @ centered / len(rows)  # [D, D]
+    scale = np.trace(within) / len(within)  # the mean variance, so that S keeps its trace
     within = (1 - SHRINKAGE) * within + SHRINKAGE * scale * np.eye(len(within))
     classes = np.linalg.solve(within, (means - rows.mean(axis=0)).T).T  # [D, K] -> [K, D]
     return functional.normalize(torch.from_numpy(classes).float(), dim=-1)[None]  # [1, K, D]

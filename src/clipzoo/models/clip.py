@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from clipzoo.config import MAX_PX, ConfigError, Params
 from clipzoo.files import near, raise_all
+from clipzoo.paths import CLIP_FILE
 from clipzoo.sections import Section, SectionType, build
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
-CLIP_FILE = "models/clip.safetensors"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -31,8 +31,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def open_clip_name(arch: str) -> str:
     """Name of an architecture as open_clip writes it: `ViT-L/14-336px` -> `ViT-L-14-336`.
 
-    Raises:
-        ConfigError: open_clip has no such architecture; the message suggests similar names.
+    ConfigError, with similar names, if open_clip has no such architecture.
     """
     name = arch.replace("/", "-").replace("@", "-").removesuffix("px")
     known = open_clip.list_models()
@@ -45,9 +44,9 @@ def open_clip_name(arch: str) -> str:
 
 
 def has_small_budgets(params: Params) -> bool:
-    """Whether the weights are a stand-in for another architecture than the demo's.
+    """Whether the weights are a stand-in for an architecture other than the demo's.
 
-    No accuracy is promised of it, so the `demo.other_*` budgets keep the pipeline short.
+    No accuracy is promised for it, so the `demo.other_*` budgets keep the pipeline short.
     """
     arch, demo_arch = params.model.arch, params.demo.arch
     return params.model.weights == "demo" and open_clip_name(arch) != open_clip_name(demo_arch)
@@ -61,7 +60,7 @@ def input_size(arch: str, input_px: int) -> int:
 
 
 def native_px(arch: str) -> int:
-    """Input side (px) that an architecture is made for."""
+    """Side (px) of the input that an architecture is made for."""
     size = _model_config(arch)["vision_cfg"].get("image_size", 224)
     return int(size[0] if isinstance(size, list) else size)
 
@@ -81,18 +80,15 @@ def build_clip(
         input_px: input side; rounded up to a multiple of the patch.
         quick_gelu: activation x * sigmoid(1.702 x) of the OpenAI models; None = as the
             architecture's configuration says.
-        pretrained: a tag or a file with weights; None = random initialisation.
+        pretrained: a tag or a file with weights; None = random initialization.
         device: cpu, or meta for shapes only (in a `torch.device("meta")` context).
-
-    Raises:
-        ConfigError: as `open_clip_name`.
     """
     name = open_clip_name(arch)
     override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
     if pretrained is None:
-        logging.disable(logging.WARNING)  # open_clip warns about random initialisation
+        logging.disable(logging.WARNING)  # open_clip warns about random initialization
     try:
-        model = open_clip.create_model(
+        towers = open_clip.create_model(
             name,
             pretrained=pretrained,
             force_image_size=input_size(name, input_px),
@@ -102,12 +98,12 @@ def build_clip(
         )
     finally:
         logging.disable(logging.NOTSET)
-    return model.float().eval()
+    return towers.float().eval()
 
 
-def uses_quick_gelu(model: nn.Module) -> bool:
-    """Whether the towers of `model` use QuickGELU."""
-    return any(type(m).__name__ == "QuickGELU" for m in model.modules())
+def uses_quick_gelu(towers: nn.Module) -> bool:
+    """Whether the towers use QuickGELU."""
+    return any(type(m).__name__ == "QuickGELU" for m in towers.modules())
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -116,7 +112,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def save_clip(
-    model: nn.Module,
+    towers: nn.Module,
     path: str | Path,
     *,
     arch: str,
@@ -124,25 +120,16 @@ def save_clip(
     source: str,
     environment: str = "",
 ) -> None:
-    """Write the CLIP's parameters, and the metadata to rebuild it, to one safetensors file.
-
-    Args:
-        model: an open_clip model.
-        path: of the file.
-        arch: its architecture.
-        input_px: side of its input, px.
-        source: where its weights come from.
-        environment: that computed them (`machine.environment`); '' for weights that were loaded.
-    """
-    clip = {
+    """Write an open_clip model's parameters, and its `ClipMetadata`, to one safetensors file."""
+    metadata = {
         "arch": open_clip_name(arch),
         "input_px": input_size(arch, input_px),
-        "quick_gelu": uses_quick_gelu(model),
+        "quick_gelu": uses_quick_gelu(towers),
         "source": source,
         "environment": environment,
     }
-    tensors = {k: v.detach().contiguous().clone() for k, v in model.state_dict().items()}
-    write_safetensors(tensors, path, {"clip": json.dumps(clip, sort_keys=True)})
+    tensors = {k: v.detach().contiguous().clone() for k, v in towers.state_dict().items()}
+    write_safetensors(tensors, path, {"clip": json.dumps(metadata, sort_keys=True)})
 
 
 def _known_arch(name: str) -> str:
@@ -155,26 +142,19 @@ class ClipMetadata(Section):
     """What rebuilds the CLIP of a file: JSON in the metadata of the file."""
 
     arch: Annotated[str, AfterValidator(_known_arch)]
-    """As `open_clip_name` writes it."""
+    """The architecture, as `open_clip_name` writes it."""
     input_px: int = Field(ge=1, le=MAX_PX)
-    """Input side, a multiple of the patch."""
+    """Side of the input, a multiple of the patch."""
     quick_gelu: bool
     """Whether the towers have QuickGELU."""
     source: str
-    """`model.weights`, when it was written."""
+    """The value of `model.weights` with which the file was written."""
     environment: str
-    """That computed the weights (`machine.environment`); '' = they were loaded."""
+    """Environment that computed the weights (`machine.environment`); '' = they were loaded."""
 
 
 def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
-    """What a file written by `save_clip` holds; builds nothing.
-
-    Returns:
-        {arch, input_px, quick_gelu, source, environment}.
-
-    Raises:
-        WeightsError: the file is missing or was not written by `save_clip`.
-    """
+    """The fields of `ClipMetadata` of a file; WeightsError if `save_clip` has not written it."""
     return _clip_metadata(read_metadata(path), path)
 
 
@@ -185,13 +165,7 @@ def _clip_metadata(metadata: dict[str, str], path: str | Path) -> dict[str, Any]
 
 
 def checked_metadata(cls: type[SectionType], text: str, path: str | Path, key: str) -> SectionType:
-    """A JSON object in a file's metadata, as a section.
-
-    Args:
-        cls: the section.
-        text: the JSON.
-        path: of the file, for messages.
-        key: of the text in the metadata, for messages.
+    """The JSON object under a key of a file's metadata, as a section.
 
     Raises:
         WeightsError: names the file, and every key that is missing, unknown or wrong.
@@ -208,37 +182,33 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     """Build the CLIP of a file written by `save_clip` and load its parameters.
 
     Returns:
-        the model (float32, CPU, evaluation mode), and its metadata (`read_clip_metadata`).
+        the towers (float32, CPU, evaluation mode), and the metadata (`read_clip_metadata`).
 
     Raises:
-        WeightsError: the file is missing, or does not fit the architecture it names.
+        WeightsError: the file is missing, or does not fit the architecture that it names.
     """
-    tensors, metadata = read_safetensors(path)
-    clip = _clip_metadata(metadata, path)
-    model = build_clip(clip["arch"], clip["input_px"], quick_gelu=clip["quick_gelu"])
-    load_strictly(model, tensors, str(path))
-    return model, clip
+    tensors, texts = read_safetensors(path)
+    metadata = _clip_metadata(texts, path)
+    arch, input_px = metadata["arch"], metadata["input_px"]
+    towers = build_clip(arch, input_px, quick_gelu=metadata["quick_gelu"])
+    load_strictly(towers, tensors, str(path))
+    return towers, metadata
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Load `tensors` into `model`, which must have the same names and shapes.
 
-    Args:
-        model: changed in place.
-        tensors: by name.
-        where: the file, for messages.
-
     Raises:
-        WeightsError: lists every missing, unexpected or misshapen tensor, or those with values
-            that are not finite.
+        WeightsError: names the file (`where`), and every missing, unexpected or misshapen tensor,
+            or those with values that are not finite.
     """
     expected = model.state_dict()
     missing = [f"missing {name}" for name in expected if name not in tensors]
     unexpected = [f"unexpected {name}" for name in tensors if name not in expected]
     misshapen = [
-        f"{name} has shape {list(tensors[name].shape)}, the model {list(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
+        f"{name} has shape {list(tensors[name].shape)}, the model {list(value.shape)}"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape != value.shape
     ]
     raise_all(
         f"{where} does not fit the model: {len(missing)} tensors are missing, {len(unexpected)} "
@@ -266,7 +236,7 @@ def normalise(frames: Tensor) -> Tensor:
 def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
     """-mean / std and 1 / (255 std), float32 [3, 1, 1], copied to a device once.
 
-    They are no buffers of a model: checkpoints do not have them, and DistributedDataParallel would
+    They are not buffers of a model: checkpoints do not have them, and DistributedDataParallel would
     exchange them in every step.
     """
     mean = torch.tensor(CLIP_MEAN, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
@@ -274,9 +244,14 @@ def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
     return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
-def encode_images(model: nn.Module, images: Tensor) -> Tensor:
-    """Embeddings [N, D] of normalised images [N, 3, H, W] float32; not L2-normalised."""
-    return model.encode_image(images)  # pyright: ignore[reportCallIssue]
+def encode_images(towers: nn.Module, images: Tensor) -> Tensor:
+    """Embeddings [N, D] of normalized images [N, 3, H, W] float32; not L2-normalized."""
+    return towers.encode_image(images)  # pyright: ignore[reportCallIssue]
+
+
+def encode_texts(towers: nn.Module, token_ids: Tensor) -> Tensor:
+    """Embeddings [N, D] of token ids [N, L] int64; not L2-normalized."""
+    return towers.encode_text(token_ids)  # pyright: ignore[reportCallIssue]
 
 
 def embed_dim(arch: str) -> int:
@@ -291,6 +266,5 @@ def context_length(arch: str) -> int:
 
 def _model_config(arch: str) -> dict[str, Any]:
     config = open_clip.get_model_config(open_clip_name(arch))
-    if config is None:
-        raise AssertionError(f"open_clip lists {arch} but has no configuration for it")
+    assert config is not None, f"open_clip lists {arch} but has no configuration for it"
     return config

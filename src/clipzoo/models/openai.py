@@ -30,7 +30,7 @@ def has_mixed_storage(tensors: Mapping[str, Tensor]) -> bool:
     """Whether tensors were once stored as OpenAI's code does: weights in float16, the rest not.
 
     Args:
-        tensors: by name, as they are in the file (`archives.stored_tensors`), of any dtype.
+        tensors: name -> tensor of any dtype, as it is in the file (`archives.stored_tensors`).
     """
     floats = {name: value for name, value in tensors.items() if value.is_floating_point()}
     rest = [value for name, value in floats.items() if FLOAT32_PARTS.search(name)]

@@ -1,7 +1,7 @@
 """Prompt templates x class names -> token ids and frozen class embeddings.
 
 The class embeddings are the classifier of Text4Vis (arXiv 2207.01297, section 3.2): row k is the
-text tower's embedding of class k's prompt, L2-normalised and never trained.
+text tower's embedding of class k's prompt, L2-normalized and never trained.
 """
 
 import json
@@ -20,13 +20,14 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.files import raise_all
-from clipzoo.tensors import WeightsError, read_safetensors, send, write_safetensors
+from clipzoo.models.clip import encode_texts
+from clipzoo.tensors import WeightsError, read_safetensors, send_indices, write_safetensors
 
 BATCH = 256
 LONGEST = 8
-"""Tokens of a long text are counted up to so many contexts."""
+"""The tokens of a long text are counted up to this many contexts."""
 SHOWN = 3
-"""Texts that a note names."""
+"""Number of texts that a note names."""
 TOKENS = "token_embeddings"
 SHAPES = {"token_ids": "PKL", "class_embeddings": "PKD", TOKENS: "KLD"}
 """Dimensions of the tensors in a class text's file; the last one is not in every file."""
@@ -37,14 +38,14 @@ class ClassText:
     """The texts of a dataset's classes, as tokens and embeddings."""
 
     token_ids: Tensor
-    """[P, K, L] int64: P templates, K classes, L tokens."""
+    """Tokens of the prompts, [P, K, L] int64: P templates, K classes, L tokens."""
     class_embeddings: Tensor
-    """[P, K, D] float32, L2-normalised."""
+    """Embeddings of the prompts, [P, K, D] float32, L2-normalized."""
     class_names: list[str]
     """K names, in label order."""
     token_embeddings: Tensor | None = None
-    """[K, L, D] float32: what the text tower gives for each token of the only template, projected
-    like the class embeddings and not normalised. None where the method does not need them."""
+    """Output of the text tower for each token of the only template, [K, L, D] float32, projected
+    like the class embeddings and not normalized. None where the method does not need it."""
 
     @property
     def num_classes(self) -> int:
@@ -57,8 +58,9 @@ class ClassText:
         return self.class_embeddings.shape[-1]
 
     def ensemble(self) -> Tensor:
-        """One embedding per class, [K, D] float32 L2-normalised: the mean over templates."""
-        return functional.normalize(self.class_embeddings.float().mean(dim=0), dim=-1)  # [K, D]
+        """One embedding for each class, [K, D] float32 L2-normalized: the mean over templates."""
+        mean = self.class_embeddings.float().mean(dim=0)  # [P, K, D] -> [K, D]
+        return functional.normalize(mean, dim=-1)
 
     def to(self, device: torch.device | str) -> "ClassText":
         """A copy on another device."""
@@ -73,9 +75,8 @@ class ClassText:
     def of_classes(self, classes: Sequence[int]) -> "ClassText":
         """The class text of some classes, in the given order."""
         tokens = self.token_embeddings
-        columns = _indices(classes, self.token_ids.device)  # [k]
-        return replace(
-            self,
+        columns = send_indices(classes, self.token_ids.device)  # [k]
+        return ClassText(
             token_ids=self.token_ids[:, columns],  # [P, K, L] -> [P, k, L]
             class_embeddings=self.class_embeddings[:, columns],  # [P, K, D] -> [P, k, D]
             class_names=[self.class_names[label] for label in classes],
@@ -86,7 +87,7 @@ class ClassText:
     def of_prompts(self, templates: Sequence[int], classes: Sequence[int]) -> "ClassText":
         """Single prompts, each of one template and one class, as columns of a single template."""
         device = self.token_ids.device
-        rows, columns = _indices(templates, device), _indices(classes, device)  # [u], [u]
+        rows, columns = send_indices(templates, device), send_indices(classes, device)  # [u], [u]
         return ClassText(
             token_ids=self.token_ids[rows, columns][None],  # [P, K, L] -> [1, u, L]
             class_embeddings=self.class_embeddings[rows, columns][None],  # [P, K, D] -> [1, u, D]
@@ -94,18 +95,13 @@ class ClassText:
         )
 
 
-def _indices(values: Sequence[int], device: torch.device) -> Tensor:
-    """int64 [n] on a device, which is not waited for."""
-    return send(torch.tensor(values, dtype=torch.int64), device)
-
-
 def class_text_path(dataset: str) -> Path:
-    """Path of the class text that embed_labels writes for a dataset."""
+    """Path of the file that embed_labels writes for a dataset."""
     return Path("data/text") / f"{dataset}.safetensors"
 
 
 def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
-    """Token ids [N, context_length] int64, zero-padded, by the architecture's tokenizer.
+    """Token ids [N, context_length] int64, zero-padded, from the architecture's tokenizer.
 
     Raises:
         ConfigError: the tokenizer has to be downloaded and the hub cannot be reached.
@@ -124,20 +120,21 @@ def cut_texts(arch: str, texts: list[str], token_ids: Tensor) -> dict[int, int]:
     """The texts that are longer than a text tower's context.
 
     Args:
-        arch: whose tokenizer was used.
+        arch: the architecture whose tokenizer was used.
         texts: N texts.
-        token_ids: theirs, [N, L] int64, of `tokenize`.
+        token_ids: their tokens from `tokenize`, [N, L] int64.
 
     Returns:
-        position -> number of tokens, start and end included; above 8 L, that number.
+        position -> number of tokens, start and end included, counted up to 8 L.
     """
     length = token_ids.shape[1]
     full = (token_ids[:, -1] != 0).nonzero().flatten().tolist()  # some tokenizers pad with 1
     if not full:
         return {}
     whole = tokenize(arch, [texts[position] for position in full], LONGEST * length)  # [n, 8 L]
-    used = whole != whole[:, -1:]  # all but the padding
-    counts = (used * torch.arange(1, whole.shape[1] + 1)).amax(dim=1).tolist()
+    # What differs from the last column is no padding; the last such position is the length.
+    used = whole != whole[:, -1:]  # [n, 8 L]
+    counts = (used * torch.arange(1, whole.shape[1] + 1)).amax(dim=1).tolist()  # [n]
     return {p: count for p, count in zip(full, counts, strict=True) if count > length}
 
 
@@ -153,11 +150,11 @@ def check_prompts(
     """Refuse prompts of one template that became equal when they were cut off at the context's end.
 
     Args:
-        arch: whose tokenizer was used.
+        arch: the architecture whose tokenizer was used.
         texts: P K prompts, template by template.
         names: K class names, or words, that are in them.
-        token_ids: of the prompts, [P K, L] int64.
-        distinct: whether that is an error; else it is only said.
+        token_ids: the tokens of the prompts, [P K, L] int64.
+        distinct: whether such prompts are an error, or only a note.
         say: is called with notes: on prompts that are cut off, and on equal ones.
 
     Raises:
@@ -176,8 +173,8 @@ def check_prompts(
     if distinct:
         raise_all(
             f"{len(equal[True])} groups of prompts are the same in their first {length} tokens, "
-            f"where the text tower of {arch} cuts them off, so that nothing tells their classes "
-            "apart; give the classes shorter names, or use shorter templates (text.templates)",
+            f"where the text tower of {arch} cuts them off, so their classes cannot be told apart; "
+            "give the classes shorter names, or use shorter templates (text.templates)",
             equal[True],
             ConfigError,
         )
@@ -197,7 +194,7 @@ def _first(items: Sequence[str]) -> str:
 
 @torch.inference_mode()
 def embed_class_names(
-    clip: nn.Module,
+    towers: nn.Module,
     arch: str,
     class_names: list[str],
     templates: list[str],
@@ -206,30 +203,19 @@ def embed_class_names(
     say: Callable[[str], None] = print,
     advance: Callable[[int], object] = lambda count: None,
 ) -> ClassText:
-    """Embed every class name in every template with the frozen text tower.
+    """Embed K class names in P templates, with one {} each, with the frozen text tower.
 
     Args:
-        clip: an open_clip model in evaluation mode.
+        towers: an open_clip model in evaluation mode.
         arch: its architecture, which determines the tokenizer.
-        class_names: K names.
-        templates: P templates with one {} each.
-        distinct: whether prompts that became equal when they were cut off are an error.
-        say: is called with notes on prompts.
+        distinct: as in `check_prompts`, whose ConfigError is raised here; so is `say`.
         advance: is called with the number of prompts, of P K, that were embedded since.
-
-    Raises:
-        ConfigError: as `check_prompts`.
     """
     texts = [template.format(name) for template in templates for name in class_names]
-    length = int(getattr(clip, "context_length", 77))
+    length = int(getattr(towers, "context_length", 77))
     token_ids = tokenize(arch, texts, length)  # [P K, L]
     check_prompts(arch, texts, class_names, token_ids, distinct=distinct, say=say)
-    encode: Any = clip.encode_text
-    rows: list[Tensor] = []  # of [<= BATCH, D]
-    for batch in token_ids.split(BATCH):  # [<= BATCH, L]
-        rows.append(encode(batch))
-        advance(len(batch))
-    embeddings = torch.cat(rows)  # [P K, D]
+    embeddings = _encode(towers, token_ids, advance)  # [P K, L] -> [P K, D]
     shape = (len(templates), len(class_names), -1)
     return ClassText(
         token_ids=token_ids.view(shape),  # [P K, L] -> [P, K, L]
@@ -239,23 +225,32 @@ def embed_class_names(
     )
 
 
+def _encode(towers: nn.Module, token_ids: Tensor, advance: Callable[[int], object]) -> Tensor:
+    """Embeddings [N, D] of token ids [N, L], batch by batch."""
+    rows: list[Tensor] = []
+    for batch in token_ids.split(BATCH):
+        rows.append(encode_texts(towers, batch))  # [<= BATCH, L] -> [<= BATCH, D]
+        advance(len(batch))
+    return torch.cat(rows)
+
+
 @torch.inference_mode()
 def embed_tokens(
-    clip: nn.Module, text: ClassText, *, advance: Callable[[int], object] = lambda count: None
+    towers: nn.Module, text: ClassText, *, advance: Callable[[int], object] = lambda count: None
 ) -> Tensor:
-    """What the text tower gives for each token of the class prompts, padding included.
+    """Output of the text tower for each token of the class prompts, padding included.
 
-    Like a class embedding, each is normalised by the last layer norm and projected. Source: BIKE,
+    Like a class embedding, each is normalized by the last layer norm and projected. Source: BIKE,
     clip/model.py (`encode_text` with `return_token`).
 
     Args:
-        clip: an open_clip model in evaluation mode.
-        text: of one template.
+        towers: an open_clip model in evaluation mode.
+        text: the class text of one template.
         advance: is called with the number of prompts, of K, that were embedded since.
 
     Returns:
-        [K, L, D] float32, not L2-normalised; the row of a prompt's end token is its class
-        embedding before normalisation.
+        [K, L, D] float32, not L2-normalized; the row of a prompt's end token is its class
+        embedding before normalization.
 
     Raises:
         ConfigError: there are several templates, or the text tower has no such tokens.
@@ -265,24 +260,24 @@ def embed_tokens(
             f"text.templates: found {len(text.token_ids)}; allowed: one, because the method "
             "compares frames with the tokens of a class's only prompt"
         )
-    tower: Any = getattr(clip, "text", clip)  # CustomTextCLIP has a module
+    tower: Any = getattr(towers, "text", towers)  # CustomTextCLIP has a module
     norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
     if norm is None or projection is None:
         raise ConfigError("model.arch: its text tower has no token embeddings; choose a ViT")
-    encode: Any = clip.encode_text
+    # open_clip returns the end token's embedding alone: take what its last layer norm puts out.
     rows: list[Tensor] = []
     handle = norm.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
     try:
-        for batch in text.token_ids[0].split(BATCH):
-            encode(batch)
-            advance(len(batch))
+        _encode(towers, text.token_ids[0], advance)
     finally:
         handle.remove()
     tokens = torch.cat(rows)  # [K, L, W]
     project = projection if isinstance(projection, nn.Linear) else lambda x: x @ projection
     tokens = project(tokens).float()  # [K, L, W] -> [K, L, D]
-    nearest = torch.cdist(functional.normalize(tokens, dim=-1), text.class_embeddings[0][:, None])
-    if float(nearest.amin(dim=1).max()) > 1e-2:  # [K, L, 1] -> [K, 1]
+    # Each class embedding must be one of its tokens' embeddings, up to its length.
+    classes = text.class_embeddings[0][:, None]  # [P, K, D] -> [K, 1, D]
+    distances = torch.cdist(functional.normalize(tokens, dim=-1), classes)  # [K, L, 1]
+    if float(distances.amin(dim=1).max()) > 1e-2:
         raise ConfigError(
             "model.arch: its text tower's class embedding is none of its tokens' embeddings; "
             "choose one that pools the end token, as OpenAI's do"
@@ -307,8 +302,7 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
     """Read the class text that embed_labels wrote for a dataset.
 
     Args:
-        dataset: its name.
-        templates: those that the file must be of, `text.templates` of a run; None = any.
+        templates: the templates that it must have (`text.templates` of a run); None = any.
 
     Raises:
         WeightsError: the file is missing or not a class text; names every fault.
@@ -360,8 +354,8 @@ def tensor_faults(
 
     Args:
         tensors: the tensors of the file.
-        expected: name -> a letter for each dimension, as PKD; token ids are int64, others float.
-        sizes: of dimensions, as far as they are known; equal letters are equal sizes.
+        expected: name -> a letter for each dimension, as PKD; token ids are int64, others float32.
+        sizes: the sizes of dimensions that are known; equal letters are equal sizes.
     """
     sizes = dict(sizes)
     others = sorted(tensors.keys() - expected)

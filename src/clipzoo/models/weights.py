@@ -17,7 +17,7 @@ from torch import nn
 from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
 from clipzoo.models.activation import activation_name, file_activation
-from clipzoo.models.archives import read_file, stored_tensors, unread_keys
+from clipzoo.models.archives import named_tensors, read_file, unread_keys
 from clipzoo.models.clip import build_clip, load_strictly, open_clip_name
 from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files
 from clipzoo.tensors import WeightsError
@@ -33,22 +33,19 @@ def load_weights(
     activation: str | None = "auto",
     say: Callable[[str], None] = print,
 ) -> nn.Module:
-    """A CLIP with published weights.
+    """A CLIP with published weights: float32, on the CPU, in evaluation mode.
 
-    Position embeddings are resized if the weights were trained at another size than `input_px`.
+    Position embeddings are resized if the weights were trained at a size other than `input_px`.
 
     Args:
         arch: an open_clip architecture, in either spelling of `open_clip_name`.
         weights: a pretrained tag, which is looked up in the folder of `CLIPZOO_WEIGHTS` before it
             is downloaded; or the path of a file: a state dict of open_clip or OpenAI (PyTorch or
             safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
-        input_px: input side, a multiple of the patch.
-        activation: of the towers, for a file that does not show it: auto, quickgelu or gelu; None =
+        input_px: side of the input, a multiple of the patch.
+        activation: the activation of a file that does not show it: auto, quickgelu or gelu; None =
             auto, where there is no key to set it.
-        say: is called with what was found, and with what of a file is not read.
-
-    Returns:
-        the model: float32, CPU, evaluation mode.
+        say: is called with the place of the weights, and with the keys of a file that nobody reads.
 
     Raises:
         WeightsError: the tag or file does not exist, the hub cannot be reached, the file does not
@@ -87,38 +84,35 @@ def _load_file(
     say: Callable[[str], None],
     tag_is_quick: bool | None = None,
 ) -> nn.Module:
-    """The model of a file; `tag_is_quick` says the activation of a pretrained tag."""
+    """The towers of a file; `tag_is_quick` says whether a pretrained tag has QuickGELU."""
     content = read_file(path)
     if unread := unread_keys(content):
         say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
-    stored = stored_tensors(content, str(path))
+    tensors = named_tensors(content, str(path))
+    for key in [key for key in tensors if key.endswith("attn_mask")]:
+        del tensors[key]  # a constant in older files
     quick_gelu = tag_is_quick
-    if tag_is_quick is None:
-        quick_gelu, reason = file_activation(name, path, content, stored, activation)
+    if quick_gelu is None:
+        quick_gelu, reason = file_activation(name, path, content, activation)
         say(f"{path}: {activation_name(quick_gelu)} towers, because {reason}")
-    tensors = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in stored.items()
-        if not key.endswith("attn_mask")  # a constant in older files
-    }
-    model = build_clip(name, input_px, quick_gelu=quick_gelu)
+    towers = build_clip(name, input_px, quick_gelu=quick_gelu)
     try:
-        resize_pos_embed(tensors, model)
+        resize_pos_embed(tensors, towers)
     except (AttributeError, RuntimeError) as error:
         raise WeightsError(f"{path}: its position embeddings do not fit {name}: {error}") from error
-    load_strictly(model, tensors, str(path))
-    return model
+    load_strictly(towers, tensors, str(path))
+    return towers
 
 
 def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) -> nn.Module:
+    """The towers of a pretrained tag: from a folder of this machine, the hub's cache or the hub."""
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    quick_gelu = True if config.get("quick_gelu") else None
+    is_quick = bool(config.get("quick_gelu"))
     local = find_tag(name, tag)
     if local:
         for text in (f"{tag}: {local.path} ({local.checked})", *local.notes):
             say(f"{VARIABLE}: {text}")
         if local.is_original:
-            is_quick = bool(config.get("quick_gelu"))
             return _load_file(name, local.path, input_px, "auto", say, tag_is_quick=is_quick)
     cached, server = str(local.path) if local else _cached_file(config), _server(config)
     folder = f" and not in {VARIABLE}" if os.environ.get(VARIABLE) else ""
@@ -136,7 +130,8 @@ def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) ->
         read_file(cached)  # open_clip does not compare checksums
     try:
         with named_disk_errors(huggingface_hub.constants.HF_HUB_CACHE):
-            return build_clip(name, input_px, quick_gelu=quick_gelu, pretrained=cached or tag)
+            pretrained = cached or tag
+            return build_clip(name, input_px, quick_gelu=is_quick or None, pretrained=pretrained)
     except DiskError:
         raise
     except (OSError, RuntimeError) as error:
@@ -147,7 +142,7 @@ def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) ->
 
 
 def _cached_file(config: dict[str, Any]) -> str | None:
-    """Path of the tag's weights in the model hub's cache, if they are there."""
+    """Path of the tag's weights in the model hub's cache; None = they are not there."""
     repository, names = hub_files(config)
     for name in names if repository else ():
         path = huggingface_hub.try_to_load_from_cache(repository, name)
@@ -157,6 +152,7 @@ def _cached_file(config: dict[str, Any]) -> str | None:
 
 
 def _server(config: dict[str, Any]) -> str:
+    """The server from which a tag's weights are downloaded."""
     if config.get("hf_hub"):
         return huggingface_hub.constants.ENDPOINT
     parts = urlsplit(config["url"])

@@ -3,11 +3,11 @@
 Where a machine keeps weights is not a parameter of a run: with the folder, `model.weights: openai`
 works offline and is the same setting as with a download. A file is taken for a tag if
 
-- its sha256 is the one that open_clip's registry has in the tag's URL (all of OpenAI's files, and
-  the first 8 digits for those of open_clip's own releases), under any name and in any subfolder; or
+- its sha256 is the one that open_clip's registry has in the tag's URL (all digits for OpenAI's
+  files, the first 8 for those of open_clip's own releases), under any name, in any subfolder; or
 - it lies where the model hub puts the tag's file: `<repository>/FILE`, `<owner>/<repository>/FILE`
   or `models--<owner>--<repository>/snapshots/<commit>/FILE`. The sha256 that the hub's client keeps
-  beside a download is compared, where it is there; without it, the place alone counts; or
+  beside a download is compared, if there is one; without it, the place alone counts; or
 - it has the name in the tag's URL, where open_clip's registry has no digest (MetaCLIP's files).
 
 Only files that may be the tag's are read: by name, by place, or by a size that fits the number of
@@ -32,7 +32,7 @@ from clipzoo.tensors import WeightsError
 VARIABLE = "CLIPZOO_WEIGHTS"
 SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 HEADER_BYTES = 32_000_000
-"""More than a weights file holds besides its parameters."""
+"""Upper bound of what a weights file holds besides its parameters."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,8 +52,7 @@ class LocalWeights:
 def weights_folder() -> Path | None:
     """The folder that `CLIPZOO_WEIGHTS` names; None = it is not set.
 
-    Raises:
-        WeightsError: there is no such folder.
+    WeightsError if there is no such folder.
     """
     folder = os.environ.get(VARIABLE, "")
     if not folder:
@@ -66,11 +65,7 @@ def weights_folder() -> Path | None:
 
 
 def find_tag(name: str, tag: str) -> LocalWeights | None:
-    """The weights of a pretrained tag in the folder of `CLIPZOO_WEIGHTS`; None = not there.
-
-    Args:
-        name: of the architecture, as open_clip writes it.
-        tag: of the architecture.
+    """The weights of an architecture's tag in the folder of `CLIPZOO_WEIGHTS`; None = not there.
 
     Raises:
         WeightsError: the variable names no folder; or the only files that have the tag's name or
@@ -82,17 +77,13 @@ def find_tag(name: str, tag: str) -> LocalWeights | None:
     files = list(weights_files(folder))
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
     faults: list[str] = []
-    found = _by_url(name, config, files, faults) or _in_hub_layout(config, files, faults)
-    if faults and not found:
+    local = _by_url(name, config, files, faults) or _in_hub_layout(config, files, faults)
+    if faults and not local:
         raise WeightsError(
             f"{VARIABLE}: {'; '.join(faults)}; get the file again, or remove it; to use such a "
             "file as it is, set -S model.weights=FILE (the row is then marked as modified)"
         )
-    found = found or _by_name(config, files)
-    if not found:
-        return None
-    path, checked, is_original = found
-    return LocalWeights(path=path, checked=checked, is_original=is_original, notes=faults)
+    return local or _by_name(config, files)
 
 
 def weights_files(folder: Path) -> Iterator[Path]:
@@ -121,13 +112,10 @@ def tag_digest(config: dict[str, Any]) -> str:
     return Path(url).stem.rpartition("-")[2] if "mlfoundations" in url else ""
 
 
-Found = tuple[Path, str, bool]
-
-
 def _by_url(
     name: str, config: dict[str, Any], files: list[Path], faults: list[str]
-) -> Found | None:
-    """The file with the digest that open_clip knows."""
+) -> LocalWeights | None:
+    """The file with the digest that open_clip knows; what is wrong with others goes to `faults`."""
     digest, filename = tag_digest(config), os.path.basename(config.get("url", ""))
     if not digest or not files:
         return None
@@ -150,7 +138,8 @@ def _by_url(
         return None
     faults += [f"{other} is the same file as {matches[0]}" for other in matches[1:]]
     length = "" if len(digest) == 64 else f", the first {len(digest)} digits"
-    return matches[0], f"sha256 {digest[:12]} as open_clip knows it{length}", True
+    checked = f"sha256 {digest[:12]} as open_clip knows it{length}"
+    return LocalWeights(path=matches[0], is_original=True, checked=checked, notes=faults)
 
 
 def hub_files(config: dict[str, Any]) -> tuple[str, list[str]]:
@@ -161,7 +150,9 @@ def hub_files(config: dict[str, Any]) -> tuple[str, list[str]]:
     return repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
 
 
-def _in_hub_layout(config: dict[str, Any], files: list[Path], faults: list[str]) -> Found | None:
+def _in_hub_layout(
+    config: dict[str, Any], files: list[Path], faults: list[str]
+) -> LocalWeights | None:
     """The file at the place where the model hub's client puts it."""
     repository, names = hub_files(config)
     if not repository:
@@ -180,14 +171,15 @@ def _in_hub_layout(config: dict[str, Any], files: list[Path], faults: list[str])
             elif sha256 in matches:
                 faults.append(f"{path} is the same file as {matches[sha256][0]}")
             else:
-                checked = f"sha256 {known[:12]} as the model hub's client noted" if known else ""
-                matches[sha256] = path, checked or "its place; no digest of it is known"
+                noted = f"sha256 {known[:12]} as the model hub's client noted"
+                matches[sha256] = path, noted if known else "its place; no digest of it is known"
         if len(matches) > 1:
             paths = " and ".join(str(path) for path, _ in matches.values())
             faults.append(f"{paths} have different content")
             return None
         for path, checked in matches.values():
-            return path, f"{checked}, of {repository}", False
+            checked += f", of {repository}"
+            return LocalWeights(path=path, is_original=False, checked=checked, notes=faults)
     return None
 
 
@@ -207,8 +199,8 @@ def _is_place(path: Path, repository: str) -> bool:
 def _hub_digest(path: Path) -> str:
     """The sha256 of a downloaded file according to the hub's client; '' = it left none.
 
-    In its cache a file is a link to a blob that is named by it; beside a download to a folder, a
-    file in `.cache/huggingface/download` has it.
+    In its cache a file is a link to a blob that has the sha256 as its name; for a download to a
+    folder, a file in `.cache/huggingface/download` holds it.
     """
     blob = Path(os.path.realpath(path))
     if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name):
@@ -221,7 +213,7 @@ def _hub_digest(path: Path) -> str:
     return next(filter(SHA256.fullmatch, lines), "")
 
 
-def _by_name(config: dict[str, Any], files: list[Path]) -> Found | None:
+def _by_name(config: dict[str, Any], files: list[Path]) -> LocalWeights | None:
     """The file with the name in the URL, of a tag without a digest."""
     filename = os.path.basename(config.get("url", ""))
     if not filename or tag_digest(config):
@@ -230,4 +222,7 @@ def _by_name(config: dict[str, Any], files: list[Path]) -> Found | None:
     if len({file_sha256(path) for path in matches} if len(matches) > 1 else matches) > 1:
         paths = " and ".join(map(str, matches))
         raise WeightsError(f"{VARIABLE}: {paths} have different content; remove all but one")
-    return (matches[0], "its name; no digest of it is known", True) if matches else None
+    if not matches:
+        return None
+    checked = "its name; no digest of it is known"
+    return LocalWeights(path=matches[0], is_original=True, checked=checked, notes=[])

@@ -21,17 +21,20 @@ from clipzoo.files import (
     replacing_folder,
     write_json,
 )
+from clipzoo.paths import (
+    KEPT_MODELS_DIR,
+    KEPT_PREDICTIONS_DIR,
+    METRICS_DIR,
+    MODEL_FILE,
+    PREDICTIONS_DIR,
+    metrics_file,
+    settings_file,
+)
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
 from clipzoo.settings import training_settings
 
-MODEL_FILE = Path("models/model.safetensors")
-KEPT_DIR = Path("models/zoo")
-"""Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
-PREDICTIONS_DIR = Path("predictions")
-KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"
-"""Predictions of recipes that others are fused with; not tracked either."""
 PREDICTION_FILES = ("test.safetensors", "test.parquet", "test.json")
 """Files in a recipe's folder there: two of `predictions/`, and the metrics."""
 MISSING = " is missing"
@@ -42,7 +45,7 @@ SETTINGS_FILE = "settings.json"
 
 def kept_model(name: str) -> Path:
     """Where the model of a recipe is kept for its children."""
-    return KEPT_DIR / f"{name}.safetensors"
+    return KEPT_MODELS_DIR / f"{name}.safetensors"
 
 
 def kept_predictions(name: str) -> list[Path]:
@@ -93,14 +96,14 @@ def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
 
 def keeps_model_of(run: str) -> bool:
     """Whether the kept model of a recipe is that of its last results."""
-    path, metrics = kept_model(run), read_mapping(Path("metrics") / run / "test.json")
+    path, metrics = kept_model(run), read_mapping(metrics_file(run, "test"))
     return path.is_file() and digest_of(path) == metrics.get("model_sha256")
 
 
 def keeps_predictions_of(run: str) -> bool:
     """Whether the kept predictions of a run are those of its last results."""
     *tensors, about = kept_predictions(run)
-    metrics = Path("metrics") / run / "test.json"
+    metrics = metrics_file(run, "test")
     found = all(path.is_file() for path in (*tensors, about))
     return found and read_mapping(about) == read_mapping(metrics)
 
@@ -142,9 +145,9 @@ def keep_outputs(name: str, *, released: bool = False) -> None:
         _copy(MODEL_FILE, kept_model(name))
         kept.append(kept_model(name))
     if is_fused(name):
-        folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, Path("metrics") / run)
+        folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, METRICS_DIR / run)
         sources = [folder / file for folder, file in zip(folders, PREDICTION_FILES, strict=True)]
-        sources.append(Path("plots") / run / "test" / SETTINGS_FILE)
+        sources.append(settings_file(run, "test"))
         kept.append(KEPT_PREDICTIONS_DIR / run)
         with replacing_folder(kept[-1]) as folder:
             for source in sources:
@@ -178,7 +181,7 @@ def require_file(path: Path, option: str) -> None:
 
 def released_link(name: str, path: Path) -> Path:
     """Where a released file of a recipe's model is linked to; reads the file for its digest."""
-    return KEPT_DIR / released_file(name, digest_of(path), path.suffix)
+    return KEPT_MODELS_DIR / released_file(name, digest_of(path), path.suffix)
 
 
 def link_released(name: str, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clipzoo.config import ConfigError, Float, Params, Section, build
+from clipzoo.config import ConfigError, Float, Params, Section, build, refuse_old_keys
 from clipzoo.files import near
 from clipzoo.yaml_files import read_yaml
 
@@ -183,6 +183,7 @@ def _load(
     values: dict[str, Any] = {}
     for file in _overlays(path, folder):
         overlay = read(file).get("params", {})
+        refuse_old_keys(overlay, f"{file}: params")
         for key in ("recipe", "runtime"):
             if key in overlay:
                 raise ConfigError(

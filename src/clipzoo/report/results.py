@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from clipzoo.paths import METRICS_DIR
 from clipzoo.report import verdicts
 from clipzoo.report.bounds import Bounds, bounds_of, mean_bounds
 from clipzoo.report.metric_names import (
@@ -84,7 +85,7 @@ class Row:
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def read_metrics(root: str | Path = "metrics") -> dict[str, dict[str, dict[str, Any]]]:
+def read_metrics(root: str | Path = METRICS_DIR) -> dict[str, dict[str, dict[str, Any]]]:
     """Every metrics file: {recipe: {stem of the file: its values}}, both sorted by name.
 
     Files directly in `root` are under NO_RECIPE.
@@ -282,7 +283,7 @@ class _Run:
             elif not verdicts.compare_videos(values, published)[1]:
                 return False
             metric = SPLIT_RESULTS.get(key, key) if len(stems) > 1 else key
-            batch = settings.get("actionclip.eval_batch", 0)
+            batch = settings.get("actionclip.authors_test_batch", 0)
             parts.append(bounds_of(values, metric, batch))
         return True if complete else mean_bounds(parts)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from clipzoo.files import Fault, ListError, json_sha256, read_json
+from clipzoo.paths import metrics_file, settings_file
 from clipzoo.report.bounds import AUTHORS_ACCURACIES
 from clipzoo.report.metric_names import NAMES, deviation_of, interval_of, kind_of
 from clipzoo.sections import Section, SectionType, build, require
@@ -106,7 +107,7 @@ class Settings(Section):
     checkpoint: str = Field(default="", alias="model.checkpoint")
     num_segments: int = Field(default=1, ge=1, le=MOST, alias="model.num_segments")
     select: str = Field(default="", alias="train.select")
-    eval_batch: int = Field(default=0, ge=0, le=MOST, alias="actionclip.eval_batch")
+    authors_test_batch: int = Field(default=0, ge=0, le=MOST, alias="actionclip.authors_test_batch")
 
 
 class _Fingerprint(Section):
@@ -164,8 +165,8 @@ def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
     Raises:
         ListError, ConfigError: one of the two files is damaged (`read_stored`).
     """
-    path = root / f"plots/{recipe}/{stem}/settings.json"
-    metrics = root / f"metrics/{recipe}/{stem}.json"
+    path = root / settings_file(recipe, stem)
+    metrics = root / metrics_file(recipe, stem)
     if not (path.exists() and metrics.exists()):
         return None
     _, settings = read_stored(Settings, path, recipe)

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from clipzoo.files import replacing, shown
+from clipzoo.paths import METRICS_DIR
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.released import recipe_of
 from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
@@ -277,7 +278,7 @@ def write_report(root: str | Path = ".") -> list[Row]:
             invalid.
     """
     root = Path(root)
-    metrics = read_metrics(root / "metrics")
+    metrics = read_metrics(root / METRICS_DIR)
     recipes = load_recipes(root)
     rows = make_rows(metrics, recipes, root)
     texts = {RESULTS_FILE: results_markdown(metrics, rows, recipes), ZOO_FILE: zoo_csv(rows)}

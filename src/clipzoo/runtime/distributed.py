@@ -4,7 +4,6 @@ import atexit
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -154,28 +153,26 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
-def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """Concatenate the rows of all processes, in rank order, on every rank; no gradients.
+def gather_rows(rows: Tensor, places: Tensor, total: int) -> Tensor:
+    """The rows of all processes, each at its place, on every rank; no gradients.
 
     Args:
-        rows: those of this rank, [counts[rank], ...], any dtype.
-        counts: number of rows of each rank, the same list on all ranks.
+        rows: the rows of this rank, [n, ...], perhaps none.
+        places: [n] int64 in [0, total), on the same device; every place belongs to one rank.
+        total: number of rows on all ranks together.
 
     Returns:
-        [sum(counts), ...], of the dtype of `rows`.
+        [total, ...], of the dtype of `rows`.
     """
-    if not dist.is_initialized():
-        return rows
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])  # all_gather needs equal shapes
-    padded[: len(rows)] = rows
-    shares = [torch.empty_like(padded) for _ in counts]
-    arrive()
-    dist.all_gather(shares, padded)
-    # one [max(counts), ...] per rank -> [sum(counts), ...]
-    return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
+    gathered = rows.new_zeros(total, *rows.shape[1:])
+    gathered[places] = rows
+    if dist.is_initialized():
+        arrive()
+        dist.all_reduce(gathered)  # the sum of a row and zeros is the row, without rounding
+    return gathered
 
 
-def gather_by_position(positions: Sequence[int], rows: Tensor) -> Tensor:
+def gather_by_position(positions: list[int], rows: Tensor) -> Tensor:
     """The rows of all processes, each at its position, on every rank; no gradients.
 
     Args:
@@ -185,7 +182,7 @@ def gather_by_position(positions: Sequence[int], rows: Tensor) -> Tensor:
     Returns:
         [N, ...].
     """
-    shares = gather_objects((list(positions), rows))
+    shares = gather_objects((positions, rows))
     order = torch.tensor([p for share, _ in shares for p in share]).argsort()
     return torch.cat([part for _, part in shares])[order]
 

@@ -9,7 +9,6 @@ import traceback
 
 from clipzoo.config import ConfigError, load_params
 from clipzoo.files import is_of_memory, shown
-from clipzoo.runtime import machine
 
 BATCH_MODULES = ("clipzoo.clips.encoding", "clipzoo.clips.loader", "clipzoo.train.gradients")
 """Where memory is needed for a batch. A smaller one helps nowhere else."""
@@ -87,13 +86,13 @@ def _names(error: Exception) -> set[str]:
 
 
 def _memory(error: Exception, which: str, otherwise: str) -> str:
-    """The message for memory that ran out, with the micro-batch that this process had."""
+    """The message for memory that ran out, which names the micro-batch of params.yaml."""
     try:
         value = str(load_params().runtime.micro_batch)
     except ConfigError:  # a stage outside of its folder
         value = "?"
-    if value == "0" and machine.micro_batch is not None:
-        value = f"0 ({machine.micro_batch} chosen)"
+    if value == "0":
+        value = "0 (the stage chose a number, and printed it when it began)"
     return (
         f"runtime.micro_batch: found {value}, and {which} ran out ({_first_line(error)}); "
         f"allowed: a smaller number; or try {otherwise}"

@@ -19,8 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from clipzoo.files import named_disk_errors, process_exists
+from clipzoo.paths import STATE_DIR
 
-LOCK_DIR = Path(".state/locks")
+LOCK_DIR = STATE_DIR / "locks"
 DVC_DIR = Path(".dvc/tmp")
 WITHOUT_LOCKS = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 """What flock fails with on a network file system without locks."""

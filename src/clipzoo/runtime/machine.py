@@ -13,9 +13,6 @@ CPU_PROCESSES = 2
 MAX_WORKERS = 16
 """Loader threads of a process; more would mostly wait for the interpreter's lock."""
 
-micro_batch: int | None = None
-"""The number chosen for this process, for messages; None = none was."""
-
 
 def usable_cores() -> int:
     """CPU cores that this process may use."""

@@ -19,11 +19,12 @@ import psutil
 
 from clipzoo.config import ConfigError, load_params
 from clipzoo.files import process_exists, read_json, write_json
+from clipzoo.paths import STATE_DIR
 from clipzoo.sections import flatten
 from clipzoo.settings import describe_difference
 
 PARAMS_FILE = Path("params.yaml")
-RUNS_DIR = Path(".state/runs")
+RUNS_DIR = STATE_DIR / "runs"
 VARIABLE = "CLIPZOO_RUN"
 """The environment variable by which the processes of a stage know their run's file."""
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}

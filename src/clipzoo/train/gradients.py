@@ -6,16 +6,18 @@ micro-batches:
     step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
 
 A loss over single clips is summed over micro-batches and processes. A loss that compares the videos
-of a step is computed once, over the features of the whole step:
+of a step is computed once, over the features of the whole step (GradCache, Gao et al., arXiv
+2101.06983):
 
     1. features and texts of every micro-batch without a graph, gathered from all processes
     2. the loss of the whole step, and its gradient with respect to features and texts
     3. every micro-batch again, with a graph that carries its rows of these gradients back
 
-(GradCache, Gao et al., arXiv 2101.06983.) So memory does not grow with the number of micro-batches.
-With a single micro-batch, the graph of 1. is kept and nothing is encoded twice.
+The third pass is the chain rule: with f = encode(clips; w), dL/dw = dL/df * df/dw, and dL/df is
+known from the second pass. So only one micro-batch has a graph at a time, and memory does not grow
+with their number. With a single micro-batch, the graph of 1. is kept and nothing is encoded twice.
 
-Only batch normalisation (ResNet towers) depends on the split: it normalises over a micro-batch, and
+Only batch normalization (ResNet towers) depends on the split: it normalizes over a micro-batch, and
 keeps the statistics of the first process. `split_settings` records the split of such a run.
 """
 
@@ -33,7 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
-from clipzoo.tensors import send
+from clipzoo.tensors import send, send_indices
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -56,8 +58,12 @@ def micro_batches(step_size: int, micro_batch: int) -> list[MicroBatch]:
     """
     places = range(step_size)[rank() :: world_size()]
     largest_share = math.ceil(step_size / world_size())
-    parts = [list(places[i : i + micro_batch]) for i in range(0, largest_share, micro_batch)]
-    return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
+    return _filled(places[i : i + micro_batch] for i in range(0, largest_share, micro_batch))
+
+
+def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
+    """A micro-batch for each part; an empty part gets the first place of the step as its filler."""
+    return [MicroBatch(list(part or [0]), counted=bool(part)) for part in parts]
 
 
 def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
@@ -86,10 +92,10 @@ class StepGradients:
     """Adds the gradients of a step's mean loss to a method's parameters.
 
     Args:
-        method: in training, on `device`; averaged over processes by DistributedDataParallel.
-        text: of all classes, on `device`.
-        device: of this process.
-        precision: fp32, or fp16 or bf16 by autocast (features and texts; the loss is float32).
+        method: in training mode; DistributedDataParallel averages its gradients over processes.
+        text: the texts of all classes.
+        device: where the method and the texts are.
+        precision: fp32, or fp16 or bf16 under autocast (features and texts; the loss is float32).
         scaler: scales the loss, for fp16.
     """
 
@@ -125,8 +131,8 @@ class StepGradients:
 
         Args:
             labels: [B] int64 in [0, K), of the whole step, the same on every process; on the CPU.
-            parts: of `micro_batches(B, ...)`.
-            inputs: clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
+            parts: from `micro_batches(B, ...)`.
+            inputs: the clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
             templates: [B] int64 in [0, P): the template of each clip's text, if the method
                 `draws_templates`; on the CPU, the same on every process.
 
@@ -142,13 +148,14 @@ class StepGradients:
                 features, text = self._encode(self._forward, clips, self.text)
                 targets = _rows(step_labels, part.places)  # [B] -> [b]
                 loss = self.method.loss(features, Batch(labels=targets, texts=targets), text)
-                # The exchange averages over processes: times their number, it is a sum.
+                # A mean over b clips becomes their share of the mean over B: times b / B. The
+                # exchange averages over processes: times their number, it is a sum.
                 loss = loss * len(targets) * part.counted * world_size() / len(labels)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         if dist.is_initialized():
             dist.all_reduce(total)
-        return total.double() / world_size()
+        return total.double() / world_size()  # takes back the factor from above
 
     def _whole_step(
         self,
@@ -157,19 +164,21 @@ class StepGradients:
         inputs: Sequence[Tensor],
         templates: Tensor | None,
     ) -> Tensor:
-        """Loss over the features of the whole step, in the three passes of the module's docstring.
+        """The loss over the features of the whole step, in the three passes described above.
 
-        D is the embedding size, U the number of distinct labels (or of drawn prompts), P that of
-        templates (or 1); b clips and u texts are those of one part. Features have shape [B, D] or
-        [B, T, D].
+        U is the number of distinct labels (or of drawn prompts) in the step, P that of templates
+        (or 1); a part has b clips and u texts. Features have shape [B, D] or [B, T, D].
         """
         step_text, texts = self._step_text(labels, templates)  # [P, U, D], [B]
         num_texts = step_text.num_classes
-        columns = _deal_columns(num_texts, len(parts))
+        # The texts are dealt out like the clips, since a trained text tower encodes them too.
+        places = range(num_texts)[rank() :: world_size()]
+        columns = _filled(places[i :: len(parts)] for i in range(len(parts)))
         one_pass = len(parts) == 1
         first = []
         with self._repeatable(one_pass):
             for clips, column in zip(inputs, columns, strict=True):
+                # Not through DistributedDataParallel, which would exchange buffers already here.
                 forward = self._forward if one_pass else _Forward(self.method)
                 first.append(self._encode(forward, clips, step_text.of_classes(column.places)))
         features = _gather([f for f, _ in first], parts, len(labels))  # of [b, ...] -> [B, ...]
@@ -200,7 +209,9 @@ class StepGradients:
                 by_text = text.class_embeddings.transpose(0, 1)  # [P, u, D] -> [u, P, D]
                 carried = _carry(encoded, by_features, part)
                 carried += _carry(by_text, by_texts, column)
-                if last:  # every parameter's hook must fire now; logit_scale is only in the loss
+                if last:
+                    # The exchange waits for the hook of every parameter, and logit_scale is only
+                    # in the loss. Every process has the whole gradient of it: its mean is the same.
                     for parameter, gradient in zip(trained, by_parameters, strict=True):
                         if gradient is not None:
                             carried = carried + (parameter * gradient).sum()
@@ -228,7 +239,13 @@ class StepGradients:
             return forward(inputs, text)
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Gradients are exchanged between processes with the last micro-batch of a step."""
+        """The context of a forward and a backward pass of one micro-batch.
+
+        DistributedDataParallel averages each gradient over processes as soon as its hook fires in a
+        backward pass. Under no_sync gradients only add up on this process, so all micro-batches
+        are exchanged at once, with the last one. no_sync must include the forward pass, which
+        prepares the hooks.
+        """
         if last:
             arrive()
         if last or not isinstance(self._forward, DistributedDataParallel):
@@ -237,7 +254,11 @@ class StepGradients:
 
     @contextlib.contextmanager
     def _repeatable(self, one_pass: bool) -> Iterator[None]:
-        """A first pass that leaves no trace: no graph, no random numbers drawn, no statistics."""
+        """A first pass that leaves no trace, so that the pass with a graph repeats it exactly.
+
+        It keeps no graph, restores the random numbers (of dropout), and updates no statistics of
+        batch normalization.
+        """
         if one_pass:
             yield
             return
@@ -252,40 +273,28 @@ class StepGradients:
             norm.momentum = momentum
 
 
-def _deal_columns(num_texts: int, num_parts: int) -> list[MicroBatch]:
-    """This process's share of a step's texts, one part for each micro-batch of clips."""
-    places = range(num_texts)[rank() :: world_size()]
-    parts = [list(places[i::num_parts]) for i in range(num_parts)]
-    return [MicroBatch(part, True) if part else MicroBatch([0], False) for part in parts]
-
-
 def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> Tensor:
     """Rows [b, ...] of all parts and processes in the order of the step, without a graph.
 
     Returns:
         float32 [total, ...], the same on every process.
     """
-    counted = [r.detach().float() for r, part in zip(rows, parts, strict=True) if part.counted]
     places = [place for part in parts if part.counted for place in part.places]
-    # of [b, ...] -> [n, ...]: this process's n rows, perhaps none
-    local = torch.cat(counted) if counted else rows[0].detach().float()[:0]
-    ascending = sorted(range(len(places)), key=places.__getitem__)
-    shares = [range(total)[r :: world_size()] for r in range(world_size())]
-    gathered = gather_rows(_rows(local, ascending), [len(share) for share in shares])
-    # Row i, of every process in turn, holds place `held[i]`.
-    held = [place for share in shares for place in share]
-    return _rows(gathered, sorted(range(total), key=held.__getitem__))  # [total, ...]
+    local = torch.cat([r.detach().float() for r in rows])  # of [b, ...] -> [n + fillers, ...]
+    local = local[: len(places)]  # fillers are the last rows
+    return gather_rows(local, send_indices(places, local.device), total)
 
 
 def _rows(tensor: Tensor, places: list[int]) -> Tensor:
     """Rows [len(places), ...] of a tensor [n, ...]; a GPU is not waited for."""
-    return tensor[send(torch.tensor(places, dtype=torch.int64), tensor.device)]
+    return tensor[send_indices(places, tensor.device)]
 
 
 def _carry(rows: Tensor, gradients: Tensor, part: MicroBatch) -> Tensor:
-    """A scalar: its backward pass gives `rows` [b, ...] the part's rows of `gradients` [B, ...].
+    """A scalar whose backward pass gives `rows` [b, ...] the part's rows of `gradients` [B, ...].
 
-    They are multiplied by the number of processes, over which the exchange averages.
+    It is their inner product, whose derivative with respect to the rows is the gradients. They are
+    multiplied by the number of processes, over which the exchange averages.
     """
     part_gradients = _rows(gradients, part.places)  # [B, ...] -> [b, ...]
     return (rows.float() * (part_gradients * (world_size() * part.counted))).sum()

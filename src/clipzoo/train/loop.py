@@ -18,6 +18,7 @@ from clipzoo import methods
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.loader import load_batches
 from clipzoo.data.targets import label_tensor, mean_average_precision
+from clipzoo.paths import MODEL_FILE
 from clipzoo.runtime.distributed import (
     barrier,
     gather_by_position,
@@ -199,7 +200,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> 
         epochs=settings.epochs,
         warmup_epochs=settings.warmup_epochs,
         schedule=settings.schedule,
-        update_every=settings.update_every,
+        steps_per_lr_update=settings.steps_per_lr_update,
         milestones=settings.milestones,
         gamma=settings.gamma,
     )
@@ -316,7 +317,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         run.method.load_state_dict(progress.average)
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
     if rank() == 0:
-        methods.save_model(run.method, methods.MODEL_FILE, run.metadata)
+        methods.save_model(run.method, MODEL_FILE, run.metadata)
         methods.save_classifier(run.text.class_embeddings)
     losses = [row["loss"] for row in progress.history]
     metrics |= {"steps": len(losses), "epochs": run.params.train.epochs}

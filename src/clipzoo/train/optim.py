@@ -12,8 +12,8 @@ from clipzoo.config import TrainConfig
 CLIP_PREFIXES = ("visual.", "text.", "logit_scale")
 
 
-def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: the head at `lr`, CLIP's parameters at `lr * clip_ratio`.
+def parameter_groups(model: nn.Module, lr: float, tower_lr_ratio: float) -> list[dict[str, Any]]:
+    """Two groups for AdamW: the head at `lr`, CLIP's parameters at `lr * tower_lr_ratio`.
 
     Both groups use the optimizer's weight decay, for every parameter, as in the authors' code.
 
@@ -22,13 +22,13 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
             the head, and so are the temporal modules inside the tower (`control_point`), as in the
             authors' code.
         lr: peak rate of the head.
-        clip_ratio: factor of the rate for CLIP's parameters; 0 freezes them.
+        tower_lr_ratio: factor of the rate for CLIP's parameters; 0 freezes them.
 
     Returns:
         groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.
     """
     groups: list[dict[str, Any]] = [
-        {"name": "clip", "params": [], "base_lr": lr * clip_ratio},
+        {"name": "clip", "params": [], "base_lr": lr * tower_lr_ratio},
         {"name": "head", "params": [], "base_lr": lr},
     ]
     for name, parameter in model.named_parameters():
@@ -41,7 +41,7 @@ def parameter_groups(model: nn.Module, lr: float, clip_ratio: float) -> list[dic
 def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
     """AdamW over the `parameter_groups` of a method."""
     return torch.optim.AdamW(
-        parameter_groups(model, settings.lr, settings.clip_ratio),
+        parameter_groups(model, settings.lr, settings.tower_lr_ratio),
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         weight_decay=settings.weight_decay,
@@ -70,22 +70,23 @@ def schedule_factor(
     epochs: int,
     warmup_epochs: float,
     schedule: str,
-    update_every: int = 1,
+    steps_per_lr_update: int = 1,
     milestones: Sequence[float] = (),
     gamma: float = 0.1,
 ) -> float:
     """Factor of the base learning rate at an optimizer step: warm-up from 0, then `schedule`.
 
-    The rate changes only at the first step of an epoch and at every `update_every`-th step of it
-    (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i / steps_per_epoch.
+    The rate changes only at the first step of an epoch and at every `steps_per_lr_update`-th step
+    of it (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i /
+    steps_per_epoch.
     Below `warmup_epochs` the factor is e / warmup_epochs; above:
 
         cosine:     (1 + cos(pi * (e - warmup) / (epochs - warmup))) / 2
         multistep:  gamma ** (number of milestones <= e)
         constant:   1
 
-    Example: 40 steps an epoch, 5 warm-up epochs, update_every 10: steps 0 to 8 have factor 0,
-    steps 9 to 18 have 9 / 40 / 5 = 0.045.
+    Example: 40 steps an epoch, 5 warm-up epochs, steps_per_lr_update 10: steps 0 to 8 have
+    factor 0, steps 9 to 18 have 9 / 40 / 5 = 0.045.
 
     Args:
         step: optimizer step from 0.
@@ -93,27 +94,21 @@ def schedule_factor(
         epochs: length of the run.
         warmup_epochs: length of the warm-up; 0 = none.
         schedule: cosine, multistep or constant.
-        update_every: steps between two changes, 1 or more.
-        milestones: epochs at which `multistep` multiplies by gamma, ascending.
+        steps_per_lr_update: steps between two changes, 1 or more.
+        milestones: epochs at which `multistep` multiplies by gamma; all after the warm-up, as
+            `TrainConfig` checks.
         gamma: the factor of each milestone.
 
     Returns:
         a factor in [0, 1].
 
     Raises:
-        ValueError: an unknown schedule, unordered milestones, or one inside the warm-up.
+        ValueError: an unknown schedule.
     """
     epoch, i = divmod(step, steps_per_epoch)
-    # The last i at which (i + 1) is a multiple of update_every, or the epoch's first step.
-    changed = max((i + 1) // update_every * update_every - 1, 0)
+    # The last i at which (i + 1) is a multiple of steps_per_lr_update, or the epoch's first step.
+    changed = max((i + 1) // steps_per_lr_update * steps_per_lr_update - 1, 0)
     progress = epoch + changed / steps_per_epoch
-    if schedule == "multistep" and (
-        list(milestones) != sorted(milestones) or (milestones and milestones[0] <= warmup_epochs)
-    ):
-        raise ValueError(
-            f"milestones: found {list(milestones)}; allowed: ascending, after the warm-up of "
-            f"{warmup_epochs} epochs"
-        )
     if progress < warmup_epochs:
         return progress / warmup_epochs
     if schedule == "constant":

@@ -78,5 +78,5 @@ def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
         batch_size=params.train.batch_size,
         epochs=params.train.epochs,
         seed=params.seed,
-        max_steps=params.demo.other_train_steps if has_small_budgets(params) else None,
+        max_steps=params.demo.other_archs.train_steps if has_small_budgets(params) else None,
     )

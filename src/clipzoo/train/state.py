@@ -21,9 +21,10 @@ from torch.optim import Optimizer
 
 from clipzoo.config import Params
 from clipzoo.files import file_sha256, replacing
+from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.distributed import gather_objects, rank
 
-STATE_DIR = Path(".state/train")
+TRAIN_STATE_DIR = STATE_DIR / "train"
 STATE_FILE, PREVIOUS_FILE = "state.pt", "previous.pt"
 ROUNDING = {"train.compile", "train.fused"}
 """Parameters in which a run may differ from the one that it continues."""

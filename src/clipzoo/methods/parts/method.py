@@ -8,12 +8,13 @@ these and the class text, has no parameters and runs on a CPU. So any metric, su
 fusion can be recomputed without the model.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from clipzoo.clips.inputs import FrameInputs, Inputs
+from clipzoo.config import Params
 from clipzoo.models.text import ClassText
 
 
@@ -44,8 +45,6 @@ class AuthorsMap:
 class Method(nn.Module):
     """A model of videos and class texts; parameters are those of the released checkpoints."""
 
-    inputs: Literal["frames", "attributes"] = "frames"
-    """Which clips `encode` takes: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L]."""
     compares_videos: bool = False
     """Whether the loss compares the videos of a step with each other, so that it cannot be summed
     over parts of the step."""
@@ -67,18 +66,23 @@ class Method(nn.Module):
     """Videos in a batch of the authors' evaluation, which drops the last, partial one; 0 = it
     drops none."""
 
-    def sentence(self, attributes: Sequence[str]) -> str:
-        """The sentence of a video's attributes, the best first; its tokens are what `encode` takes.
+    def open_inputs(self, params: Params, dataset: str, text: ClassText) -> Inputs:
+        """What `encode` takes of the videos of a dataset; frames, unless a method says otherwise.
 
-        Only of methods with `inputs` attributes.
-
-        Raises:
-            ValueError: there are too few attributes.
+        Args:
+            params: sizes and views are read when clips are asked for.
+            dataset: of the videos.
+            text: of the dataset's classes; a method of sentences takes their length from it.
         """
-        raise NotImplementedError
+        return FrameInputs(
+            params=params,
+            dataset=dataset,
+            train_sampler=self.train_sampler,
+            test_sampler=self.test_sampler,
+        )
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Features [b, D] or [b, T, D] of `inputs`; pixels are normalised here."""
+        """Features [b, D] or [b, T, D] of b clips of `open_inputs`; pixels are normalized here."""
         raise NotImplementedError
 
     def class_text(self, text: ClassText) -> ClassText:

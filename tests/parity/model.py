@@ -20,7 +20,7 @@ from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.text import embed_tokens
-from clipzoo.parity.inputs import Case, class_text, fill, noise, parameter
+from parity.inputs import Case, class_text, fill, noise, parameter
 
 TOKENS_SHOWN = 12
 """Token ids of each prompt that golden files hold."""
@@ -178,8 +178,8 @@ def bike_options(**changes: object) -> BikeOptions:
     """Options of BIKE's video branch with the authors' values, except for `changes`."""
     values: dict[str, object] = {"head": "Transf", "head_layers": 6, "interaction": "VCS"}
     values |= {"temperature": 0.01, "loss": "nce", "train_sampler": "inclusive"}
-    values |= {"val_min_frames": 8, "zero_shot": "head", "saliency": False}
-    values |= {"map_softmaxes": 2, "map_running_batch": 0, "score_training": False}
+    values |= {"val_min_frames": 8, "zero_shot_scoring": "head", "saliency": False}
+    values |= {"authors_map_softmaxes": 2, "authors_running_map_batch": 0, "score_training": False}
     return BikeOptions.model_validate({**values, **changes})
 
 
@@ -286,5 +286,5 @@ def actionclip_options(**changes: object) -> ActionClipOptions:
     """Options of ActionCLIP with the authors' values for Kinetics-400, except for `changes`."""
     values: dict[str, object] = {"head": "Transf", "head_layers": 6, "temporal_module": "none"}
     values |= {"joint": False, "text_tower": "trained", "train_sampler": "ticks"}
-    values |= {"test_sampler": "centres", "eval_batch": 0}
+    values |= {"test_sampler": "centres", "authors_test_batch": 0}
     return ActionClipOptions.model_validate({**values, **changes})

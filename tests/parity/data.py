@@ -7,8 +7,8 @@ import torch
 
 from clipzoo.clips import sampling, transforms
 from clipzoo.models.clip import normalise
-from clipzoo.parity.inputs import Case
 from clipzoo.train.optim import schedule_factor
+from parity.inputs import Case
 
 
 def sample_indices(
@@ -65,7 +65,7 @@ def learning_rates(
             epochs=epochs,
             warmup_epochs=warmup_epochs,
             schedule="multistep" if milestones else "cosine",
-            update_every=update_every,
+            steps_per_lr_update=update_every,
             milestones=milestones,
             gamma=gamma,
         )

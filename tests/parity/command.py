@@ -1,15 +1,14 @@
-"""`python -m clipzoo.parity FILE...`; see the package's docstring."""
+"""What `python tests/parity FILE...` prints."""
 
 import sys
 
-from clipzoo.runtime.ending import ending
-from clipzoo.parity import check_file
+from parity.check import check_file
 
 
 def main(paths: list[str]) -> int:
     """Print one line for each case of each file; return 1 if any is not ok, 2 without a file."""
     if not paths:
-        print("usage: python -m clipzoo.parity FILE...", file=sys.stderr)
+        print("usage: python tests/parity FILE...", file=sys.stderr)
         return 2
     status = 0
     for path in paths:
@@ -21,8 +20,3 @@ def main(paths: list[str]) -> int:
             print(f"{path}: {error}", file=sys.stderr)
             status = 1
     return status
-
-
-if __name__ == "__main__":
-    with ending():
-        sys.exit(main(sys.argv[1:]))

@@ -11,26 +11,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo import methods
+from clipzoo.clips.inputs import Inputs
 from clipzoo.config import Params
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import build_clip, context_length, embed_dim, input_size
+from clipzoo.models.clip import build_clip, context_length, embed_dim
 from clipzoo.models.text import ClassText
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.optim import make_optimizer
 
 NUM_CLASSES = 400
-FEWEST_TOKENS = 1000
-"""Less than any vocabulary has."""
 MEMORY_SHARE = 0.95
 """Of the GPU, for the search: the rest is for nccl's buffers and for fragments."""
 
 
 @dataclass(kw_only=True)
 class Trial:
-    """A model with random weights, and all that one optimizer step of train/loop.py needs."""
+    """A model with random weights, and all that an optimizer step of train/loop.py needs."""
 
     method: Method
+    inputs: Inputs
     gradients: StepGradients
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -78,18 +78,10 @@ def new_trial(params: Params, device: torch.device) -> Trial:
     gradients = StepGradients(
         method, text, device=device, precision=settings.precision, scaler=scaler
     )
-    return Trial(method=method, gradients=gradients, optimizer=optimizer, scaler=scaler)
-
-
-def noise_clips(params: Params, count: int, device: torch.device, inputs: str = "frames") -> Tensor:
-    """Random uint8 frames [count, T, 3, S, S] of the size that a run trains on; or, of a method
-    with `inputs` attributes, token ids int64 [count, L]."""
-    if inputs == "attributes":
-        shape = (count, context_length(params.model.arch))
-        return torch.randint(0, FEWEST_TOKENS, shape, device=device)
-    side = input_size(params.model.arch, params.model.input_px)
-    shape = (count, params.model.num_segments, 3, side, side)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    inputs = method.open_inputs(params, params.data.dataset, text)
+    return Trial(
+        method=method, inputs=inputs, gradients=gradients, optimizer=optimizer, scaler=scaler
+    )
 
 
 def largest_micro_batch(fits: Callable[[int], bool], limit: int) -> int:
@@ -116,12 +108,12 @@ def largest_micro_batch(fits: Callable[[int], bool], limit: int) -> int:
     return largest
 
 
-def step_fits(trial: Trial, params: Params) -> Callable[[int], bool]:
+def step_fits(trial: Trial) -> Callable[[int], bool]:
     """Whether a step of `count` clips, taken for real, runs out of the GPU's memory."""
 
     def fits(count: int) -> bool:
         try:
-            trial.step_of(noise_clips(params, count, trial.gradients.device, trial.method.inputs))
+            trial.step_of(trial.inputs.example(count, trial.gradients.device))
             enough = True
         except torch.OutOfMemoryError:
             enough = False
@@ -140,7 +132,7 @@ def largest_on_gpu(params: Params, limit: int, device: torch.device) -> int:
     """
     torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE, device)
     try:
-        return largest_micro_batch(step_fits(new_trial(params, device), params), limit)
+        return largest_micro_batch(step_fits(new_trial(params, device)), limit)
     except torch.OutOfMemoryError:  # of the model alone
         return 0
     finally:

@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.clip import CLIP_STD
-from clipzoo.parity import data, measures, model
-from clipzoo.parity.inputs import Case
+from parity import data, measures, model
+from parity.inputs import Case
 
 NAMES = ("name", "kind")
 """Keys of a case that are neither inputs nor outputs."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipzoo.commands import trial_steps
+from clipzoo.commands.trial_steps import largest_micro_batch, new_trial, step_fits
 from clipzoo.config import Params, load_params, replace
-from clipzoo.train import search
-from clipzoo.train.search import largest_micro_batch, new_trial, noise_clips, step_fits
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_a_step_too_large_leaves_no_gradients(monkeypatch):
         return result
 
     monkeypatch.setattr(trial.gradients, "add", add)
-    fits = step_fits(trial, params)
+    fits = step_fits(trial)
     assert largest_micro_batch(fits, 8) == 3
     assert sizes == [1, 2, 4, 3]
     assert fits(4) is False
@@ -60,7 +60,7 @@ def test_a_trial_changes_every_parameter_that_training_changes(loss):
     params = tiny_params(**{"text4vis.loss": loss, "train.precision": "bf16"})
     trial = new_trial(params, CPU)
     before = {n: p.detach().clone() for n, p in trial.method.named_parameters() if p.requires_grad}
-    trial.step_of(noise_clips(params, 4, CPU))
+    trial.step_of(trial.inputs.example(4, CPU))
     same = [n for n, p in trial.method.named_parameters() if torch.equal(p, before.get(n, p * 2))]
     assert not same
 
@@ -70,9 +70,9 @@ def test_a_model_too_large_fits_no_clip(monkeypatch):
         raise torch.OutOfMemoryError
 
     shares = []
-    monkeypatch.setattr(search, "new_trial", too_large)
+    monkeypatch.setattr(trial_steps, "new_trial", too_large)
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append(share)
     )
-    assert search.largest_on_gpu(tiny_params(), 8, CPU) == 0
+    assert trial_steps.largest_on_gpu(tiny_params(), 8, CPU) == 0
     assert shares == [0.95, 1.0]

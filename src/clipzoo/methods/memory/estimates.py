@@ -1,4 +1,4 @@
-"""How much memory a run needs on a GPU, and the runtime values chosen by it.
+"""How much memory a run needs on a GPU, and the micro-batch that fits.
 
 The model is built on the meta device, where nothing is computed, and the sizes of its tensors are
 added up. Training keeps parameters, gradients, Adam's moments and what autograd saves of each clip;
@@ -6,7 +6,6 @@ inference keeps the parameters and the few largest tensors of one layer.
 """
 
 import math
-import os
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,9 @@ from clipzoo.models.clip import (
     build_clip,
     context_length,
     embed_dim,
-    input_size,
     num_parameters,
 )
 from clipzoo.models.text import ClassText
-from clipzoo.runtime import machine
-from clipzoo.runtime.distributed import gather_objects, say, start, world_size
 
 CUDA_BYTES = 1.5e9
 """CUDA itself, its libraries and nccl's buffers."""
@@ -62,13 +58,10 @@ def meta_model(params: Params, *, training: bool = True) -> Method:
     return model.train(training)
 
 
-def _meta_clip(model: Method, params: Params) -> Tensor:
-    """One clip on the meta device: uint8 [1, T, 3, S, S], or tokens int64 [1, L]."""
-    if model.inputs == "attributes":
-        return torch.zeros(1, context_length(params.model.arch), dtype=torch.int64, device="meta")
-    side = input_size(params.model.arch, params.model.input_px)
-    shape = (1, params.model.num_segments, 3, side, side)
-    return torch.empty(shape, dtype=torch.uint8, device="meta")
+def meta_clip(model: Method, params: Params) -> Tensor:
+    """One clip without numbers, [1, ...]."""
+    inputs = model.open_inputs(params, params.data.dataset, _meta_text(params))
+    return inputs.example(1, torch.device("meta"))
 
 
 def activation_bytes(model: Method, params: Params) -> float:
@@ -91,7 +84,7 @@ def activation_bytes(model: Method, params: Params) -> float:
 
     alive: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        model.encode(_meta_clip(model, params))
+        model.encode(meta_clip(model, params))
         model.class_text(_meta_text(params))
     return sum(saved_bytes.values()) * (1.0 if params.train.precision == "fp32" else HALF)
 
@@ -116,7 +109,7 @@ def inference_bytes(model: Method, params: Params) -> float:
 
     for module in model.modules():
         module.register_forward_hook(note)
-    model.encode(_meta_clip(model, params))
+    model.encode(meta_clip(model, params))
     return COPIES * largest
 
 
@@ -153,71 +146,6 @@ def choose_micro_batch(params: Params, most: int, processes: int, *, training: b
         return min(most, MAX_INFERENCE)
     share = math.ceil(params.train.batch_size / processes)
     return math.ceil(share / math.ceil(share / most))
-
-
-def start_run(params: Params, *, training: bool) -> tuple[Params, torch.device]:
-    """Join the other processes and choose what `runtime` leaves open; rank 0 prints it.
-
-    All processes get the same micro-batch, that of the smallest GPU, since the batches of a test
-    set are shared out by it.
-
-    Args:
-        params: of the run.
-        training: whether the stage trains. Training and inference each have their own micro-batch;
-            validations during training use that of training.
-
-    Returns:
-        the parameters with the chosen numbers in place of every 0 in `runtime`, and the device of
-        this process.
-
-    Raises:
-        ConfigError: `runtime.device` is cuda and there is no GPU, or too few for all processes.
-    """
-    runtime = params.runtime
-    device = start(runtime.device)
-    on_gpu = device.type == "cuda"
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    micro_batch = runtime.micro_batch or CPU_MICRO_BATCH
-    if on_gpu and not runtime.micro_batch:
-        fitting = fitting_clips(params, free_gpu_bytes(device), training=training)
-        most = min(gather_objects(fitting))
-        micro_batch = choose_micro_batch(params, most, world_size(), training=training)
-    workers = machine.count_workers(runtime, processes, on_gpu=on_gpu)
-    machine.micro_batch = micro_batch
-    say(
-        f"runtime: processes {processes} ({world_size()} in all, {device.type}), "
-        f"workers {workers}, micro_batch {micro_batch}"
-    )
-    if slow := "" if on_gpu else slow_precisions(params, training=training):
-        say(slow)
-    values = {"processes": processes, "workers": workers, "micro_batch": micro_batch}
-    return params.model_copy(update={"runtime": runtime.model_copy(update=values)}), device
-
-
-def slow_precisions(params: Params, *, training: bool | None = None) -> str:
-    """A warning about a run with fp16, or bf16, on this CPU; '' = it is not slow there.
-
-    Few processors compute in float16; for bfloat16 they need at least AVX-512.
-
-    Args:
-        training: whether the stage trains; None = all stages of the run.
-    """
-    keys = []
-    if training is not False and params.train.epochs:
-        keys = ["train.precision", "train.val_precision"]
-    if not training:
-        keys.append("test.precision")
-    values = {key: getattr(getattr(params, key.split(".")[0]), key.split(".")[1]) for key in keys}
-    kinds = {"fp16", "bf16"} if torch.backends.cpu.get_cpu_capability() == "AVX2" else {"fp16"}
-    slow = {key: value for key, value in values.items() if value in kinds}
-    if not slow:
-        return ""
-    found = ", ".join(f"{key} {value}" for key, value in slow.items())
-    settings = " ".join(f"-S {key}=fp32" for key in slow)
-    return (
-        f"{found}: 4 to 10 times slower than fp32 on this CPU; use a GPU, or set {settings} (the "
-        "row is then marked as modified)"
-    )
 
 
 def free_gpu_bytes(device: torch.device | int) -> float:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from clipzoo.config import load_params, replace
+from clipzoo.methods.memory import estimates, start
+from clipzoo.methods.memory.estimates import activation_bytes, meta_model, num_parameters
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
-from clipzoo.train import memory
-from clipzoo.train.memory import activation_bytes, meta_model, num_parameters
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ("train.precision", "train.val_precision")
@@ -36,16 +36,16 @@ def test_inference_holds_the_hidden_layer_of_one_block():
     model = meta_model(params, training=False)
     assert not model.training
     # 4 copies of 8 frames x (49 patches + 1) x 4 x 768 float32 values
-    assert memory.inference_bytes(model, params) == 4 * (8 * 50 * 3072 * 4)
+    assert estimates.inference_bytes(model, params) == 4 * (8 * 50 * 3072 * 4)
 
 
 def test_clips_fit_beside_the_parameters():
     _, params = load_recipe("text4vis/k400-vitb32-f8", ROOT)
     model = meta_model(params)
     kept = 20 * num_parameters(model)  # float32: parameter, gradient, two moments, bucket
-    free = (kept + 10.5 * activation_bytes(model, params)) / memory.MARGIN
-    assert memory.fitting_clips(params, free, training=True) == 10
-    assert memory.fitting_clips(params, kept, training=True) == 0
+    free = (kept + 10.5 * activation_bytes(model, params)) / estimates.MARGIN
+    assert estimates.fitting_clips(params, free, training=True) == 10
+    assert estimates.fitting_clips(params, kept, training=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_clips_fit_beside_the_parameters():
 )
 def test_a_step_is_cut_into_few_equal_parts(batch_size, fitting, processes, expected):
     params = replace(load_params(ROOT / "params.yaml"), {"train.batch_size": batch_size})
-    chosen = memory.choose_micro_batch(params, fitting, processes, training=True)
+    chosen = estimates.choose_micro_batch(params, fitting, processes, training=True)
     assert chosen == expected
-    of_inference = memory.choose_micro_batch(params, fitting, processes, training=False)
+    of_inference = estimates.choose_micro_batch(params, fitting, processes, training=False)
     assert of_inference == min(max(fitting, 1), 32)
 
 
 def numbers(changes: Mapping[str, object], *, training: bool) -> tuple[int, int, int]:
     params = replace(load_params(ROOT / "params.yaml"), changes)
-    runtime = memory.start_run(params, training=training)[0].runtime
+    runtime = start.start_run(params, training=training)[0].runtime
     return runtime.processes, runtime.workers, runtime.micro_batch
 
 
@@ -81,16 +81,15 @@ def test_a_cpu_has_fixed_numbers(capsys, training):
     assert capsys.readouterr().out == line
     given = cpu | {"runtime.workers": 3, "runtime.micro_batch": 7, "runtime.processes": 5}
     assert numbers(given, training=training) == (1, 3, 7)
-    assert machine.micro_batch == 7
 
 
 def test_a_gpu_is_filled(monkeypatch):
-    monkeypatch.setattr(memory, "start", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(start, "start", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr(memory, "free_gpu_bytes", lambda _: 22e9)
-    monkeypatch.setattr(memory, "fitting_clips", lambda _, free, *, training: int(free / 1e9))
-    monkeypatch.setattr(memory, "gather_objects", lambda own: [own, 10])
-    monkeypatch.setattr(memory, "world_size", lambda: 2)
+    monkeypatch.setattr(estimates, "free_gpu_bytes", lambda _: 22e9)
+    monkeypatch.setattr(estimates, "fitting_clips", lambda _, free, *, training: int(free / 1e9))
+    monkeypatch.setattr(start, "gather_objects", lambda own: [own, 10])
+    monkeypatch.setattr(start, "world_size", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert numbers({"train.batch_size": 38}, training=True) == (2, 6, 10)
     assert numbers({}, training=False) == (2, 6, 10), "of the smallest GPU"
@@ -100,11 +99,11 @@ def test_a_gpu_is_filled(monkeypatch):
 def test_a_method_of_sentences_needs_little_memory():
     """No gradient passes through the text tower: only the heads save what they need."""
     params = replace(load_params(ROOT / "params.yaml"), {"model.method": "bike_attributes"})
-    model = memory.meta_model(params)
-    each = memory.activation_bytes(model, params)
+    model = estimates.meta_model(params)
+    each = estimates.activation_bytes(model, params)
     # Two MLPs: of each, its input, the hidden layer and the output of ReLU, at most.
     assert 0 < each <= 2 * 3 * 4 * 128 + 1000
-    assert memory.inference_bytes(model, params) > 0
+    assert estimates.inference_bytes(model, params) > 0
     frozen = model.get_submodule("text").parameters()
     assert not any(parameter.requires_grad for parameter in frozen)
 
@@ -129,7 +128,7 @@ def test_fp16_on_a_cpu_is_slow(
 ):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     params = replace(load_params(ROOT / "params.yaml"), changes)
-    text = memory.slow_precisions(params, training=training)
+    text = start.slow_precisions(params, training=training)
     assert [key for key in (*TRAINED, "test.precision") if f"-S {key}=fp32" in text] == slow
     assert ("4 to 10 times slower" in text) == bool(slow)
 
@@ -137,12 +136,12 @@ def test_fp16_on_a_cpu_is_slow(
 def test_bf16_needs_more_than_avx2(monkeypatch: pytest.MonkeyPatch):
     params = replace(load_params(ROOT / "params.yaml"), {"test.precision": "bf16"})
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert "test.precision bf16" in memory.slow_precisions(params, training=False)
+    assert "test.precision bf16" in start.slow_precisions(params, training=False)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_stage_says_that_fp16_is_slow(training: bool, capsys: pytest.CaptureFixture[str]):
     values = {"train.precision": "fp16", "test.precision": "fp16", "runtime.device": "cpu"}
-    memory.start_run(replace(load_params(ROOT / "params.yaml"), values), training=training)
+    start.start_run(replace(load_params(ROOT / "params.yaml"), values), training=training)
     out = capsys.readouterr().out
     assert ("train.precision fp16" in out, "test.precision fp16" in out) == (training, not training)
