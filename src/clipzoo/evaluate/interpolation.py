@@ -23,7 +23,7 @@ from clipzoo.models.text import ClassText
 from clipzoo.paths import PREDICTIONS_DIR
 
 VAL_CURVE = PREDICTIONS_DIR / "interpolation.csv"
-"""The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
+"""The validation top-1 of each alpha, which zero_shot chooses by; empty where off."""
 COLUMNS = ("alpha", "top1", "top1_ci95_low", "top1_ci95_high")
 
 
