@@ -177,17 +177,17 @@ def build_all_lists() -> Job:
 def plan_training() -> Job:
     """What train does before its first step: lists, store, checks, the clips of an epoch."""
     from clipzoo.clips.clips import TrainClips
+    from clipzoo.clips.selection import training_records
     from clipzoo.clips.transforms import TrainTransform
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.data.store import open_store
     from clipzoo.train.plan import make_plan
-    from clipzoo.train.setup import load_training_records
 
     params = load_params()
 
     def plan() -> object:
-        records = load_training_records(params)
+        records = training_records(params)
         videos_sha256(record.video_id for record in records.selected)
         transform = TrainTransform(params.model.input_px, params.augment)
         store = open_store(params, DATASET)
@@ -201,7 +201,7 @@ def measure_test() -> Job:
     """test after encoding: metrics, intervals, predictions and plots of 12 views."""
     import torch
 
-    from clipzoo.clips import encoding
+    from clipzoo.clips.selection import MeasuredSet
     from clipzoo.config import load_params
     from clipzoo.data.records import read_list
     from clipzoo.data.targets import label_tensor
@@ -218,19 +218,21 @@ def measure_test() -> Job:
     features += 0.5 * text.class_embeddings[0][labels][:, None]
 
     def test() -> None:
-        probabilities, _, values = evaluate_test(
-            lambda part, classes: encoding.score_videos(model, part, classes),
-            features,
+        measured = evaluate_test(
+            scored(model, features, text),
             labels,
-            text,
             trained_classes=range(text.num_classes),
             view_names=views,
             dense=False,
         )
-        about = predictions.describe_set(records, dataset=DATASET, lists=["val"], protocol="12")
+        about = predictions.describe_set(
+            MeasuredSet(dataset=DATASET, records=records, lists=["val"], num_listed=len(records)),
+            "12",
+        )
+        probabilities = measured.probabilities
         tensors = {"features": features, "probabilities": probabilities, "labels": labels}
         predictions.save("test", tensors, records, views, text.class_names, about)
-        write_metrics(f"metrics/{params.recipe}/test.json", {**about, **values})
+        write_metrics(f"metrics/{params.recipe}/test.json", {**about, **measured.values})
         plot_test(f"plots/{params.recipe}/test", probabilities, labels, text.class_names)
 
     return test
@@ -240,28 +242,25 @@ def measure_zero_shot() -> Job:
     """zero_shot after encoding: both models, all classes and halves of them, one view."""
     import torch
 
-    from clipzoo.clips import encoding
     from clipzoo.data.records import read_list
     from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import predictions
-    from clipzoo.evaluate.protocols import compare_zero_shot
+    from clipzoo.evaluate.protocols import compare_zero_shot, evaluate_zero_shot
 
     model, text = raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
     labels = label_tensor(records, text.num_classes)
-    prefixes = ("", "raw_")
-    features = {prefix: torch.randn(len(records), 1, DIM) for prefix in prefixes}
+    models = [scored(model, torch.randn(len(records), 1, DIM), text) for _ in range(2)]
 
     def test() -> None:
-        tensors, _ = compare_zero_shot(
-            dict.fromkeys(prefixes, lambda part, text: encoding.score_videos(model, part, text)),
-            features,
-            labels,
-            dict.fromkeys(prefixes, text),
-            protocols=["full", "half"],
-            seed=0,
+        tuned, raw = (
+            evaluate_zero_shot(part, labels, protocols=["full", "half"]) for part in models
         )
-        tensors["labels"] = labels
+        compare_zero_shot(tuned, raw)
+        tensors = {"labels": labels}
+        for prefix, measured in (("", tuned), ("raw_", raw)):
+            tensors[f"{prefix}features"] = measured.scored.features
+            tensors[f"{prefix}probabilities"] = measured.probabilities
         names, views = text.class_names, ["clip0-centre"]
         predictions.save("zero_shot", tensors, records, views, names, {})
 
@@ -277,6 +276,15 @@ def raw_method():
     clip = torch.nn.Module()
     clip.visual = torch.nn.Identity()
     return FrameMean(clip)
+
+
+def scored(model, features, text):
+    """What a method's features score."""
+    from functools import partial
+
+    from clipzoo.evaluate.scoring import Scored, score_videos
+
+    return Scored(score=partial(score_videos, model), features=features, text=text)
 
 
 def random_text():

@@ -17,7 +17,7 @@ def main() -> None:
     attributes = fusion.read_scores(predictions_file("test"), params.recipe)
     fusion.check_model(attributes)
     labels = fusion.same_labels(video, attributes)
-    values = fusion.compare(video, attributes, labels, weight, params.seed)
+    values = fusion.compare(video, attributes, labels, weight)
     curves = {"validation": fusion.weight_curve(video, attributes, labels)}
     marked = {"the recipe's weight": weight}
     if video.training and attributes.training:

@@ -1,66 +1,77 @@
-"""test: encode all views of every validation video, save predictions, measure (torchrun)."""
+"""test: measure the trained model on the validation videos of its dataset.
+
+Encodes every view of each video, saves what scores them, and measures accuracy and mAP.
+
+    one machine        dvc repro test                      or  PYTHONPATH=src python stages/test.py
+    several machines   the same line on each of them, after
+                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+
+Prints the set of videos and a progress bar, and writes predictions/test.{safetensors,parquet},
+metrics/<recipe>/test.json and pictures in plots/<recipe>/test/.
+"""
 
 from clipzoo.runtime.launch import run_stage
 
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from functools import partial
-
-    from clipzoo.clips import encoding
+    from clipzoo.clips import selection
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
-    from clipzoo.evaluate import predictions
-    from clipzoo.evaluate.interpolation import VAL_CURVE, accuracy_curve, write_curve
+    from clipzoo.evaluate import predictions, protocols, scoring
     from clipzoo.evaluate.plots import draw_examples, plot_test
-    from clipzoo.evaluate.protocols import describe_views, evaluate_test, single_view
-    from clipzoo.evaluate.provenance import record_provenance
-    from clipzoo.files import write_metrics
     from clipzoo.methods import load_model
     from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
-    from clipzoo.paths import MODEL_FILE, metrics_file, plots_dir
+    from clipzoo.paths import MODEL_FILE
     from clipzoo.runtime.distributed import say, world_size
 
     params, device = start_run(load_params(), training=False)
     dataset, views = params.data.dataset, params.test
     text = load_class_text(dataset, params.text.templates)
-    records, share = predictions.read_val_set(params, text.num_classes)
-    protocol = describe_views(views.clips, views.crops, views.dense) + share
+    videos = selection.measured(params, dataset, ["val"], text.num_classes)
+    protocol = protocols.describe_views(views.clips, views.crops, views.dense)
+    protocol += "" if videos.complete else f", {videos.share} videos"
     say(
-        f"test: {len(records)} videos of {dataset} ({text.num_classes} classes), {protocol}; "
-        f"{MODEL_FILE} ({params.model.arch}), {views.precision}, {world_size()} x {device.type}"
+        f"test: {len(videos.records)} videos of {dataset} ({text.num_classes} classes), "
+        f"{protocol}; {MODEL_FILE} ({params.model.arch}), {views.precision}, "
+        f"{world_size()} x {device.type}"
     )
     model = load_model(params)
-    text, classes = predictions.classified_text(params, model, text)
     inputs = model.open_inputs(params, dataset, text)
-    clips = inputs.views(records, "val", clips=views.clips, crops=views.crops, dense=views.dense)
-    features = encoding.encode_set(model, clips, "test", params=params, device=device)
-    labels = label_tensor(records, text.num_classes)
-    curve = accuracy_curve(params, device, clips, labels, text, "test")
-    training, ids = predictions.score_training_videos(params, model, text, device)
-    if features is None:  # rank 0 has them all
-        return
-    write_curve(curve, VAL_CURVE)
-    score = partial(encoding.score_videos, model)
-    protocols = {"view_names": clips.view_names, "dense": views.dense, "trained_classes": classes}
-    authors = {"authors": model.authors_map, "authors_batch": model.authors_batch}
-    probabilities, single, values = evaluate_test(
-        score, features, labels, text, **protocols, **authors
+    clips = inputs.views(
+        videos.records, "val", clips=views.clips, crops=views.crops, dense=views.dense
     )
-    described = predictions.describe_set(records, dataset=dataset, lists=["val"], protocol=protocol)
-    tensors = {"features": features, "probabilities": probabilities, "labels": labels, **training}
-    tensors |= encoding.saliency(model, single_view(features, clips.view_names), text)
-    path, plots = metrics_file(params.recipe, "test"), plots_dir(params.recipe, "test")
-    provenance = record_provenance(params, device.type, plots)
-    about = {"recipe": params.recipe, "arch": params.model.arch, **described, **ids}
-    about["model_sha256"] = provenance["model_sha256"]
-    predictions.save("test", tensors, records, clips.view_names, text.class_names, about)
-    write_metrics(path, {**described, **provenance, **values})
-    predictions.write_videos(plots, records, tensors, single)
-    plot_test(plots, probabilities, labels, text.class_names)
-    draw_examples(clips, tensors, text.class_names, plots)
-    say(f"wrote predictions/test.*, {path}, {plots}/; next: zero_shot")
+    classes = selection.training_classes(dataset, params.data.classes, text.num_classes)
+    text = scoring.class_text(model, scoring.trained_text(text, len(classes)), device)
+    scored = scoring.score_set(model, clips, text, "test", params=params, device=device)
+    training = predictions.score_training_videos(params, model, text, device)
+    if scored is None:  # rank 0 has the whole set, and writes
+        return
+    evaluation = protocols.evaluate_test(
+        scored,
+        label_tensor(videos.records, text.num_classes),
+        trained_classes=classes,
+        view_names=clips.view_names,
+        dense=views.dense,
+        authors=model.authors_map,
+        authors_batch=model.authors_batch,
+    )
+    one_view = protocols.single_view(scored.features, clips.view_names)
+    results = predictions.Results(
+        name="test",
+        videos=videos,
+        described=predictions.describe_set(videos, protocol),
+        view_names=clips.view_names,
+        class_names=text.class_names,
+        evaluation=evaluation,
+        values=evaluation.values,
+        saliency=scoring.saliency(model, one_view, text),
+        training=training,
+    )
+    plots = predictions.write_results(results, params, device)
+    plot_test(plots, evaluation.probabilities, evaluation.labels, text.class_names)
+    draw_examples(clips, results.tensors(), text.class_names, plots)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from clipzoo.runtime.launch import run_stage
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
+    from clipzoo.clips.selection import training_records
     from clipzoo.config import load_params
     from clipzoo.data.records import videos_sha256
     from clipzoo.files import write_metrics
@@ -14,11 +15,11 @@ def main() -> None:
     from clipzoo.runtime.machine import environment
     from clipzoo.runtime.one_run import check_params
     from clipzoo.train.loop import train
-    from clipzoo.train.setup import load_training_records, prepare_run
+    from clipzoo.train.setup import prepare_run
     from clipzoo.train.state import remove_state
 
     params, device = start_run(load_params(), training=True)
-    records = load_training_records(params)
+    records = training_records(params)
     run = prepare_run(params, device, records)
     plan = run.plan
     say(

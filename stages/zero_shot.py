@@ -1,70 +1,75 @@
-"""zero_shot --dataset NAME: encode an unseen dataset once, measure every protocol (torchrun)."""
+"""zero_shot: measure the trained model, and the raw CLIP, on the videos of an unseen dataset.
 
-from functools import partial
+Encodes each video once by each model and measures every protocol of `zero_shot.protocols`.
+
+    one machine        dvc repro zero_shot@NAME
+                   or  PYTHONPATH=src python stages/zero_shot.py --dataset NAME
+    several machines   the second line on each of them, after
+                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+
+Prints the set of videos and a progress bar for each model, and writes
+predictions/zero_shot_NAME.{safetensors,parquet}, metrics/<recipe>/zero_shot_NAME.json and
+plots/<recipe>/zero_shot_NAME/. With `zero_shot.interpolation` also the curve of mixed weights.
+"""
 
 from clipzoo.runtime.launch import dataset_argument, run_stage
 
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from clipzoo.clips import encoding
+    from clipzoo.clips import selection
     from clipzoo.config import load_params
     from clipzoo.data.targets import label_tensor
-    from clipzoo.evaluate import predictions
-    from clipzoo.evaluate.interpolation import accuracy_curve, describe_choice
-    from clipzoo.evaluate.protocols import compare_zero_shot, describe_views
-    from clipzoo.evaluate.provenance import record_provenance
-    from clipzoo.files import file_sha256, write_metrics
+    from clipzoo.evaluate import interpolation, predictions, protocols, scoring
     from clipzoo.methods import load_model, raw_model
     from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
-    from clipzoo.paths import CLIP_FILE, MODEL_FILE, metrics_file, plots_dir
+    from clipzoo.paths import CLIP_FILE, MODEL_FILE, plots_dir
     from clipzoo.runtime.distributed import say, world_size
 
-    dataset = dataset_argument()
-    params, device = start_run(load_params(), training=False)
-    set_name, views = f"zero_shot_{dataset}", params.zero_shot
+    dataset, (params, device) = dataset_argument(), start_run(load_params(), training=False)
+    name, views = f"zero_shot_{dataset}", params.zero_shot
     text = load_class_text(dataset, params.text.templates)
-    records, lists, share = predictions.read_whole_set(params, dataset, text.num_classes)
-    protocol = f"{describe_views(views.clips, views.crops)}, {share} videos ({' + '.join(lists)})"
+    videos = selection.whole_set(params, dataset, text.num_classes)
+    protocol = protocols.describe_views(views.clips, views.crops)
+    protocol += f", {videos.share} videos ({' + '.join(videos.lists)})"
     say(
-        f"zero_shot {dataset}: {len(records)} videos, {text.num_classes} classes "
+        f"zero_shot {dataset}: {len(videos.records)} videos, {text.num_classes} classes "
         f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
         f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
     )
-    tuned = load_model(params)
-    inputs = tuned.for_zero_shot().open_inputs(params, dataset, text)
-    clips = inputs.views(records, "whole", clips=views.clips, crops=views.crops)
-    scores, features, texts = {}, {}, {}
-    for prefix, model in (("", tuned.for_zero_shot()), ("raw_", raw_model())):
-        part = encoding.encode_set(model, clips, prefix + set_name, params=params, device=device)
-        if part is not None:  # rank 0 has them all
-            scores[prefix], features[prefix] = partial(encoding.score_videos, model), part
-            texts[prefix] = encoding.class_text(model, text)
-    labels = label_tensor(records, text.num_classes)
-    curve = accuracy_curve(params, device, clips, labels, text, set_name, zero_shot=True)
-    if not features:
+    tuned, raw = load_model(params).for_zero_shot(), raw_model()
+    inputs = tuned.open_inputs(params, dataset, text)
+    clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)
+    tuned_text = scoring.class_text(tuned, text, device)
+    scored = scoring.score_set(tuned, clips, tuned_text, name, params=params, device=device)
+    scored_raw = scoring.score_set(raw, clips, text, f"raw_{name}", params=params, device=device)
+    labels = label_tensor(videos.records, text.num_classes)
+    curve = interpolation.accuracy_curve(params, device, tuned, clips, labels, tuned_text, name)
+    if scored is None or scored_raw is None:  # rank 0 has the whole set, and writes
         return
-    described = predictions.describe_set(records, dataset=dataset, lists=lists, protocol=protocol)
-    tensors, values = compare_zero_shot(
-        scores,
-        features,
-        labels,
-        texts,
-        protocols=views.protocols,
-        seed=params.seed,
-        splits=predictions.read_splits(dataset, records) if share == "all" else [],
-        num_missing=int(described["num_expected"]) - int(described["num_videos"]),
+    described = predictions.describe_set(videos, protocol)
+    splits = predictions.read_splits(dataset, videos.records) if videos.complete else []
+    missing = int(described["num_expected"]) - int(described["num_videos"])
+    evaluation, raw_evaluation = (
+        protocols.evaluate_zero_shot(
+            part, labels, protocols=views.protocols, splits=splits, num_missing=missing
+        )
+        for part in (scored, scored_raw)
     )
-    path, plots = metrics_file(params.recipe, set_name), plots_dir(params.recipe, set_name)
-    provenance = record_provenance(params, device.type, plots)
-    about = {**described, "recipe": params.recipe, "arch": params.model.arch}
-    about |= {"model_sha256": provenance["model_sha256"], "clip_sha256": file_sha256(CLIP_FILE)}
-    predictions.save(set_name, tensors, records, clips.view_names, text.class_names, about)
-    predictions.write_videos(plots, records, tensors)
-    described |= provenance
-    write_metrics(path, {**described, **values, **describe_choice(curve, plots)})
-    say(f"wrote predictions/{set_name}.*, {path}, {plots}/; next: report")
+    values = protocols.compare_zero_shot(evaluation, raw_evaluation)
+    values |= interpolation.describe_choice(curve, plots_dir(params.recipe, name))
+    results = predictions.Results(
+        name=name,
+        videos=videos,
+        described=described,
+        view_names=clips.view_names,
+        class_names=text.class_names,
+        evaluation=evaluation,
+        values=values,
+        raw=raw_evaluation,
+    )
+    predictions.write_results(results, params, device)
 
 
 if __name__ == "__main__":

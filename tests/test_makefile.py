@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
         ("Created", False),
         ("metrics/demo/test.json:single_view_top1", False),
         ("metrics/demo/zero_shot_demo_unseen.json:raw_full_top1", False),
-        ("metrics/demo/test.json:ci95_low", False),
+        ("metrics/demo/test.json:top1_ci95_low", False),
         ("metrics/demo/train.json:loss_last_epoch", False),
         ("models/model.safetensors", False),
         ("src/clipzoo/models", False),

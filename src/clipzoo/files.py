@@ -227,7 +227,9 @@ def json_sha256(values: Mapping[str, object]) -> str:
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) -> None:
-    """Write a metrics file: flat JSON, keeping the order of the keys.
+    """Write a metrics file: flat JSON, keeping the order of the keys, with numbers rounded to 1e-6.
+
+    More digits than that are noise of the last sum, which differs between processors.
 
     Raises:
         NumberError: a value is neither a finite number nor a string.
@@ -235,7 +237,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) ->
     for key, value in metrics.items():
         if not isinstance(value, (int, float, str)):
             raise NumberError(f"{path}: {key} is a {type(value).__name__}; allowed: number, string")
-    write_json(metrics, path)
+    write_json({k: round(v, 6) if isinstance(v, float) else v for k, v in metrics.items()}, path)
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:

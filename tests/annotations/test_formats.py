@@ -8,11 +8,12 @@ import pytest
 from annotating import annotate, ids, store_index
 from clipzoo.annotations.joining import build_lists
 from clipzoo.annotations.matching import segment_frames
+from clipzoo.clips.selection import whole_set
 from clipzoo.config import ConfigError
 from clipzoo.data.ledger import write_ledger
 from clipzoo.data.records import read_labels, read_list
 from clipzoo.data.spec import load_spec
-from clipzoo.evaluate.predictions import describe_set, read_whole_set
+from clipzoo.evaluate.predictions import describe_set
 from clipzoo.files import ListError
 from clipzoo.frames.manifest import find_videos
 
@@ -51,9 +52,10 @@ def test_zero_shot_takes_the_whole_set_and_knows_what_is_missing(params_for):
     store_index(stored)
     write_ledger("mine", {"brush_hair/d": "absent", "wave/e": "absent"})
     build_lists(params_for("mine"), "mine")
-    records, lists, _ = read_whole_set(params_for("mine"), "mine", 2)
+    found = whole_set(params_for("mine"), "mine", 2)
+    records, lists = found.records, found.lists
     assert (sorted(r.video_id for r in records), lists) == (sorted(stored), ["whole"])
-    described = describe_set(records, dataset="mine", lists=lists, protocol="x")
+    described = describe_set(found, "x")
     assert (described["num_videos"], described["num_expected"]) == (5, 7)
 
 

@@ -15,8 +15,6 @@ from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.models.clip import normalise
-from clipzoo.models.text import ClassText
-from parity.inputs import class_text
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),
@@ -111,16 +109,6 @@ def test_shares_are_whole_batches_in_turn(monkeypatch: pytest.MonkeyPatch):
     assert encoding.local_positions(1, num_views=2, micro_batch=4) == []
 
 
-def test_a_stand_in_of_another_architecture_is_evaluated_on_a_few_videos_of_each_class():
-    records = [Record(f"v{i}", 9, i % 3) for i in range(11)]  # the 2 first of 3 classes: v0 to v5
-    own = replace(PARAMS, {"demo.other_archs.eval_videos": 2})
-    other = replace(own, {"model.arch": "ViT-L/14"})
-    assert encoding.evaluated_records(other, records) == records[:6]
-    assert encoding.evaluated_records(own, records) == records
-    real = replace(other, {"model.weights": "openai"})
-    assert encoding.evaluated_records(real, records) == records
-
-
 def test_large_sets_are_in_float16(monkeypatch: pytest.MonkeyPatch):
     whole = encode_set(FakeClips())
     monkeypatch.setattr(encoding, "FLOAT32_LIMIT_BYTES", 4 * NUM_VIDEOS * 2 * DIM - 1)
@@ -134,18 +122,6 @@ def test_large_sets_are_in_float16(monkeypatch: pytest.MonkeyPatch):
 def test_an_empty_set_is_refused():
     with pytest.raises(encoding.InferenceError, match="no videos"):
         encode_set(FakeClips(0))
-
-
-def test_scoring_in_parts_equals_scoring_at_once(monkeypatch: pytest.MonkeyPatch):
-    class Scored(nn.Module):
-        def score(self, features: Tensor, text: ClassText) -> Tensor:
-            assert features.dtype == torch.float32
-            return (features.mean(dim=1) @ text.class_embeddings[0].T).softmax(dim=1)
-
-    features, text = torch.randn(10, 2, DIM).half(), class_text(torch.randn(1, 4, DIM))
-    monkeypatch.setattr(encoding, "SCORED_AT_ONCE", 3)
-    parts = encoding.score_videos(Scored(), features, text)
-    torch.testing.assert_close(parts, Scored().score(features.float(), text))
 
 
 def test_the_next_batch_is_encoded_before_the_features_of_one_are_kept():

@@ -1,7 +1,6 @@
 """The page of `compare` from small made-up runs, whose differences are known by hand."""
 
 import json
-import math
 from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import torch
 from clipzoo.__main__ import make_parser
 from clipzoo.commands.compare import PAGE
 from clipzoo.commands.comparison_page import BENCHMARK
-from clipzoo.commands.paired_runs import COLUMNS, RAW_COLUMN, CompareError, paired_interval
+from clipzoo.commands.paired_runs import COLUMNS, RAW_COLUMN, CompareError
 from clipzoo.data.records import Record, videos_sha256
 from clipzoo.evaluate import metrics, predictions
+from clipzoo.evaluate.intervals import paired_interval
 from clipzoo.files import json_sha256, write_json
 from clipzoo.yaml_files import ConfigError
 
@@ -60,10 +60,10 @@ def write_set(
     labels = torch.tensor([record.label for record in records])
     tensors = {"labels": labels, "probabilities": probabilities(wrong, num)}
     values = metrics.evaluate(tensors["probabilities"], labels)
-    results = {key: values[key] for key in ("top1", "ci95_low", "ci95_high")}
+    results = {key: values[key] for key in ("top1", "top1_ci95_low", "top1_ci95_high")}
     if stem != "test":
         tensors["raw_probabilities"] = probabilities({0, 1}, num)
-        results["full_top1"] = results.pop("top1")
+        results = {f"full_{key}": value for key, value in results.items()}
         results |= {"half_top1_mean": 87.25, "half_top1_std": 2.5}
     plots = Path("plots") / name / stem
     if single is None:
@@ -72,7 +72,7 @@ def write_set(
         scores = probabilities(single, num)
         predictions.write_videos(plots, records, tensors, scores)
         of_one = metrics.evaluate(scores, labels)
-        keys = ("top1", "ci95_low", "ci95_high")
+        keys = ("top1", "top1_ci95_low", "top1_ci95_high")
         results |= {f"single_view_{key}": of_one[key] for key in keys}
     write_json(settings, plots / "settings.json")
     described = {
@@ -156,38 +156,6 @@ def test_a_difference_that_the_videos_show_names_the_better_run():
     # Of the share that is lost, Wilson's interval of 8 in 8 begins at 8 / (8 + z^2).
     assert (low, high) == pytest.approx((-100, 100 - 200 * 8 / (8 + 1.959964**2)), abs=1e-3)
     assert f"| -100.0 ({low:+.1f} to {high:+.1f}) | 0 | 8 | `b` |" in compare("a", "b")
-
-
-def test_the_interval_of_no_differing_video_is_wilsons_of_none():
-    """z^2 / (n + z^2) = 3.8415 / 243.8415 of 240 videos; a bootstrap would give 0 to 0."""
-    low, high = paired_interval(0, 0, 240)
-    assert (low, high) == pytest.approx((-1.57540, 1.57540), abs=1e-4)
-    wilson = metrics.wilson_interval(torch.zeros(240, dtype=torch.bool))
-    assert high == pytest.approx(wilson[1], abs=1e-9)
-
-
-@pytest.mark.parametrize(("won", "lost", "num"), [(4, 1, 8), (12, 2, 50), (0, 3, 9), (30, 60, 400)])
-def test_the_interval_is_all_that_a_score_test_accepts(won: int, lost: int, num: int):
-    """At its ends the test's statistic is 1.96, with the likeliest shares found by trying all."""
-    ends = [end / 100 for end in paired_interval(won, lost, num)]
-    swapped = [end / 100 for end in paired_interval(lost, won, num)]
-    assert ends == pytest.approx([-swapped[1], -swapped[0]], abs=1e-9)
-    for delta, sign in zip(ends, (1, -1), strict=True):
-        # Shares: lost q, won q + delta, equal 1 - 2 q - delta.
-        q = torch.linspace(max(0, -delta), (1 - delta) / 2, 400_001, dtype=torch.float64)
-        counts = torch.tensor([won, lost, num - won - lost], dtype=torch.float64)
-        shares = torch.stack([q + delta, q, 1 - 2 * q - delta]).clamp(min=0)
-        likelihood = torch.special.xlogy(counts[:, None], shares).sum(dim=0)
-        best = float(q[likelihood.argmax()])
-        deviation = math.sqrt(num * (2 * best + delta - delta**2))
-        assert (won - lost - num * delta) / deviation == pytest.approx(sign * 1.959964, abs=2e-3)
-
-
-def test_many_differing_videos_have_the_interval_of_a_bootstrap():
-    correct = torch.arange(5000) < 4000
-    baseline = (torch.arange(5000) >= 300) & (torch.arange(5000) < 4100)
-    bootstrap = metrics.paired_interval(correct, baseline, 0)
-    assert paired_interval(300, 100, 5000) == pytest.approx(bootstrap, abs=0.05)
 
 
 def test_unequal_budgets_and_settings_are_named():

@@ -17,6 +17,7 @@ import torch
 from pyarrow import parquet
 
 from clipzoo.__main__ import make_parser
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.commands.comparison_page import BENCHMARK
 from clipzoo.data.records import Record
 from clipzoo.evaluate import fusion, predictions
@@ -58,9 +59,13 @@ COMMANDS: dict[str, Callable[[], object]] = {
 def write_set(run: str, stem: str, key: str, settings: dict[str, Any]) -> None:
     """What `test` and `zero_shot` leave of a set of videos."""
     probabilities = torch.eye(3)[(LABELS + torch.tensor([1] + [0] * 7)) % 3]
-    about = predictions.describe_set(RECORDS, dataset="demo_shapes", lists=["val"], protocol="p")
+    about = predictions.describe_set(
+        MeasuredSet(dataset="demo_shapes", records=RECORDS, lists=["val"], num_listed=len(RECORDS)),
+        "p",
+    )
     interval = {"ci95_low": 50.0, "ci95_high": 99.0}
-    results = {key: 87.5, **interval, key.replace("top1", "top5"): 100.0}
+    ends = {f"{key}_{k}": v for k, v in interval.items()}
+    results = {key: 87.5, **ends, key.replace("top1", "top5"): 100.0}
     if stem != "test":
         gain = {f"gain_{k}": v for k, v in interval.items()}
         results |= {"half_top1_mean": 90.0, "half_top1_std": 1.5, "gain": 5.0} | gain

@@ -9,6 +9,7 @@ import torch
 from pyarrow import parquet
 
 from clipzoo.__main__ import main
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.commands.predictions import prediction_files
 from clipzoo.data.records import Record
 from clipzoo.evaluate import predictions
@@ -34,7 +35,9 @@ def save(stem: str) -> None:
         "probabilities": torch.tensor(PROBABILITIES),
         "labels": torch.tensor(LABELS),
     }
-    about = predictions.describe_set(records, dataset="d", lists=["val"], protocol="p")
+    about = predictions.describe_set(
+        MeasuredSet(dataset="d", records=records, lists=["val"], num_listed=len(records)), "p"
+    )
     predictions.save(
         stem, tensors, records, ["clip0-centre"], NAMES, {**about, "model_sha256": "m"}
     )

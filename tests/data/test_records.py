@@ -6,7 +6,6 @@ import pytest
 
 from clipzoo.data.records import (
     Record,
-    base_classes,
     check_video_id,
     pick_shots,
     read_labels,
@@ -131,13 +130,6 @@ def test_shots_depend_on_the_class_alone():
     assert pick_shots(records, 4, 8) != picked
     with pytest.raises(ListError, match=r"16 shots: classes \[0, 1, 2\] have fewer"):
         pick_shots(records, 16, 7)
-
-
-def test_base_classes_are_the_more_frequent_half():
-    records = [Record(f"{i}", 9, label) for i, label in enumerate([4, 4, 3, 3, 3, 1, 0, 0])]
-    assert base_classes(records, 5) == [0, 3, 4]
-    assert base_classes(records, 6) == [0, 3, 4]
-    assert base_classes([], 4) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Weights between two vision towers, their accuracies, and the choice among them."""
 
 import csv
-from dataclasses import replace as replace_text
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,12 +24,12 @@ from clipzoo.methods import save_model
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import build_clip, read_clip_metadata, save_clip
-from clipzoo.models.text import ClassText
 from clipzoo.paths import CLIP_FILE
 from clipzoo.settings import training_settings
 from parity.inputs import class_text
 from tiny import text4vis_options
 
+CPU = torch.device("cpu")
 ARCH, PX, SEGMENTS = "ViT-demo-16", 16, 2
 OPTIONS = text4vis_options(head_layers=1)
 
@@ -126,51 +125,33 @@ def test_the_curve_has_the_accuracy_of_each_mixed_model(params):
         assert torch.equal((embeddings @ classes[0].T).argmax(1), 6 * model + videos)
     clips = NoiseClips()
     text = class_text(classes)
-    rows = accuracy_curve(params, torch.device("cpu"), clips, labels, text, "test")  # pyright: ignore
+    rows = accuracy_curve(params, CPU, tuned_model(), clips, labels, text, "test")  # pyright: ignore
     assert [row[0] for row in rows] == [0.0, 0.5, 1.0]
     assert [row[1] for row in rows] == [pytest.approx(100 * n / 6) for n in (3, 2, 1)]
     for _, top1, low, high in rows:
         assert low < top1 < high
 
 
-def accuracy_at_1(params: Params, text: ClassText, *, zero_shot: bool) -> float:
-    """Top-1 of the fine-tuned weights where every video is a class of its own."""
-    ((alpha, top1, *_),) = accuracy_curve(
-        replace(params, {"zero_shot.interpolation": [1.0]}),
-        torch.device("cpu"),
-        NoiseClips(),  # pyright: ignore[reportArgumentType]
-        torch.arange(6),
-        text,
-        "test",
-        zero_shot=zero_shot,
-    )
-    assert alpha == 1
-    return top1
-
-
-def test_the_curve_of_zero_shot_is_of_the_model_for_zero_shot(params, monkeypatch):
-    """Where that is the tower alone, each video is its class as the tower sees it, not the head."""
-    monkeypatch.setattr(Text4Vis, "for_zero_shot", lambda self: FrameMean(self))
+def test_the_curve_is_of_the_model_that_is_measured(params):
+    """That of zero_shot may be the tower alone: each video is its class as the tower sees it, not
+    as the head does."""
     frames = torch.cat([NoiseClips().load(i) for i in range(6)])
     tower = FrameMean(tuned_model()).eval()
     with torch.no_grad():
         seen = functional.normalize(tower.encode(frames), dim=-1)
     text = class_text(torch.cat([seen, embeddings_at(1.0)])[None])
-    assert accuracy_at_1(params, text, zero_shot=True) == 100
-    assert accuracy_at_1(params, text, zero_shot=False) == 0
-
-
-def test_the_curve_of_zero_shot_has_the_texts_of_a_trained_text_tower(params, monkeypatch):
-    """Every video is of its own class in these texts, and of the next one in those given."""
-    embeddings = embeddings_at(1.0)
-
-    def trained(self, text):
-        return replace_text(text, class_embeddings=embeddings[None])
-
-    monkeypatch.setattr(Text4Vis, "class_text", trained)
-    text = class_text(embeddings.roll(1, dims=0)[None])
-    assert accuracy_at_1(params, text, zero_shot=True) == 100
-    assert accuracy_at_1(params, text, zero_shot=False) == 0
+    params = replace(params, {"zero_shot.interpolation": [1.0]})
+    for model, expected in ((tower, 100), (tuned_model(), 0)):
+        ((alpha, top1, *_),) = accuracy_curve(
+            params,
+            CPU,
+            model,
+            NoiseClips(),  # pyright: ignore[reportArgumentType]
+            torch.arange(6),
+            text,
+            "test",
+        )
+        assert (alpha, top1) == (1, expected)
 
 
 VAL_ROWS = [(0.0, 50.0, 40.0, 60.0), (0.5, 80.0, 70.0, 90.0), (0.75, 79.0, 69.0, 89.0)]
@@ -199,7 +180,7 @@ def test_the_most_accurate_alpha_is_chosen_and_of_equals_the_largest(
 def read_curve(path: Path) -> list[tuple[float, ...]]:
     with open(path, encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["alpha", "top1", "ci95_low", "ci95_high"]
+    assert header == ["alpha", "top1", "top1_ci95_low", "top1_ci95_high"]
     return [tuple(map(float, row)) for row in rows]
 
 
@@ -213,8 +194,8 @@ def test_alpha_is_chosen_on_validation_and_measured_on_the_unseen_set(
     assert values == {
         "interpolated_alpha": 0.5,
         "interpolated_top1": 70.0,
-        "interpolated_ci95_low": 60.0,
-        "interpolated_ci95_high": 85.0,
+        "interpolated_top1_ci95_low": 60.0,
+        "interpolated_top1_ci95_high": 85.0,
     }
     assert read_curve(tmp_path / "plots/interpolation.csv") == UNSEEN_ROWS
     assert (tmp_path / "plots/interpolation.png").read_bytes().startswith(b"\x89PNG")

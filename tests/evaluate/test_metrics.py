@@ -8,6 +8,7 @@ from torch.utils.data import DistributedSampler, TensorDataset
 from torchnet.meter import mAPMeter
 
 from clipzoo.evaluate import metrics
+from clipzoo.evaluate.intervals import paired_interval, wilson_interval
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "protocol.json"
 PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.5, 0.2], [0.4, 0.35, 0.25], [0.1, 0.3, 0.6]])
@@ -25,7 +26,14 @@ def test_evaluate_on_a_case_computed_by_hand():
     assert values["mean_class_accuracy"] == 50  # class 1 has no videos: (1/2 + 1/2) / 2
     # class 0: ranks of its videos 1 and 3 -> (1 + 2/3) / 2; class 2: ranks 1 and 2 -> 1; class 1: 0
     assert values["map"] == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 + 0) / 3)
-    assert list(values) == ["top1", "ci95_low", "ci95_high", "top5", "mean_class_accuracy", "map"]
+    assert list(values) == [
+        "top1",
+        "top1_ci95_low",
+        "top1_ci95_high",
+        "top5",
+        "mean_class_accuracy",
+        "map",
+    ]
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [1, 0, 0, 1]), (2, [1, 1, 0, 1]), (3, [1] * 4)])
@@ -126,42 +134,14 @@ def test_running_map_of_single_labels_and_of_an_impossible_batch():
             metrics.running_map(PROBABILITIES, LABELS, batch)
 
 
-@pytest.mark.parametrize(
-    ("hits", "num", "low", "high"),
-    [
-        # n / (n + z^2) where all are right, and Newcombe's examples (Stat. Med. 17, 1998, table I)
-        (6, 6, 60.966, 100),
-        (0, 6, 0, 39.034),
-        (81, 263, 25.53, 36.62),
-        (15, 148, 6.24, 16.05),
-        (0, 20, 0, 16.11),
-        (1, 29, 0.61, 17.18),
-    ],
-)
-def test_wilson_interval_is_that_of_the_literature(hits: int, num: int, low: float, high: float):
-    correct = torch.arange(num) < hits
-    interval = metrics.wilson_interval(correct)
-    assert interval == pytest.approx((low, high), abs=0.005)
-    values = metrics.evaluate(torch.stack([correct, ~correct], 1).float(), torch.zeros(num).long())
-    assert (values["ci95_low"], values["ci95_high"]) == interval
-
-
-@pytest.mark.parametrize("num", [1, 7, 29, 240, 19_881])
-def test_the_ends_of_an_interval_are_exact(num: int):
-    low, high = metrics.wilson_interval(torch.ones(num, dtype=torch.bool))
-    assert 0 < low < high == 100
-    assert metrics.wilson_interval(torch.zeros(num, dtype=torch.bool))[0] == 0
-
-
-def test_paired_interval_is_that_of_explicit_pairs():
-    rng = np.random.default_rng(5)
-    tuned, other = rng.random(300) < 0.8, rng.random(300) < 0.6
-    picks = rng.integers(0, 300, (5000, 300))
-    draws = (tuned[picks].astype(int) - other[picks]).mean(axis=1)
-    expected = 100 * np.percentile(draws, [2.5, 97.5])
-    interval = metrics.paired_interval(torch.from_numpy(tuned), torch.from_numpy(other), seed=1)
-    assert interval == pytest.approx(expected, abs=1)
-    assert metrics.paired_interval(torch.from_numpy(tuned), torch.from_numpy(tuned), 1) == (0, 0)
+def test_accuracies_and_gains_have_the_intervals_of_their_counts():
+    correct, other = torch.tensor([1, 1, 1, 0, 0, 1]) > 0, torch.tensor([1, 0, 0, 1, 0, 1]) > 0
+    low, high = wilson_interval(4, 6)
+    expected = {"top1": 100 * 4 / 6, "top1_ci95_low": low, "top1_ci95_high": high}
+    assert metrics.accuracy("top1", correct) == expected
+    low, high = paired_interval(2, 1, 6)
+    expected = {"gain": 100 / 6, "gain_ci95_low": low, "gain_ci95_high": high}
+    assert metrics.gain("gain", correct, other) == expected
 
 
 @pytest.mark.parametrize(

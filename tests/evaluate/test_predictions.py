@@ -5,16 +5,19 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clipzoo.config import load_params, replace
-from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256, write_list
+from clipzoo.clips.selection import MeasuredSet
+from clipzoo.data.records import SPLIT_COLUMNS, Record, videos_sha256
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import predictions
 from clipzoo.files import ListError, file_sha256, write_csv
 from clipzoo.tensors import read_safetensors
 
-PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 NAMES = ["run", "a bow", "jump"]
 RECORDS = [Record("b/ü 1.mp4", 9, 1), Record("a", 30, 0)]
+
+
+def measured(lists: list[str]) -> MeasuredSet:
+    return MeasuredSet(dataset="ds", records=RECORDS, lists=lists, num_listed=len(RECORDS))
 
 
 @pytest.fixture(autouse=True)
@@ -131,28 +134,6 @@ def test_equal_probabilities_are_predicted_as_they_are_measured():
     assert [c["rank"].to_pylist() for c in (first, second)] == [[1], [2]]
 
 
-def test_the_whole_set_is_train_and_val():
-    write_list(RECORDS[:1], "lists/ds/train.csv")
-    write_list(RECORDS[1:], "lists/ds/val.csv")
-    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS, ["train", "val"], "all")
-    Path("lists/ds/train.csv").unlink()
-    assert predictions.read_whole_set(PARAMS, "ds", 2) == (RECORDS[1:], ["val"], "all")
-    with pytest.raises(ListError, match="run build_lists absent"):
-        predictions.read_whole_set(PARAMS, "absent", 2)
-
-
-def test_a_stand_in_of_another_architecture_gets_a_share_of_the_whole_set():
-    write_list([Record(f"v{i}", 9, 0) for i in range(6)], "lists/ds/val.csv")
-    params = replace(PARAMS, {"model.arch": "ViT-L/14", "demo.other_archs.eval_videos": 4})
-    records, lists, share = predictions.read_whole_set(params, "ds", 2)
-    assert [record.video_id for record in records] == ["v0", "v1", "v2", "v3"]
-    assert (lists, share) == (["val"], "4 of 6")
-    write_list(records, "lists/demo_shapes/val.csv")
-    assert predictions.read_val_set(params, 2) == (records, "")
-    write_list([*records, Record("v4", 9, 0)], "lists/demo_shapes/val.csv")
-    assert predictions.read_val_set(params, 2) == (records, ", 4 of 5 videos")
-
-
 def test_splits_are_positions_in_the_whole_set():
     assert predictions.read_splits("ds", RECORDS) == []
     second = RECORDS[1].video_id
@@ -168,7 +149,10 @@ def test_splits_are_positions_in_the_whole_set():
 
 
 def test_a_set_is_described_by_its_sorted_ids():
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=["val"], protocol="clips 1")
+    described = predictions.describe_set(
+        measured(["val"]),
+        "clips 1",
+    )
     assert described == {
         "dataset": "ds",
         "protocol": "clips 1",
@@ -183,7 +167,7 @@ def test_a_set_is_described_by_its_sorted_ids():
 def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing: str):
     rows = [("x", "val", "no frames"), ("y", "train", "no frames"), ("z", "train", "broken")]
     write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=lists, protocol="")
+    described = predictions.describe_set(measured(lists), "")
     assert (described["num_videos"], described["num_expected"]) == (2, 2 + len(missing))
     ids = [record.video_id for record in RECORDS]
     assert described["expected_sha256"] == videos_sha256([*ids, *missing])
@@ -193,6 +177,6 @@ def test_missing_videos_of_the_same_lists_are_expected(lists: list[str], missing
 def test_a_video_that_lacks_a_segment_is_not_missing_as_a_whole():
     rows = [("a", "train", "short: 1 of 2 segments"), ("x", "train", "absent")]
     write_csv(("video_id", "set", "reason"), rows, "lists/ds/missing.csv")
-    described = predictions.describe_set(RECORDS, dataset="ds", lists=["whole"], protocol="")
+    described = predictions.describe_set(measured(["whole"]), "")
     assert (described["num_videos"], described["num_expected"]) == (2, 3)
     assert described["expected_sha256"] == videos_sha256(["a", "b/ü 1.mp4", "x"])

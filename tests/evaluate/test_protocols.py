@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
+from clipzoo.evaluate.intervals import paired_interval
+from clipzoo.evaluate.scoring import Score, Scored
 from clipzoo.methods.parts.method import AuthorsMap
 from clipzoo.models.text import ClassText
 from parity.inputs import class_text
@@ -31,6 +33,10 @@ def frame_score(features: Tensor, text: ClassText) -> Tensor:
     return (100 * features[:, 0] @ text.class_embeddings[0].T).softmax(dim=-1).mean(dim=1)
 
 
+def scored(score: Score, features: Tensor, text: ClassText) -> Scored:
+    return Scored(score=score, features=features, text=text)
+
+
 def golden(name: str, kind: str) -> dict:
     return next(c for c in json.loads((GOLDEN / name).read_text()) if c["kind"] == kind)
 
@@ -49,20 +55,19 @@ def bike_case() -> tuple[dict, Tensor, Tensor, ClassText]:
 
 def test_half_class_equals_the_golden_halves():
     case, features, labels, text = bike_case()
-    halves = protocols.evaluate_halves(frame_score, features, labels, text)
+    halves = protocols.evaluate_halves(scored(frame_score, features, text), labels)
     assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-4)
     assert np.mean(halves["top5"]) == pytest.approx(case["half_top5_mean"])
 
 
 def test_zero_shot_equals_the_golden_summary():
     case, features, labels, text = bike_case()
-    _, values = protocols.evaluate_zero_shot(
-        frame_score, features, labels, text, protocols=["full", "half"]
-    )
+    seen = scored(frame_score, features, text)
+    values = protocols.evaluate_zero_shot(seen, labels, protocols=["full", "half"]).values
     expected = [
         "full_top1",
-        "ci95_low",
-        "ci95_high",
+        "full_top1_ci95_low",
+        "full_top1_ci95_high",
         "full_top5",
         "half_top1_mean",
         "half_top1_std",
@@ -70,7 +75,7 @@ def test_zero_shot_equals_the_golden_summary():
     assert list(values) == expected
     for key in ("full_top1", "full_top5", "half_top1_mean", "half_top1_std"):
         assert values[key] == pytest.approx(case[key], abs=1e-4)
-    assert values["ci95_low"] < values["full_top1"] < values["ci95_high"]
+    assert values["full_top1_ci95_low"] < values["full_top1"] < values["full_top1_ci95_high"]
 
 
 def test_half_class_equals_the_golden_case_of_text4vis():
@@ -80,9 +85,8 @@ def test_half_class_equals_the_golden_case_of_text4vis():
     labels = torch.from_numpy(np.random.RandomState(case["label_seed"]).randint(0, classes, num))
     features = functional.normalize(noise(case["feature_seed"], num, dim), dim=-1)
     features = features + case["mix"] * text[labels]
-    halves = protocols.evaluate_halves(
-        cosine_score, features[:, None], labels, class_text(text[None])
-    )
+    seen = scored(cosine_score, features[:, None], class_text(text[None]))
+    halves = protocols.evaluate_halves(seen, labels)
     assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-5)
 
 
@@ -90,9 +94,8 @@ def test_a_half_lets_only_its_own_classes_compete():
     text = class_text(torch.eye(4)[None])
     labels = torch.arange(4)
     features = torch.eye(4)[[1, 0, 3, 2]][:, None] + 0.5 * torch.eye(4)[:, None]  # all wrong
-    _, full = protocols.evaluate_zero_shot(
-        cosine_score, features, labels, text, protocols=["full", "half"]
-    )
+    seen = scored(cosine_score, features, text)
+    full = protocols.evaluate_zero_shot(seen, labels, protocols=["full", "half"]).values
     assert full["full_top1"] == 0
     pairs = [set(protocols.half_classes(4, i).tolist()) for i in range(10)]
     rivals = [pair in ({0, 1}, {2, 3}) for pair in pairs]
@@ -101,22 +104,17 @@ def test_a_half_lets_only_its_own_classes_compete():
 
 
 def test_fewer_than_four_classes_have_no_halves():
-    _, values = protocols.evaluate_zero_shot(
-        cosine_score,
-        torch.eye(3)[:, None],
-        torch.arange(3),
-        class_text(torch.eye(3)[None]),
-        protocols=["full", "half"],
-    )
+    seen = scored(cosine_score, torch.eye(3)[:, None], class_text(torch.eye(3)[None]))
+    evaluation = protocols.evaluate_zero_shot(seen, torch.arange(3), protocols=["full", "half"])
+    values = evaluation.values
     assert "half_top1_mean" not in values
     assert values["full_top1"] == values["full_top5"] == 100
 
 
 def test_protocols_that_are_not_asked_for_are_not_measured():
     _, features, labels, text = bike_case()
-    _, values = protocols.evaluate_zero_shot(
-        frame_score, features, labels, text, protocols=["half"]
-    )
+    seen = scored(frame_score, features, text)
+    values = protocols.evaluate_zero_shot(seen, labels, protocols=["half"]).values
     assert list(values) == ["half_top1_mean", "half_top1_std"]
 
 
@@ -136,69 +134,65 @@ def test_test_reports_single_and_multi_view():
     features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])
     labels = torch.tensor([0, 1])
     names = ["clip0-centre", "clip1-centre"]
-    probabilities, single, values = protocols.evaluate_test(
-        cosine_score,
-        features,
+    found = protocols.evaluate_test(
+        scored(cosine_score, features, text),
         labels,
-        text,
         trained_classes=[0, 1],
         view_names=names,
         dense=False,
         authors_batch=2,
     )
+    values = found.values
     assert values["authors_top1"] == 100
-    assert probabilities.argmax(dim=1).tolist() == [0, 1]
-    assert single is not None
-    assert single.argmax(dim=1).tolist() == [0, 0]
+    assert found.probabilities.argmax(dim=1).tolist() == [0, 1]
+    assert found.single is not None
+    assert found.single.argmax(dim=1).tolist() == [0, 0]
     assert (values["top1"], values["single_view_top1"]) == (100, 50)
-    assert {"ci95_low", "single_view_ci95_low", "single_view_map"} <= set(values)
+    assert {"top1_ci95_low", "single_view_top1_ci95_low", "single_view_map"} <= set(values)
 
 
 @pytest.mark.parametrize(("names", "dense"), [(["clip0-centre"], False), (NAMES, True)])
 def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense: bool):
-    _, single, values = protocols.evaluate_test(
-        cosine_score,
-        torch.eye(2)[:, None].expand(2, len(names), 2),
+    features = torch.eye(2)[:, None].expand(2, len(names), 2)
+    found = protocols.evaluate_test(
+        scored(cosine_score, features, class_text(torch.eye(2)[None])),
         torch.arange(2),
-        class_text(torch.eye(2)[None]),
         trained_classes=[0, 1],
         view_names=names,
         dense=dense,
     )
-    assert "top1" in values
-    assert single is None
-    assert not [key for key in values if key.startswith(("single_view", "authors"))]
+    assert "top1" in found.values
+    assert found.single is None
+    assert not [key for key in found.values if key.startswith(("single_view", "authors"))]
 
 
 def test_base_and_novel_classes_compete_apart():
     labels = torch.tensor([0, 1, 2, 3])
     seen_as = torch.eye(4)[[0, 2, 2, 1]]  # of classes 0, 1 alone: 0, a tie; of 2, 3: 2, a tie
     seen_as[1, 0], seen_as[3, 3] = 0.5, 0.5
-    values = protocols.evaluate_base_to_novel(
-        cosine_score, seen_as[:, None], labels, class_text(torch.eye(4)[None]), [0, 1]
-    )
+    text = class_text(torch.eye(4)[None])
+    seen = scored(cosine_score, seen_as[:, None], text)
+    values = protocols.evaluate_base_to_novel(seen, labels, [0, 1])
     assert values == {
         "base_top1": 50,
         "novel_top1": 100,
         "base_to_novel_hmean": pytest.approx(200 / 3),
     }
+    first = scored(cosine_score, seen_as[:2, None], text)
     with pytest.raises(metrics.MetricsError, match="no video of the novel classes"):
-        protocols.evaluate_base_to_novel(
-            cosine_score, seen_as[:2, None], labels[:2], class_text(torch.eye(4)[None]), [0, 1]
-        )
+        protocols.evaluate_base_to_novel(first, labels[:2], [0, 1])
 
 
 def test_splits_are_scored_one_by_one_over_all_classes():
     labels = torch.tensor([0, 1, 1, 0])
-    _, values = protocols.evaluate_zero_shot(
-        cosine_score,
-        torch.eye(2)[[0, 0, 1, 0]][:, None],
+    features, text = torch.eye(2)[[0, 0, 1, 0]][:, None], class_text(torch.eye(2)[None])
+    found = protocols.evaluate_zero_shot(
+        scored(cosine_score, features, text),
         labels,
-        class_text(torch.eye(2)[None]),
         protocols=["splits"],
         splits=[torch.tensor([0, 1]), torch.tensor([0, 2, 3])],
     )
-    assert values == {
+    assert found.values == {
         "splits_top1_mean": 75,
         "splits_top1_std": 25,
         "splits_top5_mean": 100,
@@ -207,21 +201,16 @@ def test_splits_are_scored_one_by_one_over_all_classes():
 
 
 def test_comparison_with_the_raw_model_is_paired():
-    labels = torch.tensor([0, 1, 1, 0])
-    features = {"": torch.eye(2)[labels][:, None], "raw_": torch.eye(2)[[0, 0, 1, 0]][:, None]}
-    tensors, values = protocols.compare_zero_shot(
-        {"": cosine_score, "raw_": cosine_score},
-        features,
-        labels,
-        {"": class_text(torch.eye(2)[None]), "raw_": class_text(torch.eye(2)[None])},
-        protocols=["full"],
-        seed=1,
+    labels, text = torch.tensor([0, 1, 1, 0]), class_text(torch.eye(2)[None])
+    tuned, raw = (
+        protocols.evaluate_zero_shot(
+            scored(cosine_score, torch.eye(2)[predicted][:, None], text), labels, protocols=["full"]
+        )
+        for predicted in (labels, [0, 0, 1, 0])
     )
+    values = protocols.compare_zero_shot(tuned, raw)
     assert (values["full_top1"], values["raw_full_top1"], values["gain"]) == (100, 75, 25)
-    assert values["gain_ci95_low"] == 0 < values["gain_ci95_high"] <= 100
-    names = ["labels", "features", "probabilities", "raw_features", "raw_probabilities"]
-    assert list(tensors) == names
-    assert torch.equal(tensors["raw_features"], features["raw_"])
+    assert (values["gain_ci95_low"], values["gain_ci95_high"]) == paired_interval(1, 0, 4)
 
 
 def test_the_authors_tests_drop_the_videos_at_the_lists_end():
@@ -232,7 +221,7 @@ def test_the_authors_tests_drop_the_videos_at_the_lists_end():
     assert values["authors_num_videos"] == 4
     assert values["authors_top1"] == 75
     assert values["authors_top5"] == 100
-    assert values["authors_ci95_low"] < 75 < values["authors_ci95_high"]
+    assert values["authors_top1_ci95_low"] < 75 < values["authors_top1_ci95_high"]
     whole = protocols.evaluate_whole_batches(probabilities, labels, 5)
     assert (whole["authors_num_videos"], whole["authors_top1"]) == (5, 80)
     assert protocols.evaluate_whole_batches(probabilities, labels, 6) == {"authors_num_videos": 0}
@@ -282,7 +271,7 @@ def test_half_bounds_hold_for_every_class_and_outcome_of_the_missing_videos():
     scores = torch.rand(num + missing, num_classes, generator=torch.Generator().manual_seed(0))
 
     def mean(scores: Tensor, labels: Tensor) -> tuple[list[float], float]:
-        halves = protocols.evaluate_halves(in_order, scores[:, None], labels, text)["top1"]
+        halves = protocols.evaluate_halves(scored(in_order, scores[:, None], text), labels)["top1"]
         return halves, sum(halves) / len(halves)
 
     halves, _ = mean(scores[:num], labels)

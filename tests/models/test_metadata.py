@@ -169,11 +169,11 @@ def test_a_class_text_that_embed_labels_did_not_write(project, metadata, tensors
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({}, "class_embeddings: missing"),
-        ({"class_embeddings": torch.ones(1, 3, 4)}, r"\[1, 3, 4\]; allowed: .*with P = 1, K = 2"),
-        ({"class_embeddings": torch.ones(2, 4)}, r"found torch.float32 \[2, 4\]"),
-        ({"class_embeddings": torch.full((1, 2, 4), torch.nan)}, "found 8 values that are not"),
-        ({"class_embeddings": torch.ones(1, 2, 4), "x": torch.ones(1)}, "x: unknown"),
+        ({}, "given_embeddings: missing"),
+        ({"given_embeddings": torch.ones(1, 3, 4)}, r"\[1, 3, 4\]; allowed: .*with P = 1, K = 2"),
+        ({"given_embeddings": torch.ones(2, 4)}, r"found torch.float32 \[2, 4\]"),
+        ({"given_embeddings": torch.full((1, 2, 4), torch.nan)}, "found 8 values that are not"),
+        ({"given_embeddings": torch.ones(1, 2, 4), "x": torch.ones(1)}, "x: unknown"),
     ],
 )
 def test_a_classifier_that_train_did_not_write(project, tensors, message):

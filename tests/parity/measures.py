@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.evaluate import metrics, protocols
+from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts import similarity
 from parity.inputs import Case, class_text, draw_labels, noise
 
@@ -133,13 +134,12 @@ def _zero_shot(
     """Accuracies over all classes and over ten halves, of text [K, D]."""
     result: Case = {}
     full = score(features, text)
-    halves = protocols.evaluate_halves(
-        lambda f, t: score(f, t.class_embeddings[0]),
-        features,
-        labels,
-        class_text(text[None]),
-        present_only=True,
+    scored = Scored(
+        score=lambda f, t: score(f, t.class_embeddings[0]),
+        features=features,
+        text=class_text(text[None]),
     )
+    halves = protocols.evaluate_halves(scored, labels, present_only=True)
     for k in (1, 5):
         result[f"full_top{k}"] = metrics.percent(metrics.in_top_k(full, labels, k))
         half = halves[f"top{k}"]

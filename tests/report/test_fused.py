@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from clipzoo.report.metric_names import result_name
+from clipzoo.report.metric_names import NAMES
 from clipzoo.report.results import make_rows
 
 
@@ -11,7 +11,7 @@ def test_a_fusion_has_rows_beside_its_parts(tmp_path: Path):
     about |= {"videos_sha256": "0" * 64, "environment": "e"}
     accuracies = {}
     for name, top1 in (("fused", 81.5), ("video", 79.6), ("attributes", 70.1)):
-        ends = {f"{name}_ci95_low": top1 - 1, f"{name}_ci95_high": top1 + 1}
+        ends = {f"{name}_top1_ci95_low": top1 - 1, f"{name}_top1_ci95_high": top1 + 1}
         accuracies |= {f"{name}_top1": top1, f"{name}_top5": 95.0, **ends}
     gains = {"fused_gain_over_video": 1.9}
     gains |= {"fused_gain_over_video_ci95_low": 1.5, "fused_gain_over_video_ci95_high": 2.5}
@@ -25,5 +25,5 @@ def test_a_fusion_has_rows_beside_its_parts(tmp_path: Path):
     assert (fused.value, fused.ci95_low, fused.ci95_high) == (81.5, 80.5, 82.5)
     assert (fused.result, fused.dataset, fused.num_videos) == ("fused, top-1", "d", 4)
     assert rows["fused_gain_over_video"].ci95_high == 2.5
-    assert result_name("fused_top1") == "fused, top-1"
-    assert result_name("top1") == "top-1"
+    assert NAMES["fused_top1"] == "fused, top-1"
+    assert NAMES["top1"] == "top-1"

@@ -30,8 +30,8 @@ SET = {
 TEST = {
     **SET,
     "top1": 97.08333333333333,
-    "ci95_low": 94.6,
-    "ci95_high": 98.9,
+    "top1_ci95_low": 94.6,
+    "top1_ci95_high": 98.9,
     "top5": 100.0,
     "mean_class_accuracy": 96.0,
     "map": 99.25,
@@ -41,8 +41,8 @@ ZERO_SHOT = {
     "dataset": "hmdb51",
     "num_expected": 250,
     "full_top1": 81.0,
-    "ci95_low": 75.0,
-    "ci95_high": 86.0,
+    "full_top1_ci95_low": 75.0,
+    "full_top1_ci95_high": 86.0,
     "half_top1_mean": 88.05,
     "half_top1_std": 2.5,
     "gain": 40.0,
@@ -219,7 +219,11 @@ def test_the_report_is_the_same_every_time(root: Path):
     assert not list(root.glob("*.part"))
 
 
-SINGLE = {"single_view_top1": 95.0, "single_view_ci95_low": 92, "single_view_ci95_high": 97}
+SINGLE = {
+    "single_view_top1": 95.0,
+    "single_view_top1_ci95_low": 92,
+    "single_view_top1_ci95_high": 97,
+}
 
 
 def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path):
@@ -286,9 +290,9 @@ def test_a_mean_over_splits_has_bounds_if_each_split_has(empty: Path):
     for i in (1, 2, 3):
         name = f"zero_shot_kinetics600_split{i}"
         known = named_set(f"k600/test_split{i}_exist.txt")
-        section = {"dataset": f"kinetics600_split{i}", "full_top1": 70.0, "ci95_low": 0.0}
+        section = {"dataset": f"kinetics600_split{i}", "full_top1": 70.0, "full_top1_ci95_low": 0.0}
         section |= {"videos_sha256": known.videos_sha256, "num_videos": known.num_videos}
-        section |= {"num_expected": known.num_videos, "ci95_high": 99.0}
+        section |= {"num_expected": known.num_videos, "full_top1_ci95_high": 99.0}
         if i == 2:  # 14,067 videos, 1,407 of which are missing
             section |= {"num_videos": 12660, "videos_sha256": SHA}
             section |= {"expected_sha256": known.videos_sha256}
@@ -432,7 +436,7 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
         name = f"zero_shot_kinetics600_split{i}"
         sha = named_set(f"k600/test_split{i}_exist.txt").videos_sha256
         section = {"dataset": f"kinetics600_split{i}", "videos_sha256": sha, "full_top1": value}
-        interval = {"ci95_low": 0.0, "ci95_high": 99.0}
+        interval = {"full_top1_ci95_low": 0.0, "full_top1_ci95_high": 99.0}
         put(empty, f"zoo/kinetics/{name}.json", {**SET, **section, **interval})
         record(empty, f"zoo/kinetics/{name}")
         rows = report.write_report(empty)
@@ -448,7 +452,7 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
 def test_a_result_over_fewer_videos_says_how_many(empty: Path):
     """ActionCLIP's tests drop the last batch, so the fingerprint is of more videos."""
     authors = {"authors_top1": 96.5, "authors_top5": 99.5, "authors_num_videos": 192}
-    authors |= {"authors_ci95_low": 93.0, "authors_ci95_high": 98.0}
+    authors |= {"authors_top1_ci95_low": 93.0, "authors_top1_ci95_high": 98.0}
     put(empty, "demo/test.json", {**TEST, **authors})
     rows = {row.metric: row for row in report.write_report(empty) if row.recipe == "demo"}
     assert (rows["authors_top1"].num_videos, rows["authors_top1"].videos_sha256) == (192, "")
@@ -496,6 +500,11 @@ def test_a_report_reads_every_recipe_file_once(tmp_path: Path, monkeypatch):
         (None, None, "no metrics file"),
         ("demo/test.json", [1], r"demo/test\.json: the file: found \[1\]"),
         ("demo/test.json", {"map": 1.0}, r"(?s)demo/test\.json: .*missing key dataset"),
+        (
+            "demo/test.json",
+            {**SET, "top1": 50.0, "ci95_low": 40.0, "ci95_high": 60.0},
+            r"(?s)demo/test\.json: .*ci95_low, ci95_high.*top1_ci95_low.*zoo demo --again",
+        ),
     ],
 )
 def test_bad_metrics_are_named(empty: Path, name: str | None, values: Any, message: str):

@@ -149,7 +149,7 @@ def test_test_takes_dense_windows_where_it_is_told_to(workspace, dense):
     assert tensors["features"].shape == expected.shape
     off = (tensors["features"] - expected).abs().amax(dim=(1, 2))
     assert (off < 1e-4).all() if dense else (off > 1e-3).any()
-    classes = read_safetensors("models/classifier.safetensors")[0]["class_embeddings"][0]
+    classes = read_safetensors("models/classifier.safetensors")[0]["given_embeddings"][0]
     scores = probabilities(tensors["features"], classes)
     torch.testing.assert_close(tensors["probabilities"], scores, atol=1e-5, rtol=1e-4)
     header, *rows = videos(workspace, "test")
@@ -174,7 +174,7 @@ def test_two_processes_measure_what_one_does(demo, copy_of_demo, monkeypatch):
         (workspace.path / f"models/{name}.safetensors").symlink_to(source)
     workspace.set(runtime__micro_batch=5, zero_shot__interpolation=[0.0, 0.5])
     stages = {"test": ("test",), UNSEEN: ("zero_shot", "demo_unseen")}
-    for command in stages.values():
+    for command in (("interpolation",), *stages.values()):
         workspace.run_here(*command)
     one = {name: (*predictions(workspace, name), metrics(workspace, name)) for name in stages}
     curve = (workspace.path / "predictions/interpolation.csv").read_text()
@@ -182,6 +182,7 @@ def test_two_processes_measure_what_one_does(demo, copy_of_demo, monkeypatch):
         (workspace.path / folder).rename(workspace.path / f"{folder}-of-one")
 
     workspace.set(runtime__processes=2)
+    assert "2 in all" in workspace.run("interpolation")
     for name, command in stages.items():
         assert "2 x cpu" in workspace.run(*command)
         tensors, ids, values = one[name]

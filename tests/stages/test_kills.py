@@ -31,6 +31,7 @@ STAGES = [
     ("attributes", "demo_shapes"),
     ("train",),
     ("test",),
+    ("interpolation",),
     ("zero_shot", "demo_unseen"),
     ("fuse", "demo"),
     ("report",),

@@ -24,6 +24,7 @@ HARMLESS = {
     ("train", "data.zero_shot"),
     ("train", "text.templates"),
     ("test", "text.templates"),
+    ("interpolation", "text.templates"),
     ("zero_shot", "text.templates"),
 }
 # Values that a stage reads for other settings than those of the demo.
@@ -34,6 +35,7 @@ ELSEWHERE = {
     ("train", "test.precision"),  # text.classifier lda
     ("train", "demo.other_archs.eval_videos"),
     ("test", "demo.other_archs.eval_videos"),
+    ("interpolation", "demo.other_archs.eval_videos"),
     ("zero_shot", "demo.other_archs.eval_videos"),
     ("check_names", "attributes.datasets"),  # checked while the parameters are loaded
     ("attributes", "attributes.weights"),  # of an attributes.arch of its own
@@ -93,6 +95,7 @@ def keep_predictions(root: Path) -> None:
 
 def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeypatch):
     fresh_workspace.set(demo__train_videos=1, train__epochs=2, train__val_every=2)
+    fresh_workspace.set(zero_shot__interpolation=[0.5])  # without, no other value is read
     load = config.load_params
     params = load(fresh_workspace.path / "params.yaml")
     faults = []

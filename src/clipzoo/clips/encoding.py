@@ -6,22 +6,19 @@ so that its arithmetic is the same, even in reduced precision.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipzoo.clips.inputs import Views
 from clipzoo.clips.loader import load_batches
 from clipzoo.config import Params
-from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
 from clipzoo.files import raise_all
-from clipzoo.models.clip import has_small_budgets
-from clipzoo.models.text import ClassText
 from clipzoo.paths import STATE_DIR
 from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
 from clipzoo.runtime.progress import progress_bar
@@ -29,29 +26,24 @@ from clipzoo.tensors import read_safetensors, write_safetensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FLOAT32_LIMIT_BYTES = 2e9
-SCORED_AT_ONCE = 4096
 ENCODING_STATE_DIR = STATE_DIR / "predictions"
+
+
+class Encoder(Protocol):
+    """What is used of a model: `methods.parts.method.Method` is one."""
+
+    training: bool
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Features [b, ...] of clips [b, ...]."""
+        ...
+
+    def train(self, mode: bool = True) -> object: ...
+    def to(self, device: torch.device) -> Self: ...
 
 
 class InferenceError(ValueError):
     """Some videos of a set cannot be encoded; the message lists them."""
-
-
-def evaluated_records(params: Params, records: Sequence[Record]) -> list[Record]:
-    """The videos that validations and tests encode.
-
-    They are all, or the first `demo.other_archs.eval_videos` of each class for a stand-in of
-    another architecture, of which no accuracy is promised.
-    """
-    if not has_small_budgets(params):
-        return list(records)
-    counts: Counter[int] = Counter()
-    kept = []
-    for record in records:
-        counts[record.label] += 1
-        if counts[record.label] <= params.demo.other_archs.eval_videos:
-            kept.append(record)
-    return kept
 
 
 def local_positions(num_videos: int, num_views: int, micro_batch: int) -> list[int]:
@@ -69,7 +61,7 @@ def _videos_per_batch(num_views: int, micro_batch: int) -> int:
 
 
 def encode_videos(
-    model: nn.Module,
+    model: Encoder,
     clips: Views,
     positions: Sequence[int],
     *,
@@ -107,7 +99,7 @@ def encode_videos(
     loaded = load_batches(clips.load, batches, workers, pin=device.type == "cuda")
     features, start = torch.empty(0), 0
     training = model.training
-    model.eval()
+    model.train(False)
     hidden = desc is None or rank() != 0
     with progress_bar(desc or "", len(clips.records), "video", disable=hidden) as bar:
         for part in _encode_batches(model, loaded, device, micro_batch, precision):  # [b, V, ...]
@@ -123,7 +115,7 @@ def encode_videos(
 
 
 def _encode_batches(
-    model: nn.Module,
+    model: Encoder,
     loaded: Iterable[tuple[object, Tensor]],
     device: torch.device,
     micro_batch: int,
@@ -157,7 +149,7 @@ def _arrived(features: Tensor, copied: torch.cuda.Event | None) -> Tensor:
 
 @torch.no_grad()
 def _encode_views(
-    model: nn.Module, frames: Tensor, device: torch.device, micro_batch: int, precision: str
+    model: Encoder, frames: Tensor, device: torch.device, micro_batch: int, precision: str
 ) -> Tensor:
     """uint8 [b, V, T, 3, S, S] -> features float32 [b, V, ...] on the device."""
     parts = []
@@ -165,12 +157,12 @@ def _encode_views(
     for chunk in frames.flatten(0, 1).split(micro_batch):
         chunk = chunk.to(device, non_blocking=True)
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
-            parts.append(model.encode(chunk).float())  # pyright: ignore[reportCallIssue]
+            parts.append(model.encode(chunk).float())
     return torch.cat(parts).unflatten(0, frames.shape[:2])  # [b V, ...] -> [b, V, ...]
 
 
 def encode_set(
-    model: nn.Module,
+    model: Encoder,
     clips: Views,
     set_name: str,
     *,
@@ -215,7 +207,7 @@ def encode_set(
         )
     except StoreError as error:
         first_fault = str(error)
-    model.cpu()  # makes room for a second model
+    model.to(torch.device("cpu"))  # makes room for a second model
     first_faults = [text for text in gather_objects(first_fault) if text]
     if first_faults:
         say(f"{set_name}: some videos cannot be read; checking all of them")
@@ -271,42 +263,3 @@ def _collect(
     shutil.rmtree(scratch)
     assert bool((seen == 1).all()), "every video is encoded exactly once"
     return whole
-
-
-@torch.no_grad()
-def class_text(model: nn.Module, text: ClassText) -> ClassText:
-    """The class text that a method classifies with, computed without gradients."""
-    return model.class_text(text)  # pyright: ignore[reportCallIssue]
-
-
-@torch.no_grad()
-def saliency(model: nn.Module, features: Tensor, text: ClassText) -> dict[str, Tensor]:
-    """How much each class looks at each frame, to be saved: float16 [N, K, T] under `saliency`.
-
-    Empty if the method does not tell or was not asked to.
-
-    Args:
-        model: a method with `saliency(features, text)`.
-        features: of a single view, [N, 1, T, D].
-        text: of K classes.
-    """
-    parts = []
-    for part in features.split(SCORED_AT_ONCE):
-        weights = model.saliency(part.float(), text)  # [n, 1, K, T]  # pyright: ignore[reportCallIssue]
-        if weights is None:
-            return {}
-        parts.append(weights[:, 0].half())  # [n, 1, K, T] -> [n, K, T]
-    return {"saliency": torch.cat(parts)}
-
-
-@torch.no_grad()
-def score_videos(model: nn.Module, features: Tensor, text: ClassText) -> Tensor:
-    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
-
-    Args:
-        model: a method with `score(features [N, V, ...], text)`.
-        features: [N, V, ...] float32 or float16.
-        text: of K classes, from `class_text`.
-    """
-    parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts)  # [<= SCORED_AT_ONCE, K] each -> [N, K]

@@ -15,8 +15,9 @@ from clipzoo.commands.paired_runs import (
     Measured,
     Run,
     check_same_videos,
-    paired_interval,
 )
+from clipzoo.evaluate.intervals import paired_interval
+from clipzoo.report.metric_names import interval_of
 from clipzoo.report.stored import MOST
 from clipzoo.report.tables import markdown_table
 from clipzoo.sections import Float, Section
@@ -74,7 +75,7 @@ DEMO_WARNING = """\
 ZERO_SHOT_INTRODUCTION = """\
 Training saw none of these videos. ± is the standard deviation over 10 halves of the classes. The
 raw CLIP is what the run started from, with the prompts of the run; the gain over it has a paired
-interval by a bootstrap, as in `RESULTS.md`.
+interval too.
 
 """
 BENCHMARK_INTRODUCTION = """\
@@ -201,7 +202,7 @@ def _describe_accuracy(runs: Sequence[Run]) -> str:
         (
             f"`{run.name}`",
             run.method,
-            _with_interval(run.test.values, "top1", "ci95"),
+            _with_interval(run.test.values, "top1"),
             _single_view(run),
         )
         for run in runs
@@ -220,7 +221,7 @@ def _single_view(run: Run) -> str:
     """Its accuracy, where a test of a single view has no other; '' = not measured."""
     views = [run.settings[f"test.{key}"] for key in ("clips", "crops", "dense")]
     prefix = "" if views == [1, 1, False] else "single_view_"
-    return _with_interval(run.test.values, f"{prefix}top1", f"{prefix}ci95")
+    return _with_interval(run.test.values, f"{prefix}top1")
 
 
 def _describe_zero_shot(runs: Sequence[Run], dataset: str) -> str:
@@ -236,10 +237,10 @@ def _describe_zero_shot(runs: Sequence[Run], dataset: str) -> str:
             (
                 f"`{run.name}`",
                 run.method,
-                _with_interval(values, "full_top1", "ci95"),
+                _with_interval(values, "full_top1"),
                 half,
-                _with_interval(values, "raw_full_top1", "raw_ci95"),
-                _with_interval(values, "gain", "gain_ci95", "+"),
+                _with_interval(values, "raw_full_top1"),
+                _with_interval(values, "gain", "+"),
             )
         )
     header = ("Run", "Method", "Top-1", "Half of the classes", "Raw CLIP", "Gain over it")
@@ -262,11 +263,11 @@ def _differences(sets: Mapping[str, Measured]) -> str:
     return markdown_table(DIFFERENCE_HEADER, rows)
 
 
-def _with_interval(values: Mapping[str, Any], key: str, interval: str, sign: str = "") -> str:
+def _with_interval(values: Mapping[str, Any], key: str, sign: str = "") -> str:
     """`97.1 (94.1 to 98.6)`; '' if the set has no such value."""
     if key not in values:
         return ""
-    numbers = (values[k] for k in (key, f"{interval}_low", f"{interval}_high"))
+    numbers = (values[k] for k in (key, *interval_of(key)))
     value, low, high = (f"{number:{sign}.1f}" for number in numbers)
     return f"{value} ({low} to {high})"
 

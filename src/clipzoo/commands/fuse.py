@@ -15,8 +15,6 @@ from clipzoo.paths import metrics_file, plots_dir, settings_file
 from clipzoo.report.recipes import fused_recipes, load_recipe, load_recipes
 from clipzoo.report.released import released_run
 
-SEED = 0
-"""Seed of the bootstrap of the differences."""
 WEIGHT = 0.7
 """Weight of the first file, where no recipe gives it."""
 
@@ -86,7 +84,7 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
         weight=weight,
         shape=(num_videos, num_classes),
         video_ids=first.video_ids or second.video_ids,
-        values=fusion.compare(first, second, truth, weight, SEED),
+        values=fusion.compare(first, second, truth, weight),
         curve=fusion.weight_curve(first, second, truth),
     )
 
@@ -105,7 +103,7 @@ def describe(fused: Fusion) -> str:
     }
     width = max(map(len, titles.values()))
     for name, title in titles.items():
-        low, high = values[f"{name}_ci95_low"], values[f"{name}_ci95_high"]
+        low, high = values[f"{name}_top1_ci95_low"], values[f"{name}_top1_ci95_high"]
         lines.append(
             f"{title:{width}}  top-1 {values[f'{name}_top1']:.4f} ({low:.2f} to {high:.2f})  "
             f"top-5 {values[f'{name}_top5']:.4f}"

@@ -8,7 +8,7 @@ from clipzoo.commands.check import weights_findings
 from clipzoo.commands.dataset_findings import dataset_findings, try_survey
 from clipzoo.commands.zoo import matching
 from clipzoo.config import Params
-from clipzoo.report.metric_names import result_name
+from clipzoo.report.metric_names import NAMES
 from clipzoo.report.recipes import Recipe, load_recipe, load_recipes
 
 HEADER = ("Recipe", "Dataset", "Published", "Weights", "Missing here")
@@ -46,7 +46,7 @@ def _published(recipe: Recipe) -> tuple[str, str]:
     """The dataset and the words of a recipe's first published number."""
     for row in recipe.published:
         if row.value is not None:
-            return row.dataset, f"{row.value:g} {result_name(row.metric)}"
+            return row.dataset, f"{row.value:g} {NAMES[row.metric]}"
     return (recipe.published[0].dataset, "no number") if recipe.published else ("", "-")
 
 

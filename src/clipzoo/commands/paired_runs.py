@@ -20,8 +20,6 @@ from clipzoo.sections import Section, build
 COLUMNS = ("video_id", "label", "predicted")
 SINGLE_COLUMN, RAW_COLUMN = "single_view_predicted", "raw_predicted"
 """Of videos.csv, which evaluate/predictions.py writes (and which is slow to import)."""
-Z95 = 1.959963984540054
-"""97.5% quantile of the standard normal distribution."""
 
 
 class CompareError(ValueError):
@@ -133,7 +131,7 @@ def read_set(name: str, stem: str, key: str) -> Measured:
         correct["single_view_top1"] = [label == single for _, _, label, _, single, _ in rows]
     for measured, right in correct.items():
         top1 = 100 * sum(right) / max(len(right), 1)
-        if not same or not math.isclose(top1, values[measured], abs_tol=1e-9):
+        if not same or not math.isclose(top1, values[measured], abs_tol=1e-6):
             raise CompareError(
                 f"{path}: {len(rows)} videos, top-1 {top1:.4f}; {source} has other videos or "
                 f"another {measured}, {values[measured]:.4f}; {again(name)}"
@@ -171,38 +169,3 @@ def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:
             )
     title = f"{stem}: the runs were not measured on the same videos; allowed: runs on one set"
     raise_all(title, faults, CompareError)
-
-
-def paired_interval(won: int, lost: int, num: int) -> tuple[float, float]:
-    """95% score interval, in percentage points, of the difference of two paired accuracies.
-
-    Source: Tango, Statistics in Medicine 17, 1998: all differences that a score test does not
-    reject. Where the runs differ on no video it is plus and minus the upper end of
-    Wilson's interval of 0 in `num`; a bootstrap would give 0 to 0.
-
-    Args:
-        won: videos that only the first run gets right.
-        lost: videos that only the second run gets right.
-        num: all videos, 1 or more.
-    """
-
-    def score(delta: float) -> float:
-        """(won - lost - num delta), over its standard deviation under this difference."""
-        # The share of lost videos that is likeliest under `delta`: 2 n q^2 + b q + c = 0.
-        b = -won - lost + (2 * num - won + lost) * delta
-        c = -lost * delta * (1 - delta)
-        share = (math.sqrt(max(b * b - 8 * num * c, 0.0)) - b) / (4 * num)
-        variance = num * (2 * share + delta * (1 - delta))
-        distance = won - lost - num * delta
-        if variance > 0:
-            return distance / math.sqrt(variance)
-        return math.copysign(math.inf, distance) if distance else 0.0
-
-    ends = []
-    for bound in (Z95, -Z95):  # the score falls with delta
-        low, high = -1.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if score(middle) > bound else (low, middle)
-        ends.append(100 * (low + high) / 2)
-    return ends[0], ends[1]

@@ -165,6 +165,7 @@ def commands(params: Params) -> Iterator[list[str]]:
         yield ["attributes", "--dataset", dataset]
     yield ["train"]
     yield ["test"]
+    yield ["interpolation"]
     for dataset in params.data.zero_shot:
         yield ["zero_shot", "--dataset", dataset]
 

@@ -1,4 +1,4 @@
-"""List files: the videos of a set, their lengths and labels; and subsets of them.
+"""List files: the videos of a set, their lengths and labels; and few-shot picks.
 
 `lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and optionally
 start_frame (several segments of one video, which may overlap or be equal) and labels
@@ -9,7 +9,6 @@ start_frame (several segments of one video, which may overlap or be equal) and l
 import hashlib
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,34 +39,6 @@ class Record:
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
     """All labels, in multi-label datasets; may be empty."""
-
-
-def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:
-    """Ids, ascending, of the more frequent half of the classes; the others are the novel ones.
-
-    Half of an odd number of classes is rounded up; among equally frequent classes the lower id
-    comes first. Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
-
-    Args:
-        records: the whole training list.
-        num_classes: K, of the dataset.
-    """
-    counts = Counter(record.label for record in records)
-    by_frequency = sorted(range(num_classes), key=lambda label: (-counts[label], label))
-    return sorted(by_frequency[: (num_classes + 1) // 2])
-
-
-def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
-    """Ids, ascending, of the classes to train on.
-
-    Args:
-        dataset: its training list determines the base classes.
-        classes: `data.classes`, all or base.
-        num_classes: of the dataset.
-    """
-    if classes == "all":
-        return list(range(num_classes))
-    return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
 
 
 def check_video_id(video_id: str) -> str | None:

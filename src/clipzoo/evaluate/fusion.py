@@ -256,21 +256,18 @@ def best_weight(curve: Curve, published: float) -> float:
     return min(best, key=lambda weight: (abs(weight - published), weight))
 
 
-def compare(
-    video: Scores, attributes: Scores, labels: Tensor, weight: float, seed: int
-) -> dict[str, float]:
+def compare(video: Scores, attributes: Scores, labels: Tensor, weight: float) -> dict[str, float]:
     """Metrics of the fusion with one weight, of both parts, and of their differences.
 
     Args:
         video, attributes: of the same videos.
         labels: [N] int64.
         weight: of the video branch.
-        seed: of the bootstrap.
 
     Returns:
-        fused_weight; fused_, video_ and attributes_ with top1, ci95_low, ci95_high and top5, in
-        percent; fused_gain_over_video and fused_gain_over_attributes in percentage points, with
-        _ci95_low and _ci95_high of the paired difference.
+        fused_weight; fused_, video_ and attributes_ with top1, its interval and top5, in percent;
+        fused_gain_over_video and fused_gain_over_attributes in percentage points, with their
+        intervals.
     """
     parts = {"video": video.probabilities, "attributes": attributes.probabilities}
     values = {"fused_weight": weight}
@@ -280,10 +277,7 @@ def compare(
         correct[name] = metrics.in_top_k(probabilities, labels, 1)
         values |= _accuracies(name, probabilities, labels)
     for name in parts:
-        key = f"fused_gain_over_{name}"
-        low, high = metrics.paired_interval(correct["fused"], correct[name], seed)
-        values[key] = values["fused_top1"] - values[f"{name}_top1"]
-        values |= {f"{key}_ci95_low": low, f"{key}_ci95_high": high}
+        values |= metrics.gain(f"fused_gain_over_{name}", correct["fused"], correct[name])
     return values
 
 
@@ -291,7 +285,7 @@ def measure_best(
     video: Scores, attributes: Scores, labels: Tensor, weight: float
 ) -> dict[str, float]:
     """Metrics of the weight that is best on the training videos: fused_best_weight, and in percent
-    fused_best_top1, fused_best_ci95_low, fused_best_ci95_high and fused_best_top5.
+    fused_best_top1 with its interval and fused_best_top5.
 
     Args:
         video, attributes: of the videos that are measured.
@@ -303,11 +297,8 @@ def measure_best(
 
 
 def _accuracies(name: str, probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    low, high = metrics.wilson_interval(metrics.in_top_k(probabilities, labels, 1))
     return {
-        f"{name}_top1": percent_in(probabilities, labels, 1),
-        f"{name}_ci95_low": low,
-        f"{name}_ci95_high": high,
+        **metrics.accuracy(f"{name}_top1", metrics.in_top_k(probabilities, labels, 1)),
         f"{name}_top5": percent_in(probabilities, labels, 5),
     }
 

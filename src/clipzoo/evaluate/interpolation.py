@@ -11,20 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clipzoo.clips import encoding
 from clipzoo.clips.inputs import Views
 from clipzoo.config import Params
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import plot_interpolation
+from clipzoo.evaluate.scoring import score_set
 from clipzoo.files import read_rows, write_csv
-from clipzoo.methods import load_model, raw_model
+from clipzoo.methods import raw_model
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from clipzoo.paths import PREDICTIONS_DIR
 
 VAL_CURVE = PREDICTIONS_DIR / "interpolation.csv"
-"""The validation top-1 of each alpha: written by test, read by zero_shot; empty where off."""
-COLUMNS = ("alpha", "top1", "ci95_low", "ci95_high")
+"""The validation top-1 of each alpha, which zero_shot chooses by; empty where off."""
+COLUMNS = ("alpha", "top1", "top1_ci95_low", "top1_ci95_high")
 
 
 @torch.no_grad()
@@ -47,50 +47,40 @@ def interpolate(raw: nn.Module, tuned: Method, alpha: float) -> Method:
 def accuracy_curve(
     params: Params,
     device: torch.device,
+    tuned: Method,
     clips: Views,
     labels: Tensor,
     text: ClassText,
     set_name: str,
-    *,
-    zero_shot: bool = False,
-) -> list[tuple[float, float, float, float]]:
+) -> list[tuple[float, ...]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
 
+    All processes call this.
+
     Args:
-        params: the run.
-        device: of this process; all processes call this.
+        params: `zero_shot.interpolation` may be empty.
+        device: of this process.
+        tuned: the model whose vision tower is fine-tuned.
         clips: the videos.
         labels: [N] int64.
-        text: of all classes, as the fine-tuned model gives it (`Method.class_text`).
+        text: the class text of `tuned` (`scoring.class_text`).
         set_name: of the videos, for the progress bar.
-        zero_shot: the model is that of `Method.for_zero_shot`, and `text` as embed_labels wrote it.
 
     Returns:
-        (alpha, top1, ci95_low, ci95_high) of each, in percent; empty on all ranks but 0.
+        A row of `COLUMNS` for each alpha, in percent; empty on all ranks but 0.
     """
-    if not params.zero_shot.interpolation:
-        return []
-    tuned, raw = load_model(params), raw_model().visual
-    text = encoding.class_text(tuned, text) if zero_shot else text
     rows = []
+    raw = raw_model().visual if params.zero_shot.interpolation else tuned.visual
     for alpha in params.zero_shot.interpolation:
-        model = interpolate(raw, tuned, alpha)
-        model = model.for_zero_shot() if zero_shot else model
-        features = encoding.encode_set(
-            model,
-            clips,
-            f"{set_name} alpha {alpha:g}",
-            params=params,
-            device=device,
-        )
-        if features is not None:  # rank 0 has them all
-            probabilities = encoding.score_videos(model, features, text)
-            values = metrics.evaluate(probabilities, labels)
+        name, model = f"{set_name} alpha {alpha:g}", interpolate(raw, tuned, alpha)
+        scored = score_set(model, clips, text, name, params=params, device=device)
+        if scored is not None:  # rank 0 has them all
+            values = metrics.evaluate(scored.probabilities(), labels)
             rows.append((alpha, *(values[key] for key in COLUMNS[1:])))
     return rows
 
 
-def write_curve(rows: list[tuple[float, float, float, float]], path: Path) -> None:
+def write_curve(rows: list[tuple[float, ...]], path: Path) -> None:
     """Write a curve as csv; only the header where interpolation is off."""
     write_csv(COLUMNS, rows, path)
 
@@ -101,9 +91,7 @@ def chosen_alpha(path: Path = VAL_CURVE) -> float:
     return max(rows)[1]
 
 
-def describe_choice(
-    rows: list[tuple[float, float, float, float]], plots: str | Path
-) -> dict[str, float]:
+def describe_choice(rows: list[tuple[float, ...]], plots: str | Path) -> dict[str, float]:
     """Plot the curves of both sets of videos; return the metrics of the chosen alpha.
 
     Args:

@@ -7,15 +7,12 @@ metric.
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clipzoo.data.targets import as_targets, map_meter, mean_average_precision
+from clipzoo.evaluate.intervals import paired_interval, wilson_interval
 
-RESAMPLES = 10_000
-Z95 = 1.959963984540054
-"""97.5% quantile of the standard normal distribution."""
 MAP_PROCESSES = 8
 """Processes of BIKE's Charades evaluation (scripts/run_test_charades.sh)."""
 
@@ -32,8 +29,8 @@ def evaluate(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
         labels: [N] int64 in [0, K), or targets [N, K] of 0 and 1 for a multi-label set.
 
     Returns:
-        top1, ci95_low, ci95_high, top5, mean_class_accuracy and map in percent; only map for a
-        multi-label set.
+        top1 with its interval (`accuracy`), top5, mean_class_accuracy and map in percent; only map
+        for a multi-label set.
 
     Raises:
         MetricsError: no videos, a value that is not finite, or shapes and labels that do not fit.
@@ -42,11 +39,8 @@ def evaluate(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     if labels.dim() == 2:
         return {"map": mean_average_precision(probabilities, labels)}
     correct = in_top_k(probabilities, labels, 1)
-    low, high = wilson_interval(correct)
     return {
-        "top1": percent(correct),
-        "ci95_low": low,
-        "ci95_high": high,
+        **accuracy("top1", correct),
         "top5": percent(in_top_k(probabilities, labels, 5)),
         "mean_class_accuracy": mean_class_accuracy(correct, labels),
         "map": mean_average_precision(probabilities, labels),
@@ -122,6 +116,27 @@ def percent(correct: Tensor) -> float:
     return 100 * int(correct.sum()) / correct.numel()
 
 
+def accuracy(key: str, correct: Tensor) -> dict[str, float]:
+    """KEY, KEY_ci95_low and KEY_ci95_high: the percentage of `correct` [N] bool, and its Wilson
+    interval."""
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return {key: percent(correct), f"{key}_ci95_low": low, f"{key}_ci95_high": high}
+
+
+def gain(key: str, correct: Tensor, baseline: Tensor) -> dict[str, float]:
+    """KEY, KEY_ci95_low and KEY_ci95_high: an accuracy minus another one on the same videos, in
+    percentage points, and its paired interval.
+
+    Args:
+        key: of the difference.
+        correct, baseline: [N] bool, of the same videos in the same order.
+    """
+    won, lost = int((correct & ~baseline).sum()), int((baseline & ~correct).sum())
+    low, high = paired_interval(won, lost, len(correct))
+    value = 100 * (won - lost) / len(correct)
+    return {key: value, f"{key}_ci95_low": low, f"{key}_ci95_high": high}
+
+
 def per_class_counts(correct: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Correct videos and videos of each class, both [K] int64, from `correct` [N] bool."""
     videos = torch.bincount(labels, minlength=num_classes)
@@ -185,39 +200,3 @@ def running_map(
             meter.add(probabilities[positions].float(), targets[positions])
             total += len(part) * float(meter.value())
     return 100 * total / num_padded
-
-
-def wilson_interval(correct: Tensor) -> tuple[float, float]:
-    """95% score interval of an accuracy, in percent (Wilson, JASA 22, 1927).
-
-    It holds for few videos too, and where all are right: 6 of 6 give 61.0 to 100, while every
-    resample of a bootstrap would be 100.
-
-    Args:
-        correct: [N] bool.
-    """
-    num, hits = correct.numel(), int(correct.sum())
-    centre = hits + Z95**2 / 2
-    margin = Z95 * math.sqrt(hits * (num - hits) / num + Z95**2 / 4)
-    low, high = (100 * (centre + side) / (num + Z95**2) for side in (-margin, margin))
-    # The ends 0 and 100 are exact, but would be rounded.
-    return low if hits else 0.0, high if hits < num else 100.0
-
-
-def paired_interval(correct: Tensor, baseline: Tensor, seed: int) -> tuple[float, float]:
-    """95% interval, in percentage points, of an accuracy minus another's on the same videos, by a
-    bootstrap.
-
-    Videos are resampled in pairs: each is won, lost or equal, so the counts are multinomial.
-
-    Args:
-        correct: [N] bool.
-        baseline: [N] bool, the same videos in the same order.
-        seed: of the resamples.
-    """
-    num = correct.numel()
-    won, lost = int((correct & ~baseline).sum()), int((baseline & ~correct).sum())
-    shares = np.array([won, lost, num - won - lost]) / num
-    draws = np.random.default_rng(seed).multinomial(num, shares, RESAMPLES)
-    low, high = np.percentile(draws[:, 0] - draws[:, 1], [2.5, 97.5])
-    return 100 * float(low) / num, 100 * float(high) / num

@@ -72,7 +72,7 @@ def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]
 
     Args:
         path: of the png.
-        curves: rows of (alpha, top1, ci95_low, ci95_high), in percent, of each set of videos.
+        curves: rows of alpha, top-1 and its interval's ends, in percent, of each set of videos.
     """
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

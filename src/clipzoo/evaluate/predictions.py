@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,25 +10,33 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from clipzoo.clips import encoding
-from clipzoo.clips.encoding import evaluated_records
+from clipzoo.clips import selection
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
 from clipzoo.data.records import (
     SPLIT_COLUMNS,
     Record,
     missing_path,
-    read_list,
     read_missing,
-    training_classes,
     videos_sha256,
 )
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
-from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_csv
-from clipzoo.methods import load_classifier
+from clipzoo.evaluate.protocols import Evaluation
+from clipzoo.evaluate.provenance import record_provenance
+from clipzoo.evaluate.scoring import score_set
+from clipzoo.files import (
+    ListError,
+    file_sha256,
+    read_rows,
+    replacing,
+    write_csv,
+    write_metrics,
+)
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
-from clipzoo.paths import LISTS_DIR, list_file, predictions_file
+from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predictions_file
+from clipzoo.runtime.distributed import say
 from clipzoo.tensors import write_safetensors
 
 VIDEOS_FILE = "videos.csv"
@@ -40,46 +48,55 @@ RAW_COLUMN = "raw_predicted"
 """Of zero-shot sets: what the raw CLIP predicted."""
 
 
-def read_val_set(params: Params, num_classes: int) -> tuple[list[Record], str]:
-    """The validation videos, or their `evaluated_records`.
+@dataclass(frozen=True, kw_only=True)
+class TrainingScores:
+    """What a model says of the training videos; the weight of a fusion is chosen on it."""
 
-    Returns:
-        the records, and their share of the list for the protocol: `` or `, 48 of 240 videos`.
-
-    Raises:
-        ListError: the list is missing or invalid.
-    """
-    listed = read_list(list_file(params.data.dataset, "val"), num_classes)
-    records = evaluated_records(params, listed)
-    whole = len(records) == len(listed)
-    return records, "" if whole else f", {len(records)} of {len(listed)} videos"
+    probabilities: Tensor
+    """[N, K] float32."""
+    labels: Tensor
+    """[N] int64."""
+    video_ids: list[str]
+    """Ids of the rows."""
 
 
-def read_whole_set(
-    params: Params, dataset: str, num_classes: int
-) -> tuple[list[Record], list[str], str]:
-    """All videos of a dataset, for zero-shot protocols; or their `evaluated_records`.
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All that a stage writes of one set of videos."""
 
-    They are those of whole.csv if the dataset has one (trimmed training segments, or videos
-    in no set of the chosen split), else of train and val.
+    name: str
+    """`test` or `zero_shot_<dataset>`, the name of the files."""
+    videos: MeasuredSet
+    described: Mapping[str, int | str]
+    """The metrics of `describe_set`."""
+    view_names: Sequence[str]
+    class_names: Sequence[str]
+    evaluation: Evaluation
+    values: Mapping[str, float]
+    """The metrics."""
+    raw: Evaluation | None = None
+    """The same of the raw CLIP; None in tests."""
+    saliency: Tensor | None = None
+    """How much each class looks at each frame, [N, K, T]; None = the method does not provide it."""
+    training: TrainingScores | None = None
+    """None = not asked for."""
 
-    Returns:
-        the records, the names of the lists they come from, and their share of these lists in words:
-        `all` or `48 of 240`.
-
-    Raises:
-        ListError: there is no list, or one is invalid.
-    """
-    directory = LISTS_DIR / dataset
-    names = [name for name in ("train", "val") if (directory / f"{name}.csv").is_file()]
-    names = ["whole"] if (directory / "whole.csv").is_file() else names
-    if not names:
-        raise ListError(f"{directory}/: neither train.csv nor val.csv; run build_lists {dataset}")
-    parts = [read_list(directory / f"{name}.csv", num_classes) for name in names]
-    listed = [record for part in parts for record in part]
-    records = evaluated_records(params, listed)
-    whole = len(records) == len(listed)
-    return records, names, "all" if whole else f"{len(records)} of {len(listed)}"
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the prediction file, by name."""
+        found = {
+            "labels": self.evaluation.labels,
+            "features": self.evaluation.scored.features,
+            "probabilities": self.evaluation.probabilities,
+        }
+        if self.raw is not None:
+            found["raw_features"] = self.raw.scored.features
+            found["raw_probabilities"] = self.raw.probabilities
+        if self.saliency is not None:
+            found["saliency"] = self.saliency
+        if self.training is not None:
+            found["train_probabilities"] = self.training.probabilities
+            found["train_labels"] = self.training.labels
+        return found
 
 
 def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
@@ -107,79 +124,54 @@ def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
 
 
-def classified_text(
-    params: Params, model: Method, text: ClassText
-) -> tuple[ClassText, Sequence[int]]:
-    """The class text that a trained model classifies all classes with.
-
-    Args:
-        params: the run.
-        model: its method.
-        text: of embed_labels, of all K classes of `data.dataset`.
-
-    Returns:
-        the class text, and the ids of the classes trained on.
-
-    Raises:
-        WeightsError: the classifier of the training is missing.
-    """
-    classes = training_classes(params.data.dataset, params.data.classes, text.num_classes)
-    if len(classes) < text.num_classes:  # the saved classifier has only the classes trained on
-        return encoding.class_text(model, text), classes
-    return replace(text, class_embeddings=load_classifier(text.num_classes)), classes
-
-
 def score_training_videos(
     params: Params, model: Method, text: ClassText, device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Probabilities of the training list from one view, if the method's `score_training` asks.
+) -> TrainingScores | None:
+    """Score the training list from one view, if the method's `score_training` asks for it.
 
-    The weight of a fusion is chosen on them. Every process calls this.
+    Every process calls this.
 
     Args:
-        params: the run.
+        params: of the run.
         model: its method.
-        text: of all K classes.
+        text: the model's class text, of all K classes.
         device: of this process.
 
     Returns:
-        tensors for `save`: train_probabilities [N, K] float32 and train_labels; and metadata:
-        train_video_ids, a JSON list in the order of the rows. Both empty if not asked for, and on
-        all ranks but 0.
+        None if not asked for, and on all ranks but 0.
 
     Raises:
         ListError: there is no training list.
     """
     if not params.options.get("score_training", False):
-        return {}, {}
-    listed = read_list(list_file(params.data.dataset, "train"), text.num_classes)
-    records = evaluated_records(params, listed)
-    clips = model.open_inputs(params, params.data.dataset, text).views(records, "train")
-    features = encoding.encode_set(model, clips, "train", params=params, device=device)
-    if features is None:
-        return {}, {}
-    tensors = {
-        "train_probabilities": encoding.score_videos(model, features, text),
-        "train_labels": label_tensor(records, text.num_classes),
-    }
-    return tensors, {"train_video_ids": json.dumps([record.video_id for record in records])}
+        return None
+    dataset = params.data.dataset
+    records = selection.measured(params, dataset, ["train"], text.num_classes).records
+    clips = model.open_inputs(params, dataset, text).views(records, "train")
+    scored = score_set(model, clips, text, "train", params=params, device=device)
+    if scored is None:
+        return None
+    return TrainingScores(
+        probabilities=scored.probabilities(),
+        labels=label_tensor(records, text.num_classes),
+        video_ids=[record.video_id for record in records],
+    )
 
 
-def describe_set(
-    records: Sequence[Record], *, dataset: str, lists: Sequence[str], protocol: str
-) -> dict[str, int | str]:
+def describe_set(videos: MeasuredSet, protocol: str) -> dict[str, int | str]:
     """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
     videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
     videos of this set are missing, expected_sha256, the fingerprint of the complete set.
 
+    Videos of the set's lists that `lists/<dataset>/missing.csv` names are expected too (for
+    `whole`, all it names).
+
     Args:
-        records: the videos.
-        dataset: their dataset.
-        lists: names of the lists they come from; videos of these lists that
-            `lists/<dataset>/missing.csv` names are expected too (for `whole`, all it names).
+        videos: the set.
         protocol: views and lists in words.
     """
-    path, ids = missing_path(dataset), [record.video_id for record in records]
+    dataset, lists = videos.dataset, videos.lists
+    path, ids = missing_path(dataset), [record.video_id for record in videos.records]
     there = set(ids)  # a video that lacks a segment of train.csv is in whole.csv all the same
     missing = [
         video_id
@@ -189,14 +181,34 @@ def describe_set(
     described: dict[str, int | str] = {
         "dataset": dataset,
         "protocol": protocol,
-        "num_videos": len(records),
-        "num_expected": len(records) + len(missing),
+        "num_videos": len(ids),
+        "num_expected": len(ids) + len(missing),
         "videos_sha256": videos_sha256(ids),
         "missing_sha256": file_sha256(path) if path.is_file() else "",
     }
     if missing:
         described["expected_sha256"] = videos_sha256([*ids, *missing])
     return described
+
+
+def write_results(results: Results, params: Params, device: torch.device) -> Path:
+    """Write predictions/<name>.*, metrics/<recipe>/<name>.json and plots/<recipe>/<name>/videos.csv
+    with the settings of the run beside it; returns that folder of plots."""
+    name, plots = results.name, plots_dir(params.recipe, results.name)
+    provenance = record_provenance(params, device.type, plots)
+    about = {**results.described, "recipe": params.recipe, "arch": params.model.arch}
+    about["model_sha256"] = provenance["model_sha256"]
+    if results.raw is not None:
+        about["clip_sha256"] = file_sha256(CLIP_FILE)
+    if results.training is not None:
+        about["train_video_ids"] = json.dumps(results.training.video_ids)
+    tensors, records = results.tensors(), results.videos.records
+    save(name, tensors, records, results.view_names, results.class_names, about)
+    write_videos(plots, records, tensors, results.evaluation.single)
+    path = metrics_file(params.recipe, name)
+    write_metrics(path, {**results.described, **provenance, **results.values})
+    say(f"wrote predictions/{name}.*, {path}, {plots}/")
+    return plots
 
 
 def save(

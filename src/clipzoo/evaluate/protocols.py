@@ -1,6 +1,7 @@
 """Protocols: which views a video is scored from, and over which classes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,14 +9,26 @@ from torch import Tensor
 
 from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.evaluate import metrics
+from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
-from clipzoo.models.text import ClassText
-
-Score = Callable[[Tensor, ClassText], Tensor]
-"""features [N, V, ...] and the text of K classes -> probabilities [N, K]."""
 
 NUM_HALVES = 10
 MIN_HALF_CLASSES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured of one model on one set of videos."""
+
+    scored: Scored
+    labels: Tensor
+    """[N] int64, or targets [N, K] of 0 and 1."""
+    probabilities: Tensor
+    """[N, K] float32, from all views."""
+    values: dict[str, float]
+    """The metrics, in percent."""
+    single: Tensor | None = None
+    """Probabilities [N, K] from a single view; None = there is no other view, or none is single."""
 
 
 def describe_views(clips: int, crops: int, dense: bool = False) -> str:
@@ -38,51 +51,46 @@ def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
 
 
 def evaluate_test(
-    score: Score,
-    features: Tensor,
+    scored: Scored,
     labels: Tensor,
-    text: ClassText,
     *,
     trained_classes: Sequence[int],
     view_names: Sequence[str],
     dense: bool,
     authors: AuthorsMap | None = None,
     authors_batch: int = 0,
-) -> tuple[Tensor, Tensor | None, dict[str, float]]:
-    """Probabilities and metrics of the configured views, and the metrics of a single view.
+) -> Evaluation:
+    """Measure the configured views and, with the prefix `single_view_`, a single one.
 
-    The latter have the prefix `single_view_`. They are computed if there are several views, except
-    under dense sampling, where clip 0 is only the beginning of a video.
+    The latter is measured if there are several views, except under dense sampling, where clip 0 is
+    only the beginning of a video.
 
     Args:
-        score: of the method.
-        features: [N, V, ...].
+        scored: all videos.
         labels: [N] int64, or targets [N, K].
-        text: of all K classes.
         trained_classes: ids of the classes trained on; if these are not all classes, the metrics of
             `evaluate_base_to_novel` are added.
         view_names: V names.
         dense: whether clips are dense windows.
         authors: their protocol for mAP, whose value is added as authors_map; None = no other.
-        authors_batch: of their tests, where these drop the last, partial batch: the metrics of
-            `evaluate_whole_batches` are added; 0 = they drop none.
-
-    Returns:
-        probabilities [N, K] from all views; those from a single view, or None; and the metrics.
+        authors_batch: videos in a batch of their tests, where these drop the last, partial batch:
+            the metrics of `evaluate_whole_batches` are added; 0 = they drop none.
     """
-    probabilities = score(features, text)
-    result = metrics.evaluate(probabilities, labels)
+    probabilities = scored.probabilities()
+    values = metrics.evaluate(probabilities, labels)
     if authors is not None:
-        result["authors_map"] = authors_map(probabilities, labels, authors)
+        values["authors_map"] = authors_map(probabilities, labels, authors)
     if authors_batch:
-        result |= evaluate_whole_batches(probabilities, labels, authors_batch)
+        values |= evaluate_whole_batches(probabilities, labels, authors_batch)
     single = None
     if len(view_names) > 1 and not dense:
-        single = score(single_view(features, view_names), text)
-        result |= with_prefix("single_view_", metrics.evaluate(single, labels))
-    if len(trained_classes) < text.num_classes:
-        result |= evaluate_base_to_novel(score, features, labels, text, trained_classes)
-    return probabilities, single, result
+        single = scored.score(single_view(scored.features, view_names), scored.text)
+        values |= with_prefix("single_view_", metrics.evaluate(single, labels))
+    if len(trained_classes) < scored.text.num_classes:
+        values |= evaluate_base_to_novel(scored, labels, trained_classes)
+    return Evaluation(
+        scored=scored, labels=labels, probabilities=probabilities, values=values, single=single
+    )
 
 
 def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> float:
@@ -120,14 +128,18 @@ def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) ->
     values: dict[str, float] = {"authors_num_videos": kept}
     if kept:
         found = metrics.evaluate(probabilities[:kept], labels[:kept])
-        keys = ("top1", "ci95_low", "ci95_high", "top5")
-        values |= {f"authors_{key}": found[key] for key in keys if key in found}
+        values |= with_prefix("authors_", _accuracies(found))
     return values
 
 
 def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
     """`values` with `prefix` before each key."""
     return {prefix + key: value for key, value in values.items()}
+
+
+def _accuracies(values: Mapping[str, float]) -> dict[str, float]:
+    """top1, its interval and top5 of `metrics.evaluate`; empty for a multi-label set."""
+    return {key: value for key, value in values.items() if key.startswith(("top1", "top5"))}
 
 
 def half_classes(num_classes: int, split: int) -> Tensor:
@@ -142,20 +154,15 @@ def half_classes(num_classes: int, split: int) -> Tensor:
 
 
 def evaluate_halves(
-    score: Score,
-    features: Tensor,
-    labels: Tensor,
-    text: ClassText,
-    *,
-    present_only: bool = False,
+    scored: Scored, labels: Tensor, *, present_only: bool = False
 ) -> dict[str, list[float]]:
     """Half-class accuracies: only the half's classes compete, on the videos of those classes.
 
+    A score that is normalized over classes is so over those of the half only.
+
     Args:
-        score: of the method; where it normalises over classes, it does so over the half only.
-        features: [N, V, ...] of all videos.
+        scored: all videos.
         labels: [N] int64 in [0, K).
-        text: of all K classes.
         present_only: exclude a half's classes without videos, as the authors' code does; if False,
             they compete.
 
@@ -164,10 +171,10 @@ def evaluate_halves(
     """
     result: dict[str, list[float]] = {"top1": [], "top5": []}
     for split in range(NUM_HALVES):
-        classes = half_classes(text.num_classes, split)
+        classes = half_classes(scored.text.num_classes, split)
         if present_only:
             classes = classes[torch.isin(classes, labels)]  # [K // 2] -> [M]
-        for key, value in _among(score, features, labels, text, classes).items():
+        for key, value in _among(scored, labels, classes).items():
             result[key].append(value)
     return result
 
@@ -198,39 +205,33 @@ def half_bounds(
     return float(np.mean(lows)), float(np.mean(highs))
 
 
-def _among(
-    score: Score, features: Tensor, labels: Tensor, text: ClassText, classes: Tensor
-) -> dict[str, float]:
+def _among(scored: Scored, labels: Tensor, classes: Tensor) -> dict[str, float]:
     """top1 and top5 on the videos of some classes, when only these compete; empty without videos.
 
     Args:
-        score, features, labels, text: as in `evaluate_halves`.
+        scored, labels: as in `evaluate_halves`.
         classes: int64 [M] distinct ids.
     """
+    text = scored.text
     position = torch.full((text.num_classes,), -1)  # [K]
     position[classes] = torch.arange(len(classes))
     chosen = position[labels] >= 0  # [N]
     if not chosen.any():
         return {}
     targets = position[labels[chosen]]  # [N] -> [n]
-    probabilities = score(features[chosen], text.of_classes(classes.tolist()))  # [n, M]
+    features, text = scored.features[chosen], text.of_classes(classes.tolist())  # [n, V, ...]
+    probabilities = scored.score(features, text)  # [n, M]
     metrics.check(probabilities, targets)
     return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, targets, k)) for k in (1, 5)}
 
 
-def evaluate_base_to_novel(
-    score: Score,
-    features: Tensor,
-    labels: Tensor,
-    text: ClassText,
-    base: Sequence[int],
-) -> dict[str, float]:
+def evaluate_base_to_novel(scored: Scored, labels: Tensor, base: Sequence[int]) -> dict[str, float]:
     """Accuracy among the classes trained on, and among those that training never saw.
 
-    Source: base-to-novel generalisation as in ViFi-CLIP (arXiv 2212.03640).
+    Source: base-to-novel generalization as in ViFi-CLIP (arXiv 2212.03640).
 
     Args:
-        score, features, labels, text: as in `evaluate_halves`, of all K classes.
+        scored, labels: as in `evaluate_halves`.
         base: ids of the classes trained on.
 
     Returns:
@@ -241,12 +242,12 @@ def evaluate_base_to_novel(
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("data.classes: base needs one label a video; found several")
-    is_base = torch.zeros(text.num_classes, dtype=torch.bool)  # [K]
+    is_base = torch.zeros(scored.text.num_classes, dtype=torch.bool)  # [K]
     is_base[list(base)] = True
     values = []
     for name, members in (("base", is_base), ("novel", ~is_base)):
         classes = members.nonzero()[:, 0]  # [K] -> [M]
-        accuracies = _among(score, features, labels, text, classes)
+        accuracies = _among(scored, labels, classes)
         if not accuracies:
             raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
         values.append(accuracies["top1"])
@@ -255,59 +256,51 @@ def evaluate_base_to_novel(
 
 
 def evaluate_zero_shot(
-    score: Score,
-    features: Tensor,
+    scored: Scored,
     labels: Tensor,
-    text: ClassText,
     *,
     protocols: Sequence[str],
     splits: Sequence[Tensor] = (),
     num_missing: int = 0,
-) -> tuple[Tensor, dict[str, float]]:
-    """Probabilities over all classes, and the metrics of the protocols, of one model.
+) -> Evaluation:
+    """Measure one model by zero-shot protocols.
+
+    The values are, of `full`, full_top1 with its interval and full_top5; of `half`, half_top1_mean
+    and half_top1_std and, if videos are missing, half_top1_mean_low and half_top1_mean_high
+    (`half_bounds`); of `splits`, splits_top1_mean, splits_top1_std, splits_top5_mean and
+    splits_top5_std (all classes compete, on the test videos of one split after the other).
 
     Args:
-        score: as in `evaluate_halves`.
-        features: [N, V, ...].
+        scored: all videos.
         labels: [N] int64.
-        text: of all K classes.
         protocols: any of `full`, `half` and `splits`; a half needs two classes, so `half` is
             skipped for sets with fewer than 4.
         splits: positions int64 [M] of the test videos of each official split; empty for a set with
             a single split, which gets no `splits` metrics.
         num_missing: videos of the set that are missing.
 
-    Returns:
-        probabilities [N, K]; full_top1, ci95_low, ci95_high, full_top5; half_top1_mean and
-        half_top1_std and, if videos are missing, half_top1_mean_low and half_top1_mean_high
-        (`half_bounds`); splits_top1_mean, splits_top1_std, splits_top5_mean and splits_top5_std
-        (all classes compete, on the test videos of one split after the other). Each std has ddof
-        0.
-
     Raises:
         MetricsError: a multi-label set; these protocols need single labels.
     """
     if labels.dim() != 1:
         raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
-    probabilities = score(features, text)  # [N, K]
-    values = metrics.evaluate(probabilities, labels)
+    probabilities, num_classes = scored.probabilities(), scored.text.num_classes
+    metrics.check(probabilities, labels)
     result = {}
     if "full" in protocols:
-        result["full_top1"] = values["top1"]
-        result |= {key: values[key] for key in ("ci95_low", "ci95_high")}
-        result["full_top5"] = values["top5"]
-    if "half" in protocols and text.num_classes >= MIN_HALF_CLASSES:
-        halves = evaluate_halves(score, features, labels, text)["top1"]
+        result |= with_prefix("full_", _accuracies(metrics.evaluate(probabilities, labels)))
+    if "half" in protocols and num_classes >= MIN_HALF_CLASSES:
+        halves = evaluate_halves(scored, labels)["top1"]
         result |= _mean_and_std("half_top1", halves)
         if num_missing:
-            low, high = half_bounds(halves, labels, text.num_classes, num_missing)
+            low, high = half_bounds(halves, labels, num_classes, num_missing)
             result |= {"half_top1_mean_low": low, "half_top1_mean_high": high}
     if "splits" in protocols and splits:
         for k in (1, 5):
             correct = metrics.in_top_k(probabilities, labels, k)  # [N]
             parts = [metrics.percent(correct[positions]) for positions in splits]
             result |= _mean_and_std(f"splits_top{k}", parts)
-    return probabilities, result
+    return Evaluation(scored=scored, labels=labels, probabilities=probabilities, values=result)
 
 
 def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
@@ -315,49 +308,11 @@ def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
     return {f"{key}_mean": float(np.mean(values)), f"{key}_std": float(np.std(values))}
 
 
-def compare_zero_shot(
-    scores: Mapping[str, Score],
-    features: Mapping[str, Tensor],
-    labels: Tensor,
-    texts: Mapping[str, ClassText],
-    *,
-    protocols: Sequence[str],
-    seed: int,
-    splits: Sequence[Tensor] = (),
-    num_missing: int = 0,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Compare the fine-tuned model with the raw CLIP on the same videos.
-
-    Args:
-        scores: of the fine-tuned model under the key "", of the raw CLIP under `raw_`; the keys are
-            the prefixes of the results.
-        features: [N, V, ...] of each, under the same keys.
-        labels: [N] int64.
-        texts: of each, since a trained text tower gives other class embeddings.
-        protocols, splits, num_missing: as in `evaluate_zero_shot`.
-        seed: of the gain's bootstrap.
-
-    Returns:
-        labels, and features and probabilities [N, K] of both; the metrics of both and, under
-        `full`, gain, gain_ci95_low and gain_ci95_high: the paired difference in percentage points.
-    """
-    tensors, values = {"labels": labels}, {}
-    for prefix, score in scores.items():
-        probabilities, results = evaluate_zero_shot(
-            score,
-            features[prefix],
-            labels,
-            texts[prefix],
-            protocols=protocols,
-            splits=splits,
-            num_missing=num_missing,
-        )
-        tensors |= {f"{prefix}features": features[prefix], f"{prefix}probabilities": probabilities}
-        values |= with_prefix(prefix, results)
-    if "full" in protocols:
-        both = (tensors["probabilities"], tensors["raw_probabilities"])
-        tuned, raw = (metrics.in_top_k(p, labels, 1) for p in both)  # [N], [N]
-        low, high = metrics.paired_interval(tuned, raw, seed)
-        gain = metrics.percent(tuned) - metrics.percent(raw)
-        values |= {"gain": gain, "gain_ci95_low": low, "gain_ci95_high": high}
-    return tensors, values
+def compare_zero_shot(tuned: Evaluation, raw: Evaluation) -> dict[str, float]:
+    """The metrics of a fine-tuned model and, with the prefix `raw_`, of the raw CLIP; where all
+    classes compete, also gain, the paired difference in percentage points, with its interval."""
+    values = tuned.values | with_prefix("raw_", raw.values)
+    if "full_top1" in values:
+        right = [metrics.in_top_k(e.probabilities, e.labels, 1) for e in (tuned, raw)]  # [N] each
+        values |= metrics.gain("gain", *right)
+    return values

@@ -212,15 +212,15 @@ def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> Non
 
 
 def save_classifier(class_embeddings: Tensor) -> None:
-    """Write the classifier that `test` uses: the class embeddings [P, K, D] that the model was
-    trained against, or those of its trained text tower."""
+    """Write the class embeddings [P, K, D] that training was given (`Method.class_text` was not
+    applied to them): those of embed_labels, or of an LDA."""
     write_safetensors(
-        {"class_embeddings": class_embeddings.cpu().contiguous()}, CLASSIFIER_FILE, {}
+        {"given_embeddings": class_embeddings.cpu().contiguous()}, CLASSIFIER_FILE, {}
     )
 
 
 def load_classifier(num_classes: int) -> Tensor:
-    """Read the class embeddings [P, K, D] of the trained model, of K = `num_classes`.
+    """Read the class embeddings [P, K, D] that training was given, of K = `num_classes`.
 
     Raises:
         WeightsError: the file is missing, or holds something else.
@@ -228,10 +228,10 @@ def load_classifier(num_classes: int) -> Tensor:
     tensors, _ = read_safetensors(CLASSIFIER_FILE)
     raise_all(
         f"{CLASSIFIER_FILE}: not as train writes it; `dvc repro --force train` writes it again",
-        tensor_faults(tensors, {"class_embeddings": "PKD"}, {"K": num_classes}),
+        tensor_faults(tensors, {"given_embeddings": "PKD"}, {"K": num_classes}),
         WeightsError,
     )
-    return tensors["class_embeddings"]
+    return tensors["given_embeddings"]
 
 
 def _check_arch(path: str | Path, arch: str, params: Params) -> None:

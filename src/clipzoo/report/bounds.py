@@ -96,9 +96,9 @@ def judge(bounds: Bounds, published: float, tolerance: float) -> str:
 
 def _counts(percent: float, num_videos: int) -> tuple[int, int]:
     """The lowest and the highest number of right videos that an accuracy stands for: one number, if
-    it was divided once and stored in full precision."""
+    it was divided once; `write_metrics` rounds it to 1e-6, so of a million videos to 0.005."""
     count = percent * num_videos / 100
-    if abs(count - round(count)) < 1e-6:
+    if abs(count - round(count)) < 0.01:
         return round(count), round(count)
     return math.floor(count), math.ceil(count)
 

@@ -14,7 +14,14 @@ from typing import Any
 from clipzoo.paths import METRICS_DIR
 from clipzoo.report import verdicts
 from clipzoo.report.bounds import Bounds, bounds_of, mean_bounds
-from clipzoo.report.metric_names import FEWER_VIDEOS, RESULTS, kind_of, result_name
+from clipzoo.report.metric_names import (
+    FEWER_VIDEOS,
+    NAMES,
+    RESULTS,
+    deviation_of,
+    interval_of,
+    kind_of,
+)
 from clipzoo.report.recipes import Expected, Loaded, Published
 from clipzoo.report.released import describe_given, expected_settings, recipe_of
 from clipzoo.report.stored import load_settings, read_metrics_file
@@ -130,7 +137,7 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         dataset=row.dataset,
         arch=settings["model.arch"],
         num_frames=settings["model.num_segments"],
-        result=result_name(row.metric),
+        result=NAMES[row.metric],
         metric=row.metric,
         value=None,
         std=None,
@@ -183,16 +190,12 @@ class _Run:
 
     def _file_rows(self, stem: str) -> Iterator[Row]:
         values = self.files[stem]
-        for name, (key, std, interval) in RESULTS[kind_of(stem)].items():
+        for key, name in RESULTS[kind_of(stem)].items():
             if key in values:
+                (std,) = [values[k] for k in deviation_of(key)] or [None]
+                low, high = [values[k] for k in interval_of(key)] or [None, None]
                 yield from self._rows_of(
-                    [stem],
-                    name,
-                    key,
-                    values[key],
-                    std=values.get(std),
-                    ci95_low=values[f"{interval}_low"] if interval else None,
-                    ci95_high=values[f"{interval}_high"] if interval else None,
+                    [stem], name, key, values[key], std=std, ci95_low=low, ci95_high=high
                 )
 
     def _split_rows(self) -> Iterator[Row]:
@@ -202,7 +205,7 @@ class _Run:
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
-                name = result_name(metric)
+                name = NAMES[metric]
                 yield from self._rows_of(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
 
     def _rows_of(

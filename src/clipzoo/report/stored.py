@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from clipzoo.files import Fault, ListError, json_sha256, read_json
 from clipzoo.paths import metrics_file, settings_file
 from clipzoo.report.bounds import AUTHORS_ACCURACIES
-from clipzoo.report.metric_names import RESULTS, kind_of
+from clipzoo.report.metric_names import NAMES, deviation_of, interval_of, kind_of
 from clipzoo.sections import Section, SectionType, build, require
 from clipzoo.settings import training_settings
 from clipzoo.yaml_files import ConfigError
@@ -21,12 +21,11 @@ MOST = 10**15
 Count = Annotated[int, Field(ge=1, le=MOST)]
 COMPANIONS = {
     key: [
-        *filter(None, [std]),
-        *([f"{interval}_low", f"{interval}_high"] if interval else []),
+        *deviation_of(key),
+        *interval_of(key),
         *(["authors_num_videos", AUTHORS_ACCURACIES[key]] if key in AUTHORS_ACCURACIES else []),
     ]
-    for results in RESULTS.values()
-    for key, std, interval in results.values()
+    for key in NAMES
 }
 """Results -> the numbers that stages write with each."""
 
@@ -73,6 +72,12 @@ class Measured(Metrics):
     @model_validator(mode="after")
     def _check_results(self) -> "Measured":
         values = self.model_extra or {}
+        named = {end for key in NAMES for end in interval_of(key)}
+        if old := [key for key in values if "ci95_" in key and key not in named]:
+            raise ConfigError(
+                f"found {', '.join(old)}, as an earlier version of this project wrote it; allowed: "
+                "intervals with the name of their accuracy, such as top1_ci95_low"
+            )
         needed = [k for key in COMPANIONS if key in values for k in (key, *COMPANIONS[key])]
         if missing := [f"missing key {key} (float)" for key in needed if key not in values]:
             raise ConfigError("\n".join(dict.fromkeys(missing)))

@@ -27,8 +27,8 @@ FEW_VIDEOS = 30
 INTRODUCTION = """# Results
 
 Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; `zoo.csv` has
-the same rows in full precision. Values are percentages. The 95% interval is in brackets: Wilson's
-for an accuracy, by a bootstrap over videos for a gain; "few videos" marks fewer than {few_videos}.
+the same rows with all digits. Values are percentages. The 95% interval is in brackets: Wilson's
+for an accuracy, Tango's for a gain; "few videos" marks fewer than {few_videos}.
 ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or over the splits.
 `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP is computed by
 torchnet, where a class without positives counts as 0; the mean class accuracy excludes classes

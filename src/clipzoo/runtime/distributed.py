@@ -172,6 +172,21 @@ def gather_rows(rows: Tensor, places: Tensor, total: int) -> Tensor:
     return gathered
 
 
+def gather_by_position(positions: list[int], rows: Tensor) -> Tensor:
+    """The rows of all processes, each at its position, on every rank; no gradients.
+
+    Args:
+        positions: of the rows of this rank; all ranks together hold 0 .. N - 1 once each.
+        rows: [n, ...] on the CPU.
+
+    Returns:
+        [N, ...].
+    """
+    shares = gather_objects((positions, rows))
+    order = torch.tensor([p for share, _ in shares for p in share]).argsort()
+    return torch.cat([part for _, part in shares])[order]
+
+
 def say(text: str) -> None:
     """Print on rank 0 only."""
     if rank() == 0:

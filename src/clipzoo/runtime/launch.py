@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipzoo.runtime.ending import ending
-from clipzoo.config import ConfigError, RuntimeConfig, load_params
+from clipzoo.config import ConfigError, Params, RuntimeConfig, load_params
 from clipzoo.runtime.allocator import keep_freed_memory
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.lock import only_one
@@ -30,7 +30,10 @@ CONNECT_SECONDS = 300
 """Time that a machine waits for the first one, which may still be busy with an earlier stage."""
 
 
-def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
+Condition = Callable[[Params], bool]
+
+
+def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False) -> None:
     """Run a stage's `main`; print an expected error as one message instead of a traceback.
 
     In one folder a stage with the same arguments runs once at a time (`lock.only_one`). The
@@ -40,7 +43,7 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
         main: the stage.
         distributed: start `runtime.processes` processes of this script through torchrun, if more
             than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
-            environment. The number of processes is not part of the DVC command, so changing it
+            environment. Or whether to, by the parameters of the run. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
     """
     # Only the script's own `main` ends this process; tests run stages in theirs.
@@ -48,10 +51,10 @@ def run_stage(main: Callable[[], None], *, distributed: bool = False) -> None:
         _run(main, distributed)
 
 
-def _run(main: Callable[[], None], distributed: bool) -> None:
+def _run(main: Callable[[], None], distributed: bool | Condition) -> None:
     """Run a stage here or in processes of its own; exit with code 1 after an expected error."""
     keep_freed_memory()
-    launched = distributed and "RANK" in os.environ
+    launched = bool(distributed) and "RANK" in os.environ
     try:
         if launched:
             exit_with_launcher()
@@ -62,8 +65,9 @@ def _run(main: Callable[[], None], distributed: bool) -> None:
             finish()
             return
         with only_one(_stage()), same_params():
-            if distributed:
-                runtime = load_params().runtime
+            params = load_params() if distributed else None
+            if params is not None and (distributed is True or distributed(params)):
+                runtime = params.runtime
                 processes = count_processes(runtime)
                 if processes > 1 or "NNODES" in os.environ:
                     _torchrun(processes, runtime)

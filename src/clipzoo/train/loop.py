@@ -19,7 +19,14 @@ from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.loader import load_batches
 from clipzoo.data.targets import label_tensor, mean_average_precision
 from clipzoo.paths import MODEL_FILE
-from clipzoo.runtime.distributed import barrier, gather_objects, rank, say, world_size
+from clipzoo.runtime.distributed import (
+    barrier,
+    gather_by_position,
+    gather_objects,
+    rank,
+    say,
+    world_size,
+)
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
@@ -293,9 +300,7 @@ def single_view_score(run: Run) -> float:
         text = run.method.class_text(run.text).to("cpu")
         scores = run.method.score(features, text)  # [n, K]
     if val_metric(run) == "val_map":
-        shares = gather_objects((share, scores))
-        order = torch.tensor([p for positions, _ in shares for p in positions]).argsort()
-        scores = torch.cat([part for _, part in shares])[order]  # [N, K]
+        scores = gather_by_position(share, scores)  # [n, K] -> [N, K]
         return mean_average_precision(scores, label_tensor(records, scores.shape[1]))
     labels = torch.tensor([records[position].label for position in share])
     correct = sum(gather_objects(int((scores.argmax(dim=1) == labels).sum())))
@@ -313,8 +318,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
     if rank() == 0:
         methods.save_model(run.method, MODEL_FILE, run.metadata)
-        with torch.no_grad():
-            methods.save_classifier(run.method.class_text(run.text).class_embeddings)
+        methods.save_classifier(run.text.class_embeddings)
     losses = [row["loss"] for row in progress.history]
     metrics |= {"steps": len(losses), "epochs": run.params.train.epochs}
     if run.params.train.precision == "fp16":

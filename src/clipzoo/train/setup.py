@@ -1,6 +1,5 @@
 """Set up a training run from its parameters and the outputs of earlier stages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,16 @@ import torch
 from torch import Tensor
 
 from clipzoo import methods
-from clipzoo.clips.encoding import encode_videos, evaluated_records
+from clipzoo.clips import selection
+from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.inputs import TrainingClips, Views
 from clipzoo.clips.sampling import check_test_sampler
 from clipzoo.config import ConfigError, Params
-from clipzoo.data.records import Record, read_labels, read_list, training_classes
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.classifiers import lda_classifier
 from clipzoo.models.text import ClassText, class_text_path, load_class_text
-from clipzoo.paths import CLIP_FILE, LISTS_DIR, list_file, plots_dir
-from clipzoo.runtime.distributed import gather_objects, rank, world_size
+from clipzoo.paths import CLIP_FILE, LISTS_DIR, plots_dir
+from clipzoo.runtime.distributed import gather_by_position, rank, world_size
 from clipzoo.runtime.machine import environment
 from clipzoo.train.gradients import split_settings
 from clipzoo.train.plan import Plan, make_plan
@@ -27,18 +26,6 @@ from clipzoo.train.state import TRAIN_STATE_DIR, fingerprint
 
 class TrainingError(ValueError):
     """Training cannot continue; the message says where and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRecords:
-    """The videos of a run."""
-
-    selected: list[Record]
-    """To train on: of `data.classes`, in the few-shot pick (if any), long enough."""
-    dropped: list[Record]
-    """Those with fewer than `data.min_frames` frames."""
-    num_all: int
-    """Number of videos to train on without a few-shot pick."""
 
 
 @dataclass(kw_only=True)
@@ -59,46 +46,13 @@ class Run:
     log_dir: Path
 
 
-def load_training_records(params: Params) -> TrainingRecords:
-    """Select the videos to train on; none if `train.epochs` is 0.
-
-    They are in the training list (or in its few-shot pick), belong to `data.classes` and have at
-    least `data.min_frames` frames.
-
-    Raises:
-        TrainingError: no video is long enough.
-        ListError: a list is missing or invalid.
-    """
-    if not params.train.epochs:
-        return TrainingRecords(selected=[], dropped=[], num_all=0)
-    folder = LISTS_DIR / params.data.dataset
-    num_classes = len(read_labels(folder / "labels.csv"))
-    everything = picked = read_list(folder / "train.csv", num_classes)
-    if params.data.shots:
-        picked = read_list(folder / f"train_{params.data.shots}shot.csv", num_classes)
-    classes = training_classes(params.data.dataset, params.data.classes, num_classes)
-    everything, picked = ([r for r in part if r.label in classes] for part in (everything, picked))
-    fewest = params.data.min_frames
-    selected = [record for record in picked if record.num_frames >= fewest]
-    if not selected:
-        raise TrainingError(
-            f"data.min_frames: none of {len(picked)} training videos of {folder}/ has {fewest} "
-            "frames or more; lower it"
-        )
-    return TrainingRecords(
-        selected=selected,
-        dropped=[record for record in picked if record.num_frames < fewest],
-        num_all=sum(record.num_frames >= fewest for record in everything),
-    )
-
-
-def prepare_run(params: Params, device: torch.device, records: TrainingRecords) -> Run:
+def prepare_run(params: Params, device: torch.device, records: selection.TrainingRecords) -> Run:
     """Everything that `train` needs.
 
     Args:
         params: its parameters.
         device: of this process.
-        records: of `load_training_records`.
+        records: of `selection.training_records`.
     """
     dataset, train_records = params.data.dataset, records.selected
     text = load_class_text(dataset, params.text.templates)
@@ -109,13 +63,11 @@ def prepare_run(params: Params, device: torch.device, records: TrainingRecords) 
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     _check_views(params, method)
-    val_records = read_list(list_file(dataset, "val"), len(text.class_names))
-    val_records = evaluated_records(params, val_records)
-    val_records = [r for r in val_records if r.num_frames >= method.val_min_frames]
+    val_records = selection.validation_records(params, len(text.class_names), method.val_min_frames)
     if params.data.classes == "base":
-        classes = training_classes(dataset, "base", len(text.class_names))
-        train_records = _of_classes(train_records, classes)
-        val_records = _of_classes(val_records, classes)
+        classes = selection.training_classes(dataset, "base", len(text.class_names))
+        train_records = selection.of_classes(train_records, classes)
+        val_records = selection.of_classes(val_records, classes)
         text = text.of_classes(classes)
     inputs = method.open_inputs(params, dataset, text)
     split = split_settings(method, params.runtime.micro_batch) if params.train.epochs else {}
@@ -154,22 +106,6 @@ def _files(params: Params) -> list[Path]:
     return [CLIP_FILE, class_text_path(dataset), *lists, *others]
 
 
-def _of_classes(records: Sequence[Record], classes: list[int]) -> list[Record]:
-    """The records of some classes, whose positions in `classes` become the labels.
-
-    Raises:
-        TrainingError: the records have several labels each.
-    """
-    if any(record.labels is not None for record in records):
-        raise TrainingError("data.classes: found base; a multi-label dataset allows: all")
-    position = {label: i for i, label in enumerate(classes)}
-    return [
-        replace(record, label=position[record.label])
-        for record in records
-        if record.label in position
-    ]
-
-
 def _embed(
     model: Method, params: Params, device: torch.device, views: Views
 ) -> tuple[Tensor, Tensor]:
@@ -184,7 +120,5 @@ def _embed(
         precision=params.test.precision,
         workers=params.runtime.workers,
     )[:, 0]  # [n, 1, D] -> [n, D]
-    shares = gather_objects((share, features))
-    order = torch.tensor([p for positions, _ in shares for p in positions]).argsort()
     labels = torch.tensor([record.label for record in views.records])
-    return torch.cat([part for _, part in shares])[order], labels  # [N, D], [N]
+    return gather_by_position(share, features), labels  # [N, D], [N]

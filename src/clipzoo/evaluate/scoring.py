@@ -1,0 +1,108 @@
+"""From encoded videos to probabilities: the class text of a model, its scores and its saliency."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clipzoo.clips.encoding import encode_set
+from clipzoo.clips.inputs import Views
+from clipzoo.config import Params
+from clipzoo.methods import load_classifier
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.text import ClassText
+
+SCORED_AT_ONCE = 4096
+Score = Callable[[Tensor, ClassText], Tensor]
+"""features [N, V, ...] and the text of K classes -> probabilities [N, K]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A set of videos as one model sees it: all that a protocol needs."""
+
+    score: Score
+    features: Tensor
+    """[N, V, ...] float32 or float16."""
+    text: ClassText
+    """The text of all K classes, as `class_text` gives it."""
+
+    def probabilities(self) -> Tensor:
+        """The probabilities of all videos from all views, [N, K] float32."""
+        return self.score(self.features, self.text)
+
+
+def score_set(
+    model: Method,
+    clips: Views,
+    text: ClassText,
+    set_name: str,
+    *,
+    params: Params,
+    device: torch.device,
+) -> Scored | None:
+    """Encode a whole set on all processes (`encode_set`); None on all ranks but 0."""
+    features = encode_set(model, clips, set_name, params=params, device=device)
+    if features is None:
+        return None
+    return Scored(score=partial(score_videos, model), features=features, text=text)
+
+
+def trained_text(text: ClassText, num_trained: int) -> ClassText:
+    """The class text that training was given for its dataset.
+
+    It is that of embed_labels, but for the rows of an LDA classifier, which training alone knows.
+    These need videos of every class, so a training on some classes has none.
+
+    Args:
+        text: of embed_labels, of all K classes.
+        num_trained: number of the classes trained on.
+
+    Raises:
+        WeightsError: the classifier of the training is missing.
+    """
+    if num_trained < text.num_classes:
+        return text
+    return replace(text, class_embeddings=load_classifier(text.num_classes))
+
+
+@torch.no_grad()
+def class_text(model: Method, text: ClassText, device: torch.device) -> ClassText:
+    """The text that a model classifies with, on the CPU: that of its own text tower, if trained.
+
+    Args:
+        model: on any device, and on the CPU afterwards.
+        text: of embed_labels, or `trained_text`.
+        device: computes it.
+    """
+    found = model.to(device).class_text(text.to(device)).to("cpu")
+    model.cpu()
+    return found
+
+
+@torch.no_grad()
+def score_videos(model: Method, features: Tensor, text: ClassText) -> Tensor:
+    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
+
+    Args:
+        model: its `score` has no parameters.
+        features: [N, V, ...] float32 or float16.
+        text: of K classes, from `class_text`.
+    """
+    parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]
+    return torch.cat(parts)  # [<= SCORED_AT_ONCE, K] each -> [N, K]
+
+
+@torch.no_grad()
+def saliency(model: Method, features: Tensor, text: ClassText) -> Tensor | None:
+    """How much each class looks at each frame, float16 [N, K, T] of features [N, 1, T, D] of a
+    single view; None if the method does not provide it or was not asked to."""
+    parts = []
+    for part in features.split(SCORED_AT_ONCE):
+        weights = model.saliency(part.float(), text)  # [n, 1, K, T]
+        if weights is None:
+            return None
+        parts.append(weights[:, 0].half())  # [n, 1, K, T] -> [n, K, T]
+    return torch.cat(parts)
