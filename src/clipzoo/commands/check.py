@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.dataset_findings import (
     Finding,
     dataset_findings,
@@ -26,7 +27,14 @@ from clipzoo.commands.dataset_findings import (
     try_survey,
 )
 from clipzoo.commands.missing import Survey
-from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
+from clipzoo.commands.planned import (
+    UNCHANGED,
+    Options,
+    add_options,
+    option_words,
+    plan,
+    read_arguments,
+)
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.index import index_path
@@ -357,7 +365,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
     return f"not ready: {text}{more}"
 
 
-def check_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
     something is missing."""
     name = arguments.recipe
@@ -377,3 +385,18 @@ def check_command(arguments: argparse.Namespace) -> None:
     words = option_words(arguments)
     zoo = shlex.join(["python", "-m", "clipzoo", "zoo", name, *words])
     print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "check",
+        "show what a recipe's run needs and what is missing",
+        (
+            "check text4vis/k400-vitb16-f8",
+            "check text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+        ),
+    )
+    command.add_argument("recipe", help="name of the recipe")
+    add_options(command)
+    command.set_defaults(run=_run)

@@ -14,9 +14,11 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
 from clipzoo.runtime.ending import run_command
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.planned import (
     UNCHANGED,
     Options,
+    add_options,
     option_words,
     place_files,
     plan,
@@ -191,7 +193,7 @@ def leftovers(path: Path = PARAMS_FILE) -> str:
     )
 
 
-def use_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
     name = arguments.recipe
     options = read_arguments(arguments, [name])
@@ -211,3 +213,16 @@ def use_command(arguments: argparse.Namespace) -> None:
     print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
     check = shlex.join(["python", "-m", "clipzoo", "check", name, *option_words(arguments)])
     print(f"next: {check}; dvc repro")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "use",
+        "put a recipe's values into params.yaml",
+        ("use demo/head-none", "use text4vis/k400-vitb16-f8 --queue"),
+    )
+    command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
+    add_options(command)
+    command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
+    command.set_defaults(run=_run)
