@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic_core import PydanticCustomError
 
 from clipzoo.files import near
-from clipzoo.sections import Float, Section, SectionType, build, flatten, require
+from clipzoo.sections import Section, SectionType, build, flatten, require
 from clipzoo.yaml_files import ConfigError as ConfigError
 from clipzoo.yaml_files import read_yaml
 
@@ -220,7 +220,7 @@ class DemoConfig(Section):
     """Contrastive pre-training steps of the stand-in CLIP."""
     pretrain_batch: int = Field(ge=1, le=100_000)
     """Still-caption pairs per pre-training step."""
-    pretrain_lr: Float = Field(gt=0)
+    pretrain_lr: float = Field(gt=0)
     """Peak learning rate of pre-training."""
     other_archs: OtherArchsConfig
 
@@ -267,19 +267,19 @@ class AugmentConfig(Section):
     """Frames are resized to this short side before the crop; 0 = they keep the stored size."""
     crop: Literal["area", "multi_scale"]
     """A window of random area and aspect ratio, or one of a few scales at one of 13 places."""
-    min_area: Float = Field(gt=0, le=1)
+    min_area: float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
-    max_area: Float = Field(gt=0, le=1)
+    max_area: float = Field(gt=0, le=1)
     """Largest share of the frame's area."""
-    min_aspect: Float = Field(gt=0)
+    min_aspect: float = Field(gt=0)
     """Smallest aspect ratio (height / width or width / height) of the crop."""
-    max_aspect: Float = Field(gt=0)
+    max_aspect: float = Field(gt=0)
     """Largest aspect ratio."""
-    flip: Float = Field(ge=0, le=1)
+    flip: float = Field(ge=0, le=1)
     """Probability of a horizontal flip of the whole clip."""
-    color_jitter: Float = Field(ge=0, le=1)
+    color_jitter: float = Field(ge=0, le=1)
     """Probability of a clip whose frames change in brightness, contrast, saturation and hue."""
-    grayscale: Float = Field(ge=0, le=1)
+    grayscale: float = Field(ge=0, le=1)
     """Probability of turning the whole clip gray."""
 
     @model_validator(mode="after")
@@ -300,24 +300,24 @@ class TrainConfig(Section):
     """Epochs of linear warm-up from 0."""
     batch_size: int = Field(ge=1, le=1_000_000)
     """Clips in one optimizer step, over all processes and micro-batches."""
-    lr: Float = Field(gt=0)
+    lr: float = Field(gt=0)
     """Peak learning rate of the head."""
-    tower_lr_ratio: Float = Field(ge=0)
+    tower_lr_ratio: float = Field(ge=0)
     """CLIP's parameters (the towers that are trained, and logit_scale) learn at
     lr * tower_lr_ratio; the authors' configs call it `clip_ratio`."""
-    weight_decay: Float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
     """AdamW's weight decay, applied to every parameter."""
-    beta1: Float = Field(ge=0, lt=1)
+    beta1: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean gradient."""
-    beta2: Float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean squared gradient."""
-    eps: Float = Field(gt=0)
+    eps: float = Field(gt=0)
     """AdamW's epsilon, added to the root of the mean squared gradient."""
     schedule: Literal["cosine", "multistep", "constant"]
     """Learning rate schedule after the warm-up."""
-    milestones: list[Float]
+    milestones: list[float]
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
-    gamma: Float = Field(gt=0)
+    gamma: float = Field(gt=0)
     """Factor of the multistep schedule."""
     steps_per_lr_update: int = Field(ge=1)
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
@@ -325,7 +325,7 @@ class TrainConfig(Section):
     """Precision of the forward pass, under autocast; the weights are float32."""
     average_epochs: int = Field(ge=0)
     """Save the mean of the weights after each of the last N epochs; 0 = off."""
-    grad_clip: Float = Field(ge=0)
+    grad_clip: float = Field(ge=0)
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
@@ -382,7 +382,7 @@ class ZeroShotConfig(Section):
     protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
     """full: all classes; half: 10 seeded halves of the classes; splits: the test videos of each
     official split."""
-    interpolation: list[Annotated[Float, Field(ge=0, le=1)]]
+    interpolation: list[Annotated[float, Field(ge=0, le=1)]]
     """Also evaluate vision towers with the weights (1 - alpha) raw + alpha fine-tuned, for each of
     these alpha; [] = off."""
     clips: int = Field(ge=1, le=1000)

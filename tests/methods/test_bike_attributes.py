@@ -161,7 +161,7 @@ def test_other_files_are_refused(tmp_path):
         ({"val_json": "a.json"}, r"val_json: found \('', 'a.json'\)"),
         ({"template": "a video"}, r"template: found 'a video'; allowed: exactly one \{\}"),
         ({"fused_with": ["a", "b"]}, "fused_with: found"),
-        ({"video_weight": 1.5}, "video_weight: found 1.5; allowed: 1 or less"),
+        ({"video_weight": 1.5}, "video_weight: found 1.5; allowed: less than or equal to 1"),
     ],
 )
 def test_wrong_options_are_named(changes: dict[str, Any], message: str):

@@ -36,7 +36,7 @@ from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
 from clipzoo.models.text import ClassText
-from clipzoo.sections import Float, Section, require
+from clipzoo.sections import Section, require
 from clipzoo.tensors import WeightsError
 
 
@@ -73,7 +73,7 @@ class Options(Section):
     """Whether test scores the training videos too, to choose the weight of the fusion."""
     fused_with: list[str] = Field(max_length=1)
     """The recipe of the video branch to fuse with; [] = no fusion."""
-    video_weight: Float = Field(ge=0, le=1)
+    video_weight: float = Field(ge=0, le=1)
     """Of the video branch's probabilities in the fusion (0.7 in the paper)."""
 
     @model_validator(mode="after")
