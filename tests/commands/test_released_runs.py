@@ -105,7 +105,7 @@ def test_released_weights_of_a_child_need_no_parent(file):
         (["demo", "-S", "train.epoch=3"], "-S train.epoch: unknown key.*did you mean train.epochs"),
         (["demo", "-S", "train.clip_ratio=1"], "-S: train.clip_ratio .*write train.tower_lr_ratio"),
         (["demo", "-S", "train.epochs"], "-S train.epochs: allowed: KEY=VALUE"),
-        (["demo", "-S", "train.epochs=x"], "train.epochs: found 'x'; allowed: a value of type int"),
+        (["demo", "-S", "train.epochs=x"], "train.epochs: found 'x'; allowed: a valid integer"),
         (["demo", "-S", "text4vis.head=Trans"], "text4vis.head: found 'Trans'"),
         (["demo", "-S", "runtime.workers=3"], "-S runtime.workers: .*in params.yaml"),
         (["demo", "-S", "recipe=x"], "-S recipe: a recipe's name is its path"),

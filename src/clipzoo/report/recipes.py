@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clipzoo.config import ConfigError, Float, Params, Section, build, refuse_old_keys
+from clipzoo.config import ConfigError, Params, Section, build, refuse_old_keys
 from clipzoo.files import near
 from clipzoo.yaml_files import read_yaml
 
@@ -44,11 +44,11 @@ class Published(Section):
     """Temporal clips; None = not stated."""
     crops: int | None
     """Spatial crops; None = not stated."""
-    value: Float | None
+    value: float | None
     """Percent; None = the row has a config but no number."""
-    std: Float | None = None
+    std: float | None = None
     """Percent, ddof 0."""
-    tolerance: Float = Field(default=0.0, ge=0)
+    tolerance: float = Field(default=0.0, ge=0)
     """Largest difference, in percentage points, that counts as reproduced."""
     source: str
     notes: str = ""
@@ -60,9 +60,9 @@ class Expected(Section):
     metric: str
     """A key of the metrics file."""
     dataset: str
-    value: Float
+    value: float
     """Percent: the mean of the measured runs."""
-    tolerance: Float = Field(ge=0)
+    tolerance: float = Field(ge=0)
     """Largest difference, in percentage points, that counts as reproduced."""
 
 
@@ -73,7 +73,7 @@ class Authors(Section):
     """Their config file; '' = none is published."""
     config_gpus: int = Field(default=0, ge=0)
     """GPUs with which the config gives `train.batch_size`; 0 = no training, or not known."""
-    memory_gb: Float = Field(default=0.0, ge=0)
+    memory_gb: float = Field(default=0.0, ge=0)
     """Memory of each of these GPUs in training, as the authors state it; 0 = not stated."""
     log: str = ""
     """Their training log; '' = none is published."""
@@ -97,7 +97,7 @@ class Recipe(Section):
     fusion: str = "video embeddings are averaged over views, then normalised"
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
-    gpu_hours: Float = Field(default=0.0, ge=0)
+    gpu_hours: float = Field(default=0.0, ge=0)
     """GPU hours of training: from the authors' log, else scaled from a similar log; 0 = none or not
     known."""
     authors: Authors = Authors()
