@@ -79,7 +79,7 @@ def test_small_sets_are_shown_whole(tmp_path: Path, figures: list[Figure]):
     ]
     accuracies = axes_titled(figures, "Accuracy of each class")
     assert bars(accuracies) == {"up, fast (2)": 50}
-    assert accuracies.get_title().endswith(": 1 of 2 are below 100 %")
+    assert accuracies.get_title().endswith(": 1 of 2 below 100 %")
     confusion = axes_titled(figures, "Confusion matrix")
     columns = ["up, fast", "轉", plots.OTHERS]
     assert matrix(confusion) == (["up, fast", "轉"], columns, [[50, 0, 50], [0, 100, 0]])
@@ -98,10 +98,10 @@ def test_bars_are_of_the_classes_below_100(tmp_path: Path, figures: list[Figure]
     labels = torch.arange(3).repeat(4)  # class 1 has 1 of 4 right, class 2 has 3 of 4
     predicted = [0, 1, 2, 0, 0, 2, 0, 0, 2, 0, 0, 0]
     plots.plot_test(tmp_path, scores(predicted, 3), labels, ["a", "b", "c"])
-    shown = bars(axes_titled(figures, "Accuracy of each class: 2 of 3 are below 100 %"))
+    shown = bars(axes_titled(figures, "Accuracy of each class: 2 of 3 below 100 %"))
     assert list(shown.items()) == [("b (4)", 25), ("c (4)", 75)], "the least accurate is on top"
     plots.plot_test(tmp_path, scores(labels.tolist(), 3), labels, ["a", "b", "c"])
-    assert bars(axes_titled(figures, "Accuracy of each class: all 3 have 100 %")) == {}
+    assert bars(axes_titled(figures, "Accuracy of each class: none of 3 below 100 %")) == {}
 
 
 @pytest.mark.parametrize("num_classes", [48, 61])
