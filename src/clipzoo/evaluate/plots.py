@@ -66,12 +66,11 @@ def plot_test(
 
     predicted = metrics.first_of_highest(probabilities).tolist()
     pairs = list(zip(labels.tolist(), predicted, strict=True))
-    listed = _name_confusions(pairs, class_names, order[:MAX_CLASSES])
-    write_csv(("actual", "predicted"), listed, directory / "confusion.csv")
-    drawn = sorted(order[:MAX_CONFUSED])
-    confusions = _name_confusions(pairs, class_names, drawn)
-    names = [class_names[k] for k in drawn]
-    _draw_confusion(directory / "confusion.png", confusions, names, len(order))
+    names = {k: class_names[k] for k in order[:MAX_CLASSES]}
+    named = [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
+    write_csv(("actual", "predicted"), named, directory / "confusion.csv")
+    names = {k: class_names[k] for k in sorted(order[:MAX_CONFUSED])}
+    _draw_confusion(directory / "confusion.png", pairs, names, len(order))
 
 
 def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -249,15 +248,6 @@ def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
     return good[: MAX_EXAMPLES - num_bad] + bad[:num_bad]
 
 
-def _name_confusions(
-    pairs: Sequence[tuple[int, int]], class_names: Sequence[str], classes: Sequence[int]
-) -> list[tuple[str, str]]:
-    """The names of (actual, predicted) for the videos of `classes`; a predicted class that is not
-    among them is one of the others."""
-    names = {k: class_names[k] for k in classes}
-    return [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
-
-
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
     """Bars for the classes below 100 %; the others would be bars of equal length.
 
@@ -285,19 +275,21 @@ def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
 
 
 def _draw_confusion(
-    path: Path, pairs: Sequence[tuple[str, str]], names: Sequence[str], num_classes: int
+    path: Path, pairs: Sequence[tuple[int, int]], names: Mapping[int, str], num_classes: int
 ) -> None:
-    columns = [*names, OTHERS] if OTHERS in (p for _, p in pairs) else [*names]
-    rows, places = ({n: i for i, n in enumerate(x)} for x in (names, columns))
-    counts = np.zeros((len(names), len(columns)))
+    place = {k: i for i, k in enumerate(names)}
+    counts = np.zeros((len(names), len(names) + 1))  # the last column is of the other classes
     for actual, predicted in pairs:
-        counts[rows[actual], places[predicted]] += 1
+        if actual in place:
+            counts[place[actual], place.get(predicted, -1)] += 1
     shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    labels = [_short(name) for name in names.values()]
+    columns = [*labels, OTHERS] if counts[:, -1].any() else labels
     height = 1 + 0.2 * len(names)
     figure, (axes,) = _filled_figure(1.25 * height, height)
-    image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues")
-    axes.set_xticks(range(len(columns)), [_short(n) for n in columns], rotation=90, fontsize=9)
-    axes.set_yticks(range(len(names)), [_short(n) for n in names], fontsize=9)
+    image = axes.imshow(shares[:, : len(columns)], vmin=0, vmax=100, cmap="Blues")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
     which = f": the {len(names)} least accurate of {num_classes}"
     title = "Confusion matrix" + (which if len(names) < num_classes else "")
     axes.set(xlabel="predicted", ylabel="actual", title=title)
