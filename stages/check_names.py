@@ -32,7 +32,7 @@ def check_predictions(params: Params) -> None:
             raise ConfigError(f"bike_attributes.fused_with: found {recipe}; allowed: a recipe")
         if fault := fault_of_predictions(recipe, recipe_settings(recipe)):
             raise ConfigError(
-                f"bike_attributes.fused_with: {recipe}: {fault}; `python -m clipzoo zoo "
+                f"bike_attributes.fused_with: {recipe}: {fault}; `clipzoo zoo "
                 f"{params.recipe}` runs {recipe} first and keeps its predictions"
             )
 

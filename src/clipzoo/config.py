@@ -33,7 +33,7 @@ STAGE_LISTS = ("datasets", "fused_with")
 own."""
 OLD_KEYS = {
     "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
-    "`python -m clipzoo missing DATASET --accept` writes",
+    "`clipzoo missing DATASET --accept` writes",
     "demo.other_pretrain_steps": "demo.other_archs.pretrain_steps",
     "demo.other_pretrain_batch": "demo.other_archs.pretrain_batch",
     "demo.other_train_steps": "demo.other_archs.train_steps",
