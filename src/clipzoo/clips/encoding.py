@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Encoder(Protocol):
         ...
 
     def train(self, mode: bool = True) -> object: ...
-    def to(self, device: torch.device) -> Self: ...
+    def to(self, device: torch.device) -> "Encoder": ...
 
 
 class InferenceError(ValueError):
