@@ -65,7 +65,7 @@ def _run(main: Callable[[], None], distributed: bool | Condition) -> None:
             return
         with only_one(_stage()), same_params():
             params = load_params() if distributed else None
-            if params is not None and (distributed is True or distributed(params)):
+            if params is not None and (not callable(distributed) or distributed(params)):
                 runtime = params.runtime
                 processes = count_processes(runtime)
                 if processes > 1 or "NNODES" in os.environ:
