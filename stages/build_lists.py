@@ -1,4 +1,13 @@
-"""build_lists --dataset NAME: annotation files + frame index -> lists/NAME/."""
+"""build_lists: annotation files + frame index -> lists/NAME/, csv files of videos and classes.
+
+It takes seconds on one machine and is never divided:
+
+    dvc repro build_lists@NAME
+
+It prints the numbers of classes and videos, what is unusual in the annotation files, and which
+annotated videos have no frames. Every bad line, every duplicate and every class without videos
+stops it with one list of them all.
+"""
 
 from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.annotations.joining import build_lists
@@ -26,7 +35,7 @@ def main() -> None:
     for note in summary.notes:
         print(shown(note))
     if summary.missing:
-        print(f"{len(summary.missing)} annotated videos lack frames (in the ledger):")
+        print(f"{len(summary.missing)} annotated videos have no frames (in the ledger):")
     for video_id, kind, reason in summary.missing[:SHOWN]:
         print(f"  {video_id} ({kind}): {shown(reason)}")
     if len(summary.missing) > SHOWN:

@@ -1,5 +1,13 @@
-"""check_names: refuse names of the run that cannot safely name folders, before DVC empties any; and
-record the content of the files that parameters name, so that new content reruns what reads it."""
+"""check_names: refuse a run whose names are unsafe, and record the files that parameters name.
+
+The recipe and the datasets of params.yaml name folders, which DVC empties before it runs a stage.
+So this stage comes before all others, on one machine, and takes a second:
+
+    dvc repro check_names
+
+It prints the recipe and the datasets. The digests that it writes run a stage again whenever a file
+that a parameter names has new content (`clipzoo.given_files`).
+"""
 
 from pathlib import Path
 
@@ -10,7 +18,7 @@ from clipzoo.given_files import record_given_files
 from clipzoo.report.kept import fault_of_predictions
 from clipzoo.report.recipes import recipe_names, recipe_settings
 
-# Always the same text, so that another name alone reruns no stage that depends on the file.
+# The text is always the same, so that another name alone reruns no stage that depends on the file.
 TEXT = "The recipe and the datasets of params.yaml have plain names.\n"
 
 

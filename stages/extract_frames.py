@@ -1,4 +1,18 @@
-"""extract_frames --dataset NAME [--shard i/n]: raw videos -> data/frames/NAME/: shards, index."""
+"""extract_frames: raw videos -> data/frames/NAME/, tar shards of JPEGs and their index.
+
+On one machine:
+
+    dvc repro extract_frames@NAME
+
+On n machines that share the folder, start on the i-th of them, and run `dvc repro` when all have
+finished, which merges their shards into one index; or name a Dask cluster (docs/clusters.md):
+
+    PYTHONPATH=src python stages/extract_frames.py --dataset NAME --shard i/n
+
+It prints what is extracted and from where, shows a progress bar over the videos, names those that
+could not be read and those that are damaged but kept, and ends with the numbers of videos, frames
+and failures. After an interruption it continues with the shards that are missing.
+"""
 
 import argparse
 from functools import partial
@@ -8,17 +22,14 @@ from clipzoo.annotations.wanted import excused, wanted_videos
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.index import FRAMES_DIR, index_path, read_index
 from clipzoo.data.spec import load_spec, raw_root
-from clipzoo.files import shown
+from clipzoo.files import SHOWN, shown
 from clipzoo.frames.extraction import extract
 from clipzoo.frames.manifest import manifest_path, read_manifest
 from clipzoo.frames.plan import plan_shards
 
-MOST_FAULTS = 20
-"""Printed; the index has all of them."""
-
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser()
     parser.add_argument("--dataset", required=True)
     parser.add_argument(
         "--shard",
@@ -30,10 +41,11 @@ def main() -> None:
     dataset, share = arguments.dataset, read_share(arguments.shard)
     params = load_params()
     spec, manifest = load_spec(dataset), read_manifest(manifest_path(dataset))
-    wanted, notes = wanted_videos(params, dataset, spec, manifest)
+    ids = [video.video_id for video in manifest]
+    wanted, notes = wanted_videos(params, dataset, spec, ids)
     for note in notes:
         print(f"note: {note}")
-    jobs = plan_shards(params, dataset, manifest, wanted)
+    jobs = plan_shards(params, dataset, manifest, set(wanted))
     settings = (
         f"size {params.frames.size}, quality {params.frames.quality}, fps {spec.fps or 'all'}"
     )
@@ -44,7 +56,7 @@ def main() -> None:
         f"{raw_root(params, dataset)} in {len(jobs)} shards ({settings}), part {arguments.shard}",
         flush=True,
     )
-    excuse = partial(excused, params, dataset, spec, manifest)
+    excuse = partial(excused, params, dataset, spec, ids)
     summary = extract(params, dataset, jobs, excused=excuse, share=share)
     reasons = excuse(dict(summary.failures))
     for video_id, reason in summary.failures:
@@ -66,17 +78,17 @@ def main() -> None:
 def print_faults(dataset: str) -> None:
     """Print which videos are read by ffmpeg instead of decord, and why."""
     table = read_index(index_path(dataset), ["video_id", "decord_fault"])
-    columns = (table.column(name).to_pylist() for name in table.column_names)
-    slow = [(video_id, fault) for video_id, fault in zip(*columns, strict=True) if fault]
+    slow = [(row["video_id"], row["decord_fault"]) for row in table.to_pylist()]
+    slow = [(video_id, fault) for video_id, fault in slow if fault]
     if slow:
         print(
             f"{len(slow)} of {table.num_rows} videos are not read by decord but by ffmpeg, from "
             f"their start; `reader: shards` in datasets/{dataset}.yaml reads all of them faster:"
         )
-    for video_id, fault in slow[:MOST_FAULTS]:
+    for video_id, fault in slow[:SHOWN]:
         print(f"  {video_id}: {shown(fault)}")
-    if len(slow) > MOST_FAULTS:
-        print(f"  ... (column decord_fault of {index_path(dataset)})")
+    if len(slow) > SHOWN:
+        print(f"  ... and {len(slow) - SHOWN} more in column decord_fault of {index_path(dataset)}")
 
 
 def read_share(text: str) -> tuple[int, int]:

@@ -161,7 +161,7 @@ def test_missing_videos_are_an_error_unless_the_ledger_names_them(params_for):
     annotate("ucf101", UCF101)
     stored = {k: v for k, v in UCF101_VIDEOS.items() if k not in ("Jump/v_b", "RunFast/v_f")}
     store_index(stored, failures={"Jump/v_b": "moov atom not found"})
-    with pytest.raises(ListError, match="2 of 6 annotated videos of mine lack frames") as caught:
+    with pytest.raises(ListError, match="2 of 6 annotated videos of mine have no frames") as caught:
         build_lists(params_for("mine"), "mine")
     assert "Jump/v_b (train): broken: moov atom not found" in str(caught.value)
     assert "RunFast/v_f (val): absent: not among the raw videos" in str(caught.value)

@@ -1,6 +1,5 @@
 """Annotations joined with the manifest, before anything is decoded."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,17 +22,8 @@ COMPLETE = ("train/aaaaaaaaaa1", "train/bbbbbbbbbb1", "val/aaaaaaaaaa2", "val/bb
 TEST_SET = ("test/cccccccccc1", "test/cccccccccc2")
 
 
-@dataclass(frozen=True)
-class File:
-    """A line of a manifest."""
-
-    video_id: str
-
-
 def wanted(params_for, *video_ids: str) -> tuple[list[str], list[str]]:
-    files = [File(video_id) for video_id in video_ids]
-    chosen, notes = wanted_videos(params_for("mine"), "mine", load_spec("mine"), files)
-    return [file.video_id for file in chosen], notes
+    return wanted_videos(params_for("mine"), "mine", load_spec("mine"), video_ids)
 
 
 def test_files_that_no_annotation_names_are_left_out(params_for):
@@ -64,7 +54,7 @@ def test_sets_that_lack_different_numbers_of_videos_are_in_one_run(params_for):
     for number, name in enumerate(names, 1):
         annotate("kinetics", KINETICS, PATTERN, name)
         write_ledger(name, {one.partition("/")[2]: "absent" for one in COMPLETE[:number]})
-        files = [File(video_id) for video_id in COMPLETE[number:]]
+        files = list(COMPLETE[number:])
         assert wanted_videos(params, name, load_spec(name), files) == (files, [])
         with pytest.raises(ListError, match="1 of 4 annotated"):
             wanted_videos(params, name, load_spec(name), files[1:])
@@ -84,7 +74,7 @@ def test_every_copy_of_a_video_is_extracted(params_for):
 def test_a_broken_copy_is_excused_if_another_can_be_read(params_for):
     annotate("kinetics", KINETICS, PATTERN)
     copy = "replacement/aaaaaaaaaa1"
-    files = [File(video_id) for video_id in (*COMPLETE, *TEST_SET, copy)]
+    files = list((*COMPLETE, *TEST_SET, copy))
     failures = {video_id: "moov atom not found" for video_id in (*COMPLETE[:3], TEST_SET[0])}
     write_ledger("mine", {COMPLETE[1]: "broken"})
     found = excused(params_for("mine"), "mine", load_spec("mine"), files, failures)

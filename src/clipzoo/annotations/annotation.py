@@ -20,14 +20,14 @@ class Annotation:
     where: str
     """`file:line`, `file: key`, or the dataset's folder."""
     video_id: str
-    """As in the annotation, without extension; it may not include the folder."""
+    """The annotated id, without extension; it may not include the folder."""
     label: int
-    """Position in `Annotations.class_names`; -1 = none (multi-label)."""
+    """A position in `Annotations.class_names`; -1 = none (multi-label)."""
     segment: tuple[float, float] | None = None
     """Start and end (seconds), which may be equal; None = the whole video."""
     labels: tuple[int, ...] | None = None
-    """All labels, ascending, in multi-label sets; may be empty. `label` is then the first of them,
-    or -1."""
+    """All labels of a video of a multi-label set, ascending; may be empty. `label` is then the
+    first of them, or -1."""
 
     @property
     def all_labels(self) -> tuple[int, ...]:
@@ -45,11 +45,11 @@ class Annotations:
     train: list[Annotation] = field(default_factory=list)
     val: list[Annotation] = field(default_factory=list)
     whole: list[Annotation] = field(default_factory=list)
-    """Every video of the dataset, untrimmed, if that is not train + val; else empty."""
+    """All videos of the dataset, untrimmed, if these are not train + val; else empty."""
     splits: dict[int, list[Annotation]] = field(default_factory=dict)
     """Test videos of each official split; empty if there is only one."""
     faults: list[str] = field(default_factory=list)
-    """One for each invalid line: `file:line: what was found; what is allowed`."""
+    """A message for each invalid line: `file:line: what was found; what is allowed`."""
     notes: list[str] = field(default_factory=list)
     """What was skipped on purpose."""
 
@@ -60,16 +60,16 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Source:
-    """The input of a parser."""
+    """What a parser reads."""
 
     folder: Path
     """data/annotations/<dataset>."""
     spec: DatasetSpec
     split: int
-    """Official split, from 1."""
+    """The official split, counted from 1."""
     seed: int
     video_ids: Sequence[str]
-    """Of all videos in the manifest, for formats in which the folders are the annotation."""
+    """The ids in the manifest, for formats in which the folders are the annotation."""
     trained_on: bool
     """Whether the run trains on the dataset; if not, it only evaluates on it."""
 
@@ -87,7 +87,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; ListError if it holds none (`files.read_json`)."""
+    """The JSON object in a file; ListError if the file cannot be read or has something else."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ListError(f"{path}: found a {type(value).__name__}; allowed: an object of videos")

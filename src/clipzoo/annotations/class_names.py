@@ -19,11 +19,7 @@ LABEL_DIR = Path(__file__).parents[1] / "reference" / "labels"
 
 
 def label_file(name: str) -> Path:
-    """The committed label file of that name.
-
-    Raises:
-        ConfigError: there is no such file; the message lists the existing ones.
-    """
+    """The committed label file of that name; ConfigError if there is none."""
     path = LABEL_DIR / f"{name}.csv"
     known = sorted(p.stem for p in LABEL_DIR.glob("*.csv"))
     if name not in known:
@@ -46,16 +42,9 @@ def name_classes(
 ) -> None:
     """Assign the chosen names and ids to the classes, in place.
 
-    The names are those of `data.class_names` (for data.dataset), else of labels.csv next to the
-    annotation files, else of `class_names` in datasets/<dataset>.yaml, else as in the annotation
-    files.
-
-    Args:
-        annotations: their labels are positions in their `class_names`.
-        params: of the run.
-        dataset: its name.
-        spec: of the dataset; with `only_listed_classes`, videos of other classes are skipped.
-        folder: data/annotations/<dataset>.
+    The names are those of `data.class_names` (for data.dataset), else of labels.csv in `folder`,
+    next to the annotation files, else of `class_names` in datasets/<dataset>.yaml, else as in the
+    annotation files. With `only_listed_classes` there, videos of other classes are skipped.
 
     Raises:
         ListError: classes do not match; lists those of both sides.
@@ -67,19 +56,19 @@ def name_classes(
         names = read_labels(labels_path)
         if not annotations.numbered:
             _match(annotations, names, labels_path, spec.only_listed_classes)
-        elif annotations.class_names and len(names) != len(annotations.class_names):
+        elif (count := len(annotations.class_names)) not in (0, len(names)):
             raise ListError(
-                f"{labels_path}: has {len(names)} classes; the annotation files have "
-                f"{len(annotations.class_names)}"
+                f"{labels_path}: has {len(names)} classes; the annotation files have {count}"
             )
         else:
             _number(annotations, names, labels_path)
     elif chosen or spec.class_names:
         path = label_file(chosen or spec.class_names)
+        names = read_labels(path)
         if annotations.numbered and not annotations.class_names:
-            _number(annotations, read_labels(path), path)
-        else:
-            _match(annotations, read_labels(path), path, spec.only_listed_classes)
+            _number(annotations, names, path)
+        else:  # files that number their classes and name them too are matched by the names
+            _match(annotations, names, path, spec.only_listed_classes)
     elif not annotations.class_names:
         raise ListError(
             f"{labels_path}: no such file; lists with numbers as labels need it, or "
@@ -88,7 +77,7 @@ def name_classes(
 
 
 def _number(annotations: Annotations, names: list[str], path: Path) -> None:
-    """Name the classes by position."""
+    """Name the classes according to their positions."""
     faults = [
         f"{a.where}: found label {label}; {path} has 0 to {len(names) - 1}"
         for part in annotations.parts()
@@ -130,7 +119,8 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
 
 
 def _renumbered(annotation: Annotation, new: list[int]) -> Annotation | None:
-    """The annotation with new ids (-1 = not listed); None if its single class is not listed."""
+    """An annotation with the new id of each class (-1 = not listed); None if its one class is not
+    listed. A multi-label annotation stays without labels, since its video is tested on too."""
     if annotation.labels is None:
         label = new[annotation.label]
         return replace(annotation, label=label) if label >= 0 else None

@@ -20,11 +20,9 @@ def check_folders(
 ) -> None:
     """Compare labels with the folders in the annotated paths and in those of the files.
 
-    Names of classes are compared by their letters and digits; other folders say nothing. With
-    `trust_labels` in the dataset's file, what differs becomes a note of `annotations`.
-
-    Args:
-        annotations: with their final class names.
+    The classes must have their final names. Only the letters and digits of names are compared;
+    folders that are not named like a class say nothing. With `trust_labels` in the dataset's file,
+    what differs becomes a note of `annotations`.
 
     Raises:
         ListError: videos are in a folder of another class; lists them all.
@@ -40,6 +38,7 @@ def check_folders(
         if not annotation.all_labels:
             continue
         count += 1
+        # Several copies are left out here, as it is not known which of them will be used.
         copies = lookup.copies(annotation.video_id)
         for path in dict.fromkeys([annotation.video_id, *copies[: len(copies) == 1]]):
             folder = _other_class(path, annotation, classes)
@@ -48,12 +47,10 @@ def check_folders(
                 pairs[f"{folder}/ labeled {names!r}"] += 1
                 faults[f"{annotation.where}: {path!r} is labeled {names!r}"] = None
                 break
-    if not faults:
-        return
     shown = ", ".join(f"{count} in {pair}" for pair, count in pairs.most_common(SHOWN))
     more = f" and {len(pairs) - SHOWN} more such pairs" if len(pairs) > SHOWN else ""
     text = f"{len(faults)} of {count} labels are not the class of the folder ({shown}{more})"
-    if spec.trust_labels:
+    if spec.trust_labels and faults:
         annotations.notes.append(f"{text}; the labels are taken (trust_labels)")
         return
     raise_all(

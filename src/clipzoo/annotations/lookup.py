@@ -8,7 +8,7 @@ from clipzoo.data.spec import DatasetSpec
 
 
 class Lookup:
-    """Finds the files of annotated videos among their ids, by path or by file name."""
+    """Finds the files of annotated videos, by path or by file name."""
 
     def __init__(self, video_ids: Iterable[str], spec: DatasetSpec) -> None:
         self._spec = spec
@@ -20,22 +20,19 @@ class Lookup:
     def copies(self, annotated: str) -> list[str]:
         """Ids of the files that may be an annotated video; empty = none.
 
-        They are the files of its path below any folders, else those of its file name.
+        They are the files with its path, below whatever folders, else those with its file name.
         """
         video_id = self._spec.video_id(annotated)
-        if self._spec.format == "folder":  # the path is the annotation
-            return [video_id] if video_id in self._by_name.get(_file_name(video_id), []) else []
         named = self._by_name.get(_file_name(video_id), [])
+        if self._spec.format == "folder":  # the path is the annotation
+            return [video_id] if video_id in named else []
         paths = [one for one in named if one == video_id or one.endswith(f"/{video_id}")]
         return paths or named
 
     def near(self, annotated: str) -> str:
-        """A file whose name differs from an annotated one only in case, punctuation or extension.
-
-        It is only named, never used: the ids of YouTube differ in case alone.
-
-        Returns:
-            its id, or '' if there is none.
+        """The id of a file whose name differs from an annotated one only in case, punctuation or
+        extension; '' = none. It is named in messages, never used: two videos of YouTube may have
+        ids that differ in case alone.
         """
         if not self._by_key:
             self._by_key = {_loose(name): ids[0] for name, ids in self._by_name.items()}
@@ -50,25 +47,21 @@ def describe_near(near: str) -> str:
 def choose(copies: Sequence[str], annotated: str, is_readable: Callable[[str], bool]) -> list[str]:
     """The copy of a video to use; several if that cannot be decided.
 
-    A copy that can be read is preferred to one that cannot, then one in a folder `replacement` (as
-    the mirror of Kinetics ships replacements of broken files), then the one of the annotated path.
+    A copy that can be read is preferred to one that cannot, then one in a folder like
+    replacement/replacement_for_corrupted_k400/ (the mirror of Kinetics has its replacements of
+    broken files there), then the one at the annotated path.
 
     Args:
-        copies: ids of files, as `Lookup.copies` gives them.
-        annotated: id that the annotation gives the video, reduced by `id_pattern`.
-        is_readable: whether a file has frames.
+        copies: the result of `Lookup.copies`.
+        annotated: the annotated id, reduced by `id_pattern`.
+        is_readable: tells whether a file has frames.
     """
-    if not any(map(is_readable, copies)):
+    readable = [one for one in copies if is_readable(one)]
+    if not readable:
         return list(copies[:1])
-    best = [one for one in copies if is_readable(one)]
-    best = [one for one in best if is_replacement(one)] or best
+    best = [one for one in readable if "/replacement" in f"/{one.rpartition('/')[0].casefold()}"]
+    best = best or readable
     return [one for one in best if one == annotated] or best
-
-
-def is_replacement(video_id: str) -> bool:
-    """Whether a file is in a folder like replacement/replacement_for_corrupted_k400/."""
-    folders = video_id.casefold().split("/")[:-1]
-    return any(folder.startswith("replacement") for folder in folders)
 
 
 def _file_name(video_id: str) -> str:

@@ -17,7 +17,7 @@ be read if the number of columns is fixed.
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from clipzoo.annotations.annotation import read_lines, without_extension
@@ -30,15 +30,15 @@ MAX_CLASSES = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Columns of a line."""
+    """How a line is written."""
 
     columns: tuple[str, ...]
-    """After the path."""
+    """The columns after the path."""
     separator: str = " "
     several_labels: bool = False
     """The last column may be repeated."""
     extension: bool = False
-    """Paths are those of video files."""
+    """The paths are those of video files."""
 
 
 _FRAMES = Layout(columns=("num_frames", "label"))
@@ -67,9 +67,9 @@ class Entry:
     """`file:line`"""
     video_id: str
     extension: str = ""
-    """With its dot; '' = not in the format."""
+    """The extension with its dot; '' = the format has none."""
     num_frames: int | None = None
-    """None = not in the format."""
+    """The length of the video or segment; None = the format has none."""
     label: int
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
@@ -77,7 +77,7 @@ class Entry:
 
 
 def guess_format(path: Path) -> str:
-    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, by the first line.
+    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, according to the first line.
 
     Raises:
         ListError: the file is empty or matches none of them.
@@ -101,20 +101,22 @@ def read_entries(
     """Read a list.
 
     Args:
-        path: of the list.
         form: one of FORMATS.
-        strip: prefix to remove from paths, e.g. an absolute root.
+        strip: a prefix to remove from paths, e.g. an absolute root.
         allow_empty: skip videos of 0 frames instead of raising ListError.
 
     Returns:
-        the entries, and `file:line: path` of the skipped videos.
+        The entries, and `file:line: path` of the skipped videos.
 
     Raises:
         ListError: names every invalid line and every duplicate video.
     """
     if form == "clipzoo":
-        records = read_list(path, MAX_CLASSES)
-        return [_of_record(path, record) for record in records], []
+        names = ("video_id", "num_frames", "label", "start_frame", "labels")
+        return [
+            Entry(where=str(path), **{name: getattr(record, name) for name in names})
+            for record in read_list(path, MAX_CLASSES)
+        ], []
     entries, empty, faults = [], [], []
     seen: dict[tuple[object, ...], str] = {}
     segments = "start_frame" in LAYOUTS[form].columns
@@ -138,24 +140,13 @@ def read_entries(
     return entries, empty
 
 
-def _of_record(path: Path, record: Record) -> Entry:
-    return Entry(
-        where=str(path),
-        video_id=record.video_id,
-        num_frames=record.num_frames,
-        label=record.label,
-        start_frame=record.start_frame,
-        labels=record.labels,
-    )
-
-
 def _split(path: Path, layout: Layout) -> list[tuple[str, list[str]]]:
-    """Fields of every line."""
+    """(`file:line`, fields) of every line."""
     if layout.separator == ",":
         return [(f"{path}:{line}", fields) for line, fields in csv_lines(path) if fields]
     if layout.several_labels:
         return [(where, line.split()) for where, line in read_lines(path)]
-    columns = len(layout.columns)
+    columns = len(layout.columns)  # split from the right, as the path may have spaces
     return [(where, line.rsplit(maxsplit=columns)) for where, line in read_lines(path)]
 
 
@@ -173,11 +164,12 @@ def _entry(where: str, fields: Sequence[str], layout: Layout, strip: str) -> Ent
     labels = tuple(map(int, numbers[len(layout.columns) - 1 :]))
     if max(labels) >= MAX_CLASSES or values.get("num_frames", 0) > MAX_FRAMES:
         raise ValueError(f"found {' '.join(numbers)!r}; allowed: smaller numbers")
-    video_id, extension = _path(file, layout, strip)
+    file = _path(file, strip)
+    video_id = without_extension(file) if layout.extension else file
     return Entry(
         where=where,
         video_id=video_id,
-        extension=extension,
+        extension=file[len(video_id) :],
         num_frames=values.get("num_frames"),
         label=labels[0],
         start_frame=values.get("start_frame", 0),
@@ -185,8 +177,8 @@ def _entry(where: str, fields: Sequence[str], layout: Layout, strip: str) -> Ent
     )
 
 
-def _path(file: str, layout: Layout, strip: str) -> tuple[str, str]:
-    """Video id and extension of a path; doubled slashes (some published lists) become one."""
+def _path(file: str, strip: str) -> str:
+    """A path without its prefix; doubled slashes (some published lists have them) become one."""
     if strip:
         if not file.startswith(strip):
             raise ValueError(f"path {file!r} does not begin with {strip!r}")
@@ -196,8 +188,7 @@ def _path(file: str, layout: Layout, strip: str) -> tuple[str, str]:
     fault = check_video_id(file)
     if fault:
         raise ValueError(f"{fault} (--strip removes a prefix from paths)")
-    video_id = without_extension(file) if layout.extension else file
-    return video_id, file[len(video_id) :]
+    return file
 
 
 def write_entries(
@@ -212,26 +203,33 @@ def write_entries(
     """Write a list.
 
     Args:
-        entries: of `read_entries`.
-        path: of the new list.
         form: one of FORMATS.
-        extension: of video files, if neither the entries nor `files` give it.
-        files: video id -> path of the video file (a dataset's manifest).
-        frames: video id -> number of frames (a dataset's index).
+        extension: that of video files, where neither the entries nor `files` have it.
+        files: the path of each video's file (a dataset's manifest), for formats with extensions.
+        frames: the number of frames of each video (a dataset's index), for entries without one.
 
     Returns:
-        notes on the values that the new format cannot hold.
+        Notes on the values that the new format cannot hold.
 
     Raises:
         ListError: lists the entries that the format cannot hold; nothing is written.
     """
-    faults = []
-    complete = [_complete(entry, frames or {}) for entry in entries]
+    faults, frames = [], frames or {}
+    complete = [
+        replace(e, num_frames=frames.get(e.video_id)) if e.num_frames is None else e
+        for e in entries
+    ]
     if form == "clipzoo":
         uncounted = [entry for entry in complete if not entry.num_frames]
         faults = [f"{e.where}: {e.video_id!r}: unknown number of frames" for e in uncounted]
         raise_all(f"{form} needs num_frames; give --dataset", faults)
-        write_list([_record(entry) for entry in complete], path)
+        write_list(
+            [
+                Record(e.video_id, e.num_frames or 0, e.label, e.start_frame, e.labels)
+                for e in complete
+            ],
+            path,
+        )
     else:
         lines = []
         for entry in complete:
@@ -243,19 +241,6 @@ def write_entries(
         with replacing(path, durable=False) as part:
             part.write_text("".join(lines), encoding="utf-8")
     return _left_out(entries, form)
-
-
-def _complete(entry: Entry, frames: Mapping[str, int]) -> Entry:
-    """The entry with its number of frames, if `frames` gives it."""
-    if entry.num_frames is not None:
-        return entry
-    values = {**vars(entry), "num_frames": frames.get(entry.video_id)}
-    return Entry(**values)
-
-
-def _record(entry: Entry) -> Record:
-    assert entry.num_frames is not None
-    return Record(entry.video_id, entry.num_frames, entry.label, entry.start_frame, entry.labels)
 
 
 def _line(entry: Entry, layout: Layout, extension: str, files: Mapping[str, str]) -> str:

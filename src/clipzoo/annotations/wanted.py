@@ -1,14 +1,12 @@
 """A dataset's annotations joined with its files, before anything is decoded.
 
-So three faults are known before an extraction of days, not after it: which videos are absent, which
+An extraction may take days, so three faults are reported before it: which videos are absent, which
 have several files, and which files no annotation names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
-from clipzoo.annotations.annotation import Annotation, Annotations
 from clipzoo.annotations.joining import read_annotations
 from clipzoo.annotations.lookup import Lookup, choose, describe_near
 from clipzoo.config import Params
@@ -17,26 +15,7 @@ from clipzoo.data.spec import RAW_DIR, DatasetSpec
 from clipzoo.files import few, raise_all, read_rows
 
 SETS = ("val", "train", "whole", "splits")
-"""The sets of annotations; a video in several counts for the first, as in build_lists."""
-
-
-class File(Protocol):
-    """A line of a manifest."""
-
-    @property
-    def video_id(self) -> str:
-        """Its id."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A file of which only the id is asked."""
-
-    video_id: str
-
-
-AnyFile = TypeVar("AnyFile", bound=File)
+"""The sets of annotations; a video in several of them counts for the first, as in build_lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +23,13 @@ class Annotated:
     """One annotated video, whatever the number of its segments, and its files."""
 
     video_id: str
-    """Its id as annotated, reduced by `id_pattern`."""
+    """The annotated id, reduced by `id_pattern`."""
     where: str
     """`file:line` of its first annotation."""
     kind: str
-    """Set, one of SETS."""
+    """Its set, the first of SETS that has it."""
     label: int
-    """Class of its first annotation; -1 = none."""
+    """The class of its first annotation; -1 = none."""
     copies: tuple[str, ...]
     """Ids of the files that may be this video; empty = it is absent."""
     near: str = ""
@@ -91,7 +70,9 @@ def join(params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[st
     annotations = read_annotations(params, dataset, spec, sorted(video_ids))
     lookup = Lookup(video_ids, spec)
     videos: dict[str, Annotated] = {}
-    for kind, annotation in _in_order(annotations):
+    splits = [one for part in annotations.splits.values() for one in part]
+    sets = zip(SETS, (annotations.val, annotations.train, annotations.whole, splits), strict=True)
+    for kind, annotation in ((kind, one) for kind, part in sets for one in part):
         video_id = spec.video_id(annotation.video_id)
         if video_id not in videos:
             videos[video_id] = Annotated(
@@ -105,43 +86,33 @@ def join(params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[st
     return Joined(annotations.class_names, list(videos.values()), annotations.notes)
 
 
-def _in_order(annotations: Annotations) -> Iterator[tuple[str, Annotation]]:
-    """(set, annotation) of every annotation."""
-    for kind in SETS[:3]:
-        for annotation in getattr(annotations, kind):
-            yield kind, annotation
-    for part in annotations.splits.values():
-        for annotation in part:
-            yield "splits", annotation
-
-
 def wanted_videos(
-    params: Params, dataset: str, spec: DatasetSpec, manifest: Sequence[AnyFile]
-) -> tuple[list[AnyFile], list[str]]:
-    """The files to extract, in the order of the manifest, and what to say about the others.
+    params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The files to extract, in the given order, and notes on the others.
 
     Files that no annotation names are left out, unless datasets/<dataset>.yaml has `extract: all`.
+
+    Args:
+        video_ids: ids of the files in the manifest.
 
     Raises:
         ListError: lists every fault of the annotation files, or every annotated video that has no
             file and is not in the ledger.
         ConfigError: `data.split` or the label file does not exist.
     """
-    joined = join(params, dataset, spec, [file.video_id for file in manifest])
+    joined = join(params, dataset, spec, video_ids)
     absent = joined.absent(read_ledger(dataset), spec)
     raise_all(
         f"{len(absent)} of {len(joined.videos)} annotated videos of {dataset} are not in the "
         f"manifest; {ways_out(dataset)}:",
         [f"{v.where}: {v.video_id} ({v.kind}){describe_near(v.near)}" for v in absent],
     )
-    named = joined.named
-    notes = copies_notes(joined)
-    files = [file for file in manifest if spec.extract == "all" or file.video_id in named]
-    if len(files) < len(manifest):
-        notes.append(
-            unnamed_note(dataset, [f.video_id for f in manifest if f.video_id not in named])
-        )
-    return files, notes
+    named, notes = joined.named, copies_notes(joined)
+    unnamed = [video_id for video_id in video_ids if video_id not in named]
+    if spec.extract == "all" or not unnamed:
+        return list(video_ids), notes
+    return [one for one in video_ids if one in named], [*notes, unnamed_note(dataset, unnamed)]
 
 
 def check_wanted(params: Params, dataset: str, spec: DatasetSpec) -> None:
@@ -149,11 +120,11 @@ def check_wanted(params: Params, dataset: str, spec: DatasetSpec) -> None:
     path = RAW_DIR / f"{dataset}.csv"
     if path.exists():
         rows = read_rows(path, ("video_id", "path", "size"))
-        wanted_videos(params, dataset, spec, [Listed(video_id) for _, video_id, *_ in rows])
+        wanted_videos(params, dataset, spec, [video_id for _, video_id, *_ in rows])
 
 
 def near_notes(joined: Joined) -> list[str]:
-    """The note on absent videos that may only be spelled differently."""
+    """A note on absent videos that may only be spelled differently; empty if there are none."""
     near = [video for video in joined.videos if video.near]
     if not near:
         return []
@@ -174,32 +145,28 @@ def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:
 
 def copies_notes(joined: Joined) -> list[str]:
     """The notes on annotated videos that have several files."""
-    several = [video for video in joined.videos if len(video.copies) > 1]
     clear, unclear = [], []
-    for video in several:
-        is_clear = len(choose(video.copies, video.video_id, lambda _: True)) == 1
-        (clear if is_clear else unclear).append(video)
-    rules = (
-        (
-            clear,
-            "one that can be read is used, and of several the replacement, else the one at the "
-            "annotated path",
-        ),
-        (unclear, "the one that can be read is used; if several can, build_lists stops: keep one"),
-    )
-    notes = []
-    for videos, rule in rules:
-        if videos:
-            shown = few([" or ".join(video.copies) for video in videos], separator="; ")
-            notes.append(f"{len(videos)} annotated videos have several files ({shown}): {rule}")
-    return notes
+    for video in joined.videos:
+        if len(video.copies) > 1:
+            is_clear = len(choose(video.copies, video.video_id, lambda _: True)) == 1
+            (clear if is_clear else unclear).append(" or ".join(video.copies))
+    rules = {
+        "one that can be read is used, and of several the replacement, else the one at the "
+        "annotated path": clear,
+        "the one that can be read is used; if several can, build_lists stops: keep one": unclear,
+    }
+    return [
+        f"{len(files)} annotated videos have several files ({few(files, separator='; ')}): {rule}"
+        for rule, files in rules.items()
+        if files
+    ]
 
 
 def excused(
     params: Params,
     dataset: str,
     spec: DatasetSpec,
-    manifest: Sequence[File],
+    video_ids: Sequence[str],
     failures: Mapping[str, str],
 ) -> dict[str, str]:
     """Files that could not be extracted and are not needed: {id: why}.
@@ -208,15 +175,14 @@ def excused(
     names them (such files may be there from earlier: `wanted_videos` leaves them out).
 
     Args:
-        params: as for `joining.read_annotations`.
-        manifest: all files of the dataset.
+        video_ids: ids of all files in the manifest.
         failures: {id: reason} of the files that extraction could not read.
     """
     if not failures:
         return {}
     ledger = read_ledger(dataset)
     result = {video_id: "in the ledger" for video_id in failures if video_id in ledger}
-    joined = join(params, dataset, spec, [file.video_id for file in manifest])
+    joined = join(params, dataset, spec, video_ids)
     for video in joined.videos:
         used = next((copy for copy in video.copies if copy not in failures), None)
         for copy in video.copies:

@@ -145,15 +145,13 @@ def plan_shards(
     params: Params,
     dataset: str,
     videos: Sequence[RawVideo] | None = None,
-    wanted: Sequence[RawVideo] | None = None,
+    wanted: Collection[str] | None = None,
 ) -> list[ShardJob]:
     """The shards of a dataset, by number.
 
     Args:
-        params: `frames` and `data.demo` are read.
-        dataset: its datasets/<name>.yaml must exist.
-        videos: of the manifest; None = as in data/raw/<name>.csv.
-        wanted: those to extract; None = all.
+        videos: the videos of the manifest; None = they are read from data/raw/<name>.csv.
+        wanted: ids of the videos to extract; None = all.
 
     Raises:
         ListError, ConfigError: the manifest or the dataset's file is invalid.
@@ -170,8 +168,8 @@ def plan_shards(
         )
     ffmpeg = describe_ffmpeg(spec, params.frames)
     job = ShardJob(0, FRAMES_DIR / dataset, root, spec, params.frames, ffmpeg, ())
-    wanted = videos if wanted is None else wanted
-    runs = divide(videos, wanted, _previous(dataset, job, videos), params.frames.shard_videos)
+    chosen = [video for video in videos if wanted is None or video.video_id in wanted]
+    runs = divide(videos, chosen, _previous(dataset, job, videos), params.frames.shard_videos)
     if not runs:
         raise StoreError(
             f"{manifest_path(dataset)}: found {len(videos)} videos, none of which is to be "

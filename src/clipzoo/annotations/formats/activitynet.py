@@ -1,6 +1,5 @@
 """ActivityNet 1.3: one json file with the labelled segments of every video."""
 
-from pathlib import Path
 from typing import Any
 
 from clipzoo.annotations.annotation import (
@@ -19,11 +18,15 @@ def parse_activitynet(source: Source) -> Annotations:
     """activity_net.v1-3.min.json: `{"database": {id: {"subset", "annotations": [...]}}}`.
 
     Training is on the trimmed instances of the training subset, a record for each (label, segment);
-    validation is on whole videos; `whole` has the whole videos of both. An instance without length
-    is the frame at its start. A whole video has the label of its first instance. The testing subset
-    has no labels and is skipped. Class ids are the alphabetical order of all labels.
+    validation is on whole videos; `whole` has the whole videos of both. An instance that ends where
+    it starts is the frame shown there. A whole video has the label of its first instance. The
+    testing subset has no labels and is skipped. Class ids are the alphabetical order of all labels.
     """
-    path = _find(source.folder)
+    paths = sorted(source.folder.glob("activity_net*.json"))
+    if len(paths) != 1:
+        names = ", ".join(path.name for path in paths) or "none"
+        raise ListError(f"{source.folder}: found {names}; allowed: one activity_net.v1-3.min.json")
+    (path,) = paths
     database = read_mapping(path).get("database")
     if not isinstance(database, dict):
         raise ListError(f"{path}: has no 'database'; allowed: the json of ActivityNet 1.3")
@@ -57,14 +60,6 @@ def parse_activitynet(source: Source) -> Annotations:
 
 Instance = tuple[str, str, tuple[float, float]]
 """Where, label, segment in seconds."""
-
-
-def _find(folder: Path) -> Path:
-    paths = sorted(folder.glob("activity_net*.json"))
-    if len(paths) != 1:
-        names = ", ".join(path.name for path in paths) or "none"
-        raise ListError(f"{folder}: found {names}; allowed: one activity_net.v1-3.min.json")
-    return paths[0]
 
 
 def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Instance]:

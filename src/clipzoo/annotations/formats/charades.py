@@ -1,6 +1,7 @@
 """Charades: csv files with the labelled segments of every video; training is on the segments,
 testing on whole videos with all their labels."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +17,8 @@ SEGMENT_FILE = "Charades_train_split_label.csv"
 """BIKE's training list: the segments of TRAIN_FILE, one a line, in the same order."""
 COLUMNS = ("id", "actions")
 OTHER_COLUMNS = (
-    "subject",
-    "scene",
-    "quality",
-    "relevance",
-    "verified",
-    "script",
-    "objects",
-    "descriptions",
+    *("subject", "scene", "quality", "relevance", "verified"),
+    *("script", "objects", "descriptions"),
 )
 SEGMENT_COLUMNS = ("video_id", "label", "start_time", "end_time", "total_time")
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -37,13 +32,11 @@ class Action:
     """`file:line`, or `file:line: action N`"""
     video_id: str
     label: str
-    """`c092`"""
+    """The class, as `c092`."""
     start: str
-    """Seconds."""
     end: str
-    """Seconds."""
     length: str
-    """Of the video, seconds; only training needs it."""
+    """The length of the video (seconds, as start and end); only training needs it."""
 
 
 def parse_charades(source: Source) -> Annotations:
@@ -99,12 +92,9 @@ Video = tuple[str, str, list[Action]]
 
 
 def _read_videos(path: Path, faults: list[str], *, with_length: bool) -> Iterator[Video]:
-    """The lines of an official csv file; the first release had no `length`.
+    """The lines of an official csv file; `faults` gets those that are invalid.
 
-    Args:
-        path: of the file.
-        faults: gets those of the lines.
-        with_length: whether `length` is needed.
+    The first release had no column `length`, which only training needs (`with_length`).
     """
     columns = (*COLUMNS, "length") if with_length else COLUMNS
     optional = OTHER_COLUMNS if with_length else ("length", *OTHER_COLUMNS)
@@ -133,12 +123,11 @@ def _train_segments(
     """Annotations of the training segments, and notes on those that are skipped."""
     annotations, num_empty, num_late = [], 0, 0
     for action in actions:
-        label, times = labels.get(action.label), _times(action)
-        if label is None or times is None:
+        label, texts = labels.get(action.label), (action.start, action.end, action.length)
+        start, end, length = map(float, texts) if _is_time(*texts) else (math.inf,) * 3
+        if label is None or max(end, length) >= MAX_SECONDS:
             faults.append(_fault(action))
-            continue
-        start, end, length = times
-        if end <= start:
+        elif end <= start:
             num_empty += 1
         elif length <= start:
             text = f"begins at {action.start} s; its video is {action.length} s long"
@@ -164,16 +153,8 @@ def _whole_video(
     return Annotation(where, video_id, found[0] if found else -1, labels=tuple(found))
 
 
-def _times(action: Action) -> tuple[float, float, float] | None:
-    """Start and end of a segment and length of its video (seconds), or None if one is invalid."""
-    texts = (action.start, action.end, action.length)
-    if not _is_time(*texts):
-        return None
-    start, end, length = map(float, texts)
-    return (start, end, length) if max(end, length) < MAX_SECONDS else None
-
-
 def _is_time(*texts: str) -> bool:
+    """Whether all texts are plain numbers; float() would also take `nan`, `1e9` and `1_0`."""
     return all(SECONDS.fullmatch(text.strip()) for text in texts)
 
 

@@ -19,8 +19,8 @@ TRAIN, TEST, UNUSED = "1", "2", "0"
 def parse_hmdb51(source: Source) -> Annotations:
     """`<class>_test_split<N>.txt` with lines `video.avi 1` (train), `2` (test) or `0` (neither).
 
-    `whole` also has the videos of the third kind. The files may be in a subfolder
-    (testTrainMulti_7030_splits/).
+    `whole` also has the videos of the third kind. The files may be in a subfolder, as the archive
+    has them (testTrainMulti_7030_splits/).
     """
     files = _find(source.folder)
     if source.split not in files:

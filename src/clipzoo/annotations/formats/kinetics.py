@@ -28,7 +28,7 @@ def parse_kinetics(source: Source) -> Annotations:
 
     test.csv is read if it is the only one, or for `evaluate_on: test`.
 
-    The columns are label, youtube_id, time_start, time_end, split. The json files of the same names
+    The columns are label, youtube_id, time_start, time_end, split. The json files of some releases
     are `{youtube_id: {"annotations": {"label": ..., "segment": [start, end]}, ...}}`. Videos are
     named `<youtube_id>_<start>_<end>` with six digits for the times (seconds), with or without
     folders of their classes. A dataset that is only evaluated on needs no train.csv. Class ids are

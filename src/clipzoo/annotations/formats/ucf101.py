@@ -28,7 +28,13 @@ def parse_ucf101(source: Source) -> Annotations:
     result = Annotations(list(folders), numbered=True, faults=faults)
     result.train = _read_split(lists["train"], folders, faults, numbered=True)
     result.val = _read_split(lists["test"], folders, faults)
-    result.splits = _read_splits(source.folder, folders, faults)
+    tests = {
+        int(match[1]): path
+        for path in sorted(source.folder.glob("testlist*.txt"))
+        if (match := re.fullmatch(r"testlist(\d+)\.txt", path.name))
+    }
+    if len(tests) > 1:
+        result.splits = {n: _read_split(path, folders, faults) for n, path in tests.items()}
     result.faults = list(dict.fromkeys(faults))  # the chosen test list is read twice
     return result
 
@@ -46,29 +52,13 @@ def _read_classes(path: Path) -> tuple[dict[str, int], list[str]]:
     return folders, faults
 
 
-def _read_splits(
-    folder: Path, folders: dict[str, int], faults: list[str]
-) -> dict[int, list[Annotation]]:
-    """Test videos of every split that has a file; empty if there are fewer than two."""
-    paths = {}
-    for path in sorted(folder.glob("testlist*.txt")):
-        match = re.fullmatch(r"testlist(\d+)\.txt", path.name)
-        if match:
-            paths[int(match[1])] = path
-    if len(paths) < 2:
-        return {}
-    return {split: _read_split(path, folders, faults) for split, path in paths.items()}
-
-
 def _read_split(
     path: Path, folders: dict[str, int], faults: list[str], numbered: bool = False
 ) -> list[Annotation]:
-    """Lines `class/video.avi`, in train lists followed by the class's number."""
+    """Lines `class/video.avi`, in train lists followed by the class's number (`numbered`)."""
     result = []
     for where, line in read_lines(path):
-        video, number = line, None
-        if numbered:
-            video, _, number = line.rpartition(" ")
+        video, _, number = line.rpartition(" ") if numbered else (line, "", None)
         if not video.strip() or "/" not in video:
             allowed = "CLASS/VIDEO.avi, in train lists a number"
             faults.append(f"{where}: found {video!r}; allowed: {allowed}")
