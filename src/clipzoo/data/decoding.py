@@ -3,11 +3,11 @@
 ffmpeg writes one picture for every decoded frame (even if the frame rate varies) unless `fps` is
 set, applies rotation metadata, and ignores the pixels' aspect ratio. Frames are counted by
 decoding, because headers may be wrong. A video counts as broken if ffmpeg reports any error, or if
-it ends clearly before its header says (`clipzoo.data.truncation`). Times are those of a player
-(`clipzoo.data.timing`).
+it ends clearly earlier than its header says (`clipzoo.data.truncation`). Times are those of a
+player (`clipzoo.data.timing`).
 
 Videos come from strangers. ffmpeg may open nothing but the file itself (`SAFE_INPUT`), is killed if
-it gives no frame for STALLED_SECONDS, and ends with the process that started it.
+it writes no frame for STALLED_SECONDS, and ends with the process that started it.
 """
 
 import functools
@@ -31,27 +31,28 @@ from clipzoo.data.truncation import find_cut
 
 CHUNK_BYTES = 1 << 20
 JPEG_SEAM = b"\xff\xd9\xff\xd8"
-"""End of one JPEG and start of the next; it cannot occur inside, where 0xff is followed by 0."""
+"""The end of one JPEG and the start of the next. It cannot occur inside one, where the coded data
+have a 0 after each 0xff."""
 BICUBIC = "bicubic+accurate_rnd+bitexact"
-"""How stored frames are scaled. Without the last two flags, pixels differ by one between CPUs with
+"""The scaling of stored frames. Without the last two flags, pixels differ by one between CPUs with
 and without AVX-512."""
 BILINEAR = "bilinear"
-"""How decord scales."""
+"""The scaling that decord uses."""
 STALLED_SECONDS = 120
-"""Time without a new frame after which a decoder is killed: far more than a frame takes, and longer
-than a file server's short interruptions."""
+"""A decoder is killed if it gives no new frame for this time: far more than a frame takes, and
+longer than a file server's short interruptions."""
 CONTAINERS = (
     *("asf", "asf_o", "avi", "flv", "h264", "hevc", "live_flv", "m4v", "matroska", "mov", "mpeg"),
     *("mpegts", "mpegvideo", "ogg"),
 )
-"""ffmpeg's names of the formats that hold a video in one file. What they leave out are playlists,
-manifests and scripts, which make ffmpeg open other files and addresses, and pictures."""
+"""ffmpeg's names of the formats that hold a video in one file. Left out are pictures, and
+playlists, manifests and scripts, which make ffmpeg open other files and addresses."""
 SAFE_INPUT = (
     *("-protocol_whitelist", "file,pipe"),
     *("-format_whitelist", ",".join(CONTAINERS)),
 )
-"""Options of an input, known to ffmpeg 3.0 and later. They are in no index and no fingerprint,
-because they change no frame."""
+"""Options of an input, known to ffmpeg 3.0 and later. No index and no fingerprint has them, because
+they change no frame."""
 
 
 class VideoError(ValueError):
@@ -64,11 +65,10 @@ def jpeg_command(
     """The ffmpeg command that writes a video's frames as JPEGs to its standard output.
 
     Args:
-        path: of the video.
         size: '256' (short side; the other is rounded to an even number) or '340x256' (px).
-        quality: -q:v, 2 to 31.
+        quality: -q:v, 2 (best) to 31.
         fps: frames a second to keep; None = every frame.
-        timed: whether ffmpeg prints when each picture is shown (`Outcome.timing`). As `SAFE_INPUT`,
+        timed: make ffmpeg print when each picture is shown (`Outcome.timing`). Like `SAFE_INPUT`,
             this is in no index and no fingerprint.
     """
     width, _, height = size.partition("x")
@@ -95,28 +95,22 @@ def frames_command(
     """The ffmpeg command that writes frames as RGB, 3 bytes a pixel, to its standard output.
 
     Args:
-        fps: frames a second to keep; None = every frame.
+        fps, timed: as for `jpeg_command`.
         size: width and height (px).
         frames: indices among the frames kept, ascending, without repeats; None = all frames.
-        flags: of the scaling, `BICUBIC` or `BILINEAR`.
-        timed: as for `jpeg_command`.
+        flags: the scaling, `BICUBIC` or `BILINEAR`.
     """
     video, options = _input(path, fps, timed), {"pix_fmt": "rgb24"}
     if frames is not None:
-        video = video.filter("select", _selection(frames))
+        # [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)': in a run of consecutive frames, the
+        # difference of a frame and its position stays the same.
+        runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
+        lists = [[frame for _, frame in run] for _, run in runs]
+        selected = "+".join(f"between(n,{run[0]},{run[-1]})" for run in lists)
+        video = video.filter("select", selected)
         options["frames:v"] = str(len(frames))  # ends after the last of them
     video = video.filter("scale", w=size[0], h=size[1], flags=flags)
     return _compiled(video, "rawvideo", options)
-
-
-def _selection(frames: Sequence[int]) -> str:
-    """Expression for ffmpeg's `select`: [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)'."""
-    runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
-    parts = []
-    for _, run in runs:
-        numbers = [number for _, number in run]
-        parts.append(f"between(n,{numbers[0]},{numbers[-1]})")
-    return "+".join(parts)
 
 
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types
@@ -124,22 +118,25 @@ def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no 
     video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
     delay = _picture_delay(path) if timed or fps else 0.0
     video = video.filter("setpts", f"PTS+{delay}/TB") if delay else video
-    video = video.filter("showinfo", **_without_checksum()) if timed else video
+    if timed:
+        # Checksums take time; ffmpeg before 4.3 always computes them.
+        has_option = "checksum" in ask_ffmpeg("-hide_banner", "-h", "filter=showinfo")
+        video = video.filter("showinfo", **({"checksum": 0} if has_option else {}))
     return video.filter("fps", fps=fps) if fps else video
 
 
 def _picture_delay(path: Path) -> float:
     """Seconds from the beginning of a transport or program stream to that of its picture.
 
-    In these alone, ffmpeg's time 0 is where the first of the streams that it decodes begins, so
-    that a picture that begins after its sound would begin at 0. Older versions have no such rule
-    and print no correction.
+    In these formats alone, ffmpeg's time 0 is the beginning of the first stream that it decodes, so
+    that a picture that begins after its sound would begin at 0. Older versions do not have this
+    rule and print no correction.
     """
     try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError:
-        return 0.0  # ffmpeg says why; or this is the VIDEO of a fingerprint
+        return 0.0  # ffmpeg will say why; or this is the word VIDEO in a fingerprint
     if not (b"\x47" in (start[:1], start[4:5]) or start.startswith(b"\0\0\1\xba")):
         return 0.0
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"]
@@ -151,7 +148,9 @@ def _picture_delay(path: Path) -> float:
 
 
 def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[str]:
-    every_frame = {"fps_mode": "passthrough"} if _has_fps_mode() else {"vsync": "passthrough"}
+    # -fps_mode of ffmpeg 5.1 and later was called -vsync before.
+    has_fps_mode = "fps_mode" in ask_ffmpeg("-hide_banner", "-h", "long")
+    every_frame = {"fps_mode" if has_fps_mode else "vsync": "passthrough"}
     # Frames are numbered instead of timed: encoders reject two frames with the same time, which a
     # varying frame rate or a bad header can cause.
     video = video.filter("settb", "1/1000").filter("setpts", "N")
@@ -162,23 +161,12 @@ def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[st
     return [command[0], *everywhere, "-filter_threads", "1", *command[1:]]
 
 
-def _has_fps_mode() -> bool:
-    """Whether this ffmpeg knows -fps_mode (5.1 and later); earlier ones call it -vsync."""
-    return "fps_mode" in ask_ffmpeg("-hide_banner", "-h", "long")
-
-
-def _without_checksum() -> dict[str, int]:
-    """Option of showinfo that saves time, known to ffmpeg 4.3 and later."""
-    has_option = "checksum" in ask_ffmpeg("-hide_banner", "-h", "filter=showinfo")
-    return {"checksum": 0} if has_option else {}
-
-
 @functools.cache
 def ending_with_us() -> list[str]:
-    """What to put before a command so that the kernel ends it when this thread ends, even by -9.
+    """What to put before a command so that the kernel kills it when this thread ends, even by -9.
 
     Empty where setpriv (of util-linux 2.33 and later) is missing: there, ffmpeg ends when it next
-    writes to the closed pipe. Python's own way, a function that runs between fork and exec, may
+    writes to the closed pipe. Python's way, a function that runs between fork and exec, may
     deadlock in a process with threads.
     """
     setpriv = shutil.which("setpriv")
@@ -193,27 +181,25 @@ class Outcome:
     """What ffmpeg reported."""
 
     fps: float = 0.0
-    """Frames a second according to the header; 0 = unknown."""
+    """The frames a second according to the header; 0 = unknown."""
     codec: str = ""
-    """ffmpeg's name of the codec, like 'h264'; empty = unknown."""
+    """ffmpeg's name of the codec, like 'h264'; '' = unknown."""
     damage: str = ""
-    """The first reported error; empty = none."""
+    """The first error; '' = none."""
     correction: float = 0.0
-    """Seconds by which ffmpeg moved its time 0, from the messages of `-loglevel verbose`."""
+    """The seconds by which ffmpeg moved its time 0, which `-loglevel verbose` prints."""
     timing: Timing = field(default_factory=Timing)
     """The times of all decoded pictures, if the command was `timed`."""
 
 
 def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
-    """Yield ffmpeg's standard output in chunks; `outcome` is filled in at the end.
+    """Yield ffmpeg's standard output in chunks; `outcome` is filled in, completely at the end.
 
-    Args:
-        command: of `jpeg_command` or `frames_command`; `SAFE_INPUT` is added to it.
-        outcome: is changed.
+    `SAFE_INPUT` is added to the command.
 
     Raises:
         VideoError: ffmpeg gave no output for STALLED_SECONDS and was killed.
-        MemoryError: somebody else killed it.
+        MemoryError: ffmpeg was killed by someone else.
     """
     place = command.index("-i")
     command = [*ending_with_us(), *command[:place], *SAFE_INPUT, *command[place:]]
@@ -235,7 +221,10 @@ def run_ffmpeg(command: list[str], outcome: Outcome) -> Iterator[bytes]:
 
 
 def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator[bytes]:
-    """Yield what comes from standard output, and note what comes from standard error."""
+    """Yield what comes from standard output, and note what comes from standard error.
+
+    Both are read as they come: ffmpeg would wait forever if one of the two pipes were full.
+    """
     assert process.stdout is not None
     assert process.stderr is not None
     rest = b""  # of the messages: an incomplete line
@@ -244,7 +233,7 @@ def _read_output(process: subprocess.Popen[bytes], outcome: Outcome) -> Iterator
         selector.register(process.stderr, selectors.EVENT_READ)
         deadline = time.monotonic() + STALLED_SECONDS
         while selector.get_map():
-            # Messages are no progress: a decoder may print them forever.
+            # Messages do not count as progress: a decoder may print them forever.
             if time.monotonic() > deadline:
                 raise VideoError(
                     f"ffmpeg gave no new frame for {STALLED_SECONDS} s and was killed; a file "
@@ -299,10 +288,9 @@ def without_frames(path: Path, outcome: Outcome, fps: float | None) -> VideoErro
 
 
 def check_whole(path: Path, outcome: Outcome) -> None:
-    """Set `outcome.damage` to `cut: ...` if a video ends clearly before its header says.
+    """Set `outcome.damage` to `cut: ...` if a video ends clearly earlier than its header says.
 
-    Args:
-        outcome: of a `timed` command that decoded all of it; is changed.
+    The outcome is that of a `timed` command that decoded the whole video.
     """
     outcome.damage = find_cut(path, outcome.timing, lambda: _last_packet(path)) or outcome.damage
 
@@ -329,7 +317,7 @@ def _last_packet(path: Path) -> float:
 
 
 def split_jpegs(chunks: Iterable[bytes]) -> Generator[bytes, None, None]:
-    """Split a stream of concatenated JPEGs into its files.
+    """Split concatenated JPEGs, which may begin and end anywhere in the chunks.
 
     Raises:
         VideoError: the stream does not end with a complete JPEG.

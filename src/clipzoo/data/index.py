@@ -1,15 +1,15 @@
 """The index of a dataset's frames, index.parquet and jpegs.npy in data/frames/<dataset>/, and its
 parts.
 
-Extraction writes them and the store reads them. index.parquet has one row for each video. Its
-metadata hold the ffmpeg version and command that made the frames (`ffmpeg_version`,
+Extraction writes them, and the store reads them. index.parquet has one row for each video. Its
+metadata have the version and the command of the ffmpeg that made the frames (`ffmpeg_version`,
 `ffmpeg_command`) and, for each shard, the videos that could not be read:
 
     python -c "from pyarrow import parquet as p; print(p.read_schema('index.parquet').metadata)"
 
 jpegs.npy has one row for each JPEG, video after video in the order of index.parquet. It is mapped
 into memory, so that the processes of a machine share one copy of tens of millions of rows. The part
-of one shard has both, in one parquet file.
+of one shard has the rows of both tables, in one parquet file.
 
 Damage is found before another frame can be taken for the one asked for. index.parquet and parts
 contain a hash of themselves, which is compared before anything else is read. A row of jpegs.npy is
@@ -45,7 +45,7 @@ INDEX_COLUMNS = {
     "height": pa.int32(),
     "fps": pa.float32(),  # of the stored frames; 0 = unknown
     "decord_fault": pa.string(),  # why ffmpeg decodes the raw video on the fly; '' = decord does
-    "start_seconds": pa.float64(),  # of the first picture, by a player's clock; NaN = unknown
+    "start_seconds": pa.float64(),  # of the first picture, on a player's clock; NaN = unknown
     "uneven_seconds": pa.float32(),  # largest distance of a frame from even ones; NaN = unknown
 }
 LATER_COLUMNS = ("start_seconds", "uneven_seconds")
@@ -57,16 +57,16 @@ PART_COLUMNS = {
 }
 PLAN_COLUMNS = {name: INDEX_COLUMNS[name] for name in ("shard", "video_id", "path", "source_size")}
 JPEG_COLUMNS = 2
-"""Of jpegs.npy, uint32: the JPEG's offset in its shard in blocks of 512 bytes (contents of tar
-members start at whole blocks), and its size in bytes."""
+"""The columns of jpegs.npy, uint32: the JPEG's offset in its shard in blocks of 512 bytes (contents
+of tar members start at whole blocks), and its size in bytes."""
 SIZE_FIELD = slice(124, 136)
-"""Place of the size in the header of a tar's member; the name is at its start."""
+"""The place of the size in the header of a tar's member; the name is at the start."""
 METADATA_KEY = b"clipzoo"
-"""Metadata key of the states of all shards (`ShardState`), as JSON."""
+"""The metadata key of the states of all shards (`ShardState`), as JSON."""
 HASH_KEY = b"hash"
 HASH_MARK = b"blake2b-128 of this file with zeros in its place: "
-"""Value of HASH_KEY, followed by the hash. The metadata are not compressed, so that both are in the
-file as they are."""
+"""The value of HASH_KEY, without the hash that follows. Metadata are not compressed, so the file
+has both as they are."""
 NO_HASH = b"0" * 32
 RESTORE = "run `dvc checkout` to restore it, or extract_frames to make it again"
 
@@ -81,20 +81,20 @@ class ShardState:
 
     fingerprint: str
     tar_bytes: int
-    """Size of the tar; 0 if there is none."""
+    """The size of the tar; 0 if there is none."""
     num_frames: int
     failures: list[list[str]] = field(default_factory=list)
-    """[video_id, reason] of videos that are not in the shard."""
+    """[video_id, reason] for each video that could not be read."""
     damaged: list[list[str]] = field(default_factory=list)
-    """[video_id, reason] of damaged videos in the shard (`keep_damaged`)."""
+    """[video_id, reason] for each damaged video in the shard (`keep_damaged`)."""
     absent: list[tuple[int, str, str, int]] = field(default_factory=list)
-    """(position, video_id, path, size) of videos that the shard was made from and that have no row:
-    failures, and videos that have left the manifest since. The position, ascending, is that among
-    all videos that the shard was made from."""
+    """(position, video_id, path, size) for each video that the shard was made from but has no row
+    of: failures, and videos that have left the manifest since. The position, ascending, is the one
+    among all videos that the shard was made from."""
 
 
 class Source(NamedTuple):
-    """The columns of a row that say what its frames were made from, and their number."""
+    """The columns of a row that say which file its frames were made from, and their number."""
 
     video_id: str
     path: str
@@ -118,11 +118,7 @@ def jpegs_path(index: Path) -> Path:
 
 
 def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read an index, or some of its columns, in the given order.
-
-    Args:
-        path: of index.parquet.
-        columns: among INDEX_COLUMNS; None = all.
+    """Read an index: all columns, or some of INDEX_COLUMNS in the given order.
 
     Raises:
         StoreError: the file is missing or damaged, or is not an index of this version.
@@ -131,7 +127,7 @@ def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_shards(path: Path) -> dict[int, tuple[ShardState, list[Source]]]:
-    """Shards of an index or a part, in the order of their rows, and the rows of each.
+    """The state and the rows of each shard of an index or a part, in the order of the rows.
 
     Empty if the file is missing, damaged or of another version.
     """
@@ -164,10 +160,11 @@ def read_part(path: Path) -> pa.Table:
 
 
 def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of an index or a part.
+    """Columns of an index or a part; those of earlier versions are brought up to date.
 
-    Without Arrow's threads: one of them may be the last to hold the content, which is Python's, and
-    frees it when Python is already ending, which aborts the process (`runtime.ending`).
+    It is read without Arrow's threads: one of them may be the last to hold the content, which is
+    Python's, and free it when Python is already ending, which aborts the process
+    (`runtime.ending`).
     """
     wanted = list(columns or names)
     with parquet.ParquetFile(pa.BufferReader(_read_whole(path))) as file:
@@ -179,29 +176,20 @@ def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = No
             raise StoreError(f"{path}: index of another version; run extract_frames again")
         stored = dict(zip(renamed, found, strict=True))
         table = file.read([stored[n] for n in wanted if n in stored], use_threads=False)
-        for name in wanted:
-            if name not in stored:
-                unknown = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
-                table = table.append_column(name, unknown)
-        return _with_decord_fault(table).select(wanted)
-
-
-def _with_decord_fault(table: pa.Table) -> pa.Table:
-    """A table whose column `seekable`, in an index of an earlier version, says what is wrong."""
-    if "seekable" not in table.column_names:
-        return table
-    place = table.column_names.index("seekable")
     faults = {True: "", False: "decord seeks to other frames than it plays"}
-    column = pa.array([faults[seekable] for seekable in table["seekable"].to_pylist()], pa.string())
-    return table.set_column(place, "decord_fault", column)
+    values: dict[str, pa.Array | pa.ChunkedArray] = {}
+    for name in wanted:
+        if name not in stored:
+            values[name] = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
+        elif stored[name] == "seekable":
+            values[name] = pa.array([faults[v] for v in table["seekable"].to_pylist()], pa.string())
+        else:
+            values[name] = table[name]
+    return pa.table(values)
 
 
 def _read_whole(path: Path) -> bytes:
-    """Content of an index or a part, which has the hash that it claims.
-
-    Raises:
-        StoreError: the file is missing or damaged.
-    """
+    """The content of an index or a part; StoreError if it is missing or damaged."""
     require_regular(path, lambda text: StoreError(f"{text}; run extract_frames"))
     try:
         content = path.read_bytes()
@@ -209,13 +197,13 @@ def _read_whole(path: Path) -> bytes:
         raise StoreError(
             f"{path}: cannot be read ({error.strerror}); run extract_frames"
         ) from error
-    place = content.rfind(HASH_MARK) + len(HASH_MARK)  # no mark: any place, the hash is wrong
-    expected, found = content[place : place + len(NO_HASH)], _hash(content, place)
-    if place < len(HASH_MARK):
+    place = content.rfind(HASH_MARK) + len(HASH_MARK)
+    if place < len(HASH_MARK):  # rfind gave -1
         raise StoreError(
             f"{path}: cannot be read (it contains no hash: damaged, or of another version); "
             f"{RESTORE}"
         )
+    expected, found = content[place : place + len(NO_HASH)], _hash(content, place)
     if expected != found:
         raise StoreError(
             f"{path}: cannot be read (damaged: found hash {found.decode()}; allowed: "
@@ -225,18 +213,14 @@ def _read_whole(path: Path) -> bytes:
 
 
 def _hash(content: bytes, place: int) -> bytes:
-    """Hash of a file's content, in hex, as if NO_HASH were at `place`."""
+    """The hash of a file's content, in hex, as if NO_HASH were at `place`."""
     digest = hashlib.blake2b(content[:place] + NO_HASH, digest_size=len(NO_HASH) // 2)
     digest.update(content[place + len(NO_HASH) :])
     return digest.hexdigest().encode()
 
 
 def count_jpegs(table: pa.Table) -> np.ndarray:
-    """Number of JPEGs in the shards for each row of an index, int64 [N]; 0 if not extracted.
-
-    Args:
-        table: with the columns shard and num_frames.
-    """
+    """Number of JPEGs in the shards for each row of an index, int64 [N]; 0 if not extracted."""
     counts = table.column("num_frames").to_numpy().astype(np.int64)  # [N]
     return np.where(table.column("shard").to_numpy() < 0, 0, counts)  # [N]
 
@@ -245,8 +229,8 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     """Map the table of JPEGs into memory: uint32 [count, 2] (`JPEG_COLUMNS`), read-only.
 
     Args:
-        index: path of the index.parquet that it belongs to.
-        count: number of JPEGs by that index.
+        index: path of the index.parquet that the table belongs to.
+        count: number of JPEGs according to that index.
 
     Raises:
         StoreError: the file is missing, or does not have the header and the length of this table.
@@ -283,7 +267,7 @@ def part_jpegs(part: pa.Table) -> np.ndarray:
         part.column(name).combine_chunks().flatten().to_numpy() for name in ("offsets", "sizes")
     )  # [F] each
     assert not (offsets % tarfile.BLOCKSIZE).any(), "tar members are in whole blocks"
-    assert offsets.max(initial=0) // tarfile.BLOCKSIZE < 2**32, "shards are below 2 TB"
+    assert offsets.max(initial=0) // tarfile.BLOCKSIZE < 2**32, "shards are below 2 TiB"
     return np.stack([offsets // tarfile.BLOCKSIZE, sizes], axis=1).astype("<u4")  # [F, 2]
 
 
@@ -307,7 +291,7 @@ def read_plan(path: Path) -> tuple[pa.Table, dict[bytes, bytes]]:
 
 
 def read_metadata(path: Path) -> dict[bytes, bytes]:
-    """Metadata of an index, a part or a plan; empty if it is missing, damaged or none of them."""
+    """The metadata of an index, a part or a plan; empty if it is missing or damaged."""
     try:
         return parquet.read_schema(pa.BufferReader(_read_whole(path))).metadata or {}
     except (OSError, ValueError):  # StoreError is an OSError
@@ -315,7 +299,7 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
 
 
 def read_failures(path: Path) -> dict[str, str]:
-    """Videos of the manifest that are missing from an index: {video_id: reason}."""
+    """The videos that could not be read, according to an index: {video_id: reason}."""
     states = read_states(path).values()
     return {video_id: reason for state in states for video_id, reason in state.failures}
 
@@ -326,23 +310,15 @@ def shard_name(shard: int) -> str:
 
 
 def member_name(video_id: str, number: int) -> str:
-    """Name of a frame in its shard.
-
-    Args:
-        video_id: of its video.
-        number: of the frame, counted from 1.
-    """
+    """Name of a frame in its shard; frames are counted from 1."""
     return f"{video_id}/{number:05d}.jpg"
 
 
 def header_fields(name: str, size: int) -> tuple[bytes, bytes]:
     """Name (without the zeros after it) and size, as the header of a member of a shard has them.
 
-    Where a name is not ASCII or is too long, the complete one is in a PAX header before this one.
-
-    Args:
-        name: `member_name`.
-        size: of the JPEG, bytes.
+    The header has the first 100 characters of a name, in ASCII; if that is not the whole name, a
+    PAX header before it has it. Sizes are octal digits.
     """
     return name.encode("ascii", "replace")[: tarfile.LENGTH_NAME], b"%011o\0" % size
 
@@ -356,9 +332,8 @@ def write_index(
     """Write an index, a part of one or a plan, atomically.
 
     Args:
-        table: with the columns INDEX_COLUMNS, PART_COLUMNS or PLAN_COLUMNS.
-        states: of the shards in `table`, in the order of their rows.
-        path: the file.
+        table: has the columns INDEX_COLUMNS, PART_COLUMNS or PLAN_COLUMNS.
+        states: the states of the shards in `table`, in the order of their rows.
         more: goes into the metadata unchanged: how the frames were made, for people to read.
 
     Raises:
@@ -366,7 +341,7 @@ def write_index(
     """
     shards = {str(shard): asdict(state) for shard, state in states.items()}
     for state in shards.values():
-        if not state["absent"]:  # as before there was this key
+        if not state["absent"]:  # so that indexes from before this key stay the same bytes
             del state["absent"]
     metadata = {METADATA_KEY: json.dumps(shards), **(more or {}), HASH_KEY: HASH_MARK + NO_HASH}
     buffer = pa.BufferOutputStream()
@@ -381,12 +356,9 @@ def write_index(
 
 
 def read_states(path: Path) -> dict[int, ShardState]:
-    """States in the metadata of a part or an index; empty if it is missing, damaged or neither."""
+    """The states in the metadata of a part or an index; empty if it is missing or damaged."""
     try:
-        return _states(read_metadata(path).get(METADATA_KEY, b"{}"))
+        states = json.loads(read_metadata(path).get(METADATA_KEY, b"{}"))
+        return {int(shard): ShardState(**state) for shard, state in states.items()}
     except (ValueError, TypeError):
         return {}
-
-
-def _states(text: bytes) -> dict[int, ShardState]:
-    return {int(shard): ShardState(**state) for shard, state in json.loads(text).items()}

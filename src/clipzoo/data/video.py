@@ -2,8 +2,8 @@
 
 decord is fast, as it can begin at any key frame, but reads some videos wrongly: it seeks to other
 frames than it plays (B-frames in avi, transport and program streams, open groups of pictures),
-repeats frames or hangs if an edit list has several edits, shows mirrored videos unmirrored, takes
-another one of several video tracks, and does not know AV1. So extraction compares it with ffmpeg on
+repeats frames or hangs if an edit list has several edits, shows mirrored videos unmirrored, may
+choose another video track, and does not know AV1. So extraction compares it with ffmpeg on
 every video (`clipzoo.frames.comparison`), in a process that can be killed, and the index names the
 videos that decord reads wrongly. These are read by ffmpeg, which decodes them from their start in a
 process that is killed if it stalls (`clipzoo.data.decoding`).
@@ -40,10 +40,11 @@ CONTAINERS = {
     "mpeg": rb"\0?\0\0\x01[\x00-\xff]",
     "mpegts": rb"\x47.{187}\x47.{187}\x47|.{4}\x47.{191}\x47.{191}\x47",
 }
-"""What files of each allowed format begin with."""
+"""The first bytes of files of each allowed format."""
 THUMBNAIL_SIZE = (32, 16)
-"""Width and height (px) of the pictures by which decord's frames are compared."""
+"""Width and height (px) of the pictures that show whether decord's frames are right."""
 SEEK_PROBES = 8
+"""About how many frames are also sought one by one."""
 NO_DECODER = "-1128613112"
 """ffmpeg's AVERROR_DECODER_NOT_FOUND, in decord's message."""
 UNKNOWN_CODEC = "decord cannot decode its codec"
@@ -55,9 +56,9 @@ class Kept:
 
     num_frames: int
     fps: float | None = None
-    """Frames a second to keep; None = every frame."""
+    """The frames a second to keep; None = every frame."""
     start_seconds: float = math.nan
-    """When the first picture is shown; NaN = as decord has it."""
+    """When the first picture is shown; NaN = when decord says."""
 
 
 def read_by_ffmpeg(
@@ -71,17 +72,16 @@ def read_by_ffmpeg(
     """Read some frames of a video, in any order; decodes it from its start.
 
     Args:
-        path: the video.
-        frames: indices [T], among the frames that `fps` keeps if it is given.
+        frames: indices [T] among the frames that are kept.
         size: width and height of the result (px).
-        fps: frames per second to keep; None = every frame.
-        flags: of the scaling.
+        fps: frames a second to keep; None = every frame.
+        flags: the scaling, as for `frames_command`.
 
     Returns:
         uint8 [T, H, W, 3], RGB, upright.
 
     Raises:
-        StoreError: ffmpeg does not give these frames, or stalls.
+        StoreError: ffmpeg does not find these frames, or stalls.
     """
     unique, outcome = sorted(set(frames)), Outcome()
     shape = (len(unique), size[1], size[0], 3)
@@ -100,22 +100,11 @@ def read_by_ffmpeg(
 
 
 def read_by_decord(
-    path: Path,
-    frames: Sequence[int],
-    *,
-    size: tuple[int, int],
-    kept: Kept,
+    path: Path, frames: Sequence[int], *, size: tuple[int, int], kept: Kept
 ) -> np.ndarray:
     """Read some frames of a video on which decord agrees with ffmpeg; seeks to them.
 
-    Args:
-        path: the video.
-        frames: indices [T], among the frames kept.
-        size: width and height of the result (px).
-        kept: the frames kept, as the index has them.
-
-    Returns:
-        uint8 [T, H, W, 3], RGB, upright.
+    Arguments and result are those of `read_by_ffmpeg`; `kept` comes from the index.
 
     Raises:
         StoreError: decord cannot open or decode the file, or finds another number of frames.
@@ -123,8 +112,8 @@ def read_by_decord(
     width, height = size
     scale = 2 if width in WRONG_WIDTHS else 1
     reader = _open(path, width * scale, height * scale)
-    images = _seek(reader, kept_frames(reader, path, kept)[np.asarray(frames)], path)
-    if scale > 1:
+    images = _seek(reader, _kept_frames(reader, path, kept)[np.asarray(frames)], path)
+    if scale > 1:  # [T, 2H, 2W, 3] -> [T, H, W, 3]
         images = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in images])
     return images
 
@@ -132,12 +121,8 @@ def read_by_decord(
 def play_by_decord(path: Path, kept: Kept) -> Iterator[np.ndarray]:
     """Play a video, then seek to frames around its key frames, which must be those played.
 
-    Args:
-        path: the video.
-        kept: the frames to keep.
-
     Yields:
-        for each frame of the file its thumbnails uint8 [k, 16, 32, 3]: one, or as many as `fps`
+        For each frame of the file its thumbnails uint8 [k, 16, 32, 3]: one, or as many as `fps`
         makes of it.
 
     Raises:
@@ -146,7 +131,8 @@ def play_by_decord(path: Path, kept: Kept) -> Iterator[np.ndarray]:
     """
     reader = _open(path, *THUMBNAIL_SIZE)
     count, keys = len(reader), reader.get_key_indices()
-    repeats = np.bincount(kept_frames(reader, path, kept), minlength=count)  # [count]
+    # How often each frame is kept, which is once unless `fps` drops or repeats frames.
+    repeats = np.bincount(_kept_frames(reader, path, kept), minlength=count)  # [count]
     played = np.empty((count, *THUMBNAIL_SIZE[::-1], 3), np.uint8)
     for i in range(count):
         with _errors_of(path):
@@ -181,7 +167,7 @@ def _open(path: Path, width: int, height: int) -> Any:
     check_container(path)
     decord.logging.set_level(decord.logging.FATAL)
     try:
-        # From the root on, because `concat:x.mp4` is an address.
+        # The path starts at the root, because `concat:x.mp4` would be an address.
         name = os.path.abspath(path)
         return decord.VideoReader(name, num_threads=1, width=width, height=height)
     except (decord.DECORDError, RuntimeError) as error:
@@ -215,12 +201,9 @@ def _reason(error: Exception) -> str:
     return re.sub(r"\S*\[\d+:\d+:\d+\] |/\S+:\d+: |\[/.*\] ", "", line)[:200]
 
 
-def kept_frames(reader: Any, path: Path, kept: Kept) -> np.ndarray:
-    """Indices int64 [num_frames] of the frames that are kept of a decord reader.
-
-    Raises:
-        StoreError: they are not as many as ffmpeg keeps.
-    """
+def _kept_frames(reader: Any, path: Path, kept: Kept) -> np.ndarray:
+    """Indices int64 [num_frames] of a reader's frames that are kept; StoreError if they are not as
+    many as ffmpeg keeps."""
     if not kept.fps:
         if len(reader) != kept.num_frames:
             raise StoreError(f"{path}: decord finds {len(reader)} frames, ffmpeg {kept.num_frames}")
@@ -229,7 +212,7 @@ def kept_frames(reader: Any, path: Path, kept: Kept) -> np.ndarray:
     # decord's times need not begin where the container does, which decides what is kept.
     if math.isfinite(kept.start_seconds):
         times = times - times[0, 0] + kept.start_seconds
-    # Before the indices are made: where decord knows no time, it claims billions of years.
+    # Checked before the indices are made: a time that decord does not know is billions of years.
     count = num_outputs(times, kept.fps)
     if count != kept.num_frames:
         raise StoreError(
@@ -240,7 +223,7 @@ def kept_frames(reader: Any, path: Path, kept: Kept) -> np.ndarray:
 
 
 def num_outputs(times: np.ndarray, fps: float) -> int:
-    """Number of frames that ffmpeg's `fps` filter makes; arguments as for `resampled`."""
+    """How many frames ffmpeg's `fps` filter makes; arguments as for `resampled`."""
     first, end = np.floor(times[[0, -1], [0, 1]] * fps + 0.5)
     return int(end - first)
 
@@ -249,15 +232,20 @@ def resampled(times: np.ndarray, fps: float) -> np.ndarray:
     """Indices of the frames that ffmpeg's `fps` filter keeps: for output k, the last one due by k.
 
     Args:
-        times: [n, 2] start and end of each decoded frame (seconds).
-        fps: frames per second of the output.
+        times: [n, 2], start and end of each decoded frame (seconds).
+        fps: frames a second of the output.
 
     Returns:
         int64 [m], indices of the n frames, ascending; a frame may appear several times.
 
-    Example: 4 frames of 0.25 s, fps 2: they are due at outputs 0, 1, 1, 2 and the video ends at 2,
-    so output 0 is frame 0 and output 1 is frame 2. A video shorter than half an output frame gives
-    none.
+    Example: 4 frames of 0.25 s at fps 2. Each is due at the nearest output, halves rounded up:
+
+        frame     0     1     2     3     end
+        seconds   0   0.25  0.5   0.75    1
+        due       0     1     1     2     2
+
+    So output 0 is frame 0, output 1 is frame 2, and the video ends before output 2. A video that is
+    shorter than half an output frame has no outputs.
     """
-    due = np.floor(times[:, 0] * fps + 0.5).astype(int)
+    due = np.floor(times[:, 0] * fps + 0.5).astype(int)  # [n]
     return np.searchsorted(due, due[0] + np.arange(num_outputs(times, fps)), side="right") - 1

@@ -2,13 +2,13 @@
 
 A worker needs our code, our ffmpeg, and the raw videos and the output folder under the same
 absolute paths. Each worker proves this before the first shard. Every task proves it again, because
-workers may join later; a check in the task, unlike a plugin of the scheduler, ends with this run
-and raises its error here.
+workers may join later; unlike a plugin of the scheduler, a check in the task ends with this run and
+raises its error here.
 
-The output folder is proven by a token: a file with random content that exists while extraction
-runs. A task also reads it before each video and before its shard is renamed into place, and stops
-if it is gone. So no shard appears after extraction has failed, even though Dask cannot stop a
-running task, and even if the scheduler is lost and cannot be asked.
+A worker proves that it shares the output folder by a token: a file with random content that exists
+while extraction runs. A task also reads it before each video and before its shard is renamed into
+place, and stops if it is gone. So no shard appears after extraction has failed, even though Dask
+cannot stop a running task, and even if the scheduler is lost and cannot be asked.
 """
 
 import hashlib
@@ -45,9 +45,8 @@ IDLE_SECONDS = 300
 ANSWER_SECONDS = 60
 """How long a worker may take to answer."""
 KEPT = "finished shards are kept; run it again"
-
-
-MODULES = ("config.py", "files.py", "sections.py", "yaml_files.py")
+"""The end of messages."""
+MODULES = ("config.py", "files.py", "paths.py", "sections.py", "yaml_files.py")
 """What a shard depends on besides the folders data and frames."""
 
 
@@ -64,7 +63,8 @@ def _fingerprint_of_code() -> str:
 
 
 CODE = _fingerprint_of_code()
-"""Computed when this process imports the code: a worker may have been started before an update."""
+"""The fingerprint of the code that this process runs, computed when it imports the code: a worker
+may have been started before an update."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Claim:
     """What a worker needs to make shards. All paths are absolute."""
 
     root: Path
-    """Folder that the videos' paths are relative to."""
+    """The folder that the videos' paths are relative to."""
     ffmpeg: str | None
-    """First line of `ffmpeg -version`; None = not used."""
+    """The first line of `ffmpeg -version`; None = ffmpeg is not used."""
     code: str
     token_path: Path
     token: str
@@ -92,7 +92,10 @@ class Claim:
                 f"code: found {CODE[:12]} in {PACKAGE}; allowed: {self.code[:12]}, that of this "
                 "machine; update the worker's copy and restart the worker"
             )
-        ffmpeg = self._found_ffmpeg()
+        try:
+            ffmpeg = ffmpeg_version() if self.ffmpeg else None
+        except OSError as error:
+            ffmpeg = str(error)
         if ffmpeg != self.ffmpeg:
             faults.append(f"ffmpeg: found {ffmpeg!r}; allowed: {self.ffmpeg!r}; install that one")
         if not self.root.is_dir():
@@ -107,12 +110,6 @@ class Claim:
                 "written by this machine; share the folder with the worker under the same path"
             )
         return faults
-
-    def _found_ffmpeg(self) -> str | None:
-        try:
-            return ffmpeg_version() if self.ffmpeg else None
-        except OSError as error:
-            return str(error)
 
     def _found_token(self) -> str:
         try:
@@ -130,16 +127,16 @@ def dask_workers(
     When the block ends, no task of it is running on a worker that can be reached.
 
     Args:
-        address: of the scheduler.
-        root: folder of the raw videos.
-        directory: output folder.
-        ffmpeg: first line of `ffmpeg -version` that workers must have; None = not used.
-        share: `--shard i/n`; several shares may run at the same time.
+        address: the address of the scheduler.
+        root: the folder of the raw videos.
+        directory: the output folder.
+        ffmpeg: the first line of `ffmpeg -version` that workers must have; None = not used.
+        share: (i, n) of `--shard i/n`; several shares may run at the same time.
 
     Raises:
         ConfigError: the scheduler cannot be reached.
-        StoreError: a worker lacks what it needs, workers died, or the scheduler was lost. Finished
-            shards remain.
+        StoreError: a worker does not have what it needs, workers died, or the scheduler was lost.
+            Finished shards remain.
     """
     with _connected(address) as client, _claimed(root, directory, ffmpeg, share) as claim:
         pool, numbers = client.get_executor(pure=False), itertools.count()
@@ -204,7 +201,7 @@ def _connected(address: str) -> Iterator[Client]:
 def _claimed(
     root: Path, directory: Path, ffmpeg: str | None, share: tuple[int, int]
 ) -> Iterator[Claim]:
-    """The claim of this run, whose token exists within the block."""
+    """The claim of this run; its token exists until the block ends."""
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     # Merging removes whatever is named shard-*, also tokens of other shares that were killed.
@@ -255,24 +252,25 @@ def prove_workers(client: Client, claim: Claim) -> None:
     """Ask every worker whether it may make shards.
 
     Raises:
-        StoreError: names all workers that lack something, what they have and what is allowed.
+        StoreError: lists every fault of every worker: what it has and what is allowed.
     """
-    answers = _ask(client, _faults_of, claim)
+    answers = _ask(client, Claim.faults, claim)
     names = {address: worker["name"] for address, worker in _workers(client).items()}
     faults = []
     for address, answer in answers.items():
+        worker = _named(names.get(address), address)
         if isinstance(answer, list):
-            faults += [f"{_named(names.get(address), address)}: {fault}" for fault in answer]
+            faults += [f"{worker}: {fault}" for fault in answer]
         elif address in names:  # otherwise it has left
             faults.append(
-                f"{_named(names[address], address)}: cannot run our code ({answer!r}); allowed: "
+                f"{worker}: cannot run our code ({answer!r}); allowed: "
                 f"the clipzoo of this machine, {PACKAGE}; start the worker with the same .venv"
             )
     raise_all(f"{len(faults)} faults of Dask workers; no shard was made:", faults, StoreError)
 
 
 def _ask(client: Client, function: Callable[..., object], *arguments: object) -> dict[str, Any]:
-    """{address: answer} of all workers; an exception is an answer too.
+    """The answer of each worker, by address; an exception is an answer too.
 
     Raises:
         DaskTimeoutError: a worker does not answer within ANSWER_SECONDS.
@@ -289,13 +287,8 @@ def _workers(client: Client) -> dict[str, dict[str, Any]]:
 
 
 def _named(name: object, address: str) -> str:
-    return (
-        f"Dask worker {address}" if name in (None, address) else f"Dask worker {name} ({address})"
-    )
-
-
-def _faults_of(claim: Claim) -> list[str]:
-    return claim.faults()
+    """A worker, for messages; its name is its address unless it was started with one."""
+    return f"Dask worker {address if name in (None, address) else f'{name} ({address})'}"
 
 
 def _run_task(task: Task, claim: Claim) -> int:
@@ -315,7 +308,7 @@ def _explain(error: Exception, client: Client, address: str, claim: Claim) -> No
         raise StoreError(
             f"{error.allowed_failures + 1} Dask workers died on the same shard, the last one was "
             f"{_named(error.last_worker.name, error.last_worker.address)} (out of memory? its log "
-            f"may tell); {KEPT}"
+            f"may say); {KEPT}"
         ) from error
     if isinstance(error, (CancelledError, OSError)) or client.status != "running":
         # It would print the tracebacks of its attempts to reconnect.
@@ -330,11 +323,11 @@ def _explain(error: Exception, client: Client, address: str, claim: Claim) -> No
 def _await_idle(client: Client, key: str) -> None:
     """Wait until no worker runs a task of ours any more; report it if that takes too long."""
     deadline = time.monotonic() + IDLE_SECONDS
-    while client.status == "running":  # otherwise nobody can be asked; the tasks stop by themselves
+    while client.status == "running":  # else no one can be asked; tasks stop on their own
         try:
             answers = _ask(client, _running_tasks, key)
         except (OSError, DaskTimeoutError) as error:
-            print(f"cannot tell whether Dask workers still run tasks: {error!r}", file=sys.stderr)
+            print(f"unknown whether Dask workers still run tasks: {error!r}", file=sys.stderr)
             return
         busy = [worker for worker, count in answers.items() if isinstance(count, int) and count]
         if not busy:
@@ -350,6 +343,6 @@ def _await_idle(client: Client, key: str) -> None:
 
 
 def _running_tasks(key: str, dask_worker: Worker) -> int:
-    """Number of tasks of this run that occupy a thread of a worker, cancelled ones included."""
+    """How many tasks of this run occupy a thread of a worker, cancelled ones included."""
     tasks = dask_worker.state.all_running_tasks
     return sum(str(task.key).startswith(key) for task in tasks)

@@ -43,14 +43,17 @@ from clipzoo.frames import decord_process
 from clipzoo.frames.decord_process import Request
 
 STALLED_SECONDS = 30
-"""Time without a new frame after which decord is killed. ffmpeg has just read the file, so most
+"""decord is killed if it gives no new frame for this time. ffmpeg has just read the file, so most
 likely it is in memory."""
 START_SECONDS = 120
+"""How long decord's process may take to start."""
 THUMBNAIL_TOLERANCE = 4
-"""Largest difference of a thumbnail's value."""
+"""The largest difference that a value of a thumbnail may have (0 to 255)."""
 FIRST_TOLERANCE = 8.0
-"""Mean difference of the first frame, reduced to a thumbnail: decord scales it otherwise."""
+"""The mean difference that the first frame may have, reduced to a thumbnail. It is larger, because
+decord scales the frame in another way than ffmpeg."""
 BEST_QUALITY = 2
+"""ffmpeg's -q:v of a JPEG with the least loss."""
 SOURCE = Path(__file__).parents[2]
 
 
@@ -60,16 +63,16 @@ class Decoded:
 
     path: Path
     fps: float | None
-    """Frames a second that are kept; None = every frame."""
+    """The frames a second that are kept; None = every frame."""
     thumbnails: np.ndarray
-    """Thumbnails of all frames kept, uint8 [num_frames, 16, 32, 3]."""
+    """The thumbnails of all frames kept, uint8 [num_frames, 16, 32, 3]."""
     first: np.ndarray
     """The first frame as it is stored, uint8 [H, W, 3]."""
     outcome: Outcome
 
 
 class Decord:
-    """decord in a process, which is started when it is needed and killed when it hangs."""
+    """A process with decord, which is started when it is needed and killed when it hangs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -172,8 +175,7 @@ def decode_video(path: Path, size: str, fps: float | None) -> Decoded:
     """Decode a video by ffmpeg, once.
 
     Args:
-        path: the video.
-        size: as for `jpeg_command`.
+        size: that of the stored frames, as for `jpeg_command`.
         fps: frames a second to keep; None = every frame.
 
     Raises:
@@ -181,12 +183,13 @@ def decode_video(path: Path, size: str, fps: float | None) -> Decoded:
     """
     outcome = Outcome()
     content = b"".join(run_ffmpeg(thumbnails_command(path, fps, timed=True), outcome))
-    thumbnails = np.frombuffer(content, np.uint8).reshape(-1, *THUMBNAIL_SIZE[::-1], 3)
+    shape = (-1, *THUMBNAIL_SIZE[::-1], 3)
+    thumbnails = np.frombuffer(content, np.uint8).reshape(shape)  # [num_frames, 16, 32, 3]
     if len(thumbnails) == 0:
         raise without_frames(path, outcome, fps)
     check_whole(path, outcome)
     frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, BEST_QUALITY, fps), Outcome()))
-    first = simplejpeg.decode_jpeg(next(frames))
+    first = simplejpeg.decode_jpeg(next(frames))  # [H, W, 3]
     frames.close()
     return Decoded(path, fps, thumbnails, first, outcome)
 
@@ -199,7 +202,7 @@ def find_fault(video: Decoded, decord: Decord) -> str:
         OSError: decord cannot be started.
     """
     if (np.diff(video.outcome.timing.times) <= 0).any():
-        # It seeks by time, and then gives one or the other, differently from call to call.
+        # decord would find one frame or the other, differently from call to call.
         fault = "two frames have the same time, and decord seeks by time"
     else:
         fault = decord.fault(video)
@@ -211,9 +214,9 @@ def find_fault(video: Decoded, decord: Decord) -> str:
 
 
 def _check_ffmpeg(video: Decoded, fault: str) -> None:
-    """Raise VideoError unless ffmpeg gives a video's frames when it is asked for some of them.
+    """Raise VideoError unless ffmpeg finds some frames of a video again.
 
-    It does not where the frames' size changes: it then starts counting again.
+    It does not if the size of the frames changes, because it then counts them from 0 again.
     """
     path, count = video.path, len(video.thumbnails)
     places = sorted({0, count // 2, count - 1})

@@ -27,13 +27,14 @@ class Request:
 def main() -> None:
     """Answer requests until the other end is closed.
 
-    The answers are True, once decord is loaded, and for each request the thumbnails of its frames,
-    its first frame in the stored size, and why decord cannot be trusted with it ('' = it can be).
+    The first answer is True, when decord is loaded. To each request the answers are the thumbnails
+    of its frames, uint8 [k, 16, 32, 3] each, its first frame in the stored size, uint8 [H, W, 3],
+    and why decord cannot be trusted with it ('' = it can be).
     """
-    importlib.import_module("decord")  # what makes this fail is printed, and the process ends
+    importlib.import_module("decord")  # if this fails, the reason is printed and the process ends
     connection = Connection(os.dup(0))
     connection.send(True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decord's ffmpeg prints whatever it meets
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decord's ffmpeg prints every oddity
     while True:
         try:
             request: Request = connection.recv()

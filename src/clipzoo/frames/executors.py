@@ -1,4 +1,4 @@
-"""Where extraction's tasks run: on processes of this machine, or in any executor.
+"""Places in which extraction's tasks run: the processes of this machine, or any executor.
 
 `clipzoo.frames.cluster` is the third place, the workers of a Dask cluster.
 """
@@ -18,15 +18,11 @@ from clipzoo.runtime.machine import usable_cores
 from clipzoo.runtime.pools import process_pool
 
 POLL_SECONDS = 5
-"""Seconds without a finished task after which the workers are checked."""
+"""The workers are checked when no task has finished for this time."""
 
 Task = Callable[..., int]
 """Makes one shard and returns its number of videos; it can be pickled. A place that cannot stop a
 running task calls it with a function that raises when the task should stop."""
-
-
-def _no_check() -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -34,11 +30,11 @@ class Workers:
     """A place to run tasks."""
 
     submit: Callable[[Task], Future[int]]
-    check: Callable[[], None] = _no_check
+    check: Callable[[], None] | None = None
     """Raises StoreError if tasks cannot finish any more; called while none finishes."""
     base: Path = Path()
-    """Folder that relative paths in tasks must be made relative to; absolute for workers that run
-    in other folders."""
+    """The folder that relative paths in tasks are meant from; absolute for workers that run in
+    other folders."""
 
 
 @contextmanager
@@ -77,11 +73,11 @@ def run_tasks(tasks: Iterable[Task], workers: Workers, bar: tqdm) -> None:
             # A future is dropped as soon as it is done: as long as somebody holds it, Dask computes
             # its result a second time if the worker that made it is lost.
             done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            if not done:
+            if not done and workers.check:
                 workers.check()
             while done:
                 bar.update(done.pop().result())
     finally:
-        # Those that are cancelled are not waited for: Dask never marks some of them as done if the
+        # Cancelled tasks are not waited for: Dask never marks some of them as done if the
         # scheduler is lost.
         wait([future for future in pending if not future.cancel()])

@@ -60,7 +60,7 @@ from clipzoo.runtime.progress import progress_bar
 VISIBLE_SECONDS = 90
 """Longer than NFS remembers that a file is missing."""
 Excuse = Callable[[Mapping[str, str]], Mapping[str, str]]
-"""{id: reason} of failures -> {id: why} of those that need not be."""
+"""{id: reason} of failures -> {id: why} of those that do not matter."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Summary:
     failures: list[list[str]]
     damaged: list[list[str]]
     num_waiting: int
-    """Unfinished shards of other machines (`--shard i/n`); 0 = the index is written."""
+    """Unfinished shards of other machines (`--shard i/n`); 0 = the index has been written."""
 
 
 def extract(
@@ -88,18 +88,16 @@ def extract(
     """Make all unfinished shards of a dataset, then its index.
 
     Args:
-        params: `frames`, `data.demo` and `runtime` are read.
-        dataset: its datasets/<name>.yaml and data/raw/<name>.csv must exist.
-        jobs: all shards, of `plan_shards`; None = those of all videos of the manifest.
-        excused: which failures need not be, as `clipzoo.annotations.wanted.excused`; None = those
-            in the ledger.
+        jobs: all shards, planned by `plan_shards`; None = those of all videos of the manifest.
+        excused: says which failures do not matter, as `clipzoo.annotations.wanted.excused` does;
+            None = those in the ledger.
         share: (i, n): make every n-th shard starting with the i-th, 1 <= i <= n. The machine that
             finds all shards finished writes the index.
-        executor: runs the jobs; None = as `runtime.executor` says.
+        executor: runs the jobs; None = `runtime.executor` says where they run.
 
     Raises:
-        StoreError: videos that are not excused are broken or differ from the manifest; lists them.
-            Or workers died or cannot make shards. Finished shards remain.
+        StoreError: videos that are not excused are broken or differ from the manifest (lists them
+            all), or workers died or cannot make shards. Finished shards remain.
         OSError: a file cannot be written.
         ListError, ConfigError: the manifest, the ledger or the dataset's file is invalid, or the
             cluster of `runtime.scheduler` cannot be reached.
@@ -120,8 +118,14 @@ def extract(
         if states[job.shard] is None or job.shard in retried
     ]
     if todo:
-        with _workers(params, share, todo[0], executor) as workers:
-            _run(todo, workers, sum(len(job.videos) for job in assigned))
+        num_videos = sum(len(job.videos) for job in assigned)
+        finished = num_videos - sum(len(job.videos) for job in todo)
+        with (
+            _workers(params, share, todo[0], executor) as workers,
+            progress_bar("extract", num_videos, "video", initial=finished) as bar,
+        ):
+            tasks = (partial(make_shard, replace(job, base=workers.base)) for job in todo)
+            run_tasks(tasks, workers, bar)
         _await_parts(todo)
         states = {job.shard: read_state(job) for job in jobs}
     _check_failures(dataset, _failures(states), excused)
@@ -149,14 +153,16 @@ def _to_retry(
     for job in jobs:
         state = states[job.shard]
         failed = dict(state.failures if state else ())
-        videos = [video for video in job.videos if video.video_id in failed] if failed else []
         again = tuple(
             video
-            for video in videos
-            if video.video_id not in accepted
-            or (
-                reason_kind(failed[video.video_id]) in ("absent", "differs")
-                and is_as_scanned(job.root, video, job.spec)
+            for video in job.videos
+            if video.video_id in failed
+            and (
+                video.video_id not in accepted
+                or (
+                    reason_kind(failed[video.video_id]) in ("absent", "differs")
+                    and is_as_scanned(job.root, video, job.spec)
+                )
             )
         )
         if again:
@@ -165,7 +171,7 @@ def _to_retry(
 
 
 def _check_failures(dataset: str, failures: list[list[str]], excused: Excuse) -> None:
-    """Write all failures to a file; reject those that are not excused."""
+    """Write all failures to a file; refuse those that are not excused."""
     path, accepted = failures_path(dataset), excused(dict(failures))
     write_csv(FAILURE_COLUMNS, failures, path)
     refused = [failure for failure in failures if failure[0] not in accepted]
@@ -180,10 +186,8 @@ def _check_failures(dataset: str, failures: list[list[str]], excused: Excuse) ->
 def make_shard(job: ShardJob, check: Callable[[], None] | None = None) -> int:
     """Make one shard and its part of the index; return its number of videos.
 
-    Args:
-        job: the shard.
-        check: called before every video and before the shard is renamed into place; whatever it
-            raises leaves the shard unfinished.
+    `check` is called before every video and before the shard is renamed into place; whatever it
+    raises leaves the shard unfinished.
 
     Raises:
         StoreError: the ffmpeg of this machine is not the one that the job was planned with.
@@ -218,8 +222,7 @@ def _read_videos(
     job: ShardJob, videos: Sequence[RawVideo], tar_path: Path, check: Callable[[], None] | None
 ) -> Report:
     """Index rows without their shard, failures, damaged videos; frames are in `tar_path`."""
-    root = job.base / job.root
-    checked = _checked(videos, check) if check else videos
+    root, checked = job.base / job.root, _checked(videos, check) if check else videos
     if job.spec.reader == "shards":
         report = pack_videos(tar_path, root, checked, job.spec, job.frames)
     else:
@@ -274,7 +277,7 @@ def _summary(jobs: Sequence[ShardJob], states: Mapping[int, ShardState | None]) 
 def _workers(
     params: Params, share: tuple[int, int], job: ShardJob, executor: Executor | None
 ) -> AbstractContextManager[Workers]:
-    """Where shards like `job` are made."""
+    """The place in which shards like `job` are made."""
     if executor:
         return nullcontext(Workers(executor.submit))
     if params.runtime.executor == "processes":
@@ -288,14 +291,6 @@ def _workers(
 
     ffmpeg = job.ffmpeg.get("ffmpeg_version")
     return dask_workers(params.runtime.scheduler, job.root, job.directory, ffmpeg, share)
-
-
-def _run(jobs: Sequence[ShardJob], workers: Workers, num_videos: int) -> None:
-    """Make shards with a progress bar over all `num_videos`, some of which are finished."""
-    finished = num_videos - sum(len(job.videos) for job in jobs)
-    tasks = (partial(make_shard, replace(job, base=workers.base)) for job in jobs)
-    with progress_bar("extract", num_videos, "video", initial=finished) as bar:
-        run_tasks(tasks, workers, bar)
 
 
 def _await_parts(jobs: Sequence[ShardJob]) -> None:
@@ -312,5 +307,5 @@ def _await_parts(jobs: Sequence[ShardJob]) -> None:
                     f"{job.part_path}: was made by a worker, but is not here after "
                     f"{VISIBLE_SECONDS} s; do all workers share this folder?"
                 )
-            os.listdir(job.directory)  # NFS then asks its server again
+            os.listdir(job.directory)  # makes NFS ask its server again
             time.sleep(0.5)

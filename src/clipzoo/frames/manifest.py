@@ -29,9 +29,9 @@ class RawVideo:
     video_id: str
     """The path without its extension, or the part of it that `id_pattern` matches."""
     path: str
-    """Relative to the dataset's raw root."""
+    """The path relative to the dataset's raw root."""
     size: int
-    """Bytes; for a directory of frames the number of its frame files."""
+    """The number of bytes; for a directory of frames, the number of its frame files."""
 
 
 def manifest_path(dataset: str) -> Path:
@@ -43,9 +43,9 @@ def read_manifest(path: Path) -> list[RawVideo]:
     """Read and check a manifest.
 
     Raises:
-        ListError: the file is missing or has no videos, or has lines with a wrong number of fields,
-            an absolute path or one that leaves the root, a size that is not a number, or a
-            duplicate video; lists them all.
+        ListError: the file is missing or has no videos; or lists every line with a wrong number of
+            fields, a path that is absolute or leaves the root, a size that is not a number, or a
+            repeated video.
     """
     if not path.exists():
         raise ListError(f"{path}: no such file; run `clipzoo scan {path.stem} FOLDER` first")
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> list[RawVideo]:
 
 
 def write_manifest(videos: list[RawVideo], path: Path) -> None:
-    """Write a manifest, which `read_manifest` reads."""
+    """Write a manifest for `read_manifest`."""
     write_csv(COLUMNS, ((v.video_id, v.path, v.size) for v in videos), path)
 
 
@@ -79,9 +79,9 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
     folder of frame files numbered without a gap.
 
     Raises:
-        ListError: the folder does not exist or has no videos. Or lists all faults: a folder that
-            cannot be read, something named like a video that is no regular file (a broken link, a
-            named pipe), two files of the same id, a name that cannot be stored.
+        ListError: the folder does not exist or has no videos; or lists all faults: a folder that
+            cannot be read, something named like a video that is not a regular file (a broken link,
+            a named pipe), two files of the same id, a name that cannot be stored.
     """
     if not root.is_dir():
         raise ListError(f"{root}: no such folder; give the folder that holds the dataset's videos")
@@ -123,14 +123,11 @@ def _faults_of_ids(videos: list[RawVideo]) -> list[str]:
 def _find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
     """Regular files below `root`, sorted, as paths relative to it with `/`, and faults.
 
-    A folder that is linked too is entered once, by its own path.
-
-    Args:
-        root: the folder.
-        is_wanted: whether a file of this name is needed, so that anything else of this name is a
-            fault.
+    Anything that is not a regular file is a fault if a file of its name is needed (`is_wanted`). A
+    folder that is also linked is entered once, by its own path.
     """
     files, faults = [], []
+    # Links wait until no folder is left, so that a folder's own path comes first.
     entered, folders, links = set(), [""], []
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -159,7 +156,7 @@ def _find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str]
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
-    """What an entry of a folder is, or what it links to; no system call for files and folders."""
+    """What an entry of a folder is, or what it links to; files and folders take no system call."""
     try:
         if entry.is_file():
             return "a regular file"
@@ -173,7 +170,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
 
 
 def _frame_folders(files: list[str], spec: DatasetSpec, faults: list[str]) -> list[RawVideo]:
-    """Folders of frame files; `faults` gets those with gaps."""
+    """The folders of frame files; `faults` gets those with gaps."""
     folders: dict[str, list[str]] = {}
     for file in files:
         folder, _, name = file.rpartition("/")
@@ -191,7 +188,7 @@ def _frame_folders(files: list[str], spec: DatasetSpec, faults: list[str]) -> li
 
 
 def _frame_pattern(spec: DatasetSpec, folder: str = ".*") -> re.Pattern[str]:
-    """Names of frame files; `folder` is the pattern of their folder's name."""
+    """The pattern of frame files' names; `folder` is the pattern of their folder's name."""
     pattern = ""
     for text, key, *_ in string.Formatter().parse(spec.frame_template):
         pattern += re.escape(text)
@@ -202,11 +199,6 @@ def _frame_pattern(spec: DatasetSpec, folder: str = ".*") -> re.Pattern[str]:
 
 def count_frames(names: Iterable[str], folder: str, spec: DatasetSpec) -> int:
     """Number of frame files among the names of a folder; 0 if no name matches `frame_template`.
-
-    Args:
-        names: of the files.
-        folder: its path.
-        spec: of the dataset.
 
     Raises:
         ListError: the files are not numbered from `first_index` on without a gap.

@@ -3,7 +3,7 @@
 import os
 import shlex
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -32,14 +32,16 @@ from clipzoo.frames.manifest import RawVideo, count_frames
 Row = dict[str, object]
 Report = tuple[list[Row], list[list[str]], list[list[str]]]
 """Index rows, failures and damaged videos ([video_id, reason] each)."""
+Describe = Callable[[Path, RawVideo], tuple[Row, str]]
+"""Path of a video's file, and the video -> its index row, and what is damaged ('' = nothing)."""
 
 
 def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
     """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command.
 
     Returns:
-        ffmpeg_version: first line of `ffmpeg -version`; ffmpeg_command: the command line, with
-        `ffmpeg` for the binary and VIDEO for the video. Empty for `reader: directory`.
+        ffmpeg_version, the first line of `ffmpeg -version`, and ffmpeg_command, the command line
+        with `ffmpeg` for the binary and VIDEO for the video. Empty for `reader: directory`.
 
     Raises:
         OSError: ffmpeg cannot be run.
@@ -66,32 +68,64 @@ def pack_videos(
         StoreError: this machine has too little memory for a video.
         OSError: the tar cannot be written (disk full) and is removed.
     """
-    rows, failures, damaged = [], [], []
     with replacing(path) as part, part.open("wb", buffering=1 << 20) as tar:
-        for video in videos:
+
+        def pack(file: Path, video: RawVideo) -> tuple[Row, str]:
             start = tar.tell()
             try:
-                row, damage = _pack_video(tar, root, video, spec, frames)
-                rows.append(row)
-                if damage:
-                    damaged.append([video.video_id, damage])
-            except MemoryError as error:
-                raise _too_little_memory(root / video.path, error) from error
-            except (VideoError, StoreError) as error:
+                return _pack_video(tar, file, video, spec, frames)
+            except (VideoError, StoreError):
                 tar.seek(start)
                 tar.truncate()
-                failures.append([video.video_id, _reason(error)])
+                raise
+
+        report = _describe_all(root, videos, pack)
+        # A tar ends with two empty blocks, and is padded to whole records.
         tar.write(bytes(-(tar.tell() + 1024) % tarfile.RECORDSIZE + 1024))
+    return report
+
+
+def describe_videos(
+    root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
+) -> Report:
+    """Index rows of videos that are not extracted: raw files, or directories of frame files.
+
+    Raises:
+        StoreError: this machine has too little memory for a video.
+    """
+    if spec.reader == "directory":
+        return _describe_all(
+            root, videos, lambda path, video: (_describe_directory(path, video, spec), "")
+        )
+    with Decord() as decord:
+        return _describe_all(
+            root, videos, lambda path, video: _describe_video(path, video, spec, frames, decord)
+        )
+
+
+def _describe_all(root: Path, videos: Iterable[RawVideo], describe: Describe) -> Report:
+    """What `describe` makes of each video, or why it cannot."""
+    rows, failures, damaged = [], [], []
+    for video in videos:
+        path = root / video.path
+        try:
+            row, damage = describe(path, video)
+        except MemoryError as error:
+            # An error of the stage, not a failure of the video: nobody may accept it into the
+            # ledger.
+            raise StoreError(
+                f"{path}: this machine has too little memory to decode it "
+                f"({str(error) or 'MemoryError'}); end other programs, set a smaller "
+                "runtime.extract_workers, or run the stage on a machine with more; finished shards "
+                "are kept"
+            ) from error
+        except (VideoError, StoreError) as error:
+            failures.append([video.video_id, _reason(error)])
+            continue
+        rows.append(row)
+        if damage:
+            damaged.append([video.video_id, damage])
     return rows, failures, damaged
-
-
-def _too_little_memory(path: Path, error: MemoryError) -> StoreError:
-    """An error of the stage, not a failure of the video: nobody may accept it into the ledger."""
-    return StoreError(
-        f"{path}: this machine has too little memory to decode it ({str(error) or 'MemoryError'}); "
-        "end other programs, set a smaller runtime.extract_workers, or run the stage on a machine "
-        "with more; finished shards are kept"
-    )
 
 
 def _reason(error: Exception) -> str:
@@ -114,15 +148,16 @@ def is_as_scanned(root: Path, video: RawVideo, spec: DatasetSpec) -> bool:
 
 
 def _pack_video(
-    tar: IO[bytes], root: Path, video: RawVideo, spec: DatasetSpec, frames: FramesConfig
+    tar: IO[bytes], path: Path, video: RawVideo, spec: DatasetSpec, frames: FramesConfig
 ) -> tuple[Row, str]:
-    path = root / video.path
     check_size(path, video.size)
     outcome = Outcome()
     command = jpeg_command(path, str(frames.size), frames.quality, spec.fps, timed=True)
     offsets, sizes, shapes = [], [], set()
     for number, jpeg in enumerate(split_jpegs(run_ffmpeg(command, outcome)), start=1):
-        tar.write(_tar_header(member_name(video.video_id, number), len(jpeg)))
+        info = tarfile.TarInfo(member_name(video.video_id, number))
+        info.size = len(jpeg)
+        tar.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
         offsets.append(tar.tell())
         sizes.append(len(jpeg))
         shapes.add(simplejpeg.decode_jpeg_header(jpeg)[:2])
@@ -147,16 +182,11 @@ def _refuse_damaged(path: Path, outcome: Outcome, spec: DatasetSpec) -> None:
 
 
 def _clock(outcome: Outcome, fps: float | None) -> Row:
-    """Columns of the index that say when frames are shown."""
+    """The columns of the index that say when frames are shown."""
+    # ffmpeg's filter `fps` makes frames that are exactly even, whatever the file has.
     rate, error = (fps, 0.0) if fps else frame_rate(outcome.timing.times, outcome.fps)
     start = outcome.timing.start_seconds
     return {"fps": rate, "start_seconds": start, "uneven_seconds": error}
-
-
-def _tar_header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
 def _row(
@@ -165,33 +195,6 @@ def _row(
     row: Row = {"video_id": video.video_id, "path": video.path, "source_size": video.size}
     row |= {"num_frames": num_frames, "width": width, "height": height, **clock}
     return row | {"decord_fault": decord_fault, "offsets": [], "sizes": []}
-
-
-def describe_videos(
-    root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
-) -> Report:
-    """Index rows of videos that are not extracted: raw files, or directories of frame files.
-
-    Raises:
-        StoreError: this machine has too little memory for a video.
-    """
-    rows, failures, damaged = [], [], []
-    with Decord() as decord:
-        for video in videos:
-            path = root / video.path
-            try:
-                if spec.reader == "directory":
-                    rows.append(_describe_directory(path, video, spec))
-                    continue
-                row, damage = _describe_video(path, video, spec, frames, decord)
-                rows.append(row)
-                if damage:
-                    damaged.append([video.video_id, damage])
-            except MemoryError as error:
-                raise _too_little_memory(path, error) from error
-            except (VideoError, StoreError) as error:
-                failures.append([video.video_id, _reason(error)])
-    return rows, failures, damaged
 
 
 def _describe_video(

@@ -1,6 +1,6 @@
 """The parts of an index, one for each finished shard, and the index that they become.
 
-`clipzoo.frames.extraction` says when there are parts and when there is an index.
+`clipzoo.frames.extraction` explains when there are parts and when there is an index.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from clipzoo.frames.plan import (
 
 
 def read_state(job: ShardJob) -> ShardState | None:
-    """State of a shard that is finished with the job's settings and videos, else None."""
+    """The state of a shard that is finished with the job's settings and videos, else None."""
     return _valid(job, made_with(job, read_shards(job.part_path), job.videos).get(job.shard))
 
 
@@ -48,18 +48,17 @@ def _valid(job: ShardJob, finished: Finished | None) -> ShardState | None:
         return None
     if job.spec.reader == "shards":
         try:
-            complete = job.tar_path.stat().st_size == finished.state.tar_bytes
+            if job.tar_path.stat().st_size != finished.state.tar_bytes:
+                return None
         except OSError:
-            complete = False
-        if not complete:
             return None
     return finished.of(job.videos)
 
 
 def read_indexed(dataset: str, jobs: Sequence[ShardJob]) -> dict[int, ShardState | None]:
-    """States of the shards in the index of an earlier run, None where it has no valid one.
+    """The state of each shard in the index of an earlier run; None where it has no valid one.
 
-    All are None unless the index can be read and is of these videos in these shards and no others.
+    All are None unless the index can be read and has these videos in these shards and no others.
     """
     finished = _indexed_shards(dataset, jobs)
     planned = {job.shard: job.videos for job in jobs}
@@ -86,8 +85,8 @@ def _open_index(dataset: str) -> tuple[pa.Table, np.ndarray] | None:
 def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
     """Split the index of an earlier run into the parts of its valid shards again.
 
-    So a shard is never described by two files, one of which may be outdated. A part has all rows of
-    its shard, also those of videos that the job does not have any more.
+    So no shard is described by two files, one of which may be outdated. A part has all rows of its
+    shard, also those of videos that the job does not have any more.
     """
     finished = _indexed_shards(dataset, jobs)
     valid = {job.shard: job for job in jobs if _valid(job, finished.get(job.shard))}
@@ -107,13 +106,7 @@ def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
 def merge_parts(
     dataset: str, jobs: Sequence[ShardJob], states: Mapping[int, ShardState | None]
 ) -> None:
-    """Merge the parts of all shards into the index, one after the other.
-
-    Args:
-        dataset: whose index it is.
-        jobs: all of them.
-        states: of `read_state`, all valid.
-    """
+    """Merge the parts of all shards, which must be valid, into the index, one after the other."""
     path, size = index_path(dataset), jobs[0].frames.shard_videos
     valid = {shard: state for shard, state in states.items() if state}
     assert len(valid) == len(jobs), "all shards are finished"
@@ -124,9 +117,8 @@ def merge_parts(
         file.write(jpegs_header(num_jpegs))
         for job in jobs:
             table, ids = read_part(job.part_path), {video.video_id for video in job.videos}
-            table = table.filter(
-                pa.array([v in ids for v in table["video_id"].to_pylist()], pa.bool_())
-            )
+            kept = [video_id in ids for video_id in table["video_id"].to_pylist()]  # [N]
+            table = table.filter(pa.array(kept, pa.bool_()))
             file.write(part_jpegs(table).tobytes())
             tables.append(table.select(list(INDEX_COLUMNS)))
     lengths = [len(t) + len(valid[job.shard].absent) for job, t in zip(jobs, tables, strict=True)]

@@ -46,9 +46,10 @@ from clipzoo.frames.packing import describe_ffmpeg
 
 FORMAT_VERSION = 2
 SETTINGS_KEY = b"settings"
-"""Metadata key of a plan: a hash of the settings that its shards are made with."""
+"""The metadata key of a hash of the settings that a plan's shards are made with."""
 SIZE_KEY = b"shard_videos"
-"""Metadata key of a plan, and of an index whose shards do not tell: `frames.shard_videos`."""
+"""The metadata key of `frames.shard_videos`, in a plan, and in an index whose shards do not show
+it."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,17 @@ class ShardJob:
     shard: int
     directory: Path
     root: Path
-    """Folder that the videos' paths are relative to."""
+    """The folder that the videos' paths are relative to."""
     spec: DatasetSpec
     frames: FramesConfig
     ffmpeg: dict[str, str]
     """The result of `describe_ffmpeg`; the same for all shards, so it is computed once."""
     videos: tuple[RawVideo, ...]
     retried: tuple[RawVideo, ...] = ()
-    """If the shard is finished, those of its videos that failed and are tried again; the shard is
-    made again only if one of them can be read."""
+    """The videos of a finished shard that failed and are tried again; the shard is made again only
+    if one of them can be read."""
     base: Path = Path()
-    """Folder that `directory` and `root` are relative to; absolute for a worker that may run in
+    """The folder that `directory` and `root` are relative to; absolute for a worker that may run in
     another folder. It appears neither in the shard nor in its part."""
 
     @property
@@ -82,10 +83,10 @@ class ShardJob:
         return self.tar_path.with_suffix(".parquet")
 
     def fingerprint(self, videos: Sequence[RawVideo] | None = None) -> str:
-        """Hash of everything that the content of a shard depends on.
+        """A hash of everything that the content of a shard depends on.
 
         Args:
-            videos: that the shard is made from; None = those of this job.
+            videos: what the shard is made from; None = the videos of this job.
         """
         spec = self.spec
         settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
@@ -112,13 +113,11 @@ class Finished:
 
     def videos(self) -> tuple[RawVideo, ...]:
         """Videos that it holds or failed to read, without those that left the manifest since."""
-        ids = {row.video_id for row in self.rows} | {
-            video_id for video_id, _ in self.state.failures
-        }
+        ids = {row.video_id for row in self.rows} | dict(self.state.failures).keys()
         return tuple(video for video in self.made_from if video.video_id in ids)
 
     def of(self, videos: Collection[RawVideo]) -> ShardState:
-        """The state of a shard that holds no others than `videos`."""
+        """The state of this shard if it held no others than `videos`."""
         ids = {video.video_id for video in videos}
         rows = {row.video_id: row for row in self.rows if row.video_id in ids}
         return replace(
@@ -133,7 +132,7 @@ class Finished:
 def absent_videos(
     made_from: Sequence[RawVideo], stored: Collection[str]
 ) -> list[tuple[int, str, str, int]]:
-    """`ShardState.absent` of a shard whose rows are of the videos `stored`."""
+    """`ShardState.absent` of a shard that has rows of the videos `stored`."""
     return [
         (position, video.video_id, video.path, video.size)
         for position, video in enumerate(made_from)
@@ -187,11 +186,11 @@ def divide(
     """The videos of each shard, in order; shards without a video are left out.
 
     Args:
-        videos: of the manifest.
-        wanted: those to extract, in the order of the manifest. A video that was wanted before stays
-            in its shard as long as its file is the same.
-        previous: videos of the shards so far.
-        size: largest number of videos in a new shard.
+        videos: the videos of the manifest.
+        wanted: the videos to extract, in the order of the manifest. One that was wanted before
+            stays in its shard as long as its file is the same.
+        previous: the videos of the shards so far.
+        size: the largest number of videos in a new shard.
     """
     unchanged, new = set(videos), {video.video_id: video for video in wanted}
     runs = {
@@ -210,7 +209,7 @@ def divide(
 def _previous(
     dataset: str, job: ShardJob, videos: Sequence[RawVideo]
 ) -> Mapping[int, Sequence[RawVideo]]:
-    """Videos of the shards so far; empty if all are to be divided again."""
+    """The videos of the shards so far; empty if all are to be divided again."""
     shards, size = read_shards(index_path(dataset)), job.frames.shard_videos
     if not shards:
         return _read_plan(dataset, job)
@@ -227,17 +226,12 @@ def made_with(
     shards: Mapping[int, tuple[ShardState, Sequence[Source]]],
     videos: Sequence[RawVideo] = (),
 ) -> dict[int, Finished]:
-    """Finished shards, with fingerprints as a job of today would have; empty if their settings are
-    not those of `job`.
+    """Finished shards, with the fingerprints that they would get today; empty if they were made
+    with other settings than those of `job`.
 
     All shards of an index have the same settings, so one whose fingerprint is right proves those of
     all. That matters for indexes of an earlier version, which do not have the path and size of a
-    video that failed.
-
-    Args:
-        job: any one with the settings.
-        shards: of `read_shards`.
-        videos: of the manifest, for failures of such an index.
+    video that failed: these are looked up in `videos`, those of the manifest.
     """
     known = {video.video_id: video for video in videos}
     finished = {
@@ -255,7 +249,7 @@ def made_with(
 def _made_from(
     state: ShardState, rows: Sequence[Source], known: Mapping[str, RawVideo]
 ) -> list[RawVideo]:
-    """Videos of the job that made a shard, in its order."""
+    """The videos of the job that made a shard, in its order."""
     videos = [RawVideo(row.video_id, row.path, row.size) for row in rows]
     for position, video_id, path, size in state.absent:
         videos.insert(position, RawVideo(video_id, path, size))
@@ -268,19 +262,14 @@ def _made_from(
 
 
 def is_divided_by(size: int, lengths: Sequence[int]) -> bool:
-    """Whether shards that were made from so many videos are those of one value of `shard_videos`,
-    as far as the numbers tell.
-
-    Args:
-        size: the value.
-        lengths: for each shard, the number of its videos.
-    """
+    """Whether shards may have been made with `shard_videos` = `size`, if the numbers of the videos
+    that they were made from are `lengths`."""
     longest = max(lengths, default=0)
     return longest == size or (len(lengths) < 2 and longest < size)
 
 
 def plan_path(dataset: str) -> Path:
-    """Path of the plan, which exists as long as there is no index."""
+    """Path of the plan, which exists only while there is no index."""
     return FRAMES_DIR / dataset / "plan.parquet"
 
 
@@ -295,7 +284,7 @@ def write_plan(dataset: str, jobs: Sequence[ShardJob]) -> None:
 
 
 def _read_plan(dataset: str, job: ShardJob) -> dict[int, list[RawVideo]]:
-    """Videos of the shards in an earlier run's plan; empty without one of these settings."""
+    """The videos of the shards in an earlier run's plan; empty if it had other settings."""
     try:
         table, metadata = read_plan(plan_path(dataset))
     except StoreError:
