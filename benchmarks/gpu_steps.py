@@ -175,7 +175,7 @@ class Stepper:
         self.trial = new_trial(self.params, self.device)
         clips = self.trial.inputs.example(batch, torch.device("cpu"))  # uint8 [b, T, 3, S, S]
         if variant.floats:
-            # The authors' loaders normalise: the model takes the frames as they are.
+            # The authors' loaders normalize: the model takes the frames as they are.
             method = cast(Any, self.trial.method)
             method.encode = method.video_embeddings
             self.clips: Tensor = clips.float().sub_(127.5).div_(64)

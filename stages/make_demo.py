@@ -1,4 +1,12 @@
-"""make_demo --dataset NAME: render a demo dataset: video files, manifest and annotation files."""
+"""make_demo: render a demo dataset, which stands in for videos and annotations of your own.
+
+    one machine    dvc repro make_demo@demo_shapes
+                   or  PYTHONPATH=src python stages/make_demo.py --dataset demo_shapes
+
+Prints the number of videos and a progress bar; all cores render. Writes data/raw/<dataset>/ (video
+files in three formats), the manifest data/raw/<dataset>.csv, and data/annotations/<dataset>/ in the
+form of a published dataset. The same version of this program writes the same bytes everywhere.
+"""
 
 import os
 from pathlib import Path
@@ -20,13 +28,12 @@ def main() -> None:
         f"make_demo {dataset}: {len(videos)} videos of {classes} classes, {processes} processes",
         flush=True,
     )
-    root = Path("data/raw") / dataset
+    root, annotations = Path("data/raw") / dataset, Path("data/annotations") / dataset
     with process_pool(processes) as executor:
         finished = write_videos(videos, root, executor)
         for _ in tqdm(finished, total=len(videos), desc="render", unit="video", mininterval=2):
             pass
     manifest = write_manifest(videos, root)
-    annotations = Path("data/annotations") / dataset
     write_annotations(dataset, videos, annotations)
     print(f"wrote {root}/, {manifest}, {annotations}/; next: extract_frames {dataset}")
 

@@ -1,7 +1,15 @@
-"""prepare_clip: put the CLIP that all later stages read at models/clip.safetensors."""
+"""prepare_clip: put the CLIP that all later stages read at models/clip.safetensors.
+
+    one machine    dvc repro prepare_clip    or  PYTHONPATH=src python stages/prepare_clip.py
+
+Depending on `model.weights`, it trains a small stand-in on stills of the demo world (demo), draws
+random weights, reads a file, or looks a pretrained tag up in CLIPZOO_WEIGHTS and in the model hub's
+cache before it downloads it: no other stage needs a network. Prints where the weights come from and
+which activation they have, and writes metrics/clip.json.
+"""
 
 from clipzoo.runtime.launch import run_stage
-from clipzoo.config import Params, load_params
+from clipzoo.config import load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
 from clipzoo.models.activation import activation_name
@@ -23,44 +31,38 @@ def main() -> None:
 
     params = load_params()
     arch, weights, input_px = params.model.arch, params.model.weights, params.model.input_px
-    activation = params.model.activation
-    if weights in ("demo", "random"):
-        check_unread(weights, activation)
+    is_loaded = weights not in ("demo", "random")
+    if not is_loaded:
+        check_unread(weights, params.model.activation)
     side = input_size(arch, input_px)
-    rounded = (
-        f" (rounded up from {input_px} to a multiple of the patch)" if side != input_px else ""
-    )
-    print(f"prepare_clip: {arch} at {side} px{rounded}, {_plan(params)}", flush=True)
+    rounded = f" (rounded up from {input_px} to a multiple of the patch)"
+    title = f"prepare_clip: {arch} at {side} px{rounded if side != input_px else ''}"
     metrics: dict[str, float | int | str] = {"input_px": side}
     torch.manual_seed(params.seed)
     if weights == "demo":
         budget = pretrain_budget(arch, params.demo)
-        templates = params.text.templates
-        model, training_metrics = stand_in_clip(arch, side, templates, budget, params.seed)
-        metrics |= training_metrics
-    elif weights == "random":
-        model = build_clip(arch, side)
+        slow = "; on a CPU, this and later stages take minutes if it is large"
+        print(
+            f"{title}, stand-in weights from {budget.steps} steps of {budget.batch} captioned "
+            f"stills of the demo world, seed {params.seed}"
+            f"{slow if has_small_budgets(params) else ''}",
+            flush=True,
+        )
+        towers, training = stand_in_clip(arch, side, params.text.templates, budget, params.seed)
+        metrics |= training
     else:
-        model = load_weights(arch, weights, side, activation)
-    computed = environment("cpu") if weights in ("demo", "random") else ""
-    save_clip(model, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
+        print(f"{title}, weights {weights}", flush=True)
+        if is_loaded:
+            towers = load_weights(arch, weights, side, params.model.activation)
+        else:
+            towers = build_clip(arch, side)
+    computed = "" if is_loaded else environment("cpu")
+    save_clip(towers, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
+    metrics |= {"num_parameters": num_parameters(towers), "environment": computed}
     path = METRICS_DIR / "clip.json"
-    metrics |= {"num_parameters": num_parameters(model), "environment": computed}
     write_metrics(path, metrics)
-    towers = activation_name(uses_quick_gelu(model))
-    print(f"wrote {CLIP_FILE} ({towers} towers), {path}; next: embed_labels")
-
-
-def _plan(params: Params) -> str:
-    if params.model.weights != "demo":
-        return f"weights {params.model.weights}"
-    budget = pretrain_budget(params.model.arch, params.demo)
-    slow = "; on a CPU, this and later stages take minutes if it is large"
-    return (
-        f"stand-in weights from {budget.steps} steps of {budget.batch} captioned stills of the "
-        f"demo world, seed {params.seed}"
-        f"{slow if has_small_budgets(params) else ''}"
-    )
+    activation = activation_name(uses_quick_gelu(towers))
+    print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
 
 
 if __name__ == "__main__":

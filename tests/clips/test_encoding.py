@@ -14,7 +14,7 @@ from clipzoo.clips import encoding
 from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),
@@ -51,7 +51,7 @@ class FakeModel(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         self.batches.append(len(frames))
-        return self.dropout(self.layer(normalise(frames).flatten(1))).tanh()
+        return self.dropout(self.layer(normalize(frames).flatten(1))).tanh()
 
 
 def encode(model: nn.Module, clips: Any, positions: list[int], **changes: Any) -> Tensor:

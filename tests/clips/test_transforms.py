@@ -18,7 +18,7 @@ from clipzoo.clips.transforms import (
     random_area_crop,
 )
 from clipzoo.config import AugmentConfig, replace
-from clipzoo.models.clip import CLIP_MEAN, CLIP_STD, normalise
+from clipzoo.models.clip import CLIP_MEAN, CLIP_STD, normalize
 
 CASES = json.loads(Path("tests/golden/preprocess.json").read_text())
 AUGMENT = AugmentConfig(
@@ -54,7 +54,7 @@ def test_golden_views(case):
     frames = np.stack([golden_frame(*size, case["frame_seed"] + i) for i in range(2)])
     views = ViewTransform(case["size"], case["scale"], case["num_crops"])(frames)
     assert list(views.shape) == case["shape"]
-    pixels = normalise(views)
+    pixels = normalize(views)
     rows, columns = torch.tensor(case["probe_yx"]).T
     probes = pixels[..., rows, columns].transpose(-1, -2)  # [crops, T, probes, 3]
     tolerance = 2 / 255 / torch.tensor(CLIP_STD)
@@ -191,7 +191,7 @@ def test_jpegs_of_several_sizes_in_a_row():
 def test_normalise():
     frames = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     expected = (torch.tensor([[0.0], [1.0]]) - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
-    torch.testing.assert_close(normalise(frames)[..., 0, 0], expected)
+    torch.testing.assert_close(normalize(frames)[..., 0, 0], expected)
 
 
 def test_wrong_sizes_are_refused():

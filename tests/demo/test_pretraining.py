@@ -14,7 +14,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from clipzoo.config import load_params, replace
 from clipzoo.demo import pretraining, world
 from clipzoo.demo.pretraining import Budget, contrastive_loss, draw_stills, pretrain_budget
-from clipzoo.models.clip import build_clip, normalise
+from clipzoo.models.clip import build_clip, normalize
 
 ARCH, PX = "ViT-demo-16", 32
 TINY = Budget(steps=80, batch=32, lr=1e-3)
@@ -145,7 +145,7 @@ def test_retrieval_counts_what_finds_its_own():
         "num_stills": num_stills,
     }
     assert clip.seen.shape == (num_stills, 3, PX, PX)
-    trained_on = {still.numpy().tobytes() for still in normalise(draw_stills(600, PX, (3, 2))[0])}
+    trained_on = {still.numpy().tobytes() for still in normalize(draw_stills(600, PX, (3, 2))[0])}
     held_out = {still.numpy().tobytes() for still in clip.seen}
     assert len(held_out - trained_on) == num_stills, "none is a training still"
 

@@ -49,7 +49,7 @@ def test_a_score_is_the_mean_cosine_of_the_frames():
     frames = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
     frames[0, 0, 0], frames[0, 1] = 255, 140
     features = lexicon.FrameScorer(Clip()).encode(frames)[0]
-    tower = [Clip.Tower()(lexicon.normalise(frames[0, t : t + 1]))[0] for t in (0, 1)]
+    tower = [Clip.Tower()(lexicon.normalize(frames[0, t : t + 1]))[0] for t in (0, 1)]
     word = nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
     cosines = [torch.cosine_similarity(x, word, dim=0) for x in tower]
     assert float(features @ word) == pytest.approx(float(sum(cosines)) / 2, abs=1e-6)

@@ -11,7 +11,7 @@ from clipzoo.config import ConfigError
 from clipzoo.methods.actionclip import ActionClip
 from clipzoo.methods.parts import text_tower
 from clipzoo.methods.parts.method import Batch
-from clipzoo.models.clip import build_clip, normalise
+from clipzoo.models.clip import build_clip, normalize
 from clipzoo.models.text import ClassText
 from parity.inputs import class_text, noise
 from parity.model import actionclip_options
@@ -47,7 +47,7 @@ def prompts(num_templates: int = 2) -> ClassText:
 @pytest.mark.parametrize("name", ["meanP", "Conv_1D", "LSTM", "Transf", "Transf_cls"])
 def test_videos_are_the_head_of_the_towers_frames(name: str):
     video = model(head=name).eval()
-    by_frame = torch.stack([video.visual(clip) for clip in normalise(frames())])  # [2, T, D]
+    by_frame = torch.stack([video.visual(clip) for clip in normalize(frames())])  # [2, T, D]
     together = video.encode(frames())
     assert together.shape == (2, D)
     torch.testing.assert_close(together, video.fusion_model(by_frame))
@@ -73,7 +73,7 @@ def shifted(tokens: Tensor) -> Tensor:
 def test_tsm_shifts_before_every_block():
     plain: Any = model(head="meanP").visual.eval()
     video = model(head="meanP", temporal_module="tsm").eval()
-    for found, clip in zip(video.encode(frames()), normalise(frames()), strict=True):
+    for found, clip in zip(video.encode(frames()), normalize(frames()), strict=True):
         x = plain._embeds(clip)
         for block in plain.transformer.resblocks:
             x = block(shifted(x))
@@ -89,7 +89,7 @@ def test_joint_attends_to_all_frames_at_once():
     video = model(head="meanP", joint=True).eval()
     time = video.get_parameter("visual.time_embedding")
     token = plain.class_embedding + plain.positional_embedding[0]
-    for found, clip in zip(video.encode(frames()), normalise(frames()), strict=True):
+    for found, clip in zip(video.encode(frames()), normalize(frames()), strict=True):
         patches = plain.conv1(clip).flatten(2).transpose(1, 2)  # [T, N, C]
         patches = patches + plain.positional_embedding[1:] + time[:, None]
         rows = torch.stack(

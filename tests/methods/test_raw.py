@@ -7,7 +7,7 @@ from torch.nn import functional
 from clipzoo.config import ConfigError
 from clipzoo.methods import raw
 from clipzoo.methods.parts.method import Batch
-from clipzoo.models.clip import build_clip, normalise
+from clipzoo.models.clip import build_clip, normalize
 from parity.inputs import class_text
 
 T, PX = 3, 32
@@ -26,14 +26,14 @@ def frames() -> torch.Tensor:
 
 def by_frame_of(clip) -> torch.Tensor:
     """Frame embeddings [2, T, D], one frame after the other."""
-    pixels = normalise(frames().flatten(0, 1))  # [2 T, 3, PX, PX]
+    pixels = normalize(frames().flatten(0, 1))  # [2 T, 3, PX, PX]
     return torch.cat([clip.visual(frame[None]) for frame in pixels]).unflatten(0, (2, T))
 
 
 @torch.no_grad()
 def test_mean_averages_frames_and_views_and_then_normalises():
     model, clip = method("mean")
-    by_frame = clip.get_submodule("visual")(normalise(frames().flatten(0, 1))).unflatten(
+    by_frame = clip.get_submodule("visual")(normalize(frames().flatten(0, 1))).unflatten(
         0, (2, T)
     )  # [2, T, D]
     features = model.encode(frames())

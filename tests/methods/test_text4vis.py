@@ -11,7 +11,7 @@ from torch.nn import functional
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import build_clip, normalise
+from clipzoo.models.clip import build_clip, normalize
 from parity.inputs import class_text
 from tiny import text4vis_options
 
@@ -81,7 +81,7 @@ def test_one_embedding_a_clip_passes_no_head(options: dict[str, Any]):
     video = model(**options).eval()
     clip = frames()[:, : video.num_segments]
     torch.testing.assert_close(
-        video.encode(clip), frame_embeddings(video.visual, normalise(clip))[:, 0]
+        video.encode(clip), frame_embeddings(video.visual, normalize(clip))[:, 0]
     )
     assert not any(p.requires_grad for p in video.fusion_model.parameters())
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from clipzoo.clips import sampling, transforms
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 from clipzoo.train.optim import schedule_factor
 from parity.inputs import Case
 
@@ -99,7 +99,7 @@ def preprocess(
     # [T, H, W, 3]
     frames = np.stack([_waves(frame_seed + i, width, height) for i in range(num_frames)])
     views = transforms.ViewTransform(size, scale, num_crops)(frames)  # [crops, T, 3, size, size]
-    views = normalise(views)  # [crops, T, 3, size, size]
+    views = normalize(views)  # [crops, T, 3, size, size]
     y, x = torch.tensor(probe_yx).T  # [probes], [probes]
     return {
         "shape": list(views.shape),

@@ -13,7 +13,7 @@ from torch.nn import functional
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import load_params
 from clipzoo.data.store import open_store
-from clipzoo.models.clip import load_clip, normalise
+from clipzoo.models.clip import load_clip, normalize
 from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
 SIDE, NUM_SEGMENTS = 32, 4  # as in conftest.TINY
@@ -75,7 +75,7 @@ def raw_embeddings(dataset: str, clips_of: Callable[[int], list[list[int]]]) -> 
             for indices in clips_of(video.num_frames)
         ]
         with torch.no_grad():
-            pixels = normalise(torch.cat(views))  # [V * T, 3, S, S]
+            pixels = normalize(torch.cat(views))  # [V * T, 3, S, S]
             frames = clip.encode_image(pixels)  # pyright: ignore[reportCallIssue]
         found[video_id] = frames.unflatten(0, (len(views), -1)).mean(dim=1)
     return found

@@ -1,4 +1,4 @@
-"""Frames of one clip -> network input: crops, flip and resizing on uint8, normalisation later.
+"""Frames of one clip -> network input: crops, flip and resizing on uint8, normalization later.
 
 The steps are chosen for speed on a CPU core: libjpeg-turbo decodes into channels-last uint8, torch
 resizes the crop (antialiased, as PIL does, within one gray level), OpenCV splits the channels into
@@ -54,7 +54,7 @@ def _buffer(name: str, *shape: int) -> np.ndarray:
     if memory is None or memory.size < size:
         memory = np.empty(size, np.uint8)
         setattr(_buffers, name, memory)
-    return memory[:size].reshape(shape)
+    return memory[:size].reshape(shape)  # [size] -> shape
 
 
 def decode(frame: bytes | np.ndarray) -> np.ndarray:

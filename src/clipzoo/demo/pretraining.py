@@ -25,7 +25,7 @@ from clipzoo.models.clip import (
     build_clip,
     encode_images,
     encode_texts,
-    normalise,
+    normalize,
     num_parameters,
     open_clip_name,
 )
@@ -156,7 +156,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = budget.lr * _schedule(step, budget.steps)
         with _precision(model):
-            images = encode_images(model, normalise(stills))  # [B, 3, S, S] -> [B, D]
+            images = encode_images(model, normalize(stills))  # [B, 3, S, S] -> [B, D]
             texts = encode_texts(model, captions)  # [U, L] -> [U, D]
         loss = contrastive_loss(images, texts, positions, scale.exp())
         losses.append(loss.item())
@@ -237,7 +237,7 @@ def retrieval(
     """
     stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
     with _precision(model):
-        images = torch.cat([encode_images(model, normalise(s)) for s in stills.split(64)])  # [N, D]
+        images = torch.cat([encode_images(model, normalize(s)) for s in stills.split(64)])  # [N, D]
         texts = torch.cat([encode_texts(model, t) for t in token_ids[0].split(64)])  # [K, D]
     images, texts = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
     cosines = images @ texts.T  # [N, K]

@@ -232,11 +232,12 @@ def render(scene: Scene) -> NDArray[np.uint8]:
     # The share of each pixel that the object covers, so that edges are smooth: the distance to its
     # edge in px (radii * radius * short) goes from 1/2 px inside to 1/2 px outside, the share from
     # 1 to 0.
-    cover = np.clip(0.5 - outside(scene.shape, u, v) * (radius * short), 0, 1)[..., None]
+    cover = np.clip(0.5 - outside(scene.shape, u, v) * (radius * short), 0, 1)
+    cover = cover[..., None]  # [T, H, W] -> [T, H, W, 1]
     ground = _stretch(scene.background, scene.height, scene.width)  # [h, w, 3] -> [H, W, 3]
     frames = ground + cover * (np.array(scene.color) - ground)  # [T, H, W, 1] -> [T, H, W, 3]
     # The light falls on object and ground; the noise comes from the sensor, whatever the light is.
-    frames *= scene.light[:, None, None, None]
+    frames *= scene.light[:, None, None, None]  # [T] -> [T, 1, 1, 1]
     frames += scene.noise * _noise(scene.seed, frames.shape)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
@@ -272,7 +273,7 @@ def _noise(seed: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     A byte has mean 255 / 2 and variance (256 * 256 - 1) / 12. Sums of integers are exact.
     """
     parts = np.random.default_rng(seed).integers(0, 256, (4, *shape), dtype=np.uint8)
-    total = parts.sum(0, dtype=np.int16)
+    total = parts.sum(0, dtype=np.int16)  # [4, ...] -> [...]
     return (total - 510) / np.sqrt(4 * (256 * 256 - 1) / 12)
 
 
@@ -282,7 +283,8 @@ def _stretch(pattern: NDArray[np.float64], height: int, width: int) -> NDArray[n
         last = pattern.shape[axis] - 1  # at least 1
         at = np.arange(length) * last / (length - 1)  # [length], in steps of the pattern
         before = np.minimum(at.astype(int), last - 1)  # [length]
-        share = (at - before)[:, None] if axis == 1 else (at - before)[:, None, None]
+        share = (at - before)[:, None]  # [length] -> [length, 1], along rows
+        share = share if axis == 1 else share[:, None]  # [length, 1, 1], down columns
         # [h, w, 3] -> [h, width, 3] -> [height, width, 3]
         pattern = pattern.take(before, axis) * (1 - share) + pattern.take(before + 1, axis) * share
     return pattern

@@ -27,7 +27,7 @@ from clipzoo.data.records import (
 from clipzoo.data.spec import DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, read_text
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
-from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
+from clipzoo.models.clip import load_clip, native_px, normalize, open_clip_name
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
 from clipzoo.paths import list_file
@@ -48,7 +48,7 @@ class FrameScorer(FrameMean):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Mean of the unit frame embeddings, [b, D] float32, of uint8 frames [b, T, 3, S, S]."""
-        frames = frame_embeddings(self.visual, normalise(inputs)).float()  # [b, T, D]
+        frames = frame_embeddings(self.visual, normalize(inputs)).float()  # [b, T, D]
         return functional.normalize(frames, dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
 
 

@@ -35,7 +35,7 @@ from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
 from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
 
@@ -139,7 +139,7 @@ class ActionClip(Method):
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
         keys = clip_keys(inputs) if self.training and self.drops_units else None
-        return self.video_embeddings(normalise(inputs), keys)
+        return self.video_embeddings(normalize(inputs), keys)
 
     def video_embeddings(self, pixels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].

@@ -34,7 +34,7 @@ from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
 from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import frame_weights, scaled_cosines, spotted_cosines
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import NoneWord, Section
 
@@ -137,7 +137,7 @@ class Bike(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """What is compared with the classes, of uint8 frames [b, T, 3, S, S]: see `video`."""
-        return self.video(normalise(inputs))
+        return self.video(normalize(inputs))
 
     def video(self, pixels: Tensor) -> Tensor:
         """Embeddings of normalised frames [b, T, 3, S, S], before L2 normalisation: of the frames

@@ -33,7 +33,7 @@ from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilit
 from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import NoneWord, Section, require
 from clipzoo.tensors import WeightsError
@@ -134,7 +134,7 @@ class Text4Vis(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
-        return self.video_embeddings(normalise(inputs))
+        return self.video_embeddings(normalize(inputs))
 
     def video_embeddings(self, pixels: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].

@@ -217,7 +217,7 @@ class _View(NamedTuple):
     stride: Sequence[int]
 
     def num_bytes(self) -> int:
-        """The part of the member that is needed, from its beginning."""
+        """Number of bytes at the beginning of the member that are needed."""
         # The last number has the index n - 1 in every dimension.
         last = sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         return 0 if 0 in self.size else (self.offset + last + 1) * self.dtype.itemsize

@@ -226,7 +226,7 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> N
     model.load_state_dict(tensors)
 
 
-def normalise(frames: Tensor) -> Tensor:
+def normalize(frames: Tensor) -> Tensor:
     """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with CLIP's mean and std, on the same device."""
     shift, scale = _pixel_constants(frames.device)
     return torch.addcmul(shift, frames.float(), scale)  # (frames / 255 - mean) / std in one pass

@@ -216,11 +216,11 @@ def embed_class_names(
     token_ids = tokenize(arch, texts, length)  # [P K, L]
     check_prompts(arch, texts, class_names, token_ids, distinct=distinct, say=say)
     embeddings = _encode(towers, token_ids, advance)  # [P K, L] -> [P K, D]
+    embeddings = functional.normalize(embeddings.float(), dim=-1)
     shape = (len(templates), len(class_names), -1)
     return ClassText(
         token_ids=token_ids.view(shape),  # [P K, L] -> [P, K, L]
-        # [P K, D] -> [P, K, D]
-        class_embeddings=functional.normalize(embeddings.float(), dim=-1).view(shape),
+        class_embeddings=embeddings.view(shape),  # [P K, D] -> [P, K, D]
         class_names=class_names,
     )
 
@@ -231,7 +231,7 @@ def _encode(towers: nn.Module, token_ids: Tensor, advance: Callable[[int], objec
     for batch in token_ids.split(BATCH):
         rows.append(encode_texts(towers, batch))  # [<= BATCH, L] -> [<= BATCH, D]
         advance(len(batch))
-    return torch.cat(rows)
+    return torch.cat(rows)  # of [<= BATCH, D] -> [N, D]
 
 
 @torch.inference_mode()

@@ -173,10 +173,10 @@ def gather_rows(rows: Tensor, places: Tensor, total: int) -> Tensor:
 
 
 def gather_by_position(positions: list[int], rows: Tensor) -> Tensor:
-    """The rows of all processes, each at its position, on every rank; no gradients.
+    """As `gather_rows`, for rows on the CPU, which nccl cannot exchange: they are pickled.
 
     Args:
-        positions: of the rows of this rank; all ranks together hold 0 .. N - 1 once each.
+        positions: the positions of this rank's rows; all ranks hold 0 .. N - 1 once together.
         rows: [n, ...] on the CPU.
 
     Returns:

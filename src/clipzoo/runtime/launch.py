@@ -29,7 +29,6 @@ cluster to replace it."""
 CONNECT_SECONDS = 300
 """How long a machine waits for the first one, which may still be busy with an earlier stage."""
 
-
 Condition = Callable[[Params], bool]
 
 
@@ -40,10 +39,11 @@ def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False
     launcher holds the lock for the processes that it starts, which end with it.
 
     Args:
-        distributed: start `runtime.processes` processes of this script through torchrun, if that
-            is more than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
-            environment. Or a condition on the parameters of the run. The number of processes is
-            not part of the DVC command, so changing it reruns nothing.
+        distributed: whether to start `runtime.processes` processes of this script through
+            torchrun, if that is more than one; or a function of the parameters that decides it.
+            There are several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
+            environment. The number of processes is not part of the DVC command, so changing it
+            reruns nothing.
     """
     # Only the script's own `main` ends this process; tests run stages in theirs.
     with ending() if main.__module__ == "__main__" else contextlib.nullcontext():

@@ -72,7 +72,7 @@ def train(run: Run) -> dict[str, float]:
         if settings.grad_clip:
             scaler.unscale_(optimizer)  # before, so that the limit is one of the true gradients
             nn.utils.clip_grad_norm_(method.parameters(), settings.grad_clip)
-        scaler.step(optimizer)
+        scaler.step(optimizer)  # under fp16, unless a gradient is infinite: then the scale falls
         scaler.update()
         progress.step += 1
         unread.append(TakenStep(step=step, loss=loss, lr=lr))
@@ -228,7 +228,7 @@ def read_losses(unread: Sequence[TakenStep], run: Run) -> list[dict[str, float]]
         TrainingError: a loss is not finite; names the first such step and its videos.
     """
     rows = []
-    losses = torch.stack([taken.loss for taken in unread]).tolist()
+    losses = torch.stack([taken.loss for taken in unread]).tolist()  # scalars -> [len(unread)]
     for taken, loss in zip(unread, losses, strict=True):
         number = taken.step.number
         if not math.isfinite(loss):
@@ -255,7 +255,7 @@ def average_weights(progress: Progress, run: Run) -> None:
         mean = progress.average.setdefault(name, torch.zeros_like(value))
         if value.is_floating_point():
             mean += (value - mean) / count
-        else:  # counters of batch normalisation
+        else:  # counters of batch normalization
             mean.copy_(value)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clipzoo.config import ConfigError
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.similarity import bike_frame_probabilities, text4vis_probabilities
-from clipzoo.models.clip import normalise
+from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 
 
@@ -24,7 +24,7 @@ class FrameMean(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D] of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalise(inputs)).mean(dim=1)  # [b, T, D] -> [b, D]
+        return frame_embeddings(self.visual, normalize(inputs)).mean(dim=1)  # [b, T, D] -> [b, D]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Raises ConfigError: there is nothing to train."""
@@ -44,7 +44,7 @@ class FrameSoftmax(FrameMean):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Frame embeddings [b, T, D], not normalised, of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalise(inputs))
+        return frame_embeddings(self.visual, normalize(inputs))
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
