@@ -15,8 +15,6 @@ from clipzoo.__main__ import make_parser
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
-WRITTEN = ROOT / "docs" / "comparison.md"
-"""Written by `compare`, whose tests say what is in it."""
 MAX_CELL = 120
 FILES = ("csv", "json", "parquet", "py", "safetensors", "txt", "yaml")
 """What follows a dot in `train.csv`, which is not a parameter."""
@@ -53,8 +51,7 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_are_valid(page: Path):
-    if page != WRITTEN:
-        assert TEXTS[page].count("python -m clipzoo") == (page.name == "README.md")
+    assert TEXTS[page].count("python -m clipzoo") == (page.name == "README.md")
     for line in code_blocks(TEXTS[page]):
         if line.startswith("clipzoo "):
             words = shlex.split(line, comments=True)[1:]
@@ -69,7 +66,7 @@ def test_parameters_exist(page: Path):
             assert key in params[section], f"{section}.{key}"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != WRITTEN], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_tables_are_narrow(page: Path):
     for line in TEXTS[page].splitlines():
         if line.startswith("| "):
