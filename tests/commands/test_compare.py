@@ -296,6 +296,13 @@ def test_multi_label_sets_have_no_top1_to_compare():
         compare("a", "b")
 
 
+def test_long_values_are_cut_in_the_table():
+    write_run("a", text__templates=["{}"])
+    write_run("b", text__templates=["a video of {}"] * 16)
+    start = json.dumps(["a video of {}"] * 16)[:58]
+    assert f'| `text.templates` | ["{{}}"] | {start} … |' in compare("a", "b")
+
+
 def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
     for name in ("a", "b", "c"):
         write_run(name)

@@ -24,6 +24,8 @@ from clipzoo.sections import Section
 
 BENCHMARK = Path("benchmarks/results/methods.json")
 """Written by benchmarks/methods.py."""
+MAX_CELL = 60
+"""Letters of a setting in a table."""
 BUDGETS = (
     "data.dataset",
     "data.split",
@@ -280,10 +282,12 @@ def _describe_settings(runs: Sequence[Run]) -> str:
     for key in common:
         values = [_text(run.settings[key]) for run in runs]
         if len(set(values)) > 1:
-            rows.append((f"`{key}`", *(value.replace("|", r"\|") for value in values)))
+            cut = [v if len(v) <= MAX_CELL else f"{v[: MAX_CELL - 2].rstrip()} …" for v in values]
+            rows.append((f"`{key}`", *(value.replace("|", r"\|") for value in cut)))
     text = "No setting that all runs have differs, except for the budgets above.\n"
     if rows:
         text = markdown_table(("Setting", *(f"`{run.name}`" for run in runs)), rows)
+        text += "\nLong values are cut; `plots/<recipe>/settings.json` has all of them.\n"
     for run in runs:
         own = [
             f"`{key}` {_text(value)}"
