@@ -105,12 +105,8 @@ def running(repository) -> set[str]:
 def test_what_an_edit_reruns(repository):
     """A method's file: the rows of that method alone. The recipe's name: not the CLIP weights."""
     texts = {f"embed_labels@{dataset}" for dataset in ("demo_shapes", "demo_unseen")}
-    rows = {
-        "train",
-        "test",
-        "interpolation",
-        "zero_shot@demo_unseen",
-    }  # and the report of what they change
+    # And the report of what they change.
+    rows = {"train", "test", "interpolation", "zero_shot@demo_unseen"}
     for name, expected in (("raw", set()), ("text4vis", texts | rows)):
         with open(repository.path / f"src/clipzoo/methods/{name}.py", "a") as file:
             file.write("# edited\n")

@@ -43,8 +43,8 @@ def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False
         main: the stage.
         distributed: start `runtime.processes` processes of this script through torchrun, if more
             than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
-            environment. Or whether to, by the parameters of the run. The number of processes is not part of the DVC command, so changing it
-            reruns nothing.
+            environment. A condition is asked with the parameters of the run. The number of
+            processes is not part of the DVC command, so changing it reruns nothing.
     """
     # Only the script's own `main` ends this process; tests run stages in theirs.
     with ending() if main.__module__ == "__main__" else contextlib.nullcontext():
