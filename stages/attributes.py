@@ -8,16 +8,15 @@ def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
 
     from clipzoo.clips.attributes import attributes_path, whole_videos, write_attributes
-    from clipzoo.config import build, load_params
+    from clipzoo.config import load_params
     from clipzoo.data.records import read_labels, read_list
     from clipzoo.evaluate import lexicon
-    from clipzoo.methods.bike_attributes import Options
     from clipzoo.methods.memory.start import start_run
     from clipzoo.runtime.distributed import rank, say
 
-    params, dataset, method = load_params(), dataset_argument(), "bike_attributes"
-    options = build(Options, params.methods[method], "params.yaml", method)
-    scoring, device = start_run(lexicon.scoring_params(params, options), training=False)
+    params, dataset = load_params(), dataset_argument()
+    options = params.attributes
+    scoring, device = start_run(lexicon.scoring_params(params), training=False)
     published = {"train": options.train_json, "val": options.val_json}
     if dataset != params.data.dataset:
         published = {"train": "", "val": ""}
@@ -44,8 +43,8 @@ def main() -> None:
                 scorer, scoring, dataset, name, records, top_k=options.top_k, device=device
             )
         if rank() == 0 and words is not None:
-            write_attributes(records, words, attributes_path(method, dataset, name))
-    say(f"wrote {attributes_path(method, dataset, '*')}; next: train")
+            write_attributes(records, words, attributes_path(dataset, name))
+    say(f"wrote {attributes_path(dataset, '*')}; next: train")
 
 
 if __name__ == "__main__":

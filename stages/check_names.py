@@ -27,12 +27,12 @@ def main() -> None:
 
 def check_predictions(params: Params) -> None:
     """Raise ConfigError unless the recipes to fuse with have kept their predictions."""
-    for recipe in params.fused_with:
+    for recipe in params.fusion.with_:
         if recipe not in recipe_names():
-            raise ConfigError(f"bike_attributes.fused_with: found {recipe}; allowed: a recipe")
+            raise ConfigError(f"fusion.with: found {recipe}; allowed: a recipe")
         if fault := fault_of_predictions(recipe, recipe_settings(recipe)):
             raise ConfigError(
-                f"bike_attributes.fused_with: {recipe}: {fault}; `python -m clipzoo zoo "
+                f"fusion.with: {recipe}: {fault}; `python -m clipzoo zoo "
                 f"{params.recipe}` runs {recipe} first and keeps its predictions"
             )
 

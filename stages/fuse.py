@@ -1,18 +1,17 @@
 """fuse --recipe NAME: the run's probabilities and those of a video branch, weighted, on a CPU."""
 
 from clipzoo.runtime.launch import recipe_argument, run_stage
-from clipzoo.config import build, load_params
+from clipzoo.config import load_params
 from clipzoo.evaluate import fusion
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.files import write_metrics
 from clipzoo.methods import check_settings, read_model_metadata
-from clipzoo.methods.bike_attributes import Options
 from clipzoo.paths import metrics_file, plots_dir, predictions_file
 
 
 def main() -> None:
-    params, recipe, method = load_params(), recipe_argument(), "bike_attributes"
-    weight = build(Options, params.methods[method], "params.yaml", method).video_weight
+    params, recipe = load_params(), recipe_argument()
+    weight = params.fusion.video_weight
     check_settings(read_model_metadata(), params)
     video, kept = fusion.read_kept(recipe)
     attributes = fusion.read_scores(predictions_file("test"), params.recipe)

@@ -44,9 +44,10 @@ def test_params_of_the_repository_load():
     assert params.train.eps == 1e-8
 
 
-@pytest.mark.parametrize("written", [5e-5, "5e-5", "5e-05", "5.0e-5"])
+@pytest.mark.parametrize("written", ["5e-5", "5e-05", "5.0e-5", "0.00005"])
 def test_every_written_form_of_a_float_is_a_float(tmp_path, written):
-    path = changed(tmp_path, "train.lr", written)
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("lr: 0.002", f"lr: {written}"))
     assert load_params(path).train.lr == 5e-5
 
 
@@ -67,30 +68,30 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
             ["data.allow_missing", "write nothing", "missing DATASET --accept"],
         ),
         ("modle", {}, ["unknown key modle", "did you mean model"]),
-        ("train.epochs", "ten", ["train.epochs", "'ten'", "int"]),
-        ("train.epochs", 1.5, ["train.epochs", "1.5", "int"]),
-        ("train.epochs", True, ["train.epochs", "True", "int"]),
-        ("train.epochs", -1, ["train.epochs", "-1", "0 or more"]),
-        ("train.lr", "fast", ["train.lr", "'fast'", "float"]),
+        ("train.epochs", "ten", ["train.epochs", "'ten'", "integer"]),
+        ("train.epochs", 1.5, ["train.epochs", "1.5", "integer"]),
+        ("train.epochs", True, ["train.epochs", "True", "integer"]),
+        ("train.epochs", -1, ["train.epochs", "-1", "or equal to 0"]),
+        ("train.lr", "fast", ["train.lr", "'fast'", "number"]),
         ("train.precision", "fp8", ["train.precision", "fp16", "bf16"]),
-        ("train.eps", ".nan", ["train.eps", "'.nan'", "float"]),
+        ("train.eps", ".nan", ["train.eps", "'.nan'", "number"]),
         ("train.eps", float("inf"), ["train.eps", "inf", "finite"]),
-        ("train.milestones", [1, "x"], ["train.milestones[1]", "'x'", "float"]),
-        ("train.beta1", 1, ["train.beta1", "1", "below 1"]),
-        ("train.precision", None, ["train.precision", "None", "fp32, fp16, bf16"]),
-        ("frames.quality", 32, ["frames.quality", "32", "31 or less"]),
+        ("train.milestones", [1, "x"], ["train.milestones[1]", "'x'", "number"]),
+        ("train.beta1", 1, ["train.beta1", "1", "less than 1"]),
+        ("train.precision", None, ["train.precision", "None", "'fp32', 'fp16' or 'bf16'"]),
+        ("frames.quality", 32, ["frames.quality", "32", "less than or equal to 31"]),
         ("zero_shot.protocols", ["haf"], ["zero_shot.protocols[0]", "did you mean half"]),
         ("model.method", "text4viz", ["model.method", "'text4viz'", "did you mean text4vis"]),
-        ("model.method", None, ["model.method", "None", "str"]),
+        ("model.method", None, ["model.method", "None", "string"]),
         ("methods", {}, ["unknown key methods", "text4vis"]),
         ("text4vs", {}, ["unknown key text4vs", "did you mean text4vis"]),
         ("text4vis", 3, ["text4vis", "3", "mapping"]),
-        ("data.datasets", "demo_shapes", ["data.datasets", "a list"]),
+        ("data.datasets", "demo_shapes", ["data.datasets", "a valid list"]),
         ("data.dataset", "k400", ["data.dataset", "k400", "demo_shapes"]),
         ("data.shots", 3, ["data.shots", "3", "16"]),
         ("test.crops", 2, ["test.crops", "2", "10"]),
-        ("test.crops", True, ["test.crops", "True", "int"]),
-        ("test.crops", 1.0, ["test.crops", "1.0", "int"]),
+        ("test.crops", True, ["test.crops", "True", "integer"]),
+        ("test.crops", 1.0, ["test.crops", "1.0", "integer"]),
         ("frames.size", "256", ["frames.size", "found '256'", "256 (a number, without quotes)"]),
         ("frames.size", "big", ["frames.size", "340x256"]),
         ("frames.size", "0x256", ["frames.size", "'0x256'", "sides of 1 to 4096 px"]),
@@ -98,27 +99,39 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),
         ("text.templates", ["{} {x}"], ["text.templates[0]", "{} {x}", "no other {"]),
         ("augment", 3, ["augment", "mapping"]),
-        ("seed", 2**64, ["seed", "18446744073709551616", f"{2**64 - 1} or less"]),
-        ("seed", -1, ["seed", "-1", "0 or more"]),
-        ("model.input_px", 10**9, ["model.input_px", "1000000000", "4096 or less"]),
-        ("model.input_px", 0, ["model.input_px", "0", "1 or more"]),
+        ("seed", 2**64, ["seed", "18446744073709551616", f"or equal to {2**64 - 1}"]),
+        ("seed", -1, ["seed", "-1", "or equal to 0"]),
+        ("model.input_px", 10**9, ["model.input_px", "1000000000", "less than or equal to 4096"]),
+        ("model.input_px", 0, ["model.input_px", "0", "or equal to 1"]),
         ("frames.size", 5000, ["frames.size", "5000", "1 to 4096 px"]),
         ("frames.size", "9" * 5000, ["frames.size", "'999", "340x256"]),
         ("train.clip_ratio", 0.1, ["train.clip_ratio", "write train.tower_lr_ratio"]),
         ("bike.zero_shot", "head", ["bike.zero_shot is a key of an earlier", "zero_shot_scoring"]),
         ("train.milestones", [1, float("nan")], ["train.milestones[1]", "nan", "finite"]),
-        ("train.lr", "1e999", ["train.lr", "inf", "finite"]),
-        ("train.lr", 10**400, ["train.lr", "1000", "...", "float"]),
+        ("train.lr", "5e-5", ["train.lr", "'5e-5'", "number"]),  # in quotes, it is text
+        ("train.lr", 10**400, ["train.lr", "1000", "...", "number"]),
         ("train.warmup_epochs", 21, ["train.warmup_epochs", "21", "train.epochs, 20"]),
         ("train.epochs", 1, ["found 2", "-S train.epochs=1 -S train.warmup_epochs=0"]),
-        ("train.steps_per_lr_update", 0, ["train.steps_per_lr_update", "0", "1 or more"]),
-        ("demo.other_archs.eval_videos", 0, ["demo.other_archs.eval_videos", "1 or more"]),
-        ("model.activation", "relu", ["model.activation", "'relu'", "auto, quickgelu, gelu"]),
-        ("zero_shot.interpolation", [0.5, 1.5], ["zero_shot.interpolation[1]", "1.5", "1 or less"]),
-        ("zero_shot.interpolation", [-0.5], ["zero_shot.interpolation[0]", "-0.5", "0 or more"]),
-        ("zero_shot.protocols", ["base_to_novel"], ["base_to_novel", "full, half, splits"]),
+        ("train.steps_per_lr_update", 0, ["train.steps_per_lr_update", "0", "or equal to 1"]),
+        ("demo.other_archs.eval_videos", 0, ["demo.other_archs.eval_videos", "or equal to 1"]),
+        (
+            "model.activation",
+            "relu",
+            ["model.activation", "'relu'", "'auto', 'quickgelu' or 'gelu'"],
+        ),
+        (
+            "zero_shot.interpolation",
+            [0.5, 1.5],
+            ["zero_shot.interpolation[1]", "1.5", "less than or equal to 1"],
+        ),
+        (
+            "zero_shot.interpolation",
+            [-0.5],
+            ["zero_shot.interpolation[0]", "-0.5", "or equal to 0"],
+        ),
+        ("zero_shot.protocols", ["base_to_novel"], ["base_to_novel", "'full', 'half' or 'splits'"]),
         ("runtime.processes", 33, ["runtime.processes", "33", "train.batch_size, 32"]),
-        ("runtime.workers", 10**6, ["runtime.workers", "1000000", "1024 or less"]),
+        ("runtime.workers", 10**6, ["runtime.workers", "1000000", "less than or equal to 1024"]),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path, key, value, parts):
@@ -252,7 +265,7 @@ def test_all_faults_are_reported_at_once(tmp_path):
 
 def test_values_are_replaced_by_dotted_key_and_checked():
     params = load_params(ROOT / "params.yaml")
-    other = replace(params, {"train.lr": "2e-3", "text4vis.head": "None", "seed": 3})
+    other = replace(params, {"train.lr": 2e-3, "text4vis.head": "None", "seed": 3})
     assert (other.train.lr, other.options["head"], other.seed) == (2e-3, "None", 3)
     assert (params.train.lr, params.options["head"]) != (2e-3, "None")
     assert other.train.epochs == params.train.epochs
@@ -295,7 +308,7 @@ def test_a_method_needs_a_section(values):
     ("key", "value", "message"),
     [
         ("head", "Transformer", r"text4vis\.head: found 'Transformer'.*did you mean Transf"),
-        ("head_layers", 0, r"text4vis\.head_layers: found 0; allowed: 1 or more"),
+        ("head_layers", 0, r"text4vis\.head_layers: found 0; allowed: .* equal to 1"),
         ("joint", "no", r"text4vis\.joint: found 'no'.*bool"),
         ("heads", 3, r"unknown key text4vis\.heads.*did you mean head"),
         ("text_tower", "trained", r"text4vis\.text_tower: found 'trained'.*infonce"),
@@ -315,7 +328,7 @@ def test_null_is_the_word_none(none):
 
 def test_a_missing_key_is_named(tmp_path):
     path = changed(tmp_path, "train.lr", None, delete=True)
-    with pytest.raises(ConfigError, match=r"missing key train\.lr \(float\)"):
+    with pytest.raises(ConfigError, match=r"missing key train\.lr \(Peak learning rate of"):
         load_params(path)
 
 
@@ -323,6 +336,15 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("a: [1, 2\nb: }")
     with pytest.raises(ConfigError, match=r"(?s)params\.yaml is not YAML.*line 2"):
+        load_params(path)
+
+
+def test_a_key_that_is_not_text_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("? [1]\n: 2")
+    with pytest.raises(
+        ConfigError, match=r"(?s)params\.yaml: .*\(1,\).*allowed: keys that are text"
+    ):
         load_params(path)
 
 
@@ -373,16 +395,23 @@ def beside(path: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("key", "found", "message"),
     [
-        ("datasets", ["kinetics400"], r"bike_attributes\.datasets: found \['kinetics400'\]"),
-        ("datasets", "demo_shapes", r"bike_attributes\.datasets: found 'demo_shapes'; .*names"),
-        ("datasets", [3], r"bike_attributes\.datasets: found \[3\]"),
-        ("fused_with", ["../x"], r"bike_attributes\.fused_with: found '\.\./x'; allowed: parts of"),
-        ("fused_with", ["a/fused"], r"bike_attributes\.fused_with: found 'a/fused'; .*zero_shot_"),
+        ("attributes.datasets", ["kinetics400"], r"attributes\.datasets: found \['kinetics400'\]"),
+        ("attributes.datasets", "demo_shapes", r"attributes\.datasets: found .*; allowed: a list"),
+        ("attributes.datasets", [3], r"attributes\.datasets\[0\]: found 3"),
+        ("fusion.with", ["../x"], r"fusion\.with\[0\]: found '\.\./x'; allowed: parts of"),
+        ("fusion.with", ["a/fused"], r"fusion\.with\[0\]: found 'a/fused'; .*zero_shot_"),
+        ("fusion.with", ["a", "b"], r"fusion\.with: found \['a', 'b'\]"),
+        ("fusion.video_weight", 1.5, r"fusion\.video_weight: found 1\.5; allowed: 1 or less"),
+        ("attributes.arch", "ViT-L-14", r"attributes\.weights: found ''"),
+        ("attributes.val_json", "a.json", r"val_json: found \('', 'a\.json'\)"),
+        ("attributes.template", "a video", r"template: found 'a video'; allowed: exactly one \{\}"),
+        ("model.inputs", "attributes", r"attributes\.datasets: found \[\]; .* with demo_shapes"),
+        ("model.inputs", "words", r"model\.inputs: found 'words'; allowed: frames, attributes"),
     ],
 )
-def test_lists_of_any_method_that_name_paths_are_checked(values, key, found, message):
-    assert values["model"]["method"] == "text4vis"
-    values["bike_attributes"][key] = found
+def test_attributes_and_fusion_are_checked(values, key, found, message):
+    section, name = key.split(".")
+    values[section][name] = found
     with pytest.raises(ConfigError, match=message):
         build(config.Params, values, "p")
 

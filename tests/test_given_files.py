@@ -32,16 +32,17 @@ def links() -> dict[str, str]:
 def test_each_stage_has_the_digests_of_its_files_alone(params):
     Path("x.pt").write_text("one")
     Path("words.txt").write_text("two")
-    values = {"model.checkpoint": "x.pt", "bike_attributes.lexicon": "words.txt"}
-    values |= {"model.weights": "gone/w.pt", "bike_attributes.weights": "openai"}
+    values = {"model.checkpoint": "x.pt", "attributes.lexicon": "words.txt"}
+    values |= {"model.weights": "gone/w.pt", "attributes.weights": "openai"}
+    values["attributes.arch"] = "ViT-B-32"
     record_given_files(replace(params, values))
     assert digests("train") == {"model.checkpoint": file_sha256("x.pt")}
-    assert digests("attributes") == {"bike_attributes.lexicon": file_sha256("words.txt")}
+    assert digests("attributes") == {"attributes.lexicon": file_sha256("words.txt")}
     assert digests("prepare_clip") == {}
     here = Path.cwd()
     assert links() == {
         "model.checkpoint": str(here / "x.pt"),
-        "bike_attributes.lexicon": str(here / "words.txt"),
+        "attributes.lexicon": str(here / "words.txt"),
     }
     record_given_files(params)  # '' and demo
     assert [digests(stage) for stage in ("prepare_clip", "attributes", "train")] == [{}] * 3
@@ -52,8 +53,8 @@ def test_each_stage_has_the_digests_of_its_files_alone(params):
 def test_links_at_which_dvc_would_stop_are_removed(params):
     for name in ("x.pt", "y.pt"):
         Path(name).write_text(name)
-    values = {"model.checkpoint": "x.pt", "bike_attributes.lexicon": "y.pt"}
+    values = {"model.checkpoint": "x.pt", "attributes.lexicon": "y.pt"}
     record_given_files(replace(params, values))
     Path("x.pt").unlink()
     remove_links(broken=True)
-    assert list(links()) == ["bike_attributes.lexicon"]
+    assert list(links()) == ["attributes.lexicon"]

@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -185,9 +186,13 @@ def test_stage_scripts_are_thin(script):
     assert script.stem in STAGES
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_has_a_folder_for_attributes(method):
-    """A dependency of train and test cannot be left out for the methods that need none."""
+def test_train_and_test_depend_on_what_the_method_reads():
+    """On data/frames/<dataset> or on data/attributes/<dataset>, never on both."""
+    kinds = get_args(config.ModelConfig.model_fields["inputs"].annotation)
+    written = [str(out) for stage in STAGES.values() for out in stage["outs"]]
+    for kind in kinds:
+        assert any(f"data/{kind}/${{item.dataset}}" in out for out in written), kind
     for name in ("train", "test"):
-        assert "data/attributes/${model.method}" in STAGES[name]["deps"]
-    assert (ROOT / "data/attributes" / method / "README.md").is_file()
+        deps = STAGES[name]["deps"]
+        assert "data/${model.inputs}/${data.dataset}" in deps
+        assert not [dep for dep in deps if dep.startswith(("data/frames", "data/attributes"))]

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from ruamel.yaml import YAML
+from dvc.utils.serialize._yaml import loads_yaml
 
 from clipzoo.yaml_files import ConfigError, is_plain_text, read_yaml
 
@@ -14,55 +14,33 @@ def read(tmp_path, text: str) -> object:
 
 
 @pytest.mark.parametrize(
-    ("written", "one", "other"),
+    ("written", "value", "older"),
     [
-        ("010", 8, 10),
-        ("-010", -8, -10),
-        ("008", "008", 8),
-        ("0o17", "0o17", 15),
-        ("1:30", 90, "1:30"),
-        ("1:30.5", 90.5, "1:30.5"),
-        ("yes", True, "yes"),
-        ("OFF", False, "OFF"),
+        ("010", 10, 8),
+        ("-010", -10, -8),
+        ("008", 8, "008"),
+        ("0o17", 15, "0o17"),
+        ("1:30", "1:30", 90),
+        ("1:30.5", "1:30.5", 90.5),
+        ("yes", "yes", True),
+        ("OFF", "OFF", False),
+        ("5e-5", 5e-5, "5e-5"),
     ],
 )
-def test_a_value_that_two_readers_understand_differently_is_refused(tmp_path, written, one, other):
-    """PyYAML reads one, DVC's reader the other."""
+def test_a_value_has_the_meaning_that_it_has_for_dvc(tmp_path, written, value, older):
+    """PyYAML, which reads an older YAML, sees something else."""
     text = f"a:\n  b:\n  - 1\n  - {written}\n"
-    assert yaml.safe_load(text)["a"]["b"][1] == one
-    assert YAML(typ="safe", pure=True).load(text)["a"]["b"][1] == other
-    with pytest.raises(ConfigError, match=r"some\.yaml:4: a\.b\[1\]: found ") as error:
-        read(tmp_path, text)
-    assert f"found {written};" in str(error.value)
-    assert f"'{written}'" in str(error.value)  # how to write it as text
+    assert yaml.safe_load(text)["a"]["b"][1] == older
+    assert read(tmp_path, text) == loads_yaml(text) == {"a": {"b": [1, value]}}
     assert read(tmp_path, f"a: '{written}'") == {"a": written}
-    assert not is_plain_text(written)
+    assert is_plain_text(written) == isinstance(value, str)
 
 
-@pytest.mark.parametrize("written", ["10", "0", "-3", "0.5", "00.5", "0x10", "true", "null", "a:b"])
-def test_a_value_with_one_meaning_is_read(tmp_path, written):
-    expected = YAML(typ="safe", pure=True).load(written)
-    assert read(tmp_path, f"a: {written}") == {"a": expected}
-    assert type(expected) is type(yaml.safe_load(written))
-
-
-@pytest.mark.parametrize("written", [".inf", "-.Inf", ".NaN"])
-def test_a_number_that_is_not_finite_is_refused(tmp_path, written):
-    with pytest.raises(ConfigError, match=rf"some\.yaml:2: b: found {written}; allowed: a finite"):
-        read(tmp_path, f"a: 1\nb: {written}\n")
-
-
-def test_a_key_that_is_set_twice_is_named_with_both_lines(tmp_path):
-    text = "a:\n  lr: 1\n  x: {b: 1, b: 2}\n\n  lr: 2\nb: 1\na: 3\n"
-    with pytest.raises(ConfigError) as error:
+def test_a_key_that_is_set_twice_is_named_with_its_line(tmp_path):
+    text = "a:\n  lr: 1\n\n  lr: 2\nb: 1\n"
+    with pytest.raises(ConfigError, match=r'(?s)duplicate key "lr".*some\.yaml", line 4') as error:
         read(tmp_path, text)
-    lines = [line.partition("some.yaml")[2] for line in str(error.value).splitlines()]
-    assert [line.partition("; ")[0] for line in lines] == [
-        ": 3 faults",
-        ":3: a.x.b: set in line 3 too",
-        ":5: a.lr: set in line 2 too",
-        ":7: a: set in line 1 too",
-    ]
+    assert "suppress" not in str(error.value)
 
 
 def test_an_alias_is_refused(tmp_path):
@@ -79,7 +57,6 @@ def test_an_alias_is_refused(tmp_path):
         ("a: !!python/name:os.system", "is not YAML: could not determine a constructor"),
         ("a: 2024-99-99", "is not YAML: month"),
         ("a: \0", r"is not YAML.*#x0000"),
-        ("? [1]\n: 2", r"is not YAML.*unhashable"),
         ("a: 1\n---\na: 2", r"is not YAML.*single document"),
     ],
 )
@@ -99,5 +76,5 @@ def test_an_unreadable_file_is_named(tmp_path):
 def test_text_that_needs_no_quotes():
     assert is_plain_text("my_videos-2.x")
     assert not any(
-        map(is_plain_text, ["2024", "1e5", "5e-5", "true", "2024-01-01", "null", "a: b"])
+        map(is_plain_text, ["2024", "1e5", "5e-5", "true", "2024-01-01", "null", "a: b", "*a"])
     )

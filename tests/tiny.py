@@ -15,13 +15,5 @@ def text4vis_options(**changes: Any) -> Options:
 
 def attributes_options(**changes: Any) -> bike_attributes.Options:
     """Options of BIKE's attributes branch, as in params.yaml but for `changes`."""
-    values = {"datasets": [], "lexicon": "", "template": "{}", "arch": "", "weights": ""}
-    values |= {"num_segments": 8, "top_k": 5, "train_json": "", "val_json": "", "prefix": ""}
-    values |= {
-        "num_attributes": 5,
-        "val_min_frames": 8,
-        "score_training": False,
-        "fused_with": [],
-        "video_weight": 0.7,
-    }
+    values = {"prefix": "", "num_attributes": 5, "val_min_frames": 8, "score_training": False}
     return bike_attributes.Options.model_validate({**values, **changes})

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic_core import PydanticCustomError
 
 from clipzoo.files import near
-from clipzoo.sections import Float, Section, SectionType, build, flatten, require
+from clipzoo.sections import Section, SectionType, build, flatten, require
 from clipzoo.yaml_files import ConfigError as ConfigError
 from clipzoo.yaml_files import read_yaml
 
@@ -28,9 +28,6 @@ MAX_SEGMENTS = 1024
 """Most frames of a clip."""
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
-STAGE_LISTS = ("datasets", "fused_with")
-"""Keys that a method's section may have: datasets of, and recipes to fuse with in, stages of its
-own."""
 OLD_KEYS = {
     "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
     "`python -m clipzoo missing DATASET --accept` writes",
@@ -41,6 +38,17 @@ OLD_KEYS = {
     "bike.zero_shot": "bike.zero_shot_scoring",
     "bike.map_softmaxes": "bike.authors_map_softmaxes",
     "bike.map_running_batch": "bike.authors_running_map_batch",
+    "bike_attributes.datasets": "attributes.datasets",
+    "bike_attributes.lexicon": "attributes.lexicon",
+    "bike_attributes.template": "attributes.template",
+    "bike_attributes.arch": "attributes.arch",
+    "bike_attributes.weights": "attributes.weights",
+    "bike_attributes.num_segments": "attributes.num_segments",
+    "bike_attributes.top_k": "attributes.top_k",
+    "bike_attributes.train_json": "attributes.train_json",
+    "bike_attributes.val_json": "attributes.val_json",
+    "bike_attributes.fused_with": "fusion.with",
+    "bike_attributes.video_weight": "fusion.video_weight",
     "actionclip.eval_batch": "actionclip.authors_test_batch",
     "train.clip_ratio": "train.tower_lr_ratio",
     "train.update_every": "train.steps_per_lr_update",
@@ -135,13 +143,9 @@ def _method_section(name: str) -> str:
     return name
 
 
-def _names(section: Mapping[str, Any], key: str) -> list[str]:
-    """A list of names in a method's section; empty unless it is such a list."""
-    names = section.get(key)
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-
-
 DatasetName = Annotated[str, AfterValidator(check_dataset_name)]
+Precision = Literal["fp32", "fp16", "bf16"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def is_file_name(weights: str) -> bool:
@@ -171,16 +175,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _datasets_are_listed(self) -> "DataConfig":
-        used = [("dataset", self.dataset)]
-        used += [("demo", name) for name in self.demo]
-        used += [("zero_shot", name) for name in self.zero_shot]
-        allowed = f"one of data.datasets: {', '.join(self.datasets)}"
-        require(
-            *(
-                (name in self.datasets, key, name, allowed + near(name, self.datasets))
-                for key, name in used
-            )
-        )
+        used = {"dataset": [self.dataset], "demo": self.demo, "zero_shot": self.zero_shot}
+        known = self.datasets
+        allowed = f"one of data.datasets: {', '.join(known)}"
+        checks = ((n in known, key, n, allowed + near(n, known)) for key in used for n in used[key])
+        require(*checks)
         return self
 
 
@@ -188,7 +187,7 @@ class FramesConfig(Section):
     size: Annotated[int | str, BeforeValidator(_frame_size)]
     """Stored frame size (px): 256 = the short side, 340x256 = the exact width x height."""
     quality: int = Field(ge=2, le=31)
-    """ffmpeg's JPEG quantiser scale, 2 (best) to 31."""
+    """ffmpeg's JPEG quantizer scale, 2 (best) to 31."""
     shard_videos: int = Field(ge=1)
     """Largest number of videos in one tar shard."""
 
@@ -220,7 +219,7 @@ class DemoConfig(Section):
     """Contrastive pre-training steps of the stand-in CLIP."""
     pretrain_batch: int = Field(ge=1, le=100_000)
     """Still-caption pairs per pre-training step."""
-    pretrain_lr: Float = Field(gt=0)
+    pretrain_lr: float = Field(gt=0)
     """Peak learning rate of pre-training."""
     other_archs: OtherArchsConfig
 
@@ -231,24 +230,76 @@ class ModelConfig(Section):
     weights: str = Field(min_length=1)
     """demo | random | an open_clip pretrained tag | a path to a weights file."""
     activation: Literal["auto", "quickgelu", "gelu"]
-    """The activation of the towers of a weights file whose content does not show it; auto = by
-    content, else an error where the architecture exists with both."""
+    """The activation of towers whose weights file does not show it; auto is an error then, if the
+    architecture exists with both."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]
     """A module of `clipzoo.methods`; the section with its name holds its options."""
+    inputs: Literal["frames", "attributes"]
+    """What the method reads of a video: its frames, or the words of the stage `attributes`. DVC
+    takes from it the folder in data/ that train and test depend on."""
     num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
     """T: frames per clip, one from each equal temporal slice."""
     input_px: int = Field(ge=1, le=MAX_PX)
     """Input size (px), rounded up to a multiple of the tower's patch."""
 
 
+class AttributesConfig(Section):
+    """What the stage `attributes` reads: which words of a lexicon describe a video."""
+
+    datasets: list[DatasetName]
+    """Datasets, of data.datasets, whose attributes are written; [] = none."""
+    lexicon: str
+    """A file with one word (or more) a line to describe videos with; '' = the dataset's classes."""
+    template: Annotated[str, AfterValidator(one_place)]
+    """The prompt of a word of the lexicon; {} stands for it."""
+    arch: str
+    """An open_clip architecture that scores the words; '' = models/clip.safetensors."""
+    weights: str
+    """Its weights: a pretrained tag or a file; '' with arch ''."""
+    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
+    """Frames of a video that are scored."""
+    top_k: int = Field(ge=1, le=1000)
+    """Attributes written for each video."""
+    train_json: str
+    """Attributes of the training list of data.dataset, in the authors' form, instead of scores of
+    our own; '' = none."""
+    val_json: str
+    """The same of the validation list."""
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> "AttributesConfig":
+        own_clip = bool(self.arch) == bool(self.weights)
+        both = bool(self.train_json) == bool(self.val_json)
+        found = (self.train_json, self.val_json)
+        require(
+            (own_clip, "weights", self.weights, "a tag or file with an arch; '' without one"),
+            (both, "val_json", found, "files for both lists, train_json and val_json, or none"),
+        )
+        return self
+
+
+class FusionConfig(Section):
+    """What the stage `fuse` reads."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    with_: list[Annotated[str, AfterValidator(check_recipe_name)]] = Field(
+        alias="with", max_length=1
+    )
+    """The recipe of the video branch whose predictions are fused with those of the run; [] = no
+    fusion."""
+    video_weight: float = Field(ge=0, le=1)
+    """The weight of the video branch's probabilities (0.7 in the paper)."""
+
+
 class TextConfig(Section):
     templates: list[Annotated[str, AfterValidator(one_place)]] = Field(min_length=1)
     """Prompt templates; {} stands for the class name."""
     classifier: Literal["text", "random", "orthogonal", "lda"]
-    """Initialisation of the frozen classifier of the training dataset; lda is computed by train
-    from the raw CLIP's features of the training videos."""
+    """What the frozen classifier of the training dataset is made of; train computes lda from the
+    raw CLIP's features of the training videos."""
 
     @model_validator(mode="after")
     def _check_classifier(self) -> "TextConfig":
@@ -267,19 +318,19 @@ class AugmentConfig(Section):
     """Frames are resized to this short side before the crop; 0 = they keep the stored size."""
     crop: Literal["area", "multi_scale"]
     """A window of random area and aspect ratio, or one of a few scales at one of 13 places."""
-    min_area: Float = Field(gt=0, le=1)
+    min_area: float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
-    max_area: Float = Field(gt=0, le=1)
+    max_area: float = Field(gt=0, le=1)
     """Largest share of the frame's area."""
-    min_aspect: Float = Field(gt=0)
+    min_aspect: float = Field(gt=0)
     """Smallest aspect ratio (height / width or width / height) of the crop."""
-    max_aspect: Float = Field(gt=0)
+    max_aspect: float = Field(gt=0)
     """Largest aspect ratio."""
-    flip: Float = Field(ge=0, le=1)
+    flip: Share
     """Probability of a horizontal flip of the whole clip."""
-    color_jitter: Float = Field(ge=0, le=1)
+    color_jitter: Share
     """Probability of a clip whose frames change in brightness, contrast, saturation and hue."""
-    grayscale: Float = Field(ge=0, le=1)
+    grayscale: Share
     """Probability of turning the whole clip gray."""
 
     @model_validator(mode="after")
@@ -300,32 +351,32 @@ class TrainConfig(Section):
     """Epochs of linear warm-up from 0."""
     batch_size: int = Field(ge=1, le=1_000_000)
     """Clips in one optimizer step, over all processes and micro-batches."""
-    lr: Float = Field(gt=0)
+    lr: float = Field(gt=0)
     """Peak learning rate of the head."""
-    tower_lr_ratio: Float = Field(ge=0)
+    tower_lr_ratio: float = Field(ge=0)
     """CLIP's parameters (the towers that are trained, and logit_scale) learn at
     lr * tower_lr_ratio; the authors' configs call it `clip_ratio`."""
-    weight_decay: Float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
     """AdamW's weight decay, applied to every parameter."""
-    beta1: Float = Field(ge=0, lt=1)
+    beta1: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean gradient."""
-    beta2: Float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean squared gradient."""
-    eps: Float = Field(gt=0)
+    eps: float = Field(gt=0)
     """AdamW's epsilon, added to the root of the mean squared gradient."""
     schedule: Literal["cosine", "multistep", "constant"]
     """Learning rate schedule after the warm-up."""
-    milestones: list[Float]
+    milestones: list[float]
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
-    gamma: Float = Field(gt=0)
+    gamma: float = Field(gt=0)
     """Factor of the multistep schedule."""
     steps_per_lr_update: int = Field(ge=1)
     """Optimizer steps between two changes of the learning rate (10 in Text4Vis)."""
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     """Precision of the forward pass, under autocast; the weights are float32."""
     average_epochs: int = Field(ge=0)
     """Save the mean of the weights after each of the last N epochs; 0 = off."""
-    grad_clip: Float = Field(ge=0)
+    grad_clip: float = Field(ge=0)
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool
     """Recompute activations in the backward pass: less memory, more time."""
@@ -333,7 +384,7 @@ class TrainConfig(Section):
     """Compile the vision tower (torch.compile): faster on a GPU, other rounding."""
     fused: bool
     """AdamW in one kernel: faster on a GPU, other rounding."""
-    val_precision: Literal["fp32", "fp16", "bf16"]
+    val_precision: Precision
     """Precision of the validations during training, under autocast."""
     val_every: int = Field(ge=1)
     """Epochs between two validations; the last epoch always validates."""
@@ -348,47 +399,44 @@ class TrainConfig(Section):
         fits = not self.epochs or self.warmup_epochs <= self.epochs
         times = self.milestones if self.epochs and self.schedule == "multistep" else []
         rising = times == sorted(times) and min(times, default=math.inf) > self.warmup_epochs
-        allowed = (
+        at_most = (
             f"at most train.epochs, {self.epochs}; set both in one command: "
             f"-S train.epochs={self.epochs} -S train.warmup_epochs=0"
         )
+        after = f"ascending, each after the warm-up of {self.warmup_epochs} epochs"
         require(
             (last, "select", self.select, "last, because train.average_epochs is not 0"),
-            (fits, "warmup_epochs", self.warmup_epochs, allowed),
-            (
-                rising,
-                "milestones",
-                times,
-                f"ascending, each after the warm-up of {self.warmup_epochs} epochs",
-            ),
+            (fits, "warmup_epochs", self.warmup_epochs, at_most),
+            (rising, "milestones", times, after),
         )
         return self
 
 
-class TestConfig(Section):
+class ViewsConfig(Section):
+    """The views of a video whose scores are combined, clips x crops of them."""
+
     clips: int = Field(ge=1, le=1000)
     """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
     """Spatial crops per clip."""
+
+
+class TestConfig(ViewsConfig):
     dense: bool
     """Clips are dense 128-frame windows instead of one frame from each segment."""
     short_side_px: int = Field(ge=1, le=MAX_PX)
     """Frames are resized to this short side before the crops."""
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     """Precision of the forward pass, under autocast."""
 
 
-class ZeroShotConfig(Section):
+class ZeroShotConfig(ViewsConfig):
     protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
     """full: all classes; half: 10 seeded halves of the classes; splits: the test videos of each
     official split."""
-    interpolation: list[Annotated[Float, Field(ge=0, le=1)]]
+    interpolation: list[Share]
     """Also evaluate vision towers with the weights (1 - alpha) raw + alpha fine-tuned, for each of
     these alpha; [] = off."""
-    clips: int = Field(ge=1, le=1000)
-    """Temporal clips per video."""
-    crops: Annotated[int, _one_of(*CROPS)]
-    """Spatial crops per clip."""
 
 
 class RuntimeConfig(Section):
@@ -434,6 +482,8 @@ class Params(Section):
     frames: FramesConfig
     demo: DemoConfig
     model: ModelConfig
+    attributes: AttributesConfig
+    fusion: FusionConfig
     text: TextConfig
     augment: AugmentConfig
     train: TrainConfig
@@ -442,32 +492,25 @@ class Params(Section):
     runtime: RuntimeConfig
 
     @model_validator(mode="after")
-    def _listed_stages_have_names(self) -> "Params":
-        """A method's section is its own affair, except for the lists that stages are repeated over:
-        DVC puts their values into the paths of outputs, whatever the active method is."""
-        known = set(self.data.datasets)
-        allowed = f"names of data.datasets: {', '.join(self.data.datasets)}"
-        for method, section in self.methods.items():
-            for key in STAGE_LISTS:
-                found = section.get(key, [])
-                is_list = isinstance(found, list) and _names(section, key) == found
-                require((is_list, f"{method}.{key}", found, "a list of names"))
-            datasets = _names(section, "datasets")
-            require((known.issuperset(datasets), f"{method}.datasets", datasets, allowed))
-            for name in _names(section, "fused_with"):
-                try:
-                    check_recipe_name(name)
-                except ValueError as error:
-                    require((False, f"{method}.fused_with", name, str(error)))
-        return self
-
-    @model_validator(mode="after")
     def _sections_agree(self) -> "Params":
         method, classifier = self.model.method, self.text.classifier
         sections = ", ".join(self.methods) or "none is"
         named = self.data.classes == "all" or classifier == "text"
         processes, clips = self.runtime.processes, self.train.batch_size
+        described = self.attributes.datasets
         require(
+            (
+                set(described) <= set(self.data.datasets),
+                "attributes.datasets",
+                described,
+                f"names of data.datasets: {', '.join(self.data.datasets)}",
+            ),
+            (
+                self.model.inputs == "frames" or self.data.dataset in described,
+                "attributes.datasets",
+                described,
+                f"a list with {self.data.dataset}, because model.inputs is attributes",
+            ),
             (
                 method in self.methods,
                 "model.method",
@@ -491,7 +534,7 @@ class Params(Section):
 
     @classmethod
     def keys(cls) -> list[str]:
-        return [*cls.model_fields, *method_names()]
+        return [*super().keys(), *method_names()]
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -502,12 +545,6 @@ class Params(Section):
     def options(self) -> dict[str, Any]:
         """The section of `model.method`, unchecked: the method checks it."""
         return self.methods[self.model.method]
-
-    @property
-    def fused_with(self) -> list[str]:
-        """Recipes whose predictions the stage `fuse` combines with those of the run."""
-        sections = self.methods.values()
-        return [name for section in sections for name in _names(section, "fused_with")]
 
     def settings(self) -> dict[str, Any]:
         """Every value that can change a number, by dotted key: all except `runtime` and the
@@ -529,16 +566,10 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def refuse_old_keys(values: object, where: str | Path) -> None:
-    """Raise ConfigError if parameters, nested or by dotted key, have a key of `OLD_KEYS`.
-
-    It names `where`, the file or option, and what to write instead of each.
-    """
-    keys = flatten(values) if isinstance(values, Mapping) else {}
-    old = [
-        f"{key} is a key of an earlier version; write {OLD_KEYS[key]}"
-        for key in keys
-        if key in OLD_KEYS
-    ]
+    """Raise ConfigError if parameters, nested or by dotted key, have keys of `OLD_KEYS`; it names
+    `where`, the file or option, each such key and what to write instead."""
+    keys = flatten(values).keys() & OLD_KEYS if isinstance(values, Mapping) else []
+    old = [f"{key} is a key of an earlier version; write {OLD_KEYS[key]}" for key in sorted(keys)]
     if old:
         raise ConfigError(f"{where}: " + "\n  ".join(old))
 

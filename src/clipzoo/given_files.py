@@ -16,11 +16,10 @@ DIGESTS_DIR = Path("data/digests")
 
 def given_files(params: Params) -> dict[str, dict[str, Path]]:
     """The files that parameters name, by stage and dotted key; '' and tags name none."""
-    scorer = params.methods.get("bike_attributes", {})
     named = {
         "prepare_clip": {"model.weights": params.model.weights},
         "attributes": {
-            f"bike_attributes.{key}": str(scorer.get(key, ""))
+            f"attributes.{key}": getattr(params.attributes, key)
             for key in ("lexicon", "train_json", "val_json", "weights")
         },
         "train": {"model.checkpoint": params.model.checkpoint},

@@ -1,7 +1,7 @@
 """Which settings a trained model depends on.
 
-`Params.settings` are all values that can change a number. A model file records those of its
-training, so that no other run's results are ever taken for those of this model.
+`Params.settings` has all values that can change a number. A model file records those of its
+training, so that the results of another run are never taken for those of this model.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,8 @@ TRAINING_SECTIONS = ("model", "augment", "train")
 
 
 def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, by dotted key, that a model was trained with: those of `TRAINING_KEYS`, of
-    `TRAINING_SECTIONS` and of its method's section.
-
-    Args:
-        settings: as `Params.settings` gives them.
-    """
+    """The settings, from `Params.settings`, that a model was trained with: `TRAINING_KEYS`,
+    `TRAINING_SECTIONS` and the section of its method."""
     sections = (*TRAINING_SECTIONS, settings.get("model.method"))
     return {
         key: value
@@ -41,12 +37,7 @@ def training_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_difference(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 3) -> str:
-    """The settings that differ, in words: `train.lr: 0.1 -> 0.2`; '' = none do.
-
-    Args:
-        before, now: settings by dotted key.
-        most: number of settings that are named.
-    """
+    """The settings that differ, of which `most` are named: `train.lr: 0.1 -> 0.2`; '' = none do."""
     keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     named = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in keys[:most]]
     more = [f"{len(keys) - most} more"] if len(keys) > most else []

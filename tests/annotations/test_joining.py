@@ -326,11 +326,11 @@ def test_specs(project, params_for, monkeypatch):
     with pytest.raises(ConfigError, match=r"unknown dataset 'mime' \(did you mean mine\?\); known"):
         load_spec("mime")
     for extra, message in [
-        ("fps: 0", "fps: found 0; allowed: above 0"),
+        ("fps: 0", "fps: found 0; allowed: greater than 0"),
         ("val_fraction: 1.5", "val_fraction: found 1.5"),
         ("frame_template: img.jpg", "frame_template: found 'img.jpg'; allowed: like"),
         ("redaer: video", r"unknown key redaer; .*\(did you mean reader\?\)"),
-        ("reader: tar", "reader: found 'tar'; allowed: shards, directory, video"),
+        ("reader: tar", "reader: found 'tar'; allowed: 'shards', 'directory' or 'video'"),
     ]:
         annotate("ucf101", {}, extra)
         with pytest.raises(ConfigError, match=message):

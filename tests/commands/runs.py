@@ -62,7 +62,7 @@ def leave(params: Params, settings: dict[str, Any]) -> None:
     for stem in ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]:
         write(Path(f"metrics/{recipe}/{stem}.json"), json.dumps(values))
         write(Path(f"plots/{recipe}/{stem}/settings.json"), json.dumps(settings))
-    for parent in params.fused_with:
+    for parent in params.fusion.with_:
         about = kept.read_mapping(kept.kept_predictions(parent)[-1])
         fused = {**values, "video_model_sha256": about.get("model_sha256", "")}
         write(Path(f"metrics/{recipe}/fused.json"), json.dumps(fused))
@@ -76,8 +76,11 @@ def write(path: Path, text: str) -> None:
 
 def add_fused(name: str, parent: str) -> None:
     """A recipe of the attributes branch that is fused with another one."""
-    section = {"datasets": ["demo_shapes"], "fused_with": [parent]}
-    params = {"model": {"method": "bike_attributes"}, "bike_attributes": section}
+    params = {
+        "model": {"method": "bike_attributes", "inputs": "attributes"},
+        "attributes": {"datasets": ["demo_shapes"]},
+        "fusion": {"with": [parent]},
+    }
     Path(f"recipes/{name}.yaml").write_text(yaml.safe_dump({"about": "a test", "params": params}))
 
 

@@ -105,7 +105,7 @@ def test_released_weights_of_a_child_need_no_parent(file):
         (["demo", "-S", "train.epoch=3"], "-S train.epoch: unknown key.*did you mean train.epochs"),
         (["demo", "-S", "train.clip_ratio=1"], "-S: train.clip_ratio .*write train.tower_lr_ratio"),
         (["demo", "-S", "train.epochs"], "-S train.epochs: allowed: KEY=VALUE"),
-        (["demo", "-S", "train.epochs=x"], "train.epochs: found 'x'; allowed: a value of type int"),
+        (["demo", "-S", "train.epochs=x"], "train.epochs: found 'x'; allowed: a valid integer"),
         (["demo", "-S", "text4vis.head=Trans"], "text4vis.head: found 'Trans'"),
         (["demo", "-S", "runtime.workers=3"], "-S runtime.workers: .*in params.yaml"),
         (["demo", "-S", "recipe=x"], "-S recipe: a recipe's name is its path"),
@@ -255,9 +255,9 @@ def test_a_weight_of_ones_own_is_a_modification(here):
     from clipzoo.commands.fuse import released_params
 
     params = yaml.safe_load(Path(f"recipes/{BRANCH}.yaml").read_text())["params"]
-    assert "video_weight" not in params["bike_attributes"]
+    assert "video_weight" not in params["fusion"]
     changed = released_params(BRANCH, 0.5).settings()
     assert verdicts.modified(changed, recipe_settings(BRANCH), "fused") == [
-        "bike_attributes.video_weight",
+        "fusion.video_weight",
         "train.epochs",
     ]

@@ -27,8 +27,8 @@ LISTS = {
     "train.milestones": ("[1,2]", "[]"),
     "zero_shot.protocols": ("[full]", "[full,half]"),
     "zero_shot.interpolation": ("[0.5]", "[]"),
-    "bike_attributes.datasets": ("[demo_shapes]", "[]"),
-    "bike_attributes.fused_with": ("[demo/raw]", "[]"),
+    "attributes.datasets": ("[demo_shapes]", "[]"),
+    "fusion.with": ("[demo/raw]", "[]"),
 }
 
 
@@ -216,7 +216,7 @@ def test_a_recipe_that_is_fused_needs_the_predictions_of_the_other(here, dvc, ca
 
 def test_a_fusion_with_no_other_recipe_is_refused(here):
     add_fused("branch", "demo/head-non")
-    with pytest.raises(ConfigError, match="fused_with: found 'demo/head-non'; allowed: another"):
+    with pytest.raises(ConfigError, match=r"fusion\.with: found 'demo/head-non'; allowed"):
         use.use("branch")
 
 
@@ -236,13 +236,13 @@ def test_use_ends_the_stages_of_the_method_before(here):
     add_fused("branch", "demo/head-none")
     use.use("branch")
     params = load_params("params.yaml")
-    assert params.fused_with == ["demo/head-none"]
-    assert params.options["datasets"] == ["demo_shapes"]
+    assert params.fusion.with_ == ["demo/head-none"]
+    assert params.attributes.datasets == ["demo_shapes"]
     for name in ("demo/raw", "text4vis/k400-vitb32-f8"):
         use.use("branch")
         use.use(name)
         params = load_params("params.yaml")
-        assert params.fused_with == params.methods["bike_attributes"]["datasets"] == []
+        assert params.fusion.with_ == params.attributes.datasets == []
 
 
 def test_a_failure_is_reported_at_the_end_and_stops_only_its_children(here, dvc, capsys):

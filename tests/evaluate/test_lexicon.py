@@ -8,14 +8,22 @@ import pytest
 import torch
 from torch import nn
 
-from clipzoo.config import load_params
+from clipzoo.config import AttributesConfig, Params, load_params, replace
 from clipzoo.data.records import MISSING_COLUMNS, Record
 from clipzoo.evaluate import lexicon
 from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import WeightsError
-from tiny import attributes_options
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def params(**changes: object) -> Params:
+    """Those of params.yaml, but for these values of `attributes`."""
+    return replace(PARAMS, {f"attributes.{key}": value for key, value in changes.items()})
+
+
+def options(**changes: object) -> AttributesConfig:
+    return params(**changes).attributes
 
 
 def test_best_words_are_ordered_and_ties_go_to_the_first():
@@ -72,19 +80,17 @@ def test_a_lexicon_is_a_file_or_the_classes(project):
     with pytest.raises(ListError, match=r"no\.txt: cannot be read"):
         lexicon.read_lexicon("no.txt", "mine")
     with pytest.raises(ListError, match="top_k: found 5; allowed: at most the 2 words of words"):
-        lexicon.open_scorer(attributes_options(lexicon="words.txt"), "mine")
-    options = attributes_options(lexicon="words.txt", top_k=2, num_attributes=1)
-    options = options.model_copy(update={"arch": "ViT-B-32", "weights": "no-such-tag"})
-    with pytest.raises(WeightsError, match=r"bike_attributes\.weights: found 'no-such-tag'"):
-        lexicon.open_scorer(options, "mine")
+        lexicon.open_scorer(options(lexicon="words.txt"), "mine")
+    unknown = options(lexicon="words.txt", top_k=2, arch="ViT-B-32", weights="no-such-tag")
+    with pytest.raises(WeightsError, match=r"attributes\.weights: found 'no-such-tag'"):
+        lexicon.open_scorer(unknown, "mine")
 
 
 def test_the_scoring_clip_has_its_own_size_and_frames():
-    own = lexicon.scoring_params(PARAMS, attributes_options(num_segments=3))
+    own = lexicon.scoring_params(params(num_segments=3))
     assert (own.model.num_segments, own.model.input_px) == (3, PARAMS.model.input_px)
     assert own.test.short_side_px == PARAMS.test.short_side_px
-    options = attributes_options(arch="ViT-L/14-336", weights="openai")
-    other = lexicon.scoring_params(PARAMS, options)
+    other = lexicon.scoring_params(params(arch="ViT-L/14-336", weights="openai"))
     assert (other.model.arch, other.model.input_px) == ("ViT-L/14-336", 336)
     assert other.test.short_side_px == 336
     assert other.model.method == "raw"

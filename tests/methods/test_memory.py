@@ -98,7 +98,9 @@ def test_a_gpu_is_filled(monkeypatch):
 
 def test_a_method_of_sentences_needs_little_memory():
     """No gradient passes through the text tower: only the heads save what they need."""
-    params = replace(load_params(ROOT / "params.yaml"), {"model.method": "bike_attributes"})
+    values = {"model.method": "bike_attributes", "model.inputs": "attributes"}
+    values["attributes.datasets"] = ["demo_shapes"]
+    params = replace(load_params(ROOT / "params.yaml"), values)
     model = estimates.meta_model(params)
     each = estimates.activation_bytes(model, params)
     # Two MLPs: of each, its input, the hidden layer and the output of ReLU, at most.

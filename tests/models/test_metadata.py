@@ -39,7 +39,10 @@ def write(path: Path, key: str, text: str) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_px": 10**9}, "metadata.clip.input_px: found 1000000000; allowed: 4096 or less"),
+        (
+            {"input_px": 10**9},
+            "metadata.clip.input_px: found 1000000000; allowed: less than or equal to 4096",
+        ),
         ({"input_px": "32"}, "metadata.clip.input_px: found '32'"),
         (
             {"arch": "ViT-demo-17"},
@@ -75,7 +78,7 @@ def test_a_file_that_is_not_a_model_is_named(tmp_path):
 
 def test_empty_metadata_names_every_missing_key(tmp_path):
     path = write(tmp_path / "clip.safetensors", "clip", "{}")
-    with pytest.raises(WeightsError, match=r"(?s)5 faults.*missing key metadata\.clip\.arch \(str"):
+    with pytest.raises(WeightsError, match=r"(?s)5 faults.*missing key metadata\.clip\.arch"):
         load_clip(path)
     path = write(tmp_path / "model.safetensors", "model", "{}")
     with pytest.raises(WeightsError, match=r"(?s)4 faults.*missing key metadata\.model\.options"):
@@ -91,7 +94,7 @@ def test_empty_metadata_names_every_missing_key(tmp_path):
         ),
         (
             {"num_segments": 10**9},
-            r"metadata\.model\.num_segments: found 1000000000; allowed: 1024",
+            r"metadata\.model\.num_segments: found 1000000000; allowed: less than or equal to 1024",
         ),
         ({"clip": {}}, r"5 faults.*missing key metadata\.model\.clip\.input_px"),
         ({"options": {}}, r"6 faults.*missing key metadata\.model\.options\.head "),

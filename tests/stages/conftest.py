@@ -23,7 +23,6 @@ COPIED = (
     "recipes/",
     "params.yaml",
     "dvc.yaml",
-    "data/attributes/",
     "data/given_files/",
     ".dvc",
     ".gitignore",

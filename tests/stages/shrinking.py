@@ -28,15 +28,15 @@ SMALL = {
     "text4vis.head_layers": 1,
     "bike.head_layers": 1,
     "actionclip.head_layers": 1,
-    "bike_attributes.datasets": ["demo_shapes"],
-    "bike_attributes.arch": "",
-    "bike_attributes.weights": "",
-    "bike_attributes.template": "{}",
-    "bike_attributes.train_json": "",
-    "bike_attributes.val_json": "",
+    "attributes.datasets": ["demo_shapes"],
+    "attributes.arch": "",
+    "attributes.weights": "",
+    "attributes.template": "{}",
+    "attributes.train_json": "",
+    "attributes.val_json": "",
     "bike_attributes.prefix": "",  # the stand-in's text tower has room for 12 tokens
     "bike_attributes.num_attributes": 2,
-    "bike_attributes.fused_with": [],  # the other recipe would have to run first
+    "fusion.with": [],  # the other recipe would have to run first
     "train.batch_size": 12,
     "train.warmup_epochs": 1,
     "train.precision": "fp32",  # CPU

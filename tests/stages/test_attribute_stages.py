@@ -16,16 +16,20 @@ from clipzoo.files import ListError
 from clipzoo.report.kept import kept_predictions, take_predictions
 from clipzoo.tensors import WeightsError
 
-OPTIONS = {"datasets": ["demo_shapes"], "template": "{}", "prefix": "", "num_attributes": 2}
+BRANCH = {
+    "model__method": "bike_attributes",
+    "model__inputs": "attributes",
+    "attributes__datasets": ["demo_shapes"],
+    "attributes__template": "{}",
+    "bike_attributes__prefix": "",
+    "bike_attributes__num_attributes": 2,
+}
 
 
 @pytest.fixture
 def branch(copy_of_demo, monkeypatch):
     """The tiny demo with the attributes branch as its method."""
-    sections = {f"bike_attributes__{key}": value for key, value in OPTIONS.items()}
-    copy_of_demo.set(
-        **sections, model__method="bike_attributes", data__zero_shot=[], train__epochs=2
-    )
+    copy_of_demo.set(**BRANCH, data__zero_shot=[], train__epochs=2)
     monkeypatch.chdir(copy_of_demo.path)
     return copy_of_demo
 
@@ -41,7 +45,7 @@ def test_the_branch_runs_from_frames_to_fused_metrics(branch, capsys):
     branch.run_here("attributes", "demo_shapes")
     names = read_labels("lists/demo_shapes/labels.csv")
     for name, count in (("train", 96), ("val", 48)):
-        entries = json.loads(attributes_path("bike_attributes", "demo_shapes", name).read_text())
+        entries = json.loads(attributes_path("demo_shapes", name).read_text())
         records = read_list(f"lists/demo_shapes/{name}.csv", 48)
         assert list(entries) == [record.video_id for record in records]
         assert len(entries) == count
@@ -86,13 +90,13 @@ def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):
         files[name] = {r.video_id: {"classname_topk": [f"{r.label}", "x"]} for r in records}
         (branch.path / f"{name}.json").write_text(json.dumps(files[name]))
     branch.set(
-        bike_attributes__train_json="train.json",
-        bike_attributes__val_json="val.json",
-        bike_attributes__top_k=2,
+        attributes__train_json="train.json",
+        attributes__val_json="val.json",
+        attributes__top_k=2,
     )
     branch.run_here("attributes", "demo_shapes")
     for name, entries in files.items():
-        path = attributes_path("bike_attributes", "demo_shapes", name)
+        path = attributes_path("demo_shapes", name)
         written = json.loads(path.read_text())
         assert list(written) == list(entries)
         assert written == {
@@ -107,7 +111,7 @@ def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):
 
 
 def test_a_fusion_needs_the_other_recipe_first(branch):
-    branch.set(bike_attributes__fused_with=["demo/head-none"])
+    branch.set(fusion__with=["demo/head-none"])
     message = r"head-none/test\.safetensors is missing; `python -m clipzoo zoo demo` runs demo/head"
     with pytest.raises(ConfigError, match=message):
         branch.run_here("check_names")
@@ -120,7 +124,7 @@ def test_a_fusion_needs_the_other_recipe_first(branch):
         branch.run_here("check_names")
     about.write_text('{"source": "video.safetensors"}')  # of a user
     branch.run_here("check_names")
-    branch.set(bike_attributes__fused_with=["demo/other"])
+    branch.set(fusion__with=["demo/other"])
     with pytest.raises(ConfigError, match="found demo/other; allowed: a recipe"):
         branch.run_here("check_names")
 

@@ -39,7 +39,7 @@ def top1(repository) -> float:
 
 def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     stages = lock_of(demo)
-    assert len(stages) == 14
+    assert len(stages) == 15
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
     assert "dvc push" not in demo.first_repro
@@ -114,6 +114,24 @@ def test_what_an_edit_reruns(repository):
     repository.git("checkout", "-q", "--", "src")
     repository.set(recipe="another", data__zero_shot=[])
     assert running(repository) == {"check_names", "train", "test"}
+
+
+def test_train_comes_after_the_stage_that_writes_what_the_method_reads(repository):
+    """Of a method of frames, no stage of attributes; without a placeholder for its outputs."""
+    assert not (repository.path / "data/attributes").exists()
+
+    def edges() -> set[tuple[str, str]]:
+        lines = repository.dvc("dag", "--dot", "train").splitlines()
+        pairs = (line.replace('"', "").strip(" ;").split(" -> ") for line in lines if "->" in line)
+        return {(before, after) for before, after in pairs}
+
+    of_frames = edges()
+    assert ("extract_frames@demo_shapes", "train") in of_frames
+    repository.set(model__method="bike_attributes", model__inputs="attributes")
+    repository.set(attributes__datasets=["demo_shapes"], data__zero_shot=[])
+    of_attributes = edges()
+    assert ("attributes@demo_shapes", "train") in of_attributes - of_frames
+    assert ("extract_frames@demo_shapes", "train") not in of_attributes
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ AT_A_TIME = 8
 """Runs at the same time: each core has several to switch between, as under load."""
 DATASET, RECIPE = "mine", "mine"
 BRANCH = {
-    "bike_attributes__datasets": [DATASET],
-    "bike_attributes__template": "{}",
+    "attributes__datasets": [DATASET],
+    "attributes__template": "{}",
     "bike_attributes__prefix": "",
     "bike_attributes__num_attributes": 1,
-    "bike_attributes__top_k": 1,
+    "attributes__top_k": 1,
 }
 SMALL = {
     "recipe": "mine",

@@ -37,8 +37,8 @@ STAGES = [
     ("report",),
 ]
 BRANCH = {
-    "bike_attributes__datasets": ["demo_shapes"],
-    "bike_attributes__template": "{}",
+    "attributes__datasets": ["demo_shapes"],
+    "attributes__template": "{}",
     "bike_attributes__prefix": "",
 }
 """The attributes branch, in a run of another method: `fuse` takes that run's scores for both."""
@@ -117,5 +117,5 @@ def test_a_hundred_kills_change_no_byte(workspaces):
     assert len(expected) > 50
     assert found == expected
     assert not list(killed.path.rglob("*.part"))
-    for name in ("data/attributes/bike_attributes/demo_shapes/val.json", "metrics/demo/fused.json"):
+    for name in ("data/attributes/demo_shapes/val.json", "metrics/demo/fused.json"):
         assert name in found

@@ -124,8 +124,8 @@ def test_a_killed_machine_comes_back_and_the_result_is_the_same(two_processes, c
 
 
 def code(heading: str) -> str:
-    """The first block of code after a bold heading of docs/clusters.md."""
-    block = re.search(rf"\*\*{heading}\*\*.*?\n\n((?:    [^\n]*\n)+)", DOCS, re.DOTALL)
+    """The first block of code below a heading of docs/clusters.md."""
+    block = re.search(rf"## {heading}\n.*?\n\n((?:    [^\n]*\n)+)", DOCS, re.DOTALL)
     assert block, heading
     lines = block[1].splitlines()
     return "\n".join(line.removeprefix("    ") for line in lines).replace(":29500", ":PORT")
@@ -152,7 +152,7 @@ def run_shell(workspace, command: str, **environment: str) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "zero_shot"])
 def test_the_commands_of_the_docs_run_by_hand(repository, stage):
-    command = code("Several machines.").replace("host0:PORT", f"127.0.0.1:{free_port()}")
+    command = code("Several machines").replace("host0:PORT", f"127.0.0.1:{free_port()}")
     if stage == "zero_shot":
         command = command.replace("--single-item train", "--single-item zero_shot@demo_unseen")
         command = command.replace("stages/train.py", "stages/zero_shot.py --dataset demo_unseen")
@@ -177,7 +177,7 @@ def test_the_script_of_the_docs_runs_under_slurm(repository, tmp_path):
     for name, text in tools.items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / name).chmod(0o755)
-    script = code("Slurm.").replace("PORT", str(free_port()))
+    script = code("Slurm").replace("PORT", str(free_port()))
     assert script.startswith("#!/bin/bash\n#SBATCH ")
     path = f"{folder}:{repository.environment()['PATH']}"
     job = run_shell(repository, script, SLURM_NNODES="2", PATH=path)

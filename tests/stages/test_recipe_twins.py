@@ -158,7 +158,7 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
         without_training_videos_but_with_splits(copy_of_demo.path / "lists")
     for dataset in params.data.datasets:
         copy_of_demo.run_here("embed_labels", dataset)
-    for dataset in values.get("bike_attributes.datasets", []):
+    for dataset in values.get("attributes.datasets", []):
         copy_of_demo.run_here("attributes", dataset)
     copy_of_demo.run_here("train")
     copy_of_demo.run_here("test")

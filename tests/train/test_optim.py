@@ -47,5 +47,5 @@ def test_clip_learns_slower_than_the_head_and_the_temporal_modules_in_its_tower(
     model.register_parameter("logit_scale", nn.Parameter(nn.Linear(4, 1).weight))
     groups = {group["name"]: group for group in parameter_groups(model, 0.5, 0.1)}
     sizes = {name: sorted(p.shape[1] for p in g["params"]) for name, g in groups.items()}
-    assert sizes == {"clip": [2, 4], "head": [1, 3]}
-    assert (groups["clip"]["lr"], groups["head"]["lr"]) == (0.05, 0.5)
+    assert sizes == {"towers": [2, 4], "head": [1, 3]}
+    assert (groups["towers"]["lr"], groups["head"]["lr"]) == (0.05, 0.5)

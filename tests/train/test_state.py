@@ -89,7 +89,7 @@ def test_a_torn_state_gives_way_to_the_one_before(kept, folder, capsys):
     assert_loads(folder, 1)
     out = capsys.readouterr().out
     assert f"{path}: is damaged (" in out
-    assert "training goes on from previous.pt" in out
+    assert "training continues from previous.pt" in out
     assert names(folder) == ["previous.pt"], "the damaged one never takes the place of a good one"
 
 
@@ -100,7 +100,7 @@ def test_training_starts_over_if_both_are_damaged(folder, capsys):
     out = capsys.readouterr().out
     assert f"{STATE_FILE}: is damaged (" in out
     assert f"{PREVIOUS_FILE}: is damaged (" in out
-    assert out.endswith("; training starts over\n")
+    assert out.endswith("; training starts from scratch\n")
     assert names(folder) == []
 
 

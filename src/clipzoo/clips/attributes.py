@@ -1,6 +1,6 @@
 """Attributes: words that describe a video, and the sentences made of them as clips of token ids.
 
-`data/attributes/<method>/<dataset>/<list>.json` has the form of the files that BIKE's authors
+`data/attributes/<dataset>/<list>.json` has the form of the files that BIKE's authors
 published:
 
     {"<video_id>": {"classname_topk": ["<best>", "<second>", ...], "video_label_id": 166}, ...}
@@ -22,9 +22,9 @@ from clipzoo.runtime.distributed import say
 ATTRIBUTES_DIR = Path("data/attributes")
 
 
-def attributes_path(method: str, dataset: str, list_name: str) -> Path:
+def attributes_path(dataset: str, list_name: str) -> Path:
     """Path of the attributes of the videos of a list (`train` or `val`)."""
-    return ATTRIBUTES_DIR / method / dataset / f"{list_name}.json"
+    return ATTRIBUTES_DIR / dataset / f"{list_name}.json"
 
 
 def read_attributes(path: str | Path) -> dict[str, list[str]]:
@@ -36,7 +36,7 @@ def read_attributes(path: str | Path) -> dict[str, list[str]]:
     if not Path(path).exists():
         raise ListError(
             f"{path}: no such file; the stage `attributes` writes such files for "
-            "bike_attributes.datasets"
+            "attributes.datasets"
         )
     entries = read_json(path)
     if not isinstance(entries, dict):

@@ -26,7 +26,7 @@ from clipzoo.clips.attributes import (
 )
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
-from clipzoo.config import Params
+from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, open_store
 from clipzoo.models.clip import input_size
@@ -128,6 +128,9 @@ class FrameInputs:
     test_sampler: str = "first"
     """How frames are chosen in validations and tests: `first` or `centres`."""
 
+    def __post_init__(self) -> None:
+        _check_inputs(self.params, "frames")
+
     @cached_property
     def _store(self) -> Store:
         return open_store(self.params, self.dataset)
@@ -179,11 +182,12 @@ class SentenceInputs:
     length: int
     """L, of the text tower."""
 
+    def __post_init__(self) -> None:
+        _check_inputs(self.params, "attributes")
+
     @property
     def files(self) -> list[Path]:
-        return sorted(
-            attributes_path(self.params.model.method, self.dataset, "train").parent.glob("*.json")
-        )
+        return sorted(attributes_path(self.dataset, "train").parent.glob("*.json"))
 
     def training(self, records: Sequence[Record]) -> TrainSentences:
         return TrainSentences(records, self._tokens(records, "train"))
@@ -205,5 +209,14 @@ class SentenceInputs:
 
     def _tokens(self, records: Sequence[Record], list_name: str) -> Tensor:
         """Token ids int32 [N, L] of the records' sentences."""
-        path = attributes_path(self.params.model.method, self.dataset, list_name)
+        path = attributes_path(self.dataset, list_name)
         return sentence_tokens(records, path, self.sentence, self.params.model.arch, self.length)
+
+
+def _check_inputs(params: Params, kind: str) -> None:
+    """Raise ConfigError if `model.inputs`, on which DVC depends, is not what the method reads."""
+    if params.model.inputs != kind:
+        raise ConfigError(
+            f"model.inputs: found {params.model.inputs}; allowed: {kind}, which model.method "
+            f"{params.model.method} reads"
+        )

@@ -2,12 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from clipzoo.files import shown
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What a command file's `register` adds its command to."""
+
 
 def add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: Commands,
     name: str,
     summary: str,
     examples: Sequence[str],

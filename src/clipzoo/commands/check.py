@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.dataset_findings import (
     Finding,
     dataset_findings,
@@ -26,7 +27,14 @@ from clipzoo.commands.dataset_findings import (
     try_survey,
 )
 from clipzoo.commands.missing import Survey
-from clipzoo.commands.planned import UNCHANGED, Options, option_words, plan, read_arguments
+from clipzoo.commands.planned import (
+    UNCHANGED,
+    Options,
+    add_options,
+    option_words,
+    plan,
+    read_arguments,
+)
 from clipzoo.commands.use import PARAMS_FILE, leftovers
 from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
 from clipzoo.data.index import index_path
@@ -85,9 +93,9 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
 def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
     """The CLIP weights and the model to start from."""
     yield _clip_weights("CLIP weights", params.model.arch, params.model.weights)
-    scorer = params.methods.get("bike_attributes", {})
-    if scorer.get("datasets") and scorer.get("weights"):
-        yield _clip_weights("weights for attributes", scorer["arch"], scorer["weights"])
+    scorer = params.attributes
+    if scorer.datasets and scorer.weights:
+        yield _clip_weights("weights for attributes", scorer.arch, scorer.weights)
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
@@ -146,7 +154,7 @@ def precision_findings(params: Params) -> Iterator[Finding]:
 
 def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Finding]:
     """The predictions to fuse with, of another recipe or `given`, by its name."""
-    for parent in params.fused_with:
+    for parent in params.fusion.with_:
         if parent in given:
             yield Finding(topic="parent's predictions", text=str(given[parent]), ok=True)
             continue
@@ -357,7 +365,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
     return f"not ready: {text}{more}"
 
 
-def check_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
     something is missing."""
     name = arguments.recipe
@@ -377,3 +385,18 @@ def check_command(arguments: argparse.Namespace) -> None:
     words = option_words(arguments)
     zoo = shlex.join(["python", "-m", "clipzoo", "zoo", name, *words])
     print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "check",
+        "show what a recipe's run needs and what is missing",
+        (
+            "check text4vis/k400-vitb16-f8",
+            "check text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+        ),
+    )
+    command.add_argument("recipe", help="name of the recipe")
+    add_options(command)
+    command.set_defaults(run=_run)

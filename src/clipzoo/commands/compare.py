@@ -5,6 +5,7 @@ import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.comparison_page import BENCHMARK, Benchmark, page
 from clipzoo.commands.paired_runs import CompareError, read_run
 from clipzoo.files import near, read_json, replacing
@@ -39,7 +40,7 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
     return list(chosen)
 
 
-def compare_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
@@ -53,3 +54,22 @@ def compare_command(arguments: argparse.Namespace) -> None:
     with replacing(output) as part:
         part.write_text(text, encoding="utf-8")
     print(f"wrote {output}: {', '.join(names)}")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "compare",
+        "write report/comparison.md: finished runs side by side, with paired intervals",
+        ("compare", "compare demo demo/bike-vcs", "compare 'demo/few-shot-*'"),
+    )
+    command.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help=f"names or patterns of runs with results; {', '.join(METHODS)} if none is given",
+    )
+    command.add_argument(
+        "--output", type=Path, default=PAGE, metavar="FILE", help=f"the page; default: {PAGE}"
+    )
+    command.set_defaults(run=_run)

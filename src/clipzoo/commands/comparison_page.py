@@ -20,7 +20,7 @@ from clipzoo.evaluate.intervals import paired_interval
 from clipzoo.report.metric_names import interval_of
 from clipzoo.report.stored import MOST
 from clipzoo.report.tables import markdown_table
-from clipzoo.sections import Float, Section
+from clipzoo.sections import Section
 
 BENCHMARK = Path("benchmarks/results/methods.json")
 """Written by benchmarks/methods.py."""
@@ -110,16 +110,16 @@ class Timings(Section):
     """What benchmarks/methods.py measured of one run."""
 
     parameters: int = Field(ge=0, le=MOST)
-    step_seconds: Float = Field(ge=0, le=MOST)
-    step_ratio: Float = Field(ge=0, le=MOST)
-    step_least: Float = Field(ge=0, le=MOST)
-    step_most: Float = Field(ge=0, le=MOST)
-    step_mb: Float = Field(ge=0, le=MOST)
-    clip_seconds: Float = Field(ge=0, le=MOST)
-    clip_ratio: Float = Field(ge=0, le=MOST)
-    clip_least: Float = Field(ge=0, le=MOST)
-    clip_most: Float = Field(ge=0, le=MOST)
-    clip_mb: Float = Field(ge=0, le=MOST)
+    step_seconds: float = Field(ge=0, le=MOST)
+    step_ratio: float = Field(ge=0, le=MOST)
+    step_least: float = Field(ge=0, le=MOST)
+    step_most: float = Field(ge=0, le=MOST)
+    step_mb: float = Field(ge=0, le=MOST)
+    clip_seconds: float = Field(ge=0, le=MOST)
+    clip_ratio: float = Field(ge=0, le=MOST)
+    clip_least: float = Field(ge=0, le=MOST)
+    clip_most: float = Field(ge=0, le=MOST)
+    clip_mb: float = Field(ge=0, le=MOST)
 
 
 class Case(Section):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipzoo.runtime.ending import run_command
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.config import ConfigError, Params
 from clipzoo.config import replace as replace_params
 from clipzoo.files import ListError, json_sha256, write_json, write_metrics
@@ -130,14 +131,14 @@ def released_params(recipe: str, weight: float | None) -> Params:
         ConfigError: the recipe is unknown, or fuses nothing.
     """
     _, params = load_recipe(recipe)
-    if not params.fused_with:
+    if not params.fusion.with_:
         fused = [name for name, (_, settings) in load_recipes().items() if fused_recipes(settings)]
         raise ConfigError(
             f"--released: {recipe} is fused with no other; allowed: {', '.join(fused)}"
         )
     values: dict[str, Any] = {"recipe": released_run(recipe), "train.epochs": 0}
     if weight is not None:
-        values[f"{params.model.method}.video_weight"] = weight
+        values["fusion.video_weight"] = weight
     return replace_params(params, values)
 
 
@@ -177,7 +178,7 @@ def write_results(fused: Fusion, params: Params) -> Path:
     return path
 
 
-def fuse_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]
     [--released RECIPE]`."""
     weight = arguments.weight
@@ -185,7 +186,7 @@ def fuse_command(arguments: argparse.Namespace) -> None:
         raise ListError(f"--weight: found {weight}; allowed: 0 to 1")
     params = released_params(arguments.released, weight) if arguments.released else None
     if weight is None:
-        weight = params.options["video_weight"] if params else WEIGHT
+        weight = params.fusion.video_weight if params else WEIGHT
     fused = measure(arguments.video, arguments.attributes, weight, arguments.labels)
     print(describe(fused), end="")
     if params is None:
@@ -194,3 +195,34 @@ def fuse_command(arguments: argparse.Namespace) -> None:
     command = ["dvc", "repro", "--single-item", "report"]
     if run_command([sys.executable, "-m", *command]):
         raise ConfigError(f"`{' '.join(command)}` failed; see its message above")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "fuse",
+        "measure the weighted sum of two files of scores of the same videos",
+        (
+            "fuse predictions/zoo/demo/bike-vcs/test.safetensors predictions/test.safetensors",
+            "fuse k400_video_sims.pt k400_sentence_sims.pt --weight 0.7 "
+            "--labels k400_video_labels.pt --released bike/k400-vitb32-f8-attributes",
+        ),
+    )
+    files = "test.safetensors of a run, or a .pt file with one tensor of probabilities"
+    command.add_argument("video", type=Path, metavar="VIDEO", help=f"the first: {files}")
+    command.add_argument("attributes", type=Path, metavar="ATTRIBUTES", help="the second")
+    command.add_argument(
+        "--weight",
+        type=float,
+        metavar="W",
+        help="of the first, 0 to 1; by default the recipe's, or 0.7",
+    )
+    command.add_argument(
+        "--labels", type=Path, metavar="FILE", help=".pt file with the class ids, for two .pt files"
+    )
+    command.add_argument(
+        "--released",
+        metavar="RECIPE",
+        help="compare with this recipe's published numbers: the run RECIPE-released in RESULTS.md",
+    )
+    command.set_defaults(run=_run)

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from clipzoo.commands.arguments import aligned
+from clipzoo.commands.arguments import Commands, add_command, aligned
 from clipzoo.commands.check import weights_findings
 from clipzoo.commands.dataset_findings import dataset_findings, try_survey
 from clipzoo.commands.zoo import matching
@@ -79,7 +79,7 @@ def _missing(
     return parts
 
 
-def recipes_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo recipes [PATTERN ...]`."""
     rows = recipe_rows(arguments.patterns or ["*"])
     print(aligned(HEADER, rows), end="")
@@ -87,3 +87,14 @@ def recipes_command(arguments: argparse.Namespace) -> None:
     print(
         f"{len(rows)} recipes, {ready} with nothing missing; next: python -m clipzoo check RECIPE"
     )
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "recipes",
+        "list recipes with their published value and what is missing here",
+        ("recipes", "recipes 'text4vis/k400-*'"),
+    )
+    command.add_argument("patterns", nargs="*", help="names or patterns; all if none is given")
+    command.set_defaults(run=_run)

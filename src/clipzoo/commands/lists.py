@@ -12,7 +12,7 @@ from clipzoo.annotations.peer_lists import (
     read_entries,
     write_entries,
 )
-from clipzoo.commands.arguments import add_command
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.data.index import index_path, read_index
 from clipzoo.data.records import videos_sha256
 from clipzoo.files import ListError, raise_all
@@ -22,7 +22,7 @@ from clipzoo.report.verdicts import video_sets
 SHOWN = 10
 
 
-def add_list_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def register(commands: Commands) -> None:
     """Add `lists convert` and `lists diff`."""
     diff = "lists diff lists/ucf101/val.csv val_rgb_split_1.txt"
     convert = "lists convert lists/ucf101/val.csv val.txt --from clipzoo --to text4vis-frames"

@@ -16,7 +16,7 @@ from clipzoo.annotations.wanted import (
     near_notes,
     unnamed_note,
 )
-from clipzoo.commands.arguments import aligned
+from clipzoo.commands.arguments import Commands, add_command, aligned
 from clipzoo.config import ConfigError, Params, load_params
 from clipzoo.data.index import FAILURE_COLUMNS, failures_path, index_path, read_failures, read_index
 from clipzoo.data.ledger import (
@@ -232,7 +232,7 @@ def _classes_table(found: Survey) -> str:
     return title + aligned(("Class", "Missing", "Annotated", "Share"), rows, indent="  ")
 
 
-def missing_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo missing DATASET [--accept]`.
 
     Raises:
@@ -260,3 +260,17 @@ def missing_command(arguments: argparse.Namespace) -> None:
         print(f"removed {path}: nothing is missing")
     check = "python -m clipzoo check RECIPE"  # params.yaml may hold another dataset, as at first
     print(f"next: {'dvc repro' if dataset in params.data.datasets else check}")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "missing",
+        "show what this copy of a dataset lacks, and accept it",
+        ("missing kinetics400", "missing kinetics400 --accept"),
+    )
+    command.add_argument("dataset", help="name of the dataset, e.g. kinetics400")
+    command.add_argument(
+        "--accept", action="store_true", help="write it to data/annotations/DATASET/missing.csv"
+    )
+    command.set_defaults(run=_run)

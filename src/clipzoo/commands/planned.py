@@ -79,7 +79,7 @@ def plan(name: str, options: Options = UNCHANGED, runtime: Mapping[str, Any] | N
     values = dict(options.settings)
     _check_keys(values, params)
     for parent, path in parents.items():
-        if parent in params.fused_with:
+        if parent in params.fusion.with_:
             kept.given_predictions(path, f"--parent {parent}")
         elif options.released is None:
             kept.require_file(path, f"--parent {parent}")
@@ -106,7 +106,7 @@ def place_files(run: Run) -> bool:
         kept.link_released(run.params.recipe, run.options.released)
     changed = False
     for parent, path in run.options.parents.items():
-        if parent in run.params.fused_with:
+        if parent in run.params.fusion.with_:
             if kept.take_predictions(parent, path):
                 print(f"{path}: taken for the predictions of {parent}", flush=True)
                 changed = True
@@ -118,7 +118,7 @@ def place_files(run: Run) -> bool:
 def parents_of(name: str) -> list[str]:
     """The recipe whose model a recipe starts from, and those that it is fused with."""
     recipe, params = load_recipe(name)
-    return list(dict.fromkeys([*filter(None, [recipe.parent]), *params.fused_with]))
+    return list(dict.fromkeys([*filter(None, [recipe.parent]), *params.fusion.with_]))
 
 
 def _check_keys(values: Mapping[str, Any], params: Params) -> None:
@@ -159,7 +159,7 @@ def _check_released(name: str, options: Options, recipe: Recipe, params: Params)
             f"without a verdict: `python -m clipzoo zoo {shlex.quote(name)} -S train.epochs=0 "
             "-S model.checkpoint=FILE`"
         )
-    for parent in params.fused_with:
+    for parent in params.fusion.with_:
         if parent not in options.parents:
             raise ConfigError(
                 f"--released: {name} is fused with {parent}; give that one's predictions too: "

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from clipzoo.commands.arguments import aligned
+from clipzoo.commands.arguments import Commands, add_command, aligned
 from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import load_params
 from clipzoo.evaluate.prediction_files import PredictedVideo, read_checked
@@ -70,7 +70,7 @@ def _cells(row: PredictedVideo) -> tuple[str, ...]:
     return (row.video_id, row.class_name, row.predicted, f"{row.probability:.3f}", rank)
 
 
-def predictions_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo predictions [SET] [--wrong] [--top N]`."""
     if arguments.top < 0:
         raise ListError(f"--top: found {arguments.top}; allowed: 0 (all) or more")
@@ -79,3 +79,25 @@ def predictions_command(arguments: argparse.Namespace) -> None:
         for path in prediction_files(arguments.set)
     ]
     print("\n".join(texts), end="")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "predictions",
+        "show what the last run predicted for each video",
+        ("predictions", "predictions test --wrong", "predictions demo_unseen --wrong --top 0"),
+    )
+    command.add_argument(
+        "set",
+        nargs="?",
+        metavar="SET",
+        help="test, zero_shot_<dataset>, a dataset or a .parquet file; all of the run if not given",
+    )
+    command.add_argument(
+        "--wrong", action="store_true", help="only wrong ones, the most confident first"
+    )
+    command.add_argument(
+        "--top", type=int, default=20, metavar="N", help="at most N videos (20); 0 = all"
+    )
+    command.set_defaults(run=_run)

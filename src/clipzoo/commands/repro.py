@@ -9,6 +9,7 @@ import os
 import sys
 
 from clipzoo.runtime.ending import PART, was_interrupted
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.use import leftovers
 from clipzoo.given_files import remove_links
 from clipzoo.runtime.one_run import begin_run
@@ -18,7 +19,7 @@ DVC_INTERRUPTED = 252
 """Exit code of DVC after Ctrl-C between two stages."""
 
 
-def repro_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
     status."""
     from dvc.cli import main  # slow to import
@@ -50,3 +51,16 @@ def repro_command(arguments: argparse.Namespace) -> None:
     if status == DVC_INTERRUPTED:
         raise KeyboardInterrupt
     sys.exit(status)
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "repro",
+        "run the pipeline as `dvc repro` does, without its advice to push",
+        ("repro",),
+    )
+    command.add_argument(
+        "--no-note", action="store_true", help="do not name settings that differ from the recipe"
+    )
+    command.set_defaults(run=_run)

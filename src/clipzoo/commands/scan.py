@@ -1,18 +1,28 @@
 """`python -m clipzoo scan DATASET ROOT`: write a dataset's manifest and, for folders of classes,
 its other files."""
 
+import argparse
 import os
+import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from clipzoo.annotations.formats.folder import validation_share
-from clipzoo.config import check_dataset_name
+from clipzoo.commands.arguments import Commands, add_command, aligned
+from clipzoo.commands.dataset_findings import try_survey
+from clipzoo.commands.listing import recipes_of
+from clipzoo.config import SHOTS, check_dataset_name, load_params
+from clipzoo.data.ledger import ledger_path, ways_out
 from clipzoo.data.spec import ANNOTATION_DIR, RAW_DIR, SPEC_DIR, load_spec
-from clipzoo.files import ListError, read_rows, replacing, write_csv
+from clipzoo.files import ListError, few, read_rows, replacing, write_csv
 from clipzoo.frames.manifest import find_videos, manifest_path, write_manifest
 from clipzoo.yaml_files import is_plain_text
 
+FEWEST = 5
+"""Classes in the table of those with the fewest videos."""
 FOLDER_SPEC = """\
 about: Your videos, in one folder per class.
 format: folder
@@ -170,3 +180,124 @@ def _link(dataset: str, root: Path) -> str:
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(target, target_is_directory=True)
     return str(link)
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "scan",
+        "write the manifest of a folder of videos",
+        ("scan mine ~/videos", "scan ucf101 /data/UCF-101"),
+    )
+    command.add_argument("dataset", help="name of the dataset, e.g. ucf101, or any new name")
+    command.add_argument("root", type=Path, help="folder that holds its videos")
+    command.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    summary = scan(arguments.dataset, arguments.root)
+    size_mb = summary.num_bytes / 1e6
+    print(f"scan: {summary.num_videos} videos ({size_mb:.1f} MB) in {arguments.root}")
+    if summary.class_names:
+        print(f"{len(summary.class_names)} classes: {few(summary.class_names, 10)}")
+        print(_describe_classes(summary), end="")
+    if summary.others:
+        names = few(summary.others, 10)
+        print(f"ignored {len(summary.others)} files without a video extension: {names}")
+    if summary.link:
+        print(f"made the link {summary.link} (for this machine only; git ignores it)")
+    print(f"wrote {', '.join(summary.written)}")
+    recipes = [] if summary.class_names else recipes_of(arguments.dataset)
+    if not summary.class_names:
+        print(_describe_copy(arguments.dataset))
+    print(_next_steps(arguments.dataset, summary, recipes))
+
+
+def _describe_classes(summary: ScanSummary) -> str:
+    """How many videos the classes have, and which few-shot lists they allow."""
+    classes = sorted(summary.classes, key=lambda count: count.num_videos)
+    numbers = [count.num_videos for count in classes]
+    text = f"videos of a class: {numbers[0]} to {numbers[-1]}, median {median(numbers):g}"
+    if numbers[0] < numbers[-1]:
+        text += "; the classes with the fewest:"
+    text += "\n"
+    if numbers[0] < numbers[-1]:
+        rows = [
+            (count.name, str(count.num_videos), str(count.num_train), str(count.num_val))
+            for count in classes[:FEWEST]
+        ]
+        text += aligned(("Class", "Videos", "Train", "Val"), rows, indent="  ")
+    fewest = min(classes, key=lambda count: count.num_train)
+    possible = [str(shots) for shots in SHOTS if shots <= fewest.num_train]
+    missing = [str(shots) for shots in SHOTS if shots > fewest.num_train]
+    text += f"few-shot lists (data.shots): {', '.join(possible) or 'none'}"
+    if missing:
+        text += f"; missing: {', '.join(missing)}, because of the class {fewest.name!r} "
+        text += f"({fewest.num_train} for training)"
+    return text + "\n"
+
+
+def _describe_copy(dataset: str) -> str:
+    """All that is wrong with a dataset as far as its annotations and manifest show."""
+    found = try_survey(load_params(), dataset)
+    if isinstance(found, str):
+        return found or (
+            f"put the official annotation files into data/annotations/{dataset}/; then `python -m "
+            f"clipzoo missing {dataset}` compares them with the manifest"
+        )
+    lines = [f"{len(found.joined.videos):,} annotated videos", *found.notes]
+    if found.shortage:
+        lines.append(
+            f"{found.shortage} (`python -m clipzoo missing {dataset}` shows more); "
+            f"{ways_out(dataset)}"
+        )
+    elif found.lost:
+        lines.append(f"{len(found.lost):,} are missing, all in {ledger_path(dataset)}")
+    else:
+        lines[0] += ", each with a file"
+    return "\n".join(lines)
+
+
+def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> str:
+    """What to do after a scan.
+
+    Args:
+        summary: of the scan.
+        recipes: that use the dataset; their settings fit it, while those of params.yaml may be the
+            demo's.
+    """
+    track = shlex.join(["git", "add", *summary.written])
+    if recipes:
+        first = shlex.quote(recipes[0])
+        return (
+            f"track them:   {track}\n"
+            f"for queued experiments, which see only tracked files, also: git add "
+            f"data/annotations/{dataset}\n"
+            f"{len(recipes)} recipes use {dataset}: {few(recipes, 5)}\n"
+            f"(`python -m clipzoo recipes` lists all, with what is missing here)\n"
+            f"next: python -m clipzoo check {first}, then python -m clipzoo zoo {first}"
+        )
+    if summary.class_names:
+        names = f"class names are in {summary.written[-2]}: edit them there\n"
+    else:
+        names = ""
+    evaluate = " -S train.epochs=0" if summary.only_val else ""
+    if summary.only_val:
+        names += (
+            "each class has only one video, so all are for validation (val_fraction: 1 in "
+            f"datasets/{dataset}.yaml) and none for training: set train.epochs to 0\n"
+        )
+    return (
+        f"{names}"
+        f"track them:   {track}\n"
+        "in params.yaml (change other values as you like):\n"
+        "  data:\n"
+        f"    dataset: {dataset}\n"
+        f"    datasets:\n    - {dataset}\n"
+        "    demo: []\n"
+        "    zero_shot: []\n"
+        "or, without editing params.yaml:\n"
+        f"  dvc exp run -S data.dataset={dataset} -S 'data.datasets=[{dataset}]' "
+        f"-S 'data.demo=[]' -S 'data.zero_shot=[]' -S recipe={dataset}{evaluate}\n"
+        "next: dvc repro"
+    )

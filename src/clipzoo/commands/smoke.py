@@ -96,8 +96,8 @@ def smoke_params(run: Run) -> tuple[Params, list[str]]:
     method = params.model.method
     if params.options.get("authors_test_batch"):
         values[f"{method}.authors_test_batch"] = BATCH
-    if params.fused_with:
-        values[f"{method}.fused_with"] = []
+    if params.fusion.with_:
+        values["fusion.with"] = []
     values |= _absolute_paths(run)
     settings = params.settings()
     changed = {key: value for key, value in values.items() if settings.get(key) != value}
@@ -114,7 +114,7 @@ def _absolute_paths(run: Run) -> dict[str, str]:
         there = checkpoint.is_file()
         values["model.checkpoint"] = str(checkpoint.resolve()) if there else ""
     settings = run.params.settings()
-    for key in ("model.weights", "bike_attributes.weights", "bike_attributes.lexicon"):
+    for key in ("model.weights", "attributes.weights", "attributes.lexicon"):
         path = Path(settings.get(key) or "/")
         if path.is_file():
             values[key] = str(path.resolve())
@@ -161,9 +161,8 @@ def commands(params: Params) -> Iterator[list[str]]:
     for dataset in params.data.datasets:
         for stage in ("extract_frames", "build_lists", "embed_labels"):
             yield [stage, "--dataset", dataset]
-    for section in params.methods.values():
-        for dataset in section.get("datasets", []):
-            yield ["attributes", "--dataset", dataset]
+    for dataset in params.attributes.datasets:
+        yield ["attributes", "--dataset", dataset]
     yield ["train"]
     yield ["test"]
     yield ["interpolation"]

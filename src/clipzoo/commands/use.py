@@ -14,9 +14,11 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark
 
 from clipzoo.runtime.ending import run_command
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.planned import (
     UNCHANGED,
     Options,
+    add_options,
     option_words,
     place_files,
     plan,
@@ -67,8 +69,6 @@ def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, An
     Raises:
         ConfigError: an invalid parameter file.
     """
-    # Also the sections of other methods: a list like `bike_attributes.datasets` adds stages to the
-    # pipeline, whatever the active method is.
     values = flatten(params.model_dump(exclude={"runtime"}))
     load_params(path)
     editor = YAML()  # as DVC writes the file, so that `-S` changes one line later
@@ -124,7 +124,7 @@ def queue(name: str, options: Options = UNCHANGED) -> None:
     params = plan(name, options).params
     checkpoint = params.model.checkpoint
     needed = [checkpoint] if checkpoint.startswith(f"{KEPT_MODELS_DIR}/") else []
-    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fused_with]
+    needed += [str(KEPT_PREDICTIONS_DIR / parent) for parent in params.fusion.with_]
     if needed:
         raise ConfigError(
             f"{name} needs {' and '.join(needed)}, which queued experiments cannot see; "
@@ -193,7 +193,7 @@ def leftovers(path: Path = PARAMS_FILE) -> str:
     )
 
 
-def use_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
     name = arguments.recipe
     options = read_arguments(arguments, [name])
@@ -213,3 +213,16 @@ def use_command(arguments: argparse.Namespace) -> None:
     print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
     check = shlex.join(["python", "-m", "clipzoo", "check", name, *option_words(arguments)])
     print(f"next: {check}; dvc repro")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "use",
+        "put a recipe's values into params.yaml",
+        ("use demo/head-none", "use text4vis/k400-vitb16-f8 --queue"),
+    )
+    command.add_argument("recipe", help="name of the recipe, e.g. text4vis/k400-vitb32-f8")
+    add_options(command)
+    command.add_argument("--queue", action="store_true", help="add it to DVC's queue instead")
+    command.set_defaults(run=_run)

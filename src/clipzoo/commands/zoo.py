@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipzoo.runtime.ending import run_command
+from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.planned import (
     UNCHANGED,
     Options,
     Run,
+    add_options,
     place_files,
     plan,
     read_arguments,
@@ -75,7 +77,7 @@ def _parents(run: Run) -> dict[str, str]:
     parent, given = run.recipe.parent, run.options.parents
     faults = {
         name: kept.fault_of_predictions(name, recipe_settings(name))
-        for name in run.params.fused_with
+        for name in run.params.fusion.with_
         if name not in given
     }
     if parent and run.params.model.checkpoint == str(kept.kept_model(parent)):
@@ -114,7 +116,7 @@ def _is_of_its_parents(run: Run) -> bool:
         metrics = kept.read_mapping(root / "test.json")
         if metrics.get("checkpoint_sha256") != kept.digest_of(checkpoint):
             return False
-    for name in run.params.fused_with:
+    for name in run.params.fusion.with_:
         model = kept.read_mapping(kept.kept_predictions(name)[-1]).get("model_sha256")
         fused = kept.read_mapping(root / "fused.json")
         if model and fused.get("video_model_sha256") != model:
@@ -181,7 +183,7 @@ def _keep(run: Run) -> None:
         print(f"not kept for other recipes: {', '.join(run.changed)} differ from {run.name}")
 
 
-def zoo_command(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     """`python -m clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
     names = matching(arguments.recipes)
     options = read_arguments(arguments, names)
@@ -202,3 +204,32 @@ def zoo_command(arguments: argparse.Namespace) -> None:
             "command again: finished recipes are skipped"
         )
     print(f"\nzoo: all done; {PARAMS_FILE} holds the last recipe; results are in RESULTS.md")
+
+
+def register(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "zoo",
+        "run recipes one after the other",
+        (
+            "zoo 'demo/*'",
+            "zoo text4vis/k400-vitb16-f8 text4vis/k400-vitb32-f8 --stop",
+            "zoo text4vis/k400-vitb16-f8 --released k400-vitb16-f8.pt",
+            "zoo text4vis/k400-vitb16-f8 --smoke",
+            "zoo text4vis/ucf101-vitl14-f16 --parent k400-vitl14-f16.pt",
+            "zoo text4vis/k400-vitb16-f8 -S train.epochs=10 -S train.batch_size=128",
+        ),
+    )
+    command.add_argument("recipes", nargs="+", help="names or patterns, e.g. 'text4vis/k400-*'")
+    add_options(command)
+    command.add_argument("--stop", action="store_true", help="stop at the first failure")
+    command.add_argument("--again", action="store_true", help="also run recipes that are finished")
+    command.add_argument(
+        "--smoke",
+        action="store_true",
+        help="only try the stages, on a few videos and with two steps; no result is written",
+    )
+    command.add_argument(
+        "--keep", action="store_true", help="with --smoke: leave its folder in .state/smoke/"
+    )
+    command.set_defaults(run=_run)

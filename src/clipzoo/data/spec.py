@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from clipzoo.config import ConfigError, Float, Params, Section, build
+from clipzoo.config import ConfigError, Params, Section, build
 from clipzoo.data.records import MAX_FRAMES, check_video_id
 from clipzoo.files import near
 from clipzoo.yaml_files import read_yaml
@@ -99,7 +99,7 @@ class DatasetSpec(Section):
     """shards: extract frames; directory: read existing frame files; video: decode on the fly."""
     extract: Literal["annotated", "all"] = "annotated"
     """annotated: leave out files that no annotation names; all: extract them too."""
-    fps: Float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0)
     """Frames per second to keep; None = every frame."""
     segment_rule: Literal["shown", "truncated"] = "shown"
     """Frames of an annotated segment. shown: those with start <= i / fps < end; segments of the
@@ -115,7 +115,7 @@ class DatasetSpec(Section):
     """Names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
     first_index: int = Field(default=1, ge=0, le=MAX_FRAMES)
     """Number of the first frame file, for `reader: directory`."""
-    val_fraction: Float = Field(default=0.2, gt=0, le=1)
+    val_fraction: float = Field(default=0.2, gt=0, le=1)
     """Share of every class for validation, for `format: folder` without train/ and val/."""
     num_classes: int | None = None
     """Expected number of classes; None = not checked."""

@@ -348,13 +348,16 @@ def plot_weights(
     directory = Path(directory)
     rows = zip(WEIGHTS, *([top1 for _, top1 in c] for c in curves.values()), strict=True)
     write_csv(("weight", *(f"{name}_top1" for name in curves)), rows, directory / "weights.csv")
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot(*zip(*curve, strict=True), label=name)
-    for (name, weight), style in zip(marked.items(), (":", "--"), strict=False):
-        axes.axvline(weight, color="gray", linestyle=style, label=f"{name}: {weight:g}")
+    # Weights that are equal have one line with both names, where two would lie on each other.
+    names = {weight: [n for n, w in marked.items() if w == weight] for weight in marked.values()}
+    for (weight, equal), style in zip(names.items(), (":", "--"), strict=False):
+        label = f"{' and '.join(equal)}: {weight:g}"
+        axes.axvline(weight, color="gray", linestyle=style, label=label)
     axes.set_xlabel("weight of the video branch (0 = attributes alone)")
     axes.set_ylabel("top-1 (%)")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, directory / "weights.png")

@@ -16,7 +16,7 @@ from clipzoo.annotations.lookup import Lookup
 from clipzoo.clips.attributes import read_attributes
 from clipzoo.clips.encoding import encode_set
 from clipzoo.clips.inputs import FrameInputs
-from clipzoo.config import Params
+from clipzoo.config import AttributesConfig, Params
 from clipzoo.data.records import (
     Record,
     class_name_faults,
@@ -26,7 +26,6 @@ from clipzoo.data.records import (
 )
 from clipzoo.data.spec import DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, read_text
-from clipzoo.methods.bike_attributes import Options
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
 from clipzoo.models.clip import load_clip, native_px, normalise, open_clip_name
 from clipzoo.models.text import embed_class_names
@@ -64,14 +63,15 @@ class Scorer:
     """Their embeddings, [W, D] float32, L2-normalised."""
 
 
-def scoring_params(params: Params, options: Options) -> Params:
+def scoring_params(params: Params) -> Params:
     """The parameters of a run, with architecture, input size and frames of the scoring CLIP.
 
     An architecture of its own is used at its native size; `test.short_side_px` is raised to that if
     it is smaller.
     """
-    values: dict[str, object] = {"method": "raw", "num_segments": options.num_segments}
-    short_side = params.test.short_side_px
+    options, short_side = params.attributes, params.test.short_side_px
+    values: dict[str, object] = {"method": "raw", "inputs": "frames"}
+    values["num_segments"] = options.num_segments
     if options.arch:
         input_px = native_px(options.arch)
         values |= {"arch": options.arch, "weights": options.weights, "input_px": input_px}
@@ -85,7 +85,7 @@ def scoring_params(params: Params, options: Options) -> Params:
     )
 
 
-def open_scorer(options: Options, dataset: str) -> Scorer:
+def open_scorer(options: AttributesConfig, dataset: str) -> Scorer:
     """Load the CLIP and embed the words.
 
     Args:
@@ -99,7 +99,7 @@ def open_scorer(options: Options, dataset: str) -> Scorer:
     lexicon = read_lexicon(options.lexicon, dataset)
     if len(lexicon) < options.top_k:
         raise ListError(
-            f"bike_attributes.top_k: found {options.top_k}; allowed: at most the {len(lexicon)} "
+            f"attributes.top_k: found {options.top_k}; allowed: at most the {len(lexicon)} "
             f"words of {options.lexicon or f'the classes of {dataset}'}"
         )
     if options.arch:
@@ -107,7 +107,7 @@ def open_scorer(options: Options, dataset: str) -> Scorer:
         try:
             clip = load_weights(arch, options.weights, native_px(arch), activation=None, say=say)
         except WeightsError as error:
-            text = str(error).replace("model.weights", "bike_attributes.weights")
+            text = str(error).replace("model.weights", "attributes.weights")
             raise WeightsError(text) from error
     else:
         clip, meta = load_clip()
@@ -135,16 +135,16 @@ def read_lexicon(path: str, dataset: str) -> list[str]:
     """
     if not path:
         return read_labels(list_file(dataset, "labels"))
-    key = "bike_attributes.lexicon"
+    key = "attributes.lexicon"
     lines = read_text(path, lambda text: ListError(f"{key}: {text}")).splitlines()
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     words = [word for _, word in numbered]
     raise_all(
-        f"bike_attributes.lexicon: {path}: wrong words",
+        f"attributes.lexicon: {path}: wrong words",
         class_name_faults(words, [f"{path}:{number}" for number, _ in numbered]),
     )
     if not words:
-        raise ListError(f"bike_attributes.lexicon: {path}: there are no words")
+        raise ListError(f"attributes.lexicon: {path}: there are no words")
     return words
 
 

@@ -1,9 +1,10 @@
 """Plots of a test: confusion matrix and accuracy of each class, as csv for `dvc plots` and as png,
 and a picture of some videos with their true and predicted classes.
 
-With more classes than fit in a readable picture, only the least accurate ones are drawn.
+A picture shows the least accurate classes if there are more than it has room for.
 """
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from clipzoo.clips.inputs import Views
@@ -20,14 +21,17 @@ from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
 
 MAX_CLASSES = 40
+"""Classes of confusion.csv, and bars of per_class.png."""
+MAX_CONFUSED = 60
+"""Classes of confusion.png."""
 MAX_EXAMPLES = 6
 """Videos in the picture of examples: half right and half wrong, if there are enough."""
 MAX_FRAMES = 8
 """Frames of each video, spread evenly over the clip if it has more."""
-PALETTE_SIZE = 256
-"""Colours of that picture: it takes a third of the bytes of a full-colour one."""
-FRAME_INCHES = 0.64
-TEXT_INCHES = 3.6
+MAX_LETTERS = 60
+"""Letters of a class name; a longer one is cut in its middle, as names differ mostly at an end."""
+FRAME_INCHES = 0.72
+GAP_INCHES = 0.1
 GAP_PX = 2
 OTHERS = "(other classes)"
 
@@ -60,11 +64,13 @@ def plot_test(
     write_csv(("class", "accuracy", "videos"), rows, directory / "per_class.csv")
     _draw_per_class(directory / "per_class.png", rows)
 
-    names = {k: class_names[k] for k in sorted(order[:MAX_CLASSES])}
-    pairs = zip(labels.tolist(), metrics.first_of_highest(probabilities).tolist(), strict=True)
+    predicted = metrics.first_of_highest(probabilities).tolist()
+    pairs = list(zip(labels.tolist(), predicted, strict=True))
+    names = {k: class_names[k] for k in order[:MAX_CLASSES]}
     named = [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
     write_csv(("actual", "predicted"), named, directory / "confusion.csv")
-    _draw_confusion(directory / "confusion.png", named, list(names.values()), len(order))
+    names = {k: class_names[k] for k in sorted(order[:MAX_CONFUSED])}
+    _draw_confusion(directory / "confusion.png", pairs, names, len(order))
 
 
 def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -100,9 +106,9 @@ def draw_examples(
     Args:
         clips: the N videos that were tested.
         predictions: probabilities [N, K], labels [N] int64 or targets [N, K], and perhaps saliency
-            [N, K, T] of the first clip's centre crop.
+            [N, K, T] of the first clip's center crop.
         class_names: K names.
-        directory: of both pictures.
+        directory: the folder that gets both pictures.
 
     Raises:
         StoreError: a frame cannot be read; names the video.
@@ -111,41 +117,30 @@ def draw_examples(
     if labels.dim() != 1 or not clips.pictures([0]):
         return
     figure = examples_figure(clips, probabilities, labels, class_names)
-    save_figure(figure, Path(directory) / "examples.png", PALETTE_SIZE)
+    save_figure(figure, Path(directory) / "examples.png")
     if "saliency" in predictions:
         weights = predictions["saliency"].float()
         figure = saliency_figure(clips, weights, probabilities, labels, class_names)
-        save_figure(figure, Path(directory) / "saliency.png", PALETTE_SIZE)
+        save_figure(figure, Path(directory) / "saliency.png")
 
 
 def examples_figure(
     clips: Views, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> Figure:
-    """One row for each example: frames of the first clip's centre crop, then the two classes.
+    """One row for each example: frames of the first clip's center crop, then the two classes.
 
-    Green rows are right, red ones wrong. Arguments: as the keys of `draw_examples`.
+    Green rows are right, red ones wrong. The arguments are those of `draw_examples`.
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
     examples = _choose_examples(clips, predicted == labels, labels)
-    pictures = clips.pictures(examples)
-    width = min(len(pictures[0]), MAX_FRAMES) * FRAME_INCHES
-    size = (width + TEXT_INCHES, len(examples) * (FRAME_INCHES + 0.1))
-    figure = Figure(figsize=size)
-    rows = figure.subplots(len(examples), 1, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.1)
-    for axes, position, frames in zip(rows, examples, pictures, strict=True):
-        axes.imshow(_strip(frames))
-        axes.set_axis_off()
+    figure, rows = _draw_strips(clips.pictures(examples))
+    for axes, position in zip(rows, examples, strict=True):
         true, best = int(labels[position]), int(predicted[position])
-        axes.annotate(
+        words = (
             f"true: {_short(class_names[true])}\n"
-            f"predicted: {_short(class_names[best])} ({float(probabilities[position, best]):.2f})",
-            (1.02, 0.5),
-            xycoords="axes fraction",
-            verticalalignment="center",
-            fontsize=9,
-            color="tab:green" if true == best else "tab:red",
+            f"predicted: {_short(class_names[best])} ({float(probabilities[position, best]):.2f})"
         )
+        _write_beside(axes, words, 0.5, "tab:green" if true == best else "tab:red")
     return figure
 
 
@@ -156,44 +151,79 @@ def saliency_figure(
     labels: Tensor,
     class_names: Sequence[str],
 ) -> Figure:
-    """The same videos as in `examples_figure`, under the weights that classes give their frames.
+    """The videos of `examples_figure`, each under bars: the weights that classes give its frames.
 
-    Bars show the weights of the true class (green) and of the predicted one (red, if another); the
-    dotted line is 1 / T. Arguments as in `draw_examples`, with weights [N, K, T] float32.
+    The weights of the true class are green, those of the predicted one red if it is another. All
+    bars have one scale; the dotted line is at 1 / T, the weight of each frame in a plain mean.
+    The arguments are those of `draw_examples`, with weights [N, K, T] float32.
     """
     predicted = metrics.first_of_highest(probabilities)  # [N]
     examples = _choose_examples(clips, predicted == labels, labels)
     num_frames = weights.shape[-1]
     steps = _shown(num_frames)
-    width = len(steps) * FRAME_INCHES
-    size = (width + TEXT_INCHES, len(examples) * 2 * (FRAME_INCHES + 0.1))
-    figure = Figure(figsize=size)
-    rows = figure.subplots(2 * len(examples), 1, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=0.01, right=width / size[0], bottom=0.01, top=0.99, hspace=0.06)
-    pairs = zip(rows[::2], rows[1::2], strict=True)
-    pictures = clips.pictures(examples)
-    for (bars, strip), position, frames in zip(pairs, examples, pictures, strict=True):
-        strip.imshow(_strip(frames), aspect="auto")
-        strip.set_axis_off()
+    figure, rows = _draw_strips(clips.pictures(examples), every=2)
+    # Rounded up to a tenth, so that the scale ends at a short number.
+    top = math.ceil(10 * max(float(weights[examples].max()), 2 / num_frames)) / 10
+    for bars, position in zip(rows[::2], examples, strict=True):
         true, best = int(labels[position]), int(predicted[position])
         shown = {true: "tab:green", best: "tab:red"} if true != best else {true: "tab:green"}
-        for i, (class_id, colour) in enumerate(shown.items()):
+        for i, (class_id, color) in enumerate(shown.items()):
+            # Two classes have their bars side by side over each frame.
             places = np.arange(len(steps)) + (i + 0.5) / len(shown)
             heights = weights[position, class_id, steps].numpy()  # [shown frames]
-            bars.bar(places, heights, 0.9 / len(shown), color=colour)
+            bars.bar(places, heights, 0.9 / len(shown), color=color)
             words = "true" if class_id == true else "predicted"
-            bars.annotate(
-                f"{words}: {_short(class_names[class_id])}",
-                (1.02, 0.6 - 0.5 * i),
-                xycoords="axes fraction",
-                fontsize=9,
-                color=colour,
-            )
+            _write_beside(bars, f"{words}: {_short(class_names[class_id])}", 0.7 - 0.3 * i, color)
         bars.axhline(1 / num_frames, color="gray", linestyle=":", linewidth=0.8)
-        bars.set_xlim(0, len(steps))
-        bars.set_ylim(0, max(float(weights[examples].max()), 2 / num_frames))
-        bars.set_axis_off()
+        place = (1.005 * len(steps), 1 / num_frames)
+        bars.text(*place, f"1/{num_frames}", va="center", fontsize=8, color="gray")
+        bars.set(xlim=(0, len(steps)), ylim=(0, top), xticks=[])
+        bars.set_yticks([0, top], ["0", f"{top:g}"], fontsize=8)
+        bars.spines[["top", "right"]].set_visible(False)
+    rows[0].set_title("weight of each frame; those of a class sum to 1", fontsize=9, loc="left")
     return figure
+
+
+def _filled_figure(width: float, row_height: float, num_rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure that its rows of axes fill, without margins for labels.
+
+    Labels lie outside of it, and `save_figure` makes the picture as large as they need, so that
+    long names neither are cut nor take the room of what they name. All sizes are in inches.
+    """
+    gap = GAP_INCHES * (num_rows - 1)
+    figure = Figure(figsize=(width, row_height * num_rows + gap))
+    rows = figure.subplots(num_rows, 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(0, 0, 1, 1, hspace=GAP_INCHES / row_height)
+    return figure, list(rows)
+
+
+def _draw_strips(pictures: Sequence[Tensor], every: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with the frames of each clip side by side in every `every`-th row.
+
+    Args:
+        pictures: uint8 [T, 3, S, S] of each clip.
+        every: 2 leaves a row above each clip.
+    """
+    width = min(len(pictures[0]), MAX_FRAMES) * FRAME_INCHES
+    figure, rows = _filled_figure(width, FRAME_INCHES, every * len(pictures))
+    for axes, frames in zip(rows[every - 1 :: every], pictures, strict=True):
+        shown = frames[_shown(len(frames))]  # [at most MAX_FRAMES, 3, S, S]
+        images = shown.permute(0, 2, 3, 1).numpy()  # [..., 3, S, S] -> [..., S, S, 3]
+        gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
+        parts = [part for image in images for part in (gap, image)]
+        axes.imshow(np.concatenate(parts[1:], axis=1))  # [S, W, 3]
+        axes.set_axis_off()
+    return figure, rows
+
+
+def _write_beside(axes: Axes, words: str, height: float, color: str) -> None:
+    """Words to the right of a row, at a share of its height."""
+    axes.text(1.02, height, words, transform=axes.transAxes, va="center", fontsize=9, color=color)
+
+
+def _shown(num_frames: int) -> np.ndarray:
+    """The frames of a clip that a picture shows: all, or MAX_FRAMES spread evenly."""
+    return np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int)
 
 
 def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
@@ -206,94 +236,79 @@ def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
         labels: [N] int64.
     """
     ids = [(record.video_id, record.start_frame) for record in clips.records]
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    chosen = []
-    for outcome in (True, False):
-        seen: Counter[int] = Counter()
-        turns = []
-        for position in order:
-            label = int(labels[position])
-            if bool(right[position]) == outcome:
-                turns.append((seen[label], len(turns), position))
-                seen[label] += 1
-        chosen.append([position for _, _, position in sorted(turns)])
-    good, bad = chosen
+    seen: Counter[tuple[int, bool]] = Counter()
+    turns = []  # (how many videos of this class and outcome come before, position), by id
+    for position in sorted(range(len(ids)), key=ids.__getitem__):
+        kind = (int(labels[position]), bool(right[position]))
+        turns.append((seen[kind], position))
+        seen[kind] += 1
+    order = [position for _, position in sorted(turns, key=lambda turn: turn[0])]
+    good, bad = ([p for p in order if bool(right[p]) == outcome] for outcome in (True, False))
     num_bad = min(len(bad), max(MAX_EXAMPLES // 2, MAX_EXAMPLES - len(good)))
     return good[: MAX_EXAMPLES - num_bad] + bad[:num_bad]
 
 
-def _strip(frames: Tensor) -> np.ndarray:
-    """Frames uint8 [T, 3, S, S] side by side, with white gaps, as uint8 [S, W, 3]."""
-    shown = frames[_shown(len(frames))]  # [at most MAX_FRAMES, 3, S, S]
-    images = shown.permute(0, 2, 3, 1).numpy()  # [..., 3, S, S] -> [..., S, S, 3]
-    gap = np.full((images.shape[1], GAP_PX, 3), 255, np.uint8)
-    parts = [part for image in images for part in (gap, image)]
-    return np.concatenate(parts[1:], axis=1)  # [S, W, 3]
-
-
-def _shown(num_frames: int) -> np.ndarray:
-    """The frames of a clip that a picture shows: all, or MAX_FRAMES spread evenly."""
-    return np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int)
-
-
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
-    shown = rows[:MAX_CLASSES]
-    figure = Figure(figsize=(8, 1.2 + 0.22 * len(shown)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(range(len(shown)), [row[1] for row in shown], color="tab:blue")
+    """Bars for the classes below 100 %; the others would be bars of equal length.
+
+    Args:
+        path: of the png.
+        rows: class name, accuracy in percent and number of videos, the least accurate class first.
+    """
+    below = [row for row in rows if row[1] < 100]
+    shown = below[:MAX_CLASSES]
+    if len(shown) < len(below):
+        which = f"the {len(shown)} least accurate of {len(rows)}"
+    else:
+        which = f"{len(shown) or 'none'} of {len(rows)} below 100 %"
+    figure, (axes,) = _filled_figure(6, 0.22 * max(len(shown), 1))
+    bars = axes.barh(range(len(shown)), [row[1] for row in shown], color="tab:blue")
+    axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)  # a bar of 0 is not seen otherwise
     axes.set_yticks(range(len(shown)), [f"{_short(row[0])} ({row[2]})" for row in shown])
+    axes.margins(y=0.02)
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    axes.set(title=f"Accuracy of each class: {which}", xlim=(0, 100))
     axes.set_xlabel("top-1 accuracy (%); number of videos in brackets")
-    axes.set_title(_title("Accuracy of each class", len(shown), len(rows)))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.axis("on" if shown else "off")  # without bars, the title alone
     save_figure(figure, path)
 
 
 def _draw_confusion(
-    path: Path, pairs: Sequence[tuple[str, str]], names: Sequence[str], num_classes: int
+    path: Path, pairs: Sequence[tuple[int, int]], names: Mapping[int, str], num_classes: int
 ) -> None:
-    columns = [*names, OTHERS] if OTHERS in (p for _, p in pairs) else [*names]
-    rows, places = ({n: i for i, n in enumerate(x)} for x in (names, columns))
-    counts = np.zeros((len(names), len(columns)))
+    place = {k: i for i, k in enumerate(names)}
+    counts = np.zeros((len(names), len(names) + 1))  # the last column is of the other classes
     for actual, predicted in pairs:
-        counts[rows[actual], places[predicted]] += 1
+        if actual in place:
+            counts[place[actual], place.get(predicted, -1)] += 1
     shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    side = 3 + 0.24 * len(columns)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(shares, vmin=0, vmax=100, cmap="Blues")
-    axes.set_xticks(range(len(columns)), [_short(n) for n in columns], rotation=90)
-    axes.set_yticks(range(len(names)), [_short(n) for n in names])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
-    axes.set_title(_title("Confusion matrix", len(names), num_classes))
+    labels = [_short(name) for name in names.values()]
+    columns = [*labels, OTHERS] if counts[:, -1].any() else labels
+    height = 1 + 0.2 * len(names)
+    figure, (axes,) = _filled_figure(1.25 * height, height)
+    image = axes.imshow(shares[:, : len(columns)], vmin=0, vmax=100, cmap="Blues")
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=9)
+    axes.set_yticks(range(len(labels)), labels, fontsize=9)
+    which = f": the {len(names)} least accurate of {num_classes}"
+    title = "Confusion matrix" + (which if len(names) < num_classes else "")
+    axes.set(xlabel="predicted", ylabel="actual", title=title)
     figure.colorbar(image, label="% of the actual class", shrink=0.7)
     save_figure(figure, path)
 
 
-def _title(title: str, shown: int, total: int) -> str:
-    return title if shown == total else f"{title}: the {shown} least accurate of {total}"
-
-
 def _short(name: str) -> str:
-    short = name if len(name) <= 32 else name[:31] + "…"
+    """A class name as a label of a picture."""
+    half = (MAX_LETTERS - 1) // 2
+    short = name if len(name) <= MAX_LETTERS else f"{name[:half]}…{name[-half:]}"
     return short.replace("$", r"\$")  # a pair of $ would be read as a formula
 
 
-def save_figure(figure: Figure, path: Path, num_colours: int = 0) -> None:
-    """Save as png without the software's version, so that equal numbers give equal bytes.
-
-    Args:
-        figure: to save.
-        path: of the png.
-        num_colours: size of a palette made for the picture; 0 = all colours.
-    """
-    with replacing(path) as part:
-        with warnings.catch_warnings():
-            # Characters missing from the font are drawn as boxes; the csv has the full names.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-            figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
-        if num_colours:
-            with Image.open(part) as image:
-                reduced = image.convert("RGB").quantize(num_colours, Image.Quantize.MAXCOVERAGE)
-            reduced.save(part, format="png", optimize=True)
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save as png, cropped to what is drawn, and without the software's version, so that equal
+    numbers give equal bytes."""
+    with replacing(path) as part, warnings.catch_warnings():
+        # Characters missing from the font are drawn as boxes; the csv has the full names.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+        figure.savefig(part, format="png", dpi=100, bbox_inches="tight", **options)

@@ -36,7 +36,7 @@ from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import frame_weights, scaled_cosines, spotted_cosines
 from clipzoo.models.clip import normalise
 from clipzoo.models.text import ClassText
-from clipzoo.sections import Float, NoneWord, Section
+from clipzoo.sections import NoneWord, Section
 
 LOSSES = {"nce": nce_loss, "ds": ds_loss}
 
@@ -50,7 +50,7 @@ class Options(Section):
     """Layers of the temporal Transformer (6 in the authors' code)."""
     interaction: Literal["VCS", "DP"]
     """Video Concept Spotting, or the dot product with the mean of the frames."""
-    temperature: Float = Field(gt=0, le=100)
+    temperature: float = Field(gt=0, le=100)
     """Of VCS's softmax over frames (0.01 in the paper)."""
     loss: Literal["nce", "ds"]
     """InfoNCE, or the same of logits weighted by a dual softmax."""
@@ -69,7 +69,7 @@ class Options(Section):
     """Whether test saves and draws how much each class looks at each frame (VCS)."""
     score_training: bool
     """Whether test scores the training videos too, to choose the weight of a fusion with
-    attributes (`bike_attributes.fused_with`)."""
+    attributes (`fusion.with`)."""
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> "Bike":

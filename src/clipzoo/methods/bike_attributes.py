@@ -20,15 +20,15 @@ processes; the frozen text tower stays in evaluation mode.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.clips.inputs import SentenceInputs
-from clipzoo.config import ConfigError, Params, one_place
+from clipzoo.config import ConfigError, Params
 from clipzoo.methods.parts.heads import text_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
@@ -36,33 +36,13 @@ from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
 from clipzoo.models.text import ClassText
-from clipzoo.sections import Float, Section, require
+from clipzoo.sections import Section
 from clipzoo.tensors import WeightsError
 
 
 class Options(Section):
     """The section `bike_attributes` of params.yaml."""
 
-    datasets: list[str]
-    """Datasets, of data.datasets, whose attributes the stage `attributes` writes: data.dataset, and
-    any others; [] = none."""
-    lexicon: str
-    """A file with one word (or more) a line to describe videos by; '' = the dataset's classes."""
-    template: Annotated[str, AfterValidator(one_place)]
-    """The prompt of a word of the lexicon; {} stands for it."""
-    arch: str
-    """An open_clip architecture that scores the words; '' = models/clip.safetensors."""
-    weights: str
-    """Its weights: a pretrained tag or a file; '' with arch ''."""
-    num_segments: int = Field(ge=1, le=1024)
-    """Frames of a video that are scored."""
-    top_k: int = Field(ge=1, le=1000)
-    """Attributes written for each video."""
-    train_json: str
-    """Attributes of the training list of data.dataset, in the authors' form, instead of scores of
-    our own; '' = none."""
-    val_json: str
-    """The same of the validation list."""
     prefix: str
     """What a sentence begins with, the blank at its end included."""
     num_attributes: int = Field(ge=1, le=1000)
@@ -71,27 +51,6 @@ class Options(Section):
     """Validations during training leave out shorter videos (8 in the authors' code)."""
     score_training: bool
     """Whether test scores the training videos too, to choose the weight of the fusion."""
-    fused_with: list[str] = Field(max_length=1)
-    """The recipe of the video branch to fuse with; [] = no fusion."""
-    video_weight: Float = Field(ge=0, le=1)
-    """Of the video branch's probabilities in the fusion (0.7 in the paper)."""
-
-    @model_validator(mode="after")
-    def _values_agree(self) -> "Options":
-        own_clip = bool(self.arch) == bool(self.weights)
-        both = bool(self.train_json) == bool(self.val_json)
-        found = (self.train_json, self.val_json)
-        require(
-            (
-                self.num_attributes <= self.top_k,
-                "num_attributes",
-                self.num_attributes,
-                f"at most bike_attributes.top_k, {self.top_k}",
-            ),
-            (own_clip, "weights", self.weights, "a tag or file with an arch; '' without one"),
-            (both, "val_json", found, "files for both lists, train_json and val_json, or none"),
-        )
-        return self
 
 
 def build(clip: nn.Module, options: Options, num_segments: int) -> "BikeAttributes":
@@ -195,6 +154,11 @@ class BikeAttributes(Method):
 
     def open_inputs(self, params: Params, dataset: str, text: ClassText) -> SentenceInputs:
         """Sentences of the attributes of a dataset's videos, as token ids."""
+        if self.num_attributes > params.attributes.top_k:
+            raise ConfigError(
+                f"bike_attributes.num_attributes: found {self.num_attributes}; allowed: at most "
+                f"attributes.top_k, {params.attributes.top_k}"
+            )
         length = text.token_ids.shape[-1]
         return SentenceInputs(params=params, dataset=dataset, sentence=self.sentence, length=length)
 

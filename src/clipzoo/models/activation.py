@@ -42,7 +42,7 @@ def file_activation(
         name: the architecture, as open_clip writes it.
         content: what `archives.read_file` returns for the file.
         activation: `model.activation`; None = there is no such key, as for
-            `bike_attributes.weights`.
+            `attributes.weights`.
 
     Raises:
         WeightsError: it is not known, or what is set contradicts the file.

@@ -46,7 +46,7 @@ def open_clip_name(arch: str) -> str:
 def has_small_budgets(params: Params) -> bool:
     """Whether the weights are a stand-in for an architecture other than the demo's.
 
-    No accuracy is promised for it, so the `demo.other_*` budgets keep the pipeline short.
+    No accuracy is promised for it, so the budgets of `demo.other_archs` keep the pipeline short.
     """
     arch, demo_arch = params.model.arch, params.demo.arch
     return params.model.weights == "demo" and open_clip_name(arch) != open_clip_name(demo_arch)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from clipzoo.config import ConfigError, Float, Params, Section, build, refuse_old_keys
+from clipzoo.config import ConfigError, Params, Section, build, refuse_old_keys
 from clipzoo.files import near
 from clipzoo.yaml_files import read_yaml
 
@@ -44,11 +44,11 @@ class Published(Section):
     """Temporal clips; None = not stated."""
     crops: int | None
     """Spatial crops; None = not stated."""
-    value: Float | None
+    value: float | None
     """Percent; None = the row has a config but no number."""
-    std: Float | None = None
+    std: float | None = None
     """Percent, ddof 0."""
-    tolerance: Float = Field(default=0.0, ge=0)
+    tolerance: float = Field(default=0.0, ge=0)
     """Largest difference, in percentage points, that counts as reproduced."""
     source: str
     notes: str = ""
@@ -60,9 +60,9 @@ class Expected(Section):
     metric: str
     """A key of the metrics file."""
     dataset: str
-    value: Float
+    value: float
     """Percent: the mean of the measured runs."""
-    tolerance: Float = Field(ge=0)
+    tolerance: float = Field(ge=0)
     """Largest difference, in percentage points, that counts as reproduced."""
 
 
@@ -73,7 +73,7 @@ class Authors(Section):
     """Their config file; '' = none is published."""
     config_gpus: int = Field(default=0, ge=0)
     """GPUs with which the config gives `train.batch_size`; 0 = no training, or not known."""
-    memory_gb: Float = Field(default=0.0, ge=0)
+    memory_gb: float = Field(default=0.0, ge=0)
     """Memory of each of these GPUs in training, as the authors state it; 0 = not stated."""
     log: str = ""
     """Their training log; '' = none is published."""
@@ -97,7 +97,7 @@ class Recipe(Section):
     fusion: str = "video embeddings are averaged over views, then normalised"
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
-    gpu_hours: Float = Field(default=0.0, ge=0)
+    gpu_hours: float = Field(default=0.0, ge=0)
     """GPU hours of training: from the authors' log, else scaled from a similar log; 0 = none or not
     known."""
     authors: Authors = Authors()
@@ -118,7 +118,7 @@ def recipe_names(root: str | Path = ".") -> list[str]:
 
 def fused_recipes(settings: Mapping[str, Any]) -> list[str]:
     """The recipes whose predictions a run is fused with, by its settings."""
-    return settings.get(f"{settings['model.method']}.fused_with", [])
+    return settings["fusion.with"]
 
 
 Loaded = tuple[Recipe, dict[str, Any]]
@@ -194,10 +194,10 @@ def _load(
     values |= {"recipe": name, "runtime": dict(runtime)}
     params = build(Params, values, f"{path}: params")
     _refuse_cycles(name, folder, read, [])
-    for other in params.fused_with:
+    for other in params.fusion.with_:
         if other not in known:
             raise ConfigError(
-                f"{path}: params.{params.model.method}.fused_with: found {other!r}; allowed: "
+                f"{path}: params.fusion.with: found {other!r}; allowed: "
                 f"another recipe{near(other, known)}"
             )
     return recipe, params
@@ -217,13 +217,13 @@ def _refuse_cycles(name: str, folder: Path, read: Reader, before: list[str]) -> 
         cycle = " -> ".join([*before[before.index(name) :], name])
         raise ConfigError(
             f"{path}: it needs itself: {cycle}; allowed: recipes that start from each other "
-            "(parent) or are fused with each other (fused_with) in one direction"
+            "(parent) or are fused with each other (fusion.with) in one direction"
         )
     if not path.is_file():
         return
     content = read(path)
-    sections = [part for part in content.get("params", {}).values() if isinstance(part, dict)]
-    needed = [content.get("parent"), *(n for part in sections for n in part.get("fused_with", []))]
+    fusion = content.get("params", {}).get("fusion", {})
+    needed = [content.get("parent"), *fusion.get("with", [])]
     for other in filter(None, needed):
         _refuse_cycles(str(other), folder, read, [*before, name])
 

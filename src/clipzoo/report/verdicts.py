@@ -180,6 +180,9 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
     differing -= {key for key in differing - shared if key.startswith("runtime.")}
     if released_parent(used, expected):
         differing.discard("model.checkpoint")  # the verdict says it
+    ignored += () if stem == "fused" else ("fusion.",)
+    inputs = {used.get("model.inputs"), expected.get("model.inputs")}
+    ignored += () if "attributes" in inputs else ("attributes.",)
     weights = {used.get("model.weights"), expected.get("model.weights")}
     ignored += () if "demo" in weights else ("demo.",)
     # The content of a file may not show its activation; all other weights have only one.

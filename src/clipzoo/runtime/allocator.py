@@ -3,17 +3,17 @@
 import ctypes
 import sys
 
-# Of mallopt(3).
+# Numbers of mallopt(3).
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep what it frees, for its next allocations; glibc alone has the settings.
+    """Let the process keep freed memory for its next allocations; only glibc has these settings.
 
     By default glibc maps every block above 32 MB from the kernel, gives it back when it is freed,
-    and shrinks the heap likewise. A training step frees and allocates all gradients and
-    activations, and a loader its batches, and the kernel would clear their pages every time.
+    and shrinks the heap too. But a training step frees and allocates all gradients and activations,
+    a loader its batches, and the kernel would clear their pages every time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -20,9 +20,9 @@ from clipzoo.runtime.heartbeat import LIMIT_SECONDS, Heartbeat
 from clipzoo.runtime.machine import backend, check_gpus, count_gpus
 
 TIMEOUT = timedelta(hours=2)
-"""Of one exchange. The heartbeat finds a lost process long before; this ends the wait for one that
-hangs for good. Longer than a process works alone while others wait: a slower GPU that encodes its
-share of a test set, rank 0 that writes a checkpoint."""
+"""Longest exchange. The heartbeat finds a lost process long before; this ends the wait for one that
+hangs forever. No process works alone that long while others wait: not a slower GPU that encodes its
+share of a test set, nor rank 0 that writes a checkpoint."""
 FAILED = "failed"
 """Key in the launcher's store: the run failed for a reason that a restart cannot change."""
 
@@ -33,11 +33,10 @@ _heartbeat: Heartbeat | None = None
 def start(device: str) -> torch.device:
     """Join the process group (nccl on CUDA, gloo on CPU) and return this rank's device.
 
-    Without torchrun this is a single process and no group is created. CLIPZOO_BACKEND=gloo lets
-    tests run several processes on one GPU (see `machine.backend`).
+    Without torchrun this is a single process and no group is created.
 
     Args:
-        device: `auto`, `cpu` or `cuda` (`runtime.device`).
+        device: `runtime.device`: `auto`, `cpu` or `cuda`.
 
     Raises:
         ConfigError: `cuda`, but no CUDA device is visible; or more processes than GPUs.
@@ -59,10 +58,11 @@ def _join(name: str, gpu: torch.device | None) -> None:
     my_rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     _store = _connect(timedelta(seconds=LIMIT_SECONDS))
     if _store.check([FAILED]):
-        sys.exit(1)  # a restart; the error has been printed
-    # The store outlives restarts, and with it the keys of a time when other processes lived.
+        sys.exit(1)  # this is a restart, and the error has been printed
+    # The store outlives restarts, and with it the keys of processes that have ended: hence a prefix
+    # for each start. Launchers of several machines count restarts differently, but agree on a port.
     start_of_run = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if "NNODES" in os.environ:  # where launchers count differently, but agree on a new port
+    if "NNODES" in os.environ:
         start_of_run = os.environ["MASTER_PORT"]
     beats = PrefixStore(f"beats/{start_of_run}", _connect(timedelta(seconds=LIMIT_SECONDS)))
     _heartbeat = Heartbeat(beats, my_rank, size)
@@ -74,7 +74,7 @@ def _join(name: str, gpu: torch.device | None) -> None:
         rank=my_rank,
         world_size=size,
         timeout=TIMEOUT,
-        # Given its device, nccl connects now, so that a network fault shows up here.
+        # Given its device, nccl connects now, so a network fault shows up here.
         device_id=gpu if name == "nccl" else None,
     )
     atexit.register(dist.destroy_process_group)
@@ -85,9 +85,9 @@ def _join(name: str, gpu: torch.device | None) -> None:
 
 
 def _connect(timeout: timedelta) -> TCPStore:
-    """A connection to the store in a launcher, which outlives all processes.
+    """A connection to the store of a launcher, which outlives all processes.
 
-    On one machine that is the store of MASTER_ADDR, on several the one where the launchers meet.
+    On one machine it is at MASTER_ADDR; on several it is the one where the launchers meet.
     """
     if "NNODES" in os.environ:
         host, port = os.environ["RDZV_ENDPOINT"].rsplit(":", 1)
@@ -100,7 +100,7 @@ def finish() -> None:
     """Wait for all ranks at the end of a stage.
 
     Otherwise the launcher of a machine whose ranks end early (all but rank 0 in an evaluation)
-    would end too, and the store with it. Rank 0 may take its time.
+    would end too, and the store with it. Rank 0 may take long: it is not named as slow.
     """
     if _heartbeat is not None:
         _heartbeat.patient = True
@@ -108,10 +108,10 @@ def finish() -> None:
 
 
 def leave(*, failed: bool) -> None:
-    """Last words of a process that ends with an error.
+    """Announce that this process ends with an error.
 
     Args:
-        failed: a restart would end with the same error, so it is to end at once.
+        failed: a restart would end with the same error, so restarted processes should end at once.
     """
     if _store is not None and failed:
         with contextlib.suppress(RuntimeError):  # the launcher may have ended

@@ -1,9 +1,9 @@
 """End a program with the exit code that it has chosen; after Ctrl-C, without a traceback.
 
 While Python tears itself down, a thread that asks for its lock is stopped by pthread_exit. That
-unwinds the thread's stack, and where a function of C++ on it may not throw (a destructor of Arrow,
-for example), `std::terminate` ends the whole process with SIGABRT: "terminate called without an
-active exception", code 134, after a stage has done its work. Hence the teardown is left out.
+unwinds the thread's stack, and if a C++ function on it must not throw (a destructor of Arrow, for
+example), `std::terminate` kills the whole process with SIGABRT: "terminate called without an active
+exception", code 134, although the stage has done its work. Hence the teardown is left out.
 
 Imports nothing but the standard library: commands and stages import it first (`force-to-top` in
 pyproject.toml), because Ctrl-C may be pressed while the other imports run.
@@ -26,7 +26,7 @@ NOT_FLUSHED = 120
 INTERRUPTED = 130
 """Exit code after Ctrl-C, which is also what a shell shows for a program that the signal ended."""
 PART = "CLIPZOO_PART"
-"""Variable that is set for what a command runs: the command itself reports Ctrl-C."""
+"""Environment variable of what a command runs, since the command itself reports Ctrl-C."""
 
 _is_part = PART in os.environ
 
@@ -40,13 +40,10 @@ def was_interrupted(code: int) -> bool:
 
 
 def run_command(command: Sequence[str], **options: Any) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code; `options` are passed to `subprocess.run`.
 
-    The keys Ctrl-C reach the command too: this process waits until that has ended, and then raises
+    Ctrl-C reaches the command too: this process waits until the command has ended, and then raises
     KeyboardInterrupt.
-
-    Args:
-        options: passed to `subprocess.run`.
     """
     pressed: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
@@ -64,7 +61,7 @@ def run_command(command: Sequence[str], **options: Any) -> int:
 
 def _end_interrupted(*_: object) -> NoReturn:
     """End this process at once, after Ctrl-C."""
-    with contextlib.suppress(OSError, ValueError):  # nobody may read it any more
+    with contextlib.suppress(OSError, ValueError):  # nobody may be reading the output any more
         sys.stdout.flush()
         if not _is_part:
             print("\ninterrupted; run the same command again", file=sys.stderr, flush=True)
@@ -81,7 +78,7 @@ def _on_interrupt(_number: int, frame: FrameType | None) -> None:
 
 
 def _replace(handler: object, by: Callable[[int, FrameType | None], None]) -> None:
-    """Let `by` handle Ctrl-C if `handler` does so far, and if this is the thread that can."""
+    """Let `by` handle Ctrl-C if `handler` does so now; only the main thread can change that."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is handler:
         signal.signal(signal.SIGINT, by)
@@ -92,7 +89,7 @@ _replace(signal.default_int_handler, _on_interrupt)
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within the block Ctrl-C ends this process without waiting for what it has started."""
+    """In this context Ctrl-C ends this process without waiting for what it has started."""
     _replace(_on_interrupt, _end_interrupted)
     try:
         yield
@@ -104,7 +101,7 @@ def ending_at_once() -> Iterator[None]:
 def ending() -> Iterator[None]:
     """End this process after a block, with the exit code that Python would choose.
 
-    Errors of the block are printed as Python prints them, except for Ctrl-C.
+    An error in the block is printed as Python prints it, except for Ctrl-C.
     """
     code = 0
     try:
@@ -124,7 +121,7 @@ def ending() -> Iterator[None]:
 
 
 def end(code: int) -> None:
-    """End this process with `code`, after all that Python does at an exit except its teardown.
+    """End this process with `code`, after everything that Python does at an exit but its teardown.
 
     Threads that are not daemons are joined, functions of `atexit` are called, output is flushed.
     """
@@ -133,6 +130,6 @@ def end(code: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # a pipe that nobody reads, a full disk; closed before
+        except (OSError, ValueError):  # a pipe that nobody reads, a full disk; a closed stream
             code = code or NOT_FLUSHED
     os._exit(code)

@@ -1,8 +1,8 @@
 """Name the process that the others wait for: lost, or only slow.
 
-Every process counts the exchanges (collectives) that it has reached. Every few seconds a thread of
-it writes the count and its place in the code into a store that all processes share. A process whose
-count has stopped reads what the others wrote:
+Every process counts the exchanges (collectives) that it has reached. Every few seconds one of its
+threads writes the count, and the place of the main thread in the code, to a store that all
+processes share. A process whose count has stopped reads what the others wrote:
 
     rank 0   exchange 17   train/gradients.py:204   waits
     rank 1   exchange 17   train/gradients.py:204   waits
@@ -10,8 +10,8 @@ count has stopped reads what the others wrote:
 
 If rank 2 still writes, it is slow: its name and place are printed and nothing else happens, since
 it may have a reason (a checkpoint to write, a slower GPU). If it has stopped writing, its process
-or machine is lost: the waiting processes print its name and exit, so that the launcher can restart
-the run. Work without exchanges, however long, is never a reason for either.
+or machine is lost: the waiting processes print its name and exit, so the launcher can restart the
+run. A process that works long without an exchange, while nobody waits for it, is never named.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from pathlib import Path
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 LIMIT_SECONDS = 40.0
-"""Until a slow process is named, or a silent one counts as lost. Longer than Python ever holds its
-lock, which stops the thread; short enough that the message comes within a minute."""
+"""Time until a slow process is named, or a silent one counts as lost. Python never holds its lock
+that long, which stops the thread; and the message still comes within a minute."""
 BEATS = 8
-"""Beats within the limit."""
+"""Number of beats within the limit."""
 STARTUP = 10
-"""Times the limit: for a process that has not begun to write, which may still import torch."""
+"""Factor on the limit for a process that has not begun to write: it may still import torch."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -41,11 +41,11 @@ class Beat:
     """What a process wrote last."""
 
     number: int = 0
-    """Of the beat, from 1; 0 = the process has written none."""
+    """Number of the beat, from 1; 0 = the process has written none."""
     exchanges: int = 0
-    """That it has reached."""
+    """Number of exchanges that it has reached."""
     place: str = "its start"
-    """Where its main thread is."""
+    """Place of its main thread in the code."""
     host: str = "unknown"
     ended: bool = False
 
@@ -53,19 +53,15 @@ class Beat:
 class Heartbeat:
     """The heartbeat of this process; the constructor makes the first beat and starts the thread.
 
+    Only the thread may use the store, which holds no keys of an earlier start of the run.
     CLIPZOO_HEARTBEAT_SECONDS replaces the limit, for tests.
-
-    Args:
-        store: for the thread alone, whose keys are only those of the present start of the run.
-        rank: of this process.
-        world_size: number of processes.
     """
 
     def __init__(self, store: Store, rank: int, world_size: int) -> None:
         self.reached = 0
-        """Exchanges; the main thread counts."""
+        """Number of exchanges, which the main thread counts."""
         self.patient = False
-        """Do not name slow processes."""
+        """Whether slow processes are not named."""
         self._store, self._rank, self._world_size = store, rank, world_size
         self._limit = float(os.environ.get("CLIPZOO_HEARTBEAT_SECONDS", LIMIT_SECONDS))
         self._main, self._host = threading.get_ident(), socket.gethostname()
@@ -73,13 +69,13 @@ class Heartbeat:
         self._over = threading.Event()
         self._seen, self._stalled, self._named = 0, time.monotonic(), 0.0
         self._last: dict[int, tuple[int, float]] = {}
-        """Number of the last beat of other ranks, and the time it was first seen."""
+        """For other ranks: number of the last beat, and the time when it was first seen."""
         self._write()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """The last beat, of a process that ends."""
+        """Write the last beat, which says that this process ends."""
         self._over.set()
         self._thread.join(self._limit)
         if not self._thread.is_alive():
@@ -91,8 +87,8 @@ class Heartbeat:
             self._tick()
 
     def _tick(self) -> None:
-        """One beat; if no exchange was reached since the last one, a look at the other ranks."""
-        # A store whose machine has lost its power does not even fail: hence the timer.
+        """Write a beat; if no exchange was reached since the last one, look at the other ranks."""
+        # A store whose machine has lost its power gives no error, but never answers.
         timer = threading.Timer(self._limit, self._no_store, ["does not answer"])
         timer.daemon = True
         timer.start()
@@ -132,14 +128,14 @@ class Heartbeat:
         """Name the slow ranks that this one waits for; exit if one of them is lost."""
         now = time.monotonic()
         waited = now - self._stalled
-        # Not `reached`: the main thread may have gone on since this rank's own beat was written.
+        # Not `reached`: the main thread may have reached more since this rank's beat was written.
         behind = {rank: b for rank, b in enumerate(beats) if b.exchanges < self._seen}
         first = min(
             rank
             for rank, beat in enumerate(beats)
             if rank not in behind and beat.host == self._host
         )
-        is_first = first == self._rank  # the one that prints, of those that wait on this machine
+        is_first = first == self._rank  # of those that wait on this machine, one prints
         for rank, beat in behind.items():
             if self._last.get(rank, (-1, 0.0))[0] != beat.number:
                 self._last[rank] = (beat.number, now)
@@ -170,7 +166,7 @@ class Heartbeat:
         if is_first:
             print(f"error: {text}", file=sys.stderr, flush=True)
         else:
-            time.sleep(2)  # the launcher ends all processes when the first one has ended
+            time.sleep(2)  # the launcher ends all processes as soon as the first has ended
         os._exit(1)
 
 
@@ -179,7 +175,7 @@ def _name(rank: int, beat: Beat) -> str:
 
 
 def _place(thread: int) -> str:
-    """Where a thread is: the innermost line of the script or of clipzoo, outside of this folder.
+    """The place of a thread: the innermost line of the script, or of clipzoo but this folder.
 
     Example: `clips/loader.py:61 (load_batches)`.
     """

@@ -1,6 +1,6 @@
 """Start a stage in one process or through torchrun; report errors without a traceback.
 
-Does not import torch, so that stages that do not need it start quickly.
+torch is not imported here, so stages that do not need it start quickly.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from clipzoo.runtime.one_run import check_params, same_params
 from clipzoo.runtime.parent import announce_launcher, exit_with_launcher
 
 JOIN_SECONDS = 3600
-"""Time that a machine waits for the others, at the start or after one was lost: long enough for a
+"""How long a machine waits for the others, at the start or after one was lost: long enough for a
 cluster to replace it."""
 CONNECT_SECONDS = 300
-"""Time that a machine waits for the first one, which may still be busy with an earlier stage."""
+"""How long a machine waits for the first one, which may still be busy with an earlier stage."""
 
 
 Condition = Callable[[Params], bool]
@@ -40,11 +40,10 @@ def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False
     launcher holds the lock for the processes that it starts, which end with it.
 
     Args:
-        main: the stage.
-        distributed: start `runtime.processes` processes of this script through torchrun, if more
-            than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
-            environment. A condition is asked with the parameters of the run. The number of
-            processes is not part of the DVC command, so changing it reruns nothing.
+        distributed: start `runtime.processes` processes of this script through torchrun, if that
+            is more than one; on several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
+            environment. Or a condition on the parameters of the run. The number of processes is
+            not part of the DVC command, so changing it reruns nothing.
     """
     # Only the script's own `main` ends this process; tests run stages in theirs.
     with ending() if main.__module__ == "__main__" else contextlib.nullcontext():
@@ -108,17 +107,17 @@ def _stage() -> str:
 
 
 def _leave(error: Exception) -> None:
-    """Report the error of one of several processes and end it.
+    """Report the error of one of several processes and end it at once.
 
-    It ends at once: what runs at a normal exit would wait for loader threads and for exchanges with
-    other processes, which may never end.
+    A normal exit would wait for loader threads and for exchanges with other processes, which may
+    never end.
     """
     from clipzoo.runtime.distributed import leave
 
     text = describe(error)
     if is_of_a_connection(error) or os.environ["RANK"] != "0":
-        # All ranks may fail alike: rank 0 reports it and exits first, which ends the others. Where
-        # a connection broke, the launcher reports the process that was lost, if it is its own.
+        # If all ranks fail alike, rank 0 reports the error and exits first, which ends the others.
+        # If a connection broke, the launcher reports which of its processes was lost.
         time.sleep(10)
     if text is None:
         traceback.print_exc()
@@ -195,7 +194,7 @@ def _machines() -> list[str]:
     endpoint = os.environ["RDZV_ENDPOINT"]
     if not endpoint.rpartition(":")[2].isdigit():
         raise ConfigError(f"RDZV_ENDPOINT: found {endpoint!r}; allowed: host:port")
-    # A new port after each restart; otherwise a machine that stays keeps that of one that was lost.
+    # A new port after each restart; otherwise a machine that stays keeps the port of a lost one.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     conf = {
         "is_host": int(os.environ["NODE_RANK"] == "0"),

@@ -4,7 +4,7 @@ DVC keeps two `dvc repro` apart. But a stage outlives a DVC that is killed, and 
 would start it a second time, next to the first.
 
 The lock is the system's (flock), on a file in .state/locks/ that names its holder. It ends with the
-process, however that ends, so what a dead process has left never blocks.
+process, however that ends, so the file that a dead process has left never blocks.
 """
 
 import errno
@@ -24,22 +24,19 @@ from clipzoo.paths import STATE_DIR
 LOCK_DIR = STATE_DIR / "locks"
 DVC_DIR = Path(".dvc/tmp")
 WITHOUT_LOCKS = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
-"""What flock fails with on a network file system without locks."""
+"""Error numbers of flock on a network file system without locks."""
 
 
 class LockError(ValueError):
-    """Another process does the same; the message names it."""
+    """Another process does the same work; the message names it."""
 
 
 @contextmanager
 def only_one(name: str) -> Iterator[int]:
     """Be the only process in this folder (on any machine) that runs `name` in a block.
 
-    Args:
-        name: of what the process does, for example a stage and its arguments.
-
-    Yields:
-        the lock's file descriptor. A process that inherits it holds the lock too.
+    `name` is the work, for example a stage and its arguments. Yields the lock's file descriptor: a
+    process that inherits it holds the lock too.
 
     Raises:
         LockError: another process holds the lock.
@@ -76,9 +73,9 @@ def _lock_file(name: str) -> Path:
 
 
 def _describe(name: str, path: Path, holder: str) -> str:
-    """The message for a lock that is held, by the text in its file."""
+    """The message for a lock that is held, according to the text in its file."""
     pid, machine, since = (*holder.strip().split(",", 2), "", "")[:3]
-    if not pid.isdecimal():  # it has got the lock this very moment
+    if not pid.isdecimal():  # the holder has the lock, but has not yet written its name
         return f"{name} has just been started by another process ({path}); wait for that one"
     here = machine == os.uname().nodename
     who, end = f"process {pid} on {machine}", f"end it (`kill {pid}`)"
@@ -94,11 +91,9 @@ def _describe(name: str, path: Path, holder: str) -> str:
 
 
 def require_idle(name: str, reason: str) -> None:
-    """Raise LockError if a stage or DVC runs in this folder.
+    """Raise LockError, with a reason, if a stage or DVC runs in this folder.
 
-    Args:
-        name: the lock (`only_one`) that the caller holds.
-        reason: why nothing else may run, for the message.
+    The lock `name`, which the caller holds, is left out.
     """
     for path in sorted(LOCK_DIR.glob("*.lock")):
         if path != _lock_file(name) and (holder := _holder(path)):
@@ -108,11 +103,11 @@ def require_idle(name: str, reason: str) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, by the text in its file; '' = nobody does."""
+    """Who holds a lock, according to the text in its file; '' = nobody does."""
     pid, machine, _ = (*path.read_text(encoding="utf-8").strip().split(",", 2), "", "")[:3]
     ended = machine == os.uname().nodename and not (pid.isdecimal() and process_exists(int(pid)))
-    # A lock is tried only where its holder may be alive: a stage that starts at that very moment
-    # would take the trial for another stage.
+    # A lock is tried only if its holder may be alive: a stage that starts at the same moment would
+    # mistake the trial for another stage.
     return f"process {pid} on {machine}" if pid and not ended and _is_held(path) else ""
 
 

@@ -1,7 +1,7 @@
 """The rendezvous of a stage's processes on one machine, at a port that only this machine reaches.
 
-Those of torchrun listen on all interfaces, and the state that its "c10d" reads there is a pickle:
-whoever reaches the port runs code here. On one machine there is nobody to meet but a store.
+torchrun's own ones listen on all interfaces, and what its "c10d" reads there is a pickle: whoever
+reaches the port runs code here. On one machine no launcher has to meet another: a store is enough.
 """
 
 import os

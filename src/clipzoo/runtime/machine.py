@@ -1,6 +1,6 @@
 """What this machine offers, and the numbers of processes and threads chosen for it.
 
-torch is imported only where GPUs are counted, so that stages that need none start quickly.
+torch is imported only where GPUs are counted, so stages that need none start quickly.
 """
 
 import os
@@ -9,9 +9,9 @@ import platform
 from clipzoo.config import ConfigError, RuntimeConfig
 
 CPU_PROCESSES = 2
-"""On a CPU; more would only divide the cores that the model itself computes on."""
+"""Processes on a CPU; more would only divide the cores that the model itself computes on."""
 MAX_WORKERS = 16
-"""Loader threads of a process; more would mostly wait for the interpreter's lock."""
+"""Most loader threads of a process; more would mostly wait for the interpreter's lock."""
 
 
 def usable_cores() -> int:
@@ -24,11 +24,8 @@ def environment(device: str) -> str:
 
     Two machines with the same description compute alike, up to the number of processes and threads.
 
-    Args:
-        device: type of the device that computes, `cpu` or `cuda`.
-
-    Returns:
-        for example 'torch 2.15.0, x86_64 AVX512' or 'torch 2.15.0, CUDA 13.0, NVIDIA H200'.
+    Example: 'torch 2.15.0, x86_64 AVX512' for the device type cpu, 'torch 2.15.0, CUDA 13.0, NVIDIA
+    H200' for cuda.
     """
     import torch
 
@@ -42,17 +39,14 @@ def environment(device: str) -> str:
 def backend(num_gpus: int) -> str:
     """nccl on GPUs, gloo on a CPU.
 
-    CLIPZOO_BACKEND overrides it. Only tests set that: with `gloo`, more processes than there are
-    GPUs may share them, which nccl refuses.
+    Tests override it with CLIPZOO_BACKEND=gloo: then there may be more processes than GPUs, which
+    nccl refuses.
     """
     return os.environ.get("CLIPZOO_BACKEND") or ("nccl" if num_gpus else "gloo")
 
 
 def count_gpus(device: str) -> int:
-    """The GPUs of this machine that `runtime.device` selects; 0 = the model runs on the CPU.
-
-    Args:
-        device: `auto`, `cpu` or `cuda`.
+    """Number of this machine's GPUs that `runtime.device` selects; 0 = the model runs on the CPU.
 
     Raises:
         ConfigError: `cuda`, but no CUDA device is visible.
@@ -94,15 +88,10 @@ def check_gpus(processes: int, num_gpus: int) -> None:
 
 
 def count_workers(runtime: RuntimeConfig, processes: int, *, on_gpu: bool) -> int:
-    """Loader threads of each process: `runtime.workers`, or the choice for 0.
+    """Loader threads of each of this machine's processes: `runtime.workers`, or the choice for 0.
 
     The choice is an equal share of the cores where a GPU computes, and one thread where the model
     itself computes on the cores.
-
-    Args:
-        runtime: `workers` is read.
-        processes: on this machine.
-        on_gpu: whether the model runs on a GPU.
     """
     if runtime.workers:
         return runtime.workers

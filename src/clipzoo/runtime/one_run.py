@@ -1,8 +1,8 @@
 """One run, one params.yaml: every stage of a `dvc repro` reads the settings that it began with.
 
-DVC reads params.yaml when it starts, and once more after each stage, to record with what the stage
-ran. Each stage reads it too. A file that is edited meanwhile, or that `use` writes, would give
-results under the name and the settings of another run.
+DVC reads params.yaml when it starts, and again after each stage, to record the stage's settings.
+Each stage reads it too. If the file is edited meanwhile, or written by `use`, results would get the
+name and the settings of another run.
 
 The settings of a run are written to .state/runs/, in a file named after DVC's process: when
 `python -m clipzoo repro` begins, or else by the first stage that `dvc repro` runs. Stages compare
@@ -26,18 +26,18 @@ from clipzoo.settings import describe_difference
 PARAMS_FILE = Path("params.yaml")
 RUNS_DIR = STATE_DIR / "runs"
 VARIABLE = "CLIPZOO_RUN"
-"""The environment variable by which the processes of a stage know their run's file."""
+"""Environment variable with the path of the run's file, for the processes of a stage."""
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
 
 @contextmanager
 def same_params() -> Iterator[None]:
-    """Compare params.yaml with that of the run before and after a block that runs a stage.
+    """Check before and after a block, which runs a stage, that params.yaml is that of the run.
 
     Raises:
         ConfigError: as `check_params`, or params.yaml is invalid.
     """
-    if not PARAMS_FILE.is_file():  # what needs it says so
+    if not PARAMS_FILE.is_file():  # whoever needs it reports that
         yield
         return
     path = begin_run()
@@ -54,8 +54,10 @@ def same_params() -> Iterator[None]:
 
 
 def begin_run() -> Path:
-    """The file with the settings of this run, which the first call writes; ConfigError if
-    params.yaml is invalid."""
+    """The file with the settings of this run, which the first call writes.
+
+    ConfigError if params.yaml is invalid.
+    """
     path = _file_of_run()
     if not path.is_file():
         _remove_ended()
@@ -87,7 +89,7 @@ def _prefix() -> str:
 
 
 def _file_of_run() -> Path:
-    """The file of the DVC process that runs this stage, or of this process if none does."""
+    """The file of the DVC process that runs this stage, or of this process if there is none."""
     process = psutil.Process()
     if "DVC_ROOT" in os.environ:
         parents = process.parents()

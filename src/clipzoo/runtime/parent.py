@@ -1,4 +1,4 @@
-"""End a process with the one that started it, so that nothing goes on after a kill.
+"""End a process with the one that started it, so that nothing keeps running after a kill.
 
 Imports nothing but the standard library: a process does this before its slow imports.
 """
@@ -12,7 +12,7 @@ import sys
 import threading
 
 LAUNCHER = "CLIPZOO_LAUNCHER"
-"""Variable with the process id of the launcher, for the processes that it starts."""
+"""Environment variable with the process id of the launcher, for the processes it starts."""
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -22,11 +22,11 @@ def announce_launcher() -> None:
 
 
 def exit_with_launcher() -> None:
-    """End this process as soon as its launcher ends, or at once if that has happened.
+    """End this process as soon as its launcher ends, or at once if that has already happened.
 
     Linux kills it, however busy or stopped it is, but only if the launcher ends after the request.
-    A process that was started, or stopped, before and gets to the request later has a new parent
-    by then. Does nothing without a launcher that called `announce_launcher`.
+    If it ended before, this process has got a new parent. Does nothing without a launcher that
+    called `announce_launcher`.
     """
     expected = os.environ.get(LAUNCHER)
     if expected is None:
@@ -44,9 +44,9 @@ def exit_with_launcher() -> None:
 def exit_with_parent() -> None:
     """End this process of a multiprocessing pool as soon as the process of the pool ends.
 
-    Otherwise it would wait for its next task for ever: it holds both ends of the pipe that it
-    reads, and its parent may be a server that lives as long as it does. Ctrl-C is for its parent:
-    it reaches neither this process nor an ffmpeg of it, whose video would seem to be broken.
+    Otherwise it would wait for its next task forever: it holds both ends of the pipe that it reads,
+    and its parent may be a server that lives as long as it does. Ctrl-C is for its parent: it
+    reaches neither this process nor an ffmpeg of it, whose video would seem to be broken.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()

@@ -15,7 +15,7 @@ from clipzoo.runtime.parent import exit_with_parent
 NO_SHARED_MEMORY = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOENT, errno.ENOSYS),
 }
-"""What creating a lock fails with where /dev/shm cannot be written."""
+"""Error numbers of the creation of a lock where /dev/shm cannot be written."""
 
 
 @contextmanager
@@ -23,17 +23,19 @@ def process_pool(count: int, context: BaseContext | None = None) -> Iterator[Exe
     """A pool of `count` processes that end with this one.
 
     Without shared memory, which the locks of their queues need, it is a pool of threads, and a note
-    says so: tasks give the same results there, later.
+    says so: tasks give the same results there, only later.
 
     Args:
-        count: of the processes.
-        context: of multiprocessing, for a server that forks them; None = as Python does by default.
+        context: multiprocessing's, with a server that forks the processes; None = the default.
     """
     sys.warnoptions.append("ignore:resource_tracker")  # it counts the locks after Ctrl-C
     try:
         pool = ProcessPoolExecutor(count, context, initializer=exit_with_parent)
         if context is not None:
-            _start_server()
+            # Started while Ctrl-C is blocked, the server and its processes never receive it.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            forkserver.ensure_running()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except (ImportError, NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in NO_SHARED_MEMORY:
             raise
@@ -48,10 +50,3 @@ def process_pool(count: int, context: BaseContext | None = None) -> Iterator[Exe
         pool = ThreadPoolExecutor(count)
     with ending_at_once(), pool:
         yield pool
-
-
-def _start_server() -> None:
-    """Start the server that forks processes, so that Ctrl-C reaches neither it nor them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    forkserver.ensure_running()
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -19,7 +19,7 @@ def progress_bar(
 ) -> tqdm:
     """A bar with rate and remaining time.
 
-    Without a terminal it is printed after the first update, and then at most every 10 s.
+    Without a terminal it is printed after the first update, and then every 10 s at most.
     """
     return _Bar(
         desc=desc,

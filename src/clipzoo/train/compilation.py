@@ -1,8 +1,8 @@
 """torch.compile of the vision tower, for `train.compile`.
 
-A ViT is compiled block by block, as all blocks share one compilation. So it takes seconds rather
-than minutes, activation checkpointing (which wraps blocks) goes on as before, and gradients are
-exchanged while the backward pass runs. Other towers are compiled as a whole.
+A ViT is compiled block by block, because all blocks share one compilation. So it takes seconds
+rather than minutes, activation checkpointing (which wraps blocks) works as before, and gradients
+are exchanged while the backward pass runs. Other towers are compiled as a whole.
 
 A ViT is compiled up to twice, for full micro-batches and for all other sizes (the rest of a step or
 an epoch), and up to twice more for the pass without a graph of a loss that compares videos.
@@ -23,13 +23,13 @@ def compile_tower(visual: nn.Module, backend: str | Callable[..., object] = "ind
     """Compile a vision tower in place, when it first runs; names of parameters do not change.
 
     Args:
-        visual: with its temporal modules and activation checkpointing, before
+        visual: the tower with its temporal modules and activation checkpointing, before
             DistributedDataParallel wraps it.
-        backend: of torch.compile; another one than the compiler is for tests.
+        backend: the backend of torch.compile; tests use one that does not compile.
     """
     import torch._dynamo.config  # slow
 
-    # It would cut a compiled block into parts, to exchange the gradients of each as they come.
+    # It would cut a compiled block into parts, to exchange each part's gradients early.
     torch._dynamo.config.optimize_ddp = False
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     for module in blocks if isinstance(blocks, nn.ModuleList) else [visual]:
@@ -43,7 +43,7 @@ def uncompiled() -> contextlib.AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def named_compiler_errors() -> Iterator[None]:
-    """Raise TrainingError, which names the key to change, where torch.compile fails."""
+    """Turn a failure of torch.compile into a TrainingError that names the key to change."""
     from torch._dynamo.exc import TorchDynamoException  # slow
 
     try:

@@ -21,8 +21,8 @@ SUMMARY_EVERY = 500
 class WaitingTime:
     """Seconds in which a device had nothing to do because clips had not been loaded.
 
-    A GPU works through what it was given while the CPU waits for clips, so it is the GPU's clock
-    that counts, from the end of that work to the arrival of the clips:
+    While the CPU waits for clips, a GPU still works through what it was given. So the GPU's clock
+    counts, from the end of that work to the arrival of the clips:
 
         CPU   give step 3 | wait for clips of step 4 | give step 4
         GPU   step 2  | step 3             | idle    | step 4
@@ -35,7 +35,7 @@ class WaitingTime:
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """A context in which the CPU waits for clips."""
+        """The context in which the CPU waits for clips."""
         if self._device.type != "cuda":
             began = time.perf_counter()
             yield
@@ -49,7 +49,7 @@ class WaitingTime:
         self._unread.append((done, arrived))
 
     def read(self) -> None:
-        """Add up the times of a GPU, after a transfer from it has waited for all its work."""
+        """Add the times of a GPU; to be called when a transfer has waited for all its work."""
         self.seconds += sum(done.elapsed_time(arrived) for done, arrived in self._unread) / 1000
         self._unread.clear()
 
@@ -58,10 +58,10 @@ class TrainingLog:
     """Logs every step; only rank 0 writes.
 
     Args:
-        directory: of the curves.
-        history: rows of the steps that an earlier, killed run took.
-        total_steps: of the run.
-        device: of this process.
+        directory: the folder of the curves.
+        history: the rows of the steps that an earlier run took before it was killed.
+        total_steps: the steps of the whole run.
+        device: the device whose waiting is measured.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class TrainingLog:
         """Log some steps, whose losses have been read from the device.
 
         Args:
-            rows: `step` (from 0), `loss`, `lr` and, where it was taken, `val_top1` or
-                `val_map`.
-            num_clips: clips of these steps.
-            skipped_steps: of the run so far, by the scaler of fp16.
+            rows: for each step `step` (from 0), `loss`, `lr` and, after a validation, `val_top1`
+                or `val_map`.
+            num_clips: the clips of these steps.
+            skipped_steps: the steps that the scaler of fp16 has skipped in the run so far.
         """
         self.num_clips += num_clips
         self.waiting.read()
@@ -126,7 +126,7 @@ class TrainingLog:
         self._bar.close()
         if self._live is not None:
             with named_disk_errors(self._directory):
-                self._live.make_summary()  # otherwise `end` returns to the step of the last one
+                self._live.make_summary()  # otherwise `end` returns to the last summary's step
                 self._live.end()
 
 

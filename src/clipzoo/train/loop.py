@@ -1,8 +1,9 @@
 """Training: clips and class text in, a model file out.
 
-One optimizer step takes `train.batch_size` clips over all processes and micro-batches; plan.py says
-which, gradients.py computes their gradients. Deviations from the authors' loop: the schedule counts
-optimizer steps (theirs micro-batches), and the last, shorter batch of an epoch is used in full.
+One optimizer step takes `train.batch_size` clips over all processes and micro-batches: plan.py
+chooses them, gradients.py computes their gradients. Deviations from the authors' loop: the schedule
+counts optimizer steps (theirs counts micro-batches), and the last, shorter batch of an epoch is
+used in full.
 """
 
 import math
@@ -41,10 +42,8 @@ BEST_FILE = "best.safetensors"
 def train(run: Run) -> dict[str, float]:
     """Train from the last resume point (or the start) to the end and write the model file.
 
-    The state stays until the caller has written everything else (`remove_state`).
-
-    Returns:
-        the metrics of training.
+    Returns the metrics of training. The state stays until the caller has written everything else
+    (`remove_state`).
 
     Raises:
         TrainingError: a loss is not finite, or the tower cannot be compiled.
@@ -71,12 +70,12 @@ def train(run: Run) -> dict[str, float]:
         with named_compiler_errors() if settings.compile else nullcontext():
             loss = gradients.add(step.labels, step.parts, step.inputs, step.templates)
         if settings.grad_clip:
-            scaler.unscale_(optimizer)
+            scaler.unscale_(optimizer)  # before, so that the limit is one of the true gradients
             nn.utils.clip_grad_norm_(method.parameters(), settings.grad_clip)
         scaler.step(optimizer)
         scaler.update()
         progress.step += 1
-        unread.append(TakenStep(number=step.number, positions=step.positions, loss=loss, lr=lr))
+        unread.append(TakenStep(step=step, loss=loss, lr=lr))
         if not reads_losses(progress.step, run):
             continue
         rows = read_losses(unread, run)
@@ -85,9 +84,9 @@ def train(run: Run) -> dict[str, float]:
         if plan.validates(progress.step, settings.val_every):
             rows[-1][val_metric(run)] = validate(run, progress)
         progress.history += rows
-        log.add(rows, sum(len(taken.positions) for taken in unread), progress.skipped_steps)
+        log.add(rows, sum(len(taken.step.positions) for taken in unread), progress.skipped_steps)
         unread.clear()
-        # After the last step too: a run that fails to write its model goes on from here.
+        # After the last step too: a run that fails to write its model continues from here.
         if progress.step % settings.checkpoint_every == 0 or progress.step == plan.total_steps:
             if rank() == 0:
                 save_state(run.state_dir, progress, method, optimizer, scaler)
@@ -99,7 +98,7 @@ def train(run: Run) -> dict[str, float]:
 
 
 def describe_speed(log: TrainingLog) -> str:
-    """The clips and seconds of this call, in words."""
+    """What the log says at the end: clips, seconds, and the share of waiting."""
     seconds = time.perf_counter() - log.started
     waiting = 100 * log.waiting.seconds / seconds
     return (
@@ -113,35 +112,32 @@ class Step:
     """The clips of one optimizer step."""
 
     number: int
-    """From 0."""
+    """Number of the step in the run, from 0."""
     positions: list[int]
-    """Clips of the epoch, over all processes."""
+    """Positions of its clips in the epoch, over all processes."""
     labels: Tensor
-    """Of all of them, [B] int64."""
+    """The labels of these clips, [B] int64."""
     templates: Tensor | None
-    """Of their texts, [B] int64; None unless the method `draws_templates`."""
+    """The templates of their texts, [B] int64; None unless the method `draws_templates`."""
     parts: list[MicroBatch]
-    """This process's share."""
+    """This process's share of them."""
     inputs: Iterator[Tensor]
-    """uint8 frames [b, T, 3, S, S] of each part."""
+    """The clips of each part, as the method's `encode` takes them: [b, ...]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakenStep:
     """An optimizer step whose loss has not been read yet."""
 
-    number: int
-    """From 0."""
-    positions: list[int]
-    """Clips of the epoch, over all processes."""
+    step: Step
     loss: Tensor
-    """A scalar on the device."""
+    """The loss, a scalar on the device."""
     lr: float
-    """Of the head."""
+    """The learning rate of the head."""
 
 
 def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
-    """Every step of the run from the `first` one on; clips are loaded ahead within an epoch.
+    """Every step of the run from the `first` on; clips are loaded ahead within an epoch.
 
     The time in which the device waits for them is added to `waiting`.
     """
@@ -164,27 +160,24 @@ def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
         for number, (positions, step_parts) in enumerate(
             zip(steps, parts, strict=True), max(first, start)
         ):
+            templates = None
+            if run.method.draws_templates:
+                num_templates = len(run.text.token_ids)  # [P, K, L]
+                templates = torch.tensor(plan.draw_templates(epoch, positions, num_templates))
             yield Step(
                 number=number,
                 positions=positions,
                 labels=torch.tensor([run.clips.record(p).label for p in positions]),
-                templates=_draw_templates(run, epoch, positions),
+                templates=templates,
                 parts=step_parts,
                 inputs=_next_inputs(loader, len(step_parts), waiting),
             )
 
 
-def _draw_templates(run: Run, epoch: int, positions: list[int]) -> Tensor | None:
-    """The template of each clip's text [B] int64, for a method that `draws_templates`."""
-    if not run.method.draws_templates:
-        return None
-    return torch.tensor(run.plan.draw_templates(epoch, positions, len(run.text.token_ids)))
-
-
 def _next_inputs(
     loader: Iterator[tuple[object, Tensor]], count: int, waiting: WaitingTime
 ) -> Iterator[Tensor]:
-    """The next `count` batches."""
+    """The next `count` batches, each loaded only when it is asked for."""
     for _ in range(count):
         with waiting.measured():
             _, inputs = next(loader)
@@ -192,7 +185,7 @@ def _next_inputs(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> float:
-    """Set every group's rate for a step; returns that of the head."""
+    """Set the learning rate of every group for a step; returns that of the head."""
     settings = run.params.train
     factor = schedule_factor(
         step,
@@ -210,16 +203,18 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> 
 
 
 def read_every(device: torch.device) -> int:
-    """Steps between two readings of the losses: a reading waits for all work of a GPU, during which
-    it gets no more. On a CPU there is nothing to wait for."""
+    """Steps between two readings of the losses.
+
+    A reading waits until a GPU has finished all its work, and the GPU then idles until it is given
+    more. On a CPU there is nothing to wait for.
+    """
     return 1 if device.type == "cpu" else 10
 
 
 def reads_losses(step: int, run: Run) -> bool:
-    """Whether the losses are read after `step` steps: every few, and before weights are kept.
+    """Whether the losses are read after `step` steps: every few steps, and before weights are kept.
 
-    So a loss that is not finite stops the run at the latest before its weights are validated,
-    averaged or saved.
+    So a loss that is not finite stops the run before its weights are validated, averaged or saved.
     """
     plan = run.plan
     periods = (read_every(run.device), plan.steps_per_epoch, run.params.train.checkpoint_every)
@@ -227,28 +222,31 @@ def reads_losses(step: int, run: Run) -> bool:
 
 
 def read_losses(unread: Sequence[TakenStep], run: Run) -> list[dict[str, float]]:
-    """The rows of some steps for the log, by one transfer from the device.
+    """The rows of some steps for the log, in one transfer from the device.
 
     Raises:
         TrainingError: a loss is not finite; names the first such step and its videos.
     """
+    rows = []
     losses = torch.stack([taken.loss for taken in unread]).tolist()
     for taken, loss in zip(unread, losses, strict=True):
+        number = taken.step.number
         if not math.isfinite(loss):
-            ids = [run.clips.record(position).video_id for position in taken.positions]
+            ids = [run.clips.record(position).video_id for position in taken.step.positions]
             raise TrainingError(
-                f"the loss of step {taken.number} (epoch "
-                f"{taken.number // run.plan.steps_per_epoch}) is {loss}; its videos: "
-                f"{', '.join(ids)}; lower train.lr or use train.precision=bf16 or fp32"
+                f"the loss of step {number} (epoch {number // run.plan.steps_per_epoch}) is "
+                f"{loss}; its videos: {', '.join(ids)}; lower train.lr or use train.precision=bf16 "
+                "or fp32"
             )
-    return [
-        {"step": taken.number, "loss": loss, "lr": taken.lr}
-        for taken, loss in zip(unread, losses, strict=True)
-    ]
+        rows.append({"step": number, "loss": loss, "lr": taken.lr})
+    return rows
 
 
 def average_weights(progress: Progress, run: Run) -> None:
-    """Keep the running mean of the weights after each of the last `average_epochs` epochs."""
+    """Keep the running mean of the weights after each of the last `average_epochs` epochs.
+
+    mean_n = mean_(n - 1) + (weights - mean_(n - 1)) / n, so one copy of the weights is enough.
+    """
     epoch, rest = divmod(progress.step, run.plan.steps_per_epoch)
     count = epoch - (run.params.train.epochs - run.params.train.average_epochs)
     if rest or count < 1:
@@ -262,7 +260,7 @@ def average_weights(progress: Progress, run: Run) -> None:
 
 
 def validate(run: Run, progress: Progress) -> float:
-    """`val_metric` (percent) of the current weights; saves the best for `train.select: best`."""
+    """The validation score of the current weights; the best ones are saved if they are selected."""
     key, score = val_metric(run), single_view_score(run)
     if not progress.best or score > progress.best[key]:
         epoch = progress.step / run.plan.steps_per_epoch
@@ -273,13 +271,13 @@ def validate(run: Run, progress: Progress) -> float:
 
 
 def val_metric(run: Run) -> str:
-    """Key of the validation score: `val_top1`, or `val_map` of a multi-label validation list."""
+    """The name of the validation score: `val_top1`, or `val_map` if the list is multi-label."""
     several = any(record.labels is not None for record in run.val_clips.records)
     return "val_map" if several else "val_top1"
 
 
 def single_view_score(run: Run) -> float:
-    """`val_metric` (percent) of the current weights: one clip, the centre crop of every video.
+    """`val_metric` (percent) of the current weights: one clip, the center crop of every video.
 
     The precision is a parameter of its own, so that a recipe can validate quickly and still test
     as its authors do. Those of Text4Vis validate without autocast (`validate` in their train.py).
@@ -311,7 +309,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
     """Write the model file and return the metrics."""
     metrics: dict[str, float] = {}
     if run.params.train.select == "best" and progress.best:
-        barrier()  # rank 0 has written it
+        barrier()  # until rank 0 has written the file
         run.method.load_state_dict(read_safetensors(run.state_dir / BEST_FILE)[0])
     if progress.average:
         run.method.load_state_dict(progress.average)

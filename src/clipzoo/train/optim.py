@@ -15,26 +15,26 @@ CLIP_PREFIXES = ("visual.", "text.", "logit_scale")
 def parameter_groups(model: nn.Module, lr: float, tower_lr_ratio: float) -> list[dict[str, Any]]:
     """Two groups for AdamW: the head at `lr`, CLIP's parameters at `lr * tower_lr_ratio`.
 
-    Both groups use the optimizer's weight decay, for every parameter, as in the authors' code.
+    `visual.*`, `text.*` and `logit_scale` come from CLIP. Everything else is the head, and so are
+    the temporal modules inside the tower (`control_point`). Both groups use the optimizer's weight
+    decay, for every parameter, biases and norms included. All this is as in the authors' code.
 
     Args:
-        model: a method; `visual.*`, `text.*` and `logit_scale` come from CLIP. Everything else is
-            the head, and so are the temporal modules inside the tower (`control_point`), as in the
-            authors' code.
         lr: peak rate of the head.
-        tower_lr_ratio: factor of the rate for CLIP's parameters; 0 freezes them.
+        tower_lr_ratio: factor of the rate for CLIP's parameters (`ratio` or `clip_ratio` in the
+            authors' configs); 0 freezes them.
 
     Returns:
         groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.
     """
     groups: list[dict[str, Any]] = [
-        {"name": "clip", "params": [], "base_lr": lr * tower_lr_ratio},
+        {"name": "towers", "params": [], "base_lr": lr * tower_lr_ratio},
         {"name": "head", "params": [], "base_lr": lr},
     ]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            raw = name.startswith(CLIP_PREFIXES) and ".control_point." not in name
-            groups[0 if raw else 1]["params"].append(parameter)
+            in_tower = name.startswith(CLIP_PREFIXES) and ".control_point." not in name
+            groups[0 if in_tower else 1]["params"].append(parameter)
     return [{**group, "lr": group["base_lr"]} for group in groups if group["params"]]
 
 
@@ -45,7 +45,7 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         weight_decay=settings.weight_decay,
-        fused=settings.fused or None,  # False would also turn off the default, torch's foreach
+        fused=settings.fused or None,  # False would also turn off torch's default, foreach
     )
 
 
@@ -55,7 +55,7 @@ def count_skipped_steps(
     """How many of the `steps` since the start of the run the scaler has skipped.
 
     It skips a step whose gradients overflow; AdamW, whose state a resumed run loads, does not count
-    it. A fused AdamW counts on its device, which is waited for.
+    such a step. A fused AdamW counts on its device, which has to be waited for.
     """
     if not scaler.is_enabled():
         return 0
@@ -77,36 +77,26 @@ def schedule_factor(
     """Factor of the base learning rate at an optimizer step: warm-up from 0, then `schedule`.
 
     The rate changes only at the first step of an epoch and at every `steps_per_lr_update`-th step
-    of it (the 10th, 20th, ... for 10), where it follows the progress e = epoch + i /
-    steps_per_epoch.
-    Below `warmup_epochs` the factor is e / warmup_epochs; above:
+    of it (the 10th, 20th, ... for 10), as in Text4Vis. There it follows the progress in epochs, e =
+    epoch + i / steps_per_epoch, with i the number of the step in its epoch, from 0. Below
+    `warmup_epochs` the factor is e / warmup_epochs; above:
 
         cosine:     (1 + cos(pi * (e - warmup) / (epochs - warmup))) / 2
         multistep:  gamma ** (number of milestones <= e)
         constant:   1
 
-    Example: 40 steps an epoch, 5 warm-up epochs, steps_per_lr_update 10: steps 0 to 8 have
+    Example: 40 steps in an epoch, 5 warm-up epochs, steps_per_lr_update 10: steps 0 to 8 have
     factor 0, steps 9 to 18 have 9 / 40 / 5 = 0.045.
 
-    Args:
-        step: optimizer step from 0.
-        steps_per_epoch: steps of an epoch.
-        epochs: length of the run.
-        warmup_epochs: length of the warm-up; 0 = none.
-        schedule: cosine, multistep or constant.
-        steps_per_lr_update: steps between two changes, 1 or more.
-        milestones: epochs at which `multistep` multiplies by gamma; all after the warm-up, as
-            `TrainConfig` checks.
-        gamma: the factor of each milestone.
-
-    Returns:
-        a factor in [0, 1].
-
     Raises:
-        ValueError: an unknown schedule.
+        ValueError: the schedule is unknown. (`TrainConfig` checks the milestones.)
     """
+    # 12 steps in an epoch, steps_per_lr_update 5: the rate of step i is that of the last change,
+    # which is where i + 1 is a multiple of 5, or the first step of the epoch.
+    #
+    #   i         0  1  2  3  4  5  6  7  8  9 10 11 | 0  1
+    #   changed   0  0  0  0  4  4  4  4  4  9  9  9 | 0  0
     epoch, i = divmod(step, steps_per_epoch)
-    # The last i at which (i + 1) is a multiple of steps_per_lr_update, or the epoch's first step.
     changed = max((i + 1) // steps_per_lr_update * steps_per_lr_update - 1, 0)
     progress = epoch + changed / steps_per_epoch
     if progress < warmup_epochs:

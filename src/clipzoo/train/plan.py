@@ -1,6 +1,6 @@
 """Which clips each optimizer step takes: a function of the seed and the epoch only.
 
-It does not depend on the number of processes, on micro-batches or on resuming.
+It does not depend on the number of processes, on micro-batches or on resume points.
 """
 
 import math
@@ -13,8 +13,7 @@ from clipzoo.config import Params
 from clipzoo.models.clip import has_small_budgets
 
 _TEMPLATES = 1
-"""Sets the draws of templates apart from those of the clip's frames, which are by the same three
-numbers."""
+"""Fourth number of the seed of a clip's template, so that it is not the seed of its frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +41,16 @@ class Plan:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def step_positions(self, epoch: int) -> list[list[int]]:
-        """Clips of every step of an epoch: a permutation by (seed, epoch), cut into batches.
+        """The clips of every step of an epoch: a permutation, cut into batches.
 
-        Steps after the end of the run are left out.
+        Its seed is (seed, epoch). Steps after the end of the run are left out.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_clips).tolist()
         steps = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         return steps[: max(self.total_steps - epoch * self.steps_per_epoch, 0)]
 
     def draw_templates(self, epoch: int, positions: Sequence[int], num_templates: int) -> list[int]:
-        """The template of each clip's text: one draw by (seed, epoch, position)."""
+        """The template of each clip's text; the seed of a draw is (seed, epoch, position)."""
         streams = [[self.seed, epoch, position, _TEMPLATES] for position in positions]
         return [int(np.random.default_rng(s).integers(num_templates)) for s in streams]
 
@@ -64,13 +63,10 @@ class Plan:
 
 
 def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
-    """The plan of a run.
+    """The plan of a run with `num_records` training records.
 
-    Args:
-        params: the run.
-        num_records: training records after the few-shot pick.
-        num_all: training records before the pick; picks are repeated num_all // num_records times,
-            as the authors do, so that an epoch is about as long as one over all records.
+    Few-shot picks from `num_all` records are repeated num_all // num_records times, as the authors
+    do, so that an epoch is about as long as one over all records.
     """
     repeats = num_all // num_records if params.data.shots and num_records else 1
     return Plan(

@@ -3,7 +3,7 @@
 It is not an output of DVC: it lives in .state/train/<fingerprint>/. The fingerprint covers every
 parameter and every input that training reads, so only an identical run resumes from it. The
 exceptions are parameters that change nothing but rounding: if the compiler fails halfway, the run
-goes on without it.
+can continue without it.
 """
 
 import hashlib
@@ -54,9 +54,9 @@ def fingerprint(params: Params, inputs: list[Path], split: Mapping[str, int]) ->
     """Identity of a training run, 16 hex digits.
 
     Args:
-        params: all but `runtime` and ROUNDING belong to it.
-        inputs: files, by their bytes.
-        split: of `split_settings`, the part of `runtime` that changes a result.
+        params: the parameters, of which all but `runtime` and ROUNDING count.
+        inputs: the files that training reads, whose bytes count.
+        split: the part of `runtime` that changes a result (`split_settings`).
     """
     settings = {k: v for k, v in params.settings().items() if k not in ROUNDING}
     digest = hashlib.sha256(json.dumps({**settings, **split}, sort_keys=True).encode())
@@ -74,7 +74,7 @@ def save_state(
 ) -> None:
     """Write the state to a new file and rename it; the one before becomes PREVIOUS_FILE.
 
-    So a kill or a power failure leaves at least one of them intact.
+    So a kill or a power failure leaves at least one of the two intact.
 
     Raises:
         DiskError: the disk is full; the state before is intact.
@@ -105,12 +105,12 @@ def load_state(
 ) -> Progress:
     """Load the state of an interrupted identical run; without one, progress starts at step 0.
 
-    A damaged state is removed; the one before takes its place, or training starts over.
+    A damaged state is removed; the one before takes its place, or training starts from scratch.
 
     Raises:
         StateError: another version of this program wrote it.
     """
-    # One rank chooses for all, which would otherwise go on from different steps.
+    # One rank chooses for all, which might otherwise continue from different steps.
     name = gather_objects(_newest_intact(directory) if rank() == 0 else "")[0]
     if not name:
         return Progress()
@@ -122,7 +122,7 @@ def load_state(
         for saved, group in zip(
             content["optimizer"]["param_groups"], optimizer.param_groups, strict=True
         ):
-            saved["fused"] = group["fused"]  # otherwise `load_state_dict` would set the saved one
+            saved["fused"] = group["fused"]  # else `load_state_dict` takes over the saved value
         optimizer.load_state_dict(content["optimizer"])
         scaler.load_state_dict(content["scaler"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -135,7 +135,7 @@ def load_state(
 
 
 def _newest_intact(directory: Path) -> str:
-    """Name of the state to go on from, "" for none; removes damaged ones and says so."""
+    """Name of the state to continue from, "" for none; removes damaged ones and says so."""
     faults, intact = [], ""
     for path in (directory / STATE_FILE, directory / PREVIOUS_FILE):
         if path.is_file() and (fault := _fault(path)):
@@ -145,13 +145,13 @@ def _newest_intact(directory: Path) -> str:
             intact = path.name
             break
     if faults:
-        way = f"training goes on from {intact}" if intact else "training starts over"
-        print(f"{'; '.join(faults)}; {way}", flush=True)
+        start = f"continues from {intact}" if intact else "starts from scratch"
+        print(f"{'; '.join(faults)}; training {start}", flush=True)
     return intact
 
 
 def _fault(path: Path) -> str:
-    """What is wrong with a state file, "" if nothing. Any changed byte that matters is found."""
+    """What is wrong with a state file, "" if nothing; finds any changed byte that matters."""
     try:
         with zipfile.ZipFile(path) as archive:  # the format of torch.save
             damaged = archive.testzip()  # compares checksums, which torch does not
