@@ -54,12 +54,12 @@ class FakeModel(nn.Module):
         return self.dropout(self.layer(normalize(frames).flatten(1))).tanh()
 
 
-def encode(model: nn.Module, clips: Any, positions: list[int], **changes: Any) -> Tensor:
+def encode(model: encoding.Encoder, clips: Any, positions: list[int], **changes: Any) -> Tensor:
     options: dict[str, Any] = {"micro_batch": 4, "precision": "fp32", "workers": 1, **changes}
     return encoding.encode_videos(model, clips, positions, device=CPU, **options)
 
 
-def encode_set(clips: Any, model: nn.Module | None = None) -> Tensor | None:
+def encode_set(clips: Any, model: encoding.Encoder | None = None) -> Tensor | None:
     model = model or FakeModel()
     return encoding.encode_set(model, clips, "test", params=PARAMS, device=CPU)
 

@@ -11,7 +11,7 @@ import torch
 from clipzoo.__main__ import make_parser
 from clipzoo.commands.compare import PAGE
 from clipzoo.commands.comparison_page import BENCHMARK
-from clipzoo.commands.paired_runs import COLUMNS, RAW_COLUMN, CompareError
+from clipzoo.commands.paired_runs import CompareError
 from clipzoo.data.records import Record, videos_sha256
 from clipzoo.evaluate import metrics, predictions
 from clipzoo.evaluate.intervals import paired_interval
@@ -329,10 +329,6 @@ def test_the_benchmark_is_shown_and_marked_where_the_settings_are_others():
     change_json(str(BENCHMARK), lambda values: values.pop("cases"))
     with pytest.raises(ConfigError, match=r"json: missing key cases.*older .*/methods\.py"):
         compare("a", "b")
-
-
-def test_videos_are_read_as_they_are_written():
-    assert (*COLUMNS, RAW_COLUMN) == (*predictions.VIDEOS_COLUMNS, predictions.RAW_COLUMN)
 
 
 def test_the_page_of_the_docs_is_written_only_by_request():

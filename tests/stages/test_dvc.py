@@ -39,7 +39,7 @@ def top1(repository) -> float:
 
 def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     stages = lock_of(demo)
-    assert len(stages) == 14
+    assert len(stages) == 15
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
     assert "dvc push" not in demo.first_repro
@@ -105,12 +105,8 @@ def running(repository) -> set[str]:
 def test_what_an_edit_reruns(repository):
     """A method's file: the rows of that method alone. The recipe's name: not the CLIP weights."""
     texts = {f"embed_labels@{dataset}" for dataset in ("demo_shapes", "demo_unseen")}
-    rows = {
-        "train",
-        "test",
-        "interpolation",
-        "zero_shot@demo_unseen",
-    }  # and the report of what they change
+    # And the report of what they change.
+    rows = {"train", "test", "interpolation", "zero_shot@demo_unseen"}
     for name, expected in (("raw", set()), ("text4vis", texts | rows)):
         with open(repository.path / f"src/clipzoo/methods/{name}.py", "a") as file:
             file.write("# edited\n")

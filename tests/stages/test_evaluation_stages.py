@@ -88,7 +88,7 @@ def probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
 
 
 def top1(scores: Tensor, labels: Tensor) -> float:
-    return 100 * int((scores.argmax(dim=1) == labels).sum()) / len(labels)
+    return round(100 * int((scores.argmax(dim=1) == labels).sum()) / len(labels), 6)
 
 
 def change_tensor(path: str, name: str, change: Callable[[Tensor], Tensor]) -> None:

@@ -34,12 +34,12 @@ class Encoder(Protocol):
 
     training: bool
 
-    def encode(self, inputs: Tensor) -> Tensor:
+    def encode(self, inputs: Tensor, /) -> Tensor:
         """Features [b, ...] of clips [b, ...]."""
         ...
 
-    def train(self, mode: bool = True) -> object: ...
-    def to(self, device: torch.device) -> "Encoder": ...
+    def train(self, mode: bool) -> object: ...
+    def to(self, device: torch.device, /) -> "Encoder": ...
 
 
 class InferenceError(ValueError):
@@ -178,7 +178,7 @@ def encode_set(
         clips: the set.
         set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
-        device: of this process.
+        device: encodes the share of this process.
 
     Returns:
         features [N, V, ...] float32 in the order of the records, float16 if float32 would take

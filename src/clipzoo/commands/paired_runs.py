@@ -12,14 +12,16 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from clipzoo.data.records import videos_sha256
+from clipzoo.evaluate.prediction_files import (
+    RAW_COLUMN,
+    SINGLE_COLUMN,
+    VIDEOS_COLUMNS,
+    VIDEOS_FILE,
+)
 from clipzoo.files import raise_all, read_rows
 from clipzoo.paths import metrics_file, plots_dir, settings_file
 from clipzoo.report.stored import again, load_settings, read_metrics_file
 from clipzoo.sections import Section, build
-
-COLUMNS = ("video_id", "label", "predicted")
-SINGLE_COLUMN, RAW_COLUMN = "single_view_predicted", "raw_predicted"
-"""Of videos.csv, which evaluate/predictions.py writes (and which is slow to import)."""
 
 
 class CompareError(ValueError):
@@ -43,15 +45,15 @@ class Measured:
     """One set of videos of one run."""
 
     values: Mapping[str, Any]
-    """Of the metrics file."""
+    """The content of the metrics file."""
     settings: Mapping[str, Any]
-    """Of the run, by dotted key."""
+    """The settings of the run by dotted key."""
     videos: list[tuple[str, str]]
     """Video id and label, in the order of the list."""
     correct: list[bool]
     """Whether the predicted class is the label."""
     single: list[bool] | None
-    """Whether that predicted from a single view is; None if there is no other."""
+    """The same of the class predicted from a single view; None if there is no other view."""
 
     def of_a_single_view(self) -> "Measured":
         """The same set, as predicted from a single view."""
@@ -65,13 +67,13 @@ class Run:
     name: str
     test: Measured
     zero_shot: dict[str, Measured]
-    """By dataset."""
+    """The unseen sets by dataset."""
     training: Mapping[str, Any]
-    """Of metrics/<run>/train.json."""
+    """The content of metrics/<run>/train.json."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """By dotted key; the same for all its sets."""
+        """The settings by dotted key; the same for all its sets."""
         return self.test.settings
 
     @property
@@ -95,8 +97,8 @@ def read_run(name: str) -> Run:
     for dataset, measured in zero_shot.items():
         if measured.settings != test.settings:
             raise CompareError(
-                f"metrics/{name}/: test.json and zero_shot_{dataset}.json are of two runs, by "
-                f"their settings_sha256; {again(name)}"
+                f"metrics/{name}/: test.json and zero_shot_{dataset}.json are of two runs, as "
+                f"their settings_sha256 say; {again(name)}"
             )
     training = read_metrics_file(metrics_file(name, "train"), name, CompareError)
     return Run(name=name, test=test, zero_shot=zero_shot, training=training)
@@ -106,9 +108,9 @@ def read_set(name: str, stem: str, key: str) -> Measured:
     """One set of videos of a run; its files must belong together.
 
     Args:
-        name: of the run.
+        name: the run.
         stem: `test` or `zero_shot_<dataset>`.
-        key: of its top-1 in the metrics file.
+        key: its top-1 in the metrics file.
     """
     folder, source = plots_dir(name, stem), metrics_file(name, stem)
     values = read_metrics_file(source, name, CompareError)
@@ -120,10 +122,10 @@ def read_set(name: str, stem: str, key: str) -> Measured:
     settings = load_settings(Path(), name, stem)
     if settings is None:
         raise CompareError(f"{folder}/settings.json: missing, or not of {source}; {again(name)}")
-    path = folder / "videos.csv"
+    path = folder / VIDEOS_FILE
     if not path.is_file():
         raise CompareError(f"{path}: there is none; {again(name)}")
-    rows = read_rows(path, COLUMNS, (SINGLE_COLUMN, RAW_COLUMN))
+    rows = read_rows(path, VIDEOS_COLUMNS, (SINGLE_COLUMN, RAW_COLUMN))
     videos = [(video_id, label) for _, video_id, label, *_ in rows]
     same = videos_sha256([video_id for video_id, _ in videos]) == values["videos_sha256"]
     correct = {key: [label == predicted for _, _, label, predicted, *_ in rows]}
@@ -149,8 +151,8 @@ def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:
     """Raise CompareError unless all runs were measured on the same videos, in one order.
 
     Args:
-        sets: by name of the run.
-        stem: of their metrics files.
+        sets: one set of each run, by the run's name.
+        stem: name of their metrics files.
     """
     (first, expected), *others = sets.items()
     faults = []

@@ -31,9 +31,9 @@ from clipzoo.sections import Section, build
 from clipzoo.tensors import WeightsError, read_safetensors
 
 WEIGHTS = [step / 100 for step in range(101)]
-"""Of the video branch, on the curve."""
+"""The weights of the video branch on the curve."""
 SUM_TOLERANCE = 0.01
-"""Of a video's probabilities, which sum to 1: the authors' files may be float16."""
+"""How far the sum of a video's probabilities may be from 1: the authors' files may be float16."""
 
 
 class FusionError(ValueError):
@@ -45,13 +45,13 @@ class Scores:
     """The probabilities of one branch on one set of videos."""
 
     name: str
-    """Of the branch and its file, for messages."""
+    """Names the branch and its file in messages."""
     probabilities: Tensor
     """[N, K] float32."""
     labels: Tensor | None
     """[N] int64; None = the file has none."""
     video_ids: list[str] | None
-    """Of the rows; None = the file has none."""
+    """The ids of the rows; None = the file has none."""
     about: About | None = None
     """The metadata of the file; None = it has none."""
     training: "Scores | None" = None
@@ -80,7 +80,7 @@ def read_scores(path: str | Path, recipe: str = "") -> Scores:
 
     Raises:
         WeightsError, ListError, ConfigError: the file cannot be read, or is neither.
-        FusionError: its rows are no probabilities, or are not those of the parquet file or of the
+        FusionError: its rows are not probabilities, or not those of the parquet file or of the
             recipe.
     """
     path = Path(path)

@@ -59,9 +59,9 @@ def accuracy_curve(
 
     Args:
         params: `zero_shot.interpolation` may be empty.
-        device: of this process.
+        device: encodes the videos.
         tuned: the model whose vision tower is fine-tuned.
-        clips: the videos.
+        clips: the N videos.
         labels: [N] int64.
         text: the class text of `tuned` (`scoring.class_text`).
         set_name: of the videos, for the progress bar.

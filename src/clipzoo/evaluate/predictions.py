@@ -1,4 +1,4 @@
-"""The videos that test and zero_shot measure, their labels, and the prediction files."""
+"""What test and zero_shot write of a set of videos: metrics, predictions and videos.csv."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from clipzoo.data.records import (
 )
 from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
+from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.evaluate.protocols import Evaluation
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.evaluate.scoring import score_set
@@ -39,14 +40,6 @@ from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predict
 from clipzoo.runtime.distributed import say
 from clipzoo.tensors import write_safetensors
 
-VIDEOS_FILE = "videos.csv"
-"""In plots/<recipe>/<set>/: the class predicted for each video, small enough for git."""
-VIDEOS_COLUMNS = ("video_id", "label", "predicted")
-SINGLE_COLUMN = "single_view_predicted"
-"""Of tests of several views: what was predicted from a single view."""
-RAW_COLUMN = "raw_predicted"
-"""Of zero-shot sets: what the raw CLIP predicted."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingScores:
@@ -57,7 +50,7 @@ class TrainingScores:
     labels: Tensor
     """[N] int64."""
     video_ids: list[str]
-    """Ids of the rows."""
+    """The ids of the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +61,7 @@ class Results:
     """`test` or `zero_shot_<dataset>`, the name of the files."""
     videos: MeasuredSet
     described: Mapping[str, int | str]
-    """The metrics of `describe_set`."""
+    """What identifies the videos (`describe_set`)."""
     view_names: Sequence[str]
     class_names: Sequence[str]
     evaluation: Evaluation
@@ -79,7 +72,7 @@ class Results:
     saliency: Tensor | None = None
     """How much each class looks at each frame, [N, K, T]; None = the method does not provide it."""
     training: TrainingScores | None = None
-    """None = not asked for."""
+    """What the model says of the training videos; None = not asked for."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the prediction file, by name."""
@@ -129,19 +122,16 @@ def score_training_videos(
 ) -> TrainingScores | None:
     """Score the training list from one view, if the method's `score_training` asks for it.
 
-    Every process calls this.
+    Every process calls this. Returns None if not asked for, and on all ranks but 0.
 
     Args:
-        params: of the run.
-        model: its method.
+        params: `model.method`'s options may have `score_training`.
+        model: encodes and scores the videos.
         text: the model's class text, of all K classes.
-        device: of this process.
-
-    Returns:
-        None if not asked for, and on all ranks but 0.
+        device: encodes the videos.
 
     Raises:
-        ListError: there is no training list.
+        ListError: the training list is missing or invalid.
     """
     if not params.options.get("score_training", False):
         return None
@@ -276,11 +266,9 @@ def write_videos(
     """
     if tensors["labels"].dim() == 2:
         return
-    columns = {
-        "video_id": [record.video_id for record in records],
-        "label": tensors["labels"].tolist(),
-        "predicted": metrics.first_of_highest(tensors["probabilities"]).tolist(),
-    }
+    predicted = metrics.first_of_highest(tensors["probabilities"]).tolist()
+    ids = [record.video_id for record in records]
+    columns = dict(zip(VIDEOS_COLUMNS, (ids, tensors["labels"].tolist(), predicted), strict=True))
     if single is not None:
         columns[SINGLE_COLUMN] = metrics.first_of_highest(single).tolist()
     if "raw_probabilities" in tensors:

@@ -37,9 +37,9 @@ def describe_views(clips: int, crops: int, dense: bool = False) -> str:
 
 
 def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
-    """Clip 0, centre crop: features [N, V, ...] -> [N, 1, ...].
+    """Clip 0, center crop: features [N, V, ...] -> [N, 1, ...].
 
-    The centre crop of several lies up to 2 px off the single crop: the authors round it so.
+    The center crop of several lies up to 2 px off the single crop: the authors round it so.
 
     Raises:
         ValueError: no such view among `view_names`.

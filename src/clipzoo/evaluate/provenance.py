@@ -16,7 +16,7 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
     (`split` in the metadata of the model file).
 
     Args:
-        params: the run.
+        params: its settings are written.
         device: type of the device that computes, `cpu` or `cuda`.
         directory: of settings.json.
 
