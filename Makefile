@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml build-constraints.txt
 	@touch $@
 
 repro: setup  ## run the pipeline (dvc repro) and print the results table
-	python -m clipzoo repro
+	clipzoo repro
 	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
 	@echo 'RESULTS.md has all results and the published values.'
 
@@ -33,14 +33,14 @@ experiments: setup  ## compare experiments: what was changed, top-1 and zero-sho
 	dvc exp show --only-changed --drop '$(DROP)'
 
 use: setup  ## put a recipe into params.yaml: make use RECIPE=text4vis/k400-vitb16-f8
-	python -m clipzoo use '$(RECIPE)'
+	clipzoo use '$(RECIPE)'
 
 # RELEASED: a file of released weights; OPTIONS: any other options, such as '--smoke' or '-S train.epochs=5'.
 zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-*'; RELEASED=FILE, OPTIONS=...
-	python -m clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)') $(if $(RELEASED),--released '$(RELEASED)') $(OPTIONS)
+	clipzoo zoo $(foreach recipe,$(RECIPES),'$(recipe)') $(if $(RELEASED),--released '$(RELEASED)') $(OPTIONS)
 
 compare: setup  ## write report/comparison.md: make compare, or RECIPES='demo demo/head-none'
-	python -m clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)') $(OPTIONS)
+	clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)') $(OPTIONS)
 
 # Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal

@@ -134,7 +134,7 @@ class Estimate:
 
 
 def estimate(params: Params) -> Estimate:
-    """The estimate of `python -m clipzoo check`."""
+    """The estimate of `clipzoo check`."""
     model = meta_model(params)
     return Estimate(
         fixed_bytes=PARAMETER_BYTES * num_parameters(model),

@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py [RECIPE ...]
 
-Without recipes: those that `python -m clipzoo compare` compares, which shows the results. Each
+Without recipes: those that `clipzoo compare` compares, which shows the results. Each
 method has the options and prompts of its recipe, random weights, and random frames in memory. In a
 round every method is measured once, so that all see the same state of the machine, and is divided
 by the first one. Seconds are of the processor, so that other programs count little. Memory is the
@@ -229,7 +229,7 @@ def main() -> None:
         "cases": cases,
     }
     write_json(result, arguments.output)
-    print(f"wrote {arguments.output}; next: python -m clipzoo compare")
+    print(f"wrote {arguments.output}; next: clipzoo compare")
 
 
 if __name__ == "__main__":

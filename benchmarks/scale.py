@@ -76,7 +76,7 @@ def make_project() -> Job:
 
 
 def scan_videos() -> Job:
-    """`python -m clipzoo scan`."""
+    """`clipzoo scan`."""
     from clipzoo.commands.scan import scan
 
     return lambda: scan(DATASET, Path(os.environ["CLIPZOO_DATA"]) / DATASET)

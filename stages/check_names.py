@@ -32,7 +32,7 @@ def check_predictions(params: Params) -> None:
             raise ConfigError(f"fusion.with: found {recipe}; allowed: a recipe")
         if fault := fault_of_predictions(recipe, recipe_settings(recipe)):
             raise ConfigError(
-                f"fusion.with: {recipe}: {fault}; `python -m clipzoo zoo "
+                f"fusion.with: {recipe}: {fault}; `clipzoo zoo "
                 f"{params.recipe}` runs {recipe} first and keeps its predictions"
             )
 

@@ -1,4 +1,4 @@
-"""benchmarks/methods.py at tiny sizes: what `python -m clipzoo compare` reads of it."""
+"""benchmarks/methods.py at tiny sizes: what `clipzoo compare` reads of it."""
 
 import importlib
 from dataclasses import replace

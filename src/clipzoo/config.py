@@ -30,7 +30,7 @@ MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
 OLD_KEYS = {
     "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
-    "`python -m clipzoo missing DATASET --accept` writes",
+    "`clipzoo missing DATASET --accept` writes",
     "demo.other_pretrain_steps": "demo.other_archs.pretrain_steps",
     "demo.other_pretrain_batch": "demo.other_archs.pretrain_batch",
     "demo.other_train_steps": "demo.other_archs.train_steps",

@@ -166,7 +166,7 @@ def test_missing_videos_are_an_error_unless_the_ledger_names_them(params_for):
     assert "Jump/v_b (train): broken: moov atom not found" in str(caught.value)
     assert "RunFast/v_f (val): absent: not among the raw videos" in str(caught.value)
     assert "(1 val, 1 train)" in str(caught.value)
-    assert "`python -m clipzoo missing mine --accept`" in str(caught.value)
+    assert "`clipzoo missing mine --accept`" in str(caught.value)
     state = Path(".state/build_lists/mine_missing.csv").read_text()
     assert state.startswith("video_id,set,reason\nRunFast/v_f,val,absent: not among")
     write_ledger("mine", {"Jump/v_b": "broken"})

@@ -51,7 +51,7 @@ def test_absent_videos_stop_the_extraction_unless_the_ledger_has_them(params_for
     with pytest.raises(ListError, match="2 of 4 annotated videos of mine are not in") as caught:
         wanted(params_for, *COMPLETE[:2])
     assert "val.csv:2: aaaaaaaaaa2 (val)" in str(caught.value)
-    assert "python -m clipzoo missing mine --accept" in str(caught.value)
+    assert "clipzoo missing mine --accept" in str(caught.value)
     write_ledger("mine", {"aaaaaaaaaa2": "absent", "val/bbbbbbbbbb2": "broken: moov"})
     assert wanted(params_for, *COMPLETE[:2]) == (list(COMPLETE[:2]), [])
 

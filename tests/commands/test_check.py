@@ -104,9 +104,7 @@ def test_what_is_lacking_is_told_and_the_exit_status_is_1(here, capsys, monkeypa
     with pytest.raises(SystemExit, match="1"):
         main()
     printed = capsys.readouterr()
-    fault = (
-        "videos of videos: no data/raw/videos.csv; get the videos and run `python -m clipzoo scan"
-    )
+    fault = "videos of videos: no data/raw/videos.csv; get the videos and run `clipzoo scan"
     lines = printed.out.splitlines()
     assert lines[0].startswith(f"check own/one: not ready: {fault}")
     assert lines[0].endswith("(and 1 more)")
@@ -130,7 +128,7 @@ def test_annotated_videos_without_a_file_are_counted_before_anything_is_decoded(
     remove_from_manifest(here, 7)
     (text,) = missing()
     assert text.startswith("7 of 60 annotated videos are not in the manifest (a/v54, a/v56, a/v58,")
-    assert "`python -m clipzoo missing videos --accept`" in text
+    assert "`clipzoo missing videos --accept`" in text
     monkeypatch.setattr("sys.argv", ["clipzoo", "check", NAME])
     with pytest.raises(SystemExit, match="1"):
         main()

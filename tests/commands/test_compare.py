@@ -333,7 +333,7 @@ def test_the_page_of_the_docs_is_written_only_by_request():
     write_run("b")
     text = compare("a", "b")
     assert not Path("docs/comparison.md").exists()
-    assert "`python -m clipzoo compare a b` from" in text
+    assert "`clipzoo compare a b` from" in text
     compare("a", "b", "--output", "docs/comparison.md")
     page = Path("docs/comparison.md").read_text(encoding="utf-8")
-    assert "`python -m clipzoo compare a b --output docs/comparison.md`\n" in page
+    assert "`clipzoo compare a b --output docs/comparison.md`\n" in page

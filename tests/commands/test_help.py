@@ -19,9 +19,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def examples(parser: argparse.ArgumentParser) -> list[list[str]]:
-    """The words of the examples, without `python -m clipzoo`."""
+    """The words of the examples, without `clipzoo`."""
     lines = (parser.epilog or "").splitlines()
-    return [shlex.split(line)[3:] for line in lines if line.startswith("  python -m clipzoo ")]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("  clipzoo ")]
 
 
 @pytest.mark.parametrize("parser", [*parsers(make_parser())], ids=lambda parser: parser.prog)
@@ -30,7 +30,7 @@ def test_every_help_has_examples_that_are_valid(parser: argparse.ArgumentParser)
     assert shown
     for words in shown:
         if words != ["COMMAND", "--help"]:
-            name = parser.prog.removeprefix("python -m clipzoo").split()
+            name = parser.prog.removeprefix("clipzoo").split()
             assert words[: len(name)] == name
             assert callable(make_parser().parse_args(words).run)
     assert parser.epilog is not None

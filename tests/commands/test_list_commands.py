@@ -1,4 +1,4 @@
-"""`python -m clipzoo lists convert` and `lists diff`."""
+"""`clipzoo lists convert` and `lists diff`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python -m clipzoo recipes`."""
+"""`clipzoo recipes`."""
 
 import shutil
 import subprocess

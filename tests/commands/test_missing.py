@@ -57,7 +57,7 @@ def test_a_set_without_files_is_named_and_the_next_command_is_on_this_dataset(pa
     shown = run(capsys)
     assert "no video of the set val has a file" in shown
     assert "no video of the set train" not in shown
-    assert "next: python -m clipzoo check RECIPE" in run(capsys, "--accept")  # params.yaml: demo
+    assert "next: clipzoo check RECIPE" in run(capsys, "--accept")  # params.yaml: demo
 
 
 def test_broken_videos_are_accepted_after_an_extraction_that_stopped(params_for, capsys):

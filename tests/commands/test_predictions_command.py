@@ -1,4 +1,4 @@
-"""`python -m clipzoo predictions`."""
+"""`clipzoo predictions`."""
 
 import shutil
 from pathlib import Path

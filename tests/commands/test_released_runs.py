@@ -210,7 +210,7 @@ def test_use_and_check_take_the_same_options(file, monkeypatch, capsys):
     assert params.recipe == f"{CHILD}-released"
     assert params.test.clips == 4
     assert Path(params.model.checkpoint).read_text() == "weights"
-    assert f"next: python -m clipzoo check {CHILD} --released {file} -S test.clips=4" in (
+    assert f"next: clipzoo check {CHILD} --released {file} -S test.clips=4" in (
         capsys.readouterr().out
     )
     Path(params.model.checkpoint).unlink()

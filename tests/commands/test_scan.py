@@ -1,4 +1,4 @@
-"""`python -m clipzoo scan` and the manifest."""
+"""`clipzoo scan` and the manifest."""
 
 import re
 import shutil
@@ -192,7 +192,7 @@ def test_bad_manifests(tmp_path, line, message):
 
 
 def test_no_manifest_says_how_to_make_one(tmp_path):
-    with pytest.raises(ListError, match="run `python -m clipzoo scan mine FOLDER` first"):
+    with pytest.raises(ListError, match="run `clipzoo scan mine FOLDER` first"):
         read_manifest(tmp_path / "mine.csv")
     (tmp_path / "mine.csv").write_text("video_id,path,size\n")
     with pytest.raises(ListError, match="lists no videos"):
@@ -241,7 +241,7 @@ def test_all_that_is_wrong_with_a_copy_is_told_by_the_scan(project, monkeypatch,
     assert "1 of 4 annotated videos are not in the manifest" in out
     assert "1 annotated videos have several files (replacement/" in out
     assert "1 files are left out, as no annotation names them (test/cccccccccc1)" in out
-    assert "`python -m clipzoo missing mine --accept`" in out
+    assert "`clipzoo missing mine --accept`" in out
     run(monkeypatch, "missing", "mine", "--accept")
     capsys.readouterr()
     run(monkeypatch, "scan", "mine", str(root))
@@ -260,6 +260,6 @@ def test_recipes_of_a_published_dataset_are_named(project, monkeypatch, capsys):
     assert "put the official annotation files into data/annotations/ucf101/" in out
     assert "dvc exp run" not in out
     assert "10 recipes use ucf101: actionclip/ucf101-vitb16-f32, " in out
-    assert "next: python -m clipzoo check actionclip/ucf101-vitb16-f32" in out
+    assert "next: clipzoo check actionclip/ucf101-vitb16-f32" in out
     run(monkeypatch, "scan", "mine", str(touch(project / "own", "a/1.mp4", "a/2.mp4")))
     assert "dvc exp run -S data.dataset=mine" in capsys.readouterr().out

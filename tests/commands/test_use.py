@@ -15,7 +15,7 @@ def test_what_an_interrupted_experiment_left_is_named(here):
     apply_overrides(here / "params.yaml", ["train.epochs=5", "zero_shot.clips=2"])
     line = use.leftovers()
     assert "differs from the recipe demo in train.epochs (5 instead of 20), zero_shot.clips" in line
-    assert "`python -m clipzoo use demo` takes it back" in line
+    assert "`clipzoo use demo` takes it back" in line
     use.use("demo")
     assert use.leftovers() == ""
     apply_overrides(here / "params.yaml", ["recipe=mine", "train.epochs=5"])

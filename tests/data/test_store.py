@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_refused(project, params_for):
     video = open_reader(params_for, "video", project / "raw", "reader: video\n")
     with (project / "raw" / "c" / "x.mp4").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(StoreError, match="changed since `python -m clipzoo scan`"):
+    with pytest.raises(StoreError, match="changed since `clipzoo scan`"):
         video.read("c/x", [0])
 
 

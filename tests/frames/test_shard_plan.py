@@ -459,7 +459,7 @@ def test_the_road_from_a_broken_video_to_an_index(dataset, monkeypatch, capsys):
     )
     monkeypatch.setattr(sys, "argv", ["extract_frames.py", "--dataset", "mine"])
     stage = runpy.run_path(str(ROOT / "stages/extract_frames.py"))["main"]
-    with pytest.raises(StoreError, match=r"1 videos of mine .*`python -m clipzoo missing mine"):
+    with pytest.raises(StoreError, match=r"1 videos of mine .*`clipzoo missing mine"):
         stage()
     assert "note: 1 files are left out, as no annotation names them (g)" in capsys.readouterr().out
     assert (dataset.made, dataset.num_reads) == ([0, 1], 6)

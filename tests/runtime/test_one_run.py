@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from clipzoo.runtime.ending import PART
-from clipzoo.commands.repro import repro_command
+from clipzoo.commands import repro
 from clipzoo.config import ConfigError
 from clipzoo.runtime.lock import DVC_DIR, LockError, only_one, require_idle
 from clipzoo.runtime.one_run import RUNS_DIR, VARIABLE, check_params, same_params
@@ -88,7 +88,7 @@ def test_repro_notes_the_settings_before_dvc_looks_at_any_stage(monkeypatch):
     monkeypatch.setattr("sys.argv", ["clipzoo", "repro", "--no-note"])
     monkeypatch.setenv(PART, "1")
     with pytest.raises(ConfigError, match="changed since this run began"):
-        repro_command(Namespace(no_note=True))
+        repro._run(Namespace(no_note=True))
 
 
 def idle_error() -> str:

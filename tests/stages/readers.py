@@ -244,7 +244,7 @@ def _write_state() -> None:
 
 
 def _command(*words: str) -> None:
-    """A command of `python -m clipzoo`, which raises its errors here."""
+    """A command of `clipzoo`, which raises its errors here."""
     arguments = make_parser().parse_args(words)
     arguments.run(arguments)
 

@@ -112,7 +112,7 @@ def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):
 
 def test_a_fusion_needs_the_other_recipe_first(branch):
     branch.set(fusion__with=["demo/head-none"])
-    message = r"head-none/test\.safetensors is missing; `python -m clipzoo zoo demo` runs demo/head"
+    message = r"head-none/test\.safetensors is missing; `clipzoo zoo demo` runs demo/head"
     with pytest.raises(ConfigError, match=message):
         branch.run_here("check_names")
     *files, about = kept_predictions("demo/head-none")

@@ -32,7 +32,7 @@ TINY = {
 
 
 def scan(workspace, root: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """`python -m clipzoo scan mine ROOT`; returns what it printed."""
+    """`clipzoo scan mine ROOT`; returns what it printed."""
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace.path)

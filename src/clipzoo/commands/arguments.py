@@ -22,7 +22,7 @@ def add_command(
         commands: of the parser.
         name: of the subcommand.
         summary: one line, for the list of commands and its own help.
-        examples: command lines without `python -m clipzoo`, shown at the end of its help.
+        examples: command lines without `clipzoo`, shown at the end of its help.
     """
     return commands.add_parser(
         name,
@@ -35,7 +35,7 @@ def add_command(
 
 def show_examples(examples: Sequence[str]) -> str:
     """The end of a help text."""
-    return "\n".join(["examples:", *(f"  python -m clipzoo {example}" for example in examples)])
+    return "\n".join(["examples:", *(f"  clipzoo {example}" for example in examples)])
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:

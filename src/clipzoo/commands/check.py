@@ -84,7 +84,7 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
         *precision_findings(params),
         *fusion_findings(params, run.options.parents),
         _disk(params, recipe, surveys),
-        *_run(params),
+        *_machine(params),
         *_authors_memory(params, recipe),
         Finding(topic="GPU hours", text=_hours(recipe, params), ok=None),
     ]
@@ -146,7 +146,7 @@ def precision_findings(params: Params) -> Iterator[Finding]:
 
     try:
         slow = "" if count_gpus(params.runtime.device) else slow_precisions(params)
-    except ConfigError:  # `_run` reports it
+    except ConfigError:  # `_machine` reports it
         return
     if slow:
         yield Finding(topic="precision", text=slow, ok=None)
@@ -210,7 +210,7 @@ def _num_train(params: Params) -> int | None:
     return listed if listed is not None else spec and spec.expected("train", params.data.split)
 
 
-def _run(params: Params) -> Iterator[Finding]:
+def _machine(params: Params) -> Iterator[Finding]:
     """What the run will use on this machine, the memory it needs, and how batches are divided."""
     from clipzoo.runtime.machine import count_gpus, count_processes, count_workers
 
@@ -366,7 +366,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
+    """`clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
     something is missing."""
     name = arguments.recipe
     recipe, _ = load_recipe(name)
@@ -383,7 +383,7 @@ def _run(arguments: argparse.Namespace) -> None:
         things = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
         raise ConfigError(f"{things} missing: {', '.join(missing)}")
     words = option_words(arguments)
-    zoo = shlex.join(["python", "-m", "clipzoo", "zoo", name, *words])
+    zoo = shlex.join(["clipzoo", "zoo", name, *words])
     print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")
 
 

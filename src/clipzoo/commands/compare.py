@@ -1,4 +1,4 @@
-"""`python -m clipzoo compare [RUN ...]`: finished runs side by side, in a page."""
+"""`clipzoo compare [RUN ...]`: finished runs side by side, in a page."""
 
 import argparse
 import fnmatch
@@ -41,7 +41,7 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo compare [RUN ...] [--output FILE]`."""
+    """`clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
     benchmark = None

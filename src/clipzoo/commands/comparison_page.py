@@ -48,7 +48,7 @@ BUDGETS = (
 INTRODUCTION = """# Methods compared
 
 Written by
-`python -m clipzoo compare {names}`
+`clipzoo compare {names}`
 from files in git: `metrics/`, `plots/` (settings, and the class predicted for each video) and
 `{benchmark}`. Do not edit this page; run the command again.
 

@@ -86,7 +86,7 @@ def _video_findings(
     manifest, root = manifest_path(dataset), raw_root(params, dataset)
     num_files = num_lines(manifest)
     if num_files is None:
-        text = f"no {manifest}; get the videos and run `python -m clipzoo scan {dataset} FOLDER` "
+        text = f"no {manifest}; get the videos and run `clipzoo scan {dataset} FOLDER` "
         text += f"({spec.about.strip()})"
         yield Finding(topic=topic, text=text, ok=False)
         return

@@ -1,4 +1,4 @@
-"""`python -m clipzoo fuse VIDEO ATTRIBUTES`: the weighted sum of two branches' scores, and its
+"""`clipzoo fuse VIDEO ATTRIBUTES`: the weighted sum of two branches' scores, and its
 verdict if they are released ones."""
 
 import argparse
@@ -179,7 +179,7 @@ def write_results(fused: Fusion, params: Params) -> Path:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]
+    """`clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]
     [--released RECIPE]`."""
     weight = arguments.weight
     if weight is not None and not 0 <= weight <= 1:

@@ -1,4 +1,4 @@
-"""`python -m clipzoo recipes [PATTERN ...]`: every recipe, its published value, what is missing."""
+"""`clipzoo recipes [PATTERN ...]`: every recipe, its published value, what is missing."""
 
 import argparse
 from collections.abc import Sequence
@@ -80,13 +80,11 @@ def _missing(
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo recipes [PATTERN ...]`."""
+    """`clipzoo recipes [PATTERN ...]`."""
     rows = recipe_rows(arguments.patterns or ["*"])
     print(aligned(HEADER, rows), end="")
     ready = sum(row[-1] == "-" for row in rows)
-    print(
-        f"{len(rows)} recipes, {ready} with nothing missing; next: python -m clipzoo check RECIPE"
-    )
+    print(f"{len(rows)} recipes, {ready} with nothing missing; next: clipzoo check RECIPE")
 
 
 def register(commands: Commands) -> None:

@@ -1,4 +1,4 @@
-"""`python -m clipzoo lists ...`: convert lists between projects, compare two lists."""
+"""`clipzoo lists ...`: convert lists between projects, compare two lists."""
 
 import argparse
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`python -m clipzoo missing DATASET [--accept]`: show, and accept, what a copy lacks."""
+"""`clipzoo missing DATASET [--accept]`: show, and accept, what a copy lacks."""
 
 import argparse
 import shlex
@@ -233,7 +233,7 @@ def _classes_table(found: Survey) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo missing DATASET [--accept]`.
+    """`clipzoo missing DATASET [--accept]`.
 
     Raises:
         ConfigError: the dataset is one of the demo's; else as `survey`.
@@ -258,7 +258,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         path.unlink()
         print(f"removed {path}: nothing is missing")
-    check = "python -m clipzoo check RECIPE"  # params.yaml may hold another dataset, as at first
+    check = "clipzoo check RECIPE"  # params.yaml may hold another dataset, as at first
     print(f"next: {'dvc repro' if dataset in params.data.datasets else check}")
 
 

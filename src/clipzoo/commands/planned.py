@@ -156,7 +156,7 @@ def _check_released(name: str, options: Options, recipe: Recipe, params: Params)
     if all(row.value is None for row in recipe.published) and not recipe.expected:
         raise ConfigError(
             f"--released: {name} has no published number to compare with; evaluate the file "
-            f"without a verdict: `python -m clipzoo zoo {shlex.quote(name)} -S train.epochs=0 "
+            f"without a verdict: `clipzoo zoo {shlex.quote(name)} -S train.epochs=0 "
             "-S model.checkpoint=FILE`"
         )
     for parent in params.fusion.with_:
@@ -164,7 +164,7 @@ def _check_released(name: str, options: Options, recipe: Recipe, params: Params)
             raise ConfigError(
                 f"--released: {name} is fused with {parent}; give that one's predictions too: "
                 f"--parent {parent}=FILE, e.g. {kept.kept_predictions(released_run(parent))[0]} "
-                f"after `python -m clipzoo zoo {shlex.quote(parent)} --released FILE`"
+                f"after `clipzoo zoo {shlex.quote(parent)} --released FILE`"
             )
 
 

@@ -1,4 +1,4 @@
-"""`python -m clipzoo predictions [SET] [--wrong] [--top N]`: what was predicted for each video."""
+"""`clipzoo predictions [SET] [--wrong] [--top N]`: what was predicted for each video."""
 
 import argparse
 from pathlib import Path
@@ -71,7 +71,7 @@ def _cells(row: PredictedVideo) -> tuple[str, ...]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo predictions [SET] [--wrong] [--top N]`."""
+    """`clipzoo predictions [SET] [--wrong] [--top N]`."""
     if arguments.top < 0:
         raise ListError(f"--top: found {arguments.top}; allowed: 0 (all) or more")
     texts = [

@@ -1,4 +1,4 @@
-"""`python -m clipzoo repro`: `dvc repro` without its last line, the advice to `dvc push`.
+"""`clipzoo repro`: `dvc repro` without its last line, the advice to `dvc push`.
 
 Most users have no remote storage, and what they are to read comes after it. DVC has no option for
 that. A filter behind a pipe would take the terminal from the stages and hide the exit status.
@@ -20,7 +20,7 @@ DVC_INTERRUPTED = 252
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
+    """`clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
     status."""
     from dvc.cli import main  # slow to import
     from dvc.stage import run

@@ -1,4 +1,4 @@
-"""`python -m clipzoo scan DATASET ROOT`: write a dataset's manifest and, for folders of classes,
+"""`clipzoo scan DATASET ROOT`: write a dataset's manifest and, for folders of classes,
 its other files."""
 
 import argparse
@@ -242,14 +242,13 @@ def _describe_copy(dataset: str) -> str:
     found = try_survey(load_params(), dataset)
     if isinstance(found, str):
         return found or (
-            f"put the official annotation files into data/annotations/{dataset}/; then `python -m "
-            f"clipzoo missing {dataset}` compares them with the manifest"
+            f"put the official annotation files into data/annotations/{dataset}/; then "
+            f"`clipzoo missing {dataset}` compares them with the manifest"
         )
     lines = [f"{len(found.joined.videos):,} annotated videos", *found.notes]
     if found.shortage:
         lines.append(
-            f"{found.shortage} (`python -m clipzoo missing {dataset}` shows more); "
-            f"{ways_out(dataset)}"
+            f"{found.shortage} (`clipzoo missing {dataset}` shows more); {ways_out(dataset)}"
         )
     elif found.lost:
         lines.append(f"{len(found.lost):,} are missing, all in {ledger_path(dataset)}")
@@ -274,8 +273,8 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
             f"for queued experiments, which see only tracked files, also: git add "
             f"data/annotations/{dataset}\n"
             f"{len(recipes)} recipes use {dataset}: {few(recipes, 5)}\n"
-            f"(`python -m clipzoo recipes` lists all, with what is missing here)\n"
-            f"next: python -m clipzoo check {first}, then python -m clipzoo zoo {first}"
+            f"(`clipzoo recipes` lists all, with what is missing here)\n"
+            f"next: clipzoo check {first}, then clipzoo zoo {first}"
         )
     if summary.class_names:
         names = f"class names are in {summary.written[-2]}: edit them there\n"

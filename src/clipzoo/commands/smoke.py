@@ -1,4 +1,4 @@
-"""`python -m clipzoo zoo RECIPE --smoke`: a recipe's stages on a few of the user's videos.
+"""`clipzoo zoo RECIPE --smoke`: a recipe's stages on a few of the user's videos.
 
 The stages run in a folder of their own, .state/smoke/, with links to the videos and annotation
 files, so that nothing of the repository changes, no result least of all. A part of the manifest is

@@ -1,4 +1,4 @@
-"""`python -m clipzoo use RECIPE`: put a recipe into params.yaml, or queue it in DVC."""
+"""`clipzoo use RECIPE`: put a recipe into params.yaml, or queue it in DVC."""
 
 import argparse
 import io
@@ -188,13 +188,13 @@ def leftovers(path: Path = PARAMS_FILE) -> str:
     more = f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else ""
     return (
         f"note: {path} differs from the recipe {name} in {', '.join(parts)}{more}; if an "
-        "interrupted `dvc exp run -S` left this, `python -m clipzoo use "
+        "interrupted `dvc exp run -S` left this, `clipzoo use "
         f"{shlex.quote(name)}` takes it back\n"
     )
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
+    """`clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
     name = arguments.recipe
     options = read_arguments(arguments, [name])
     if arguments.queue:
@@ -211,7 +211,7 @@ def _run(arguments: argparse.Namespace) -> None:
         changes = write_params(run.params)
     print(describe_changes(changes), end="")
     print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
-    check = shlex.join(["python", "-m", "clipzoo", "check", name, *option_words(arguments)])
+    check = shlex.join(["clipzoo", "check", name, *option_words(arguments)])
     print(f"next: {check}; dvc repro")
 
 

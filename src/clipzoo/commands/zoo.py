@@ -1,4 +1,4 @@
-"""`python -m clipzoo zoo PATTERN...`: run recipes one after the other."""
+"""`clipzoo zoo PATTERN...`: run recipes one after the other."""
 
 import argparse
 import fnmatch
@@ -39,8 +39,7 @@ def matching(patterns: Sequence[str]) -> list[str]:
         matches = fnmatch.filter(known, pattern)
         if not matches:
             raise ConfigError(
-                f"no recipe matches {pattern!r}{near(pattern, known)}; `python -m clipzoo recipes` "
-                "lists all"
+                f"no recipe matches {pattern!r}{near(pattern, known)}; `clipzoo recipes` lists all"
             )
         chosen |= dict.fromkeys(matches)
     return list(chosen)
@@ -184,7 +183,7 @@ def _keep(run: Run) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`python -m clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
+    """`clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
     names = matching(arguments.recipes)
     options = read_arguments(arguments, names)
     if arguments.smoke:

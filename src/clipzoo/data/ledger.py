@@ -2,7 +2,7 @@
 
 Copies of a dataset differ: clips vanish from YouTube, and downloads break. What a copy lacks is a
 property of the copy, not of a run, so it is beside the annotation files and not in params.yaml. A
-person accepts it by `python -m clipzoo missing DATASET --accept`; a video that is missing and not
+person accepts it by `clipzoo missing DATASET --accept`; a video that is missing and not
 in the ledger is an error.
 """
 
@@ -91,4 +91,4 @@ def ways_out(dataset: str) -> str:
 
 def accept_command(dataset: str) -> str:
     """The command that shows, and with --accept writes, what a copy lacks; for messages."""
-    return f"`python -m clipzoo missing {dataset} --accept`"
+    return f"`clipzoo missing {dataset} --accept`"

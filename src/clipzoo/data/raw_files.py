@@ -26,5 +26,5 @@ def check_size(path: Path, size: int) -> None:
     if num_bytes != size:
         raise SourceError(
             f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
-            "`python -m clipzoo scan`; scan again"
+            "`clipzoo scan`; scan again"
         )

@@ -183,7 +183,7 @@ def load_spec(name: str) -> DatasetSpec:
     if name not in known:
         raise ConfigError(
             f"unknown dataset {name!r}{near(name, known)}; known: {', '.join(known) or 'none'}; "
-            f"a new one needs {path}, or `python -m clipzoo scan {shlex.quote(name)} FOLDER` for a "
+            f"a new one needs {path}, or `clipzoo scan {shlex.quote(name)} FOLDER` for a "
             "folder of classes"
         )
     return build(DatasetSpec, read_yaml(path), path)

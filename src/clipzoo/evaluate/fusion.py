@@ -131,7 +131,7 @@ def read_kept(recipe: str) -> tuple[Scores, Kept]:
             must be of that recipe, and of one run.
     """
     path = KEPT_PREDICTIONS_DIR / recipe / "test.json"
-    again = f"run `python -m clipzoo zoo {recipe} --again`"
+    again = f"run `clipzoo zoo {recipe} --again`"
     kept = build(Kept, read_json(path), path, again=again)
     scores = read_scores(path.with_suffix(".safetensors"), "" if kept.source else recipe)
     assert scores.about is not None

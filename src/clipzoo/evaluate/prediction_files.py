@@ -18,7 +18,7 @@ from clipzoo.data.records import videos_sha256
 from clipzoo.files import ListError, require_regular
 from clipzoo.sections import Section, build
 
-AGAIN = "run the recipe that wrote it again (`python -m clipzoo zoo RECIPE --again`)"
+AGAIN = "run the recipe that wrote it again (`clipzoo zoo RECIPE --again`)"
 
 
 def _whole_number(text: object) -> int:

@@ -48,9 +48,7 @@ def read_manifest(path: Path) -> list[RawVideo]:
             duplicate video; lists them all.
     """
     if not path.exists():
-        raise ListError(
-            f"{path}: no such file; run `python -m clipzoo scan {path.stem} FOLDER` first"
-        )
+        raise ListError(f"{path}: no such file; run `clipzoo scan {path.stem} FOLDER` first")
     videos, faults, seen = [], [], {}
     for line, video_id, file, size in read_rows(path, COLUMNS):
         fault = check_video_id(video_id) or check_video_id(file)
@@ -65,7 +63,7 @@ def read_manifest(path: Path) -> list[RawVideo]:
         videos.append(RawVideo(video_id, file, int(size)))
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     if not videos:
-        raise ListError(f"{path}: lists no videos; run `python -m clipzoo scan {path.stem} FOLDER`")
+        raise ListError(f"{path}: lists no videos; run `clipzoo scan {path.stem} FOLDER`")
     return videos
 
 

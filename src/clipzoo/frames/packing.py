@@ -219,7 +219,7 @@ def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
     if count != video.size:
         raise SourceError(
             f"{path}: has {count} frames, but {video.size} in the manifest: it changed since "
-            "`python -m clipzoo scan`; scan again"
+            "`clipzoo scan`; scan again"
         )
     clock: Row = {"fps": spec.fps or 0.0, "start_seconds": 0.0, "uneven_seconds": 0.0}
     return _row(video, count, width, height, clock)

@@ -201,7 +201,7 @@ def given_predictions(path: Path, option: str) -> list[Path]:
         raise ConfigError(
             f"{option}: found {path}; allowed: the .safetensors file that `test` writes to "
             "predictions/, with the .parquet file beside it; scores without ids of videos (.pt) "
-            "are compared with each other: `python -m clipzoo fuse VIDEO ATTRIBUTES --labels FILE "
+            "are compared with each other: `clipzoo fuse VIDEO ATTRIBUTES --labels FILE "
             "--released RECIPE`"
         )
     files = [path, path.with_suffix(".parquet")]

@@ -121,7 +121,7 @@ class _Fingerprint(Section):
 
 def again(run: str) -> str:
     """What to run so that all files of a run are written again, for messages."""
-    return f"run `python -m clipzoo zoo {run} --again`" if run else "run `dvc repro --force`"
+    return f"run `clipzoo zoo {run} --again`" if run else "run `dvc repro --force`"
 
 
 def read_stored(

@@ -48,7 +48,7 @@ PUBLISHED_INTRODUCTION = """
 
 Every row that the authors of the methods published, next to our result. `make zoo
 RECIPES=<recipe>` runs a row (after the recipe it starts from, if any); it needs the dataset and
-GPUs. `python -m clipzoo check <recipe>` shows what is missing.
+GPUs. `clipzoo check <recipe>` shows what is missing.
 
 """
 

@@ -5,7 +5,7 @@ Each stage reads it too. If the file is edited meanwhile, or written by `use`, r
 name and the settings of another run.
 
 The settings of a run are written to .state/runs/, in a file named after DVC's process: when
-`python -m clipzoo repro` begins, or else by the first stage that `dvc repro` runs. Stages compare
+`clipzoo repro` begins, or else by the first stage that `dvc repro` runs. Stages compare
 theirs.
 """
 

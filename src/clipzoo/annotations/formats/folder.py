@@ -14,7 +14,7 @@ def parse_folder(source: Source) -> Annotations:
     Without train/ and val/, `val_fraction` of every class with two videos or more is drawn for
     validation, by a generator seeded by (seed, folder of the class). If a dataset is only evaluated
     on, or its val_fraction is 1, all videos are for validation. classes.csv (folder, name) is
-    written by `python -m clipzoo scan`.
+    written by `clipzoo scan`.
     """
     path = source.folder / "classes.csv"
     table = read_rows(path, ("folder", "name"))
