@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from clipzoo.commands.paired_runs import (
+from clipzoo.comparison.runs import (
     Measured,
     Run,
     check_same_videos,
