@@ -314,7 +314,7 @@ def _read_scores(path: Path) -> Any:
     first, second = (fusion.read_scores(folder / "test.safetensors") for folder in files)
     labels = fusion.same_labels(first, second)
     fusion.describe(first, second, "demo")
-    fusion.compare(first, second, labels, 0.5, 0)
+    fusion.compare(first, second, labels, 0.5)
     _command("fuse", *(str(folder / "test.safetensors") for folder in files))
     return first, second, labels
 

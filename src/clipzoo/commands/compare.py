@@ -41,7 +41,6 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
     benchmark = None

@@ -11,7 +11,6 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def register(commands: Commands) -> None:
-    """Add `results` to the commands."""
     examples = ("results demo", "results demo/head-none")
     summary = "print all results of a run, its training and the settings that differ"
     command = add_command(commands, "results", summary, examples)

@@ -73,7 +73,7 @@ class Row:
     expected: float | None = None
     """What runs on other machines gave, if there is no published value."""
     source: str
-    """Of the published value or, for a row without a number, of the row."""
+    """Where the published value, or a published row without a number, comes from."""
     delta: float | None = None
     checkpoint_sha256: str = ""
     """Digest of the file that the run started from, or evaluated; '' = none, or not recorded."""
@@ -109,9 +109,7 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
     """One row for each result, then one for each published number without a result.
 
     Args:
-        metrics: of `read_metrics`.
-        recipes: of `load_recipes`.
-        root: of the repository; its plots/ has the settings of the runs.
+        root: the repository, whose plots/ has the settings of the runs.
 
     Raises:
         ListError, ConfigError: as `load_settings`.
