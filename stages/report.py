@@ -9,7 +9,7 @@ from clipzoo.report.tables import RESULTS_FILE, ZOO_FILE, results_table, write_r
 def main() -> None:
     params = load_params()
     print(f"report: {len(read_metrics())} recipes under metrics/ -> {RESULTS_FILE}, {ZOO_FILE}")
-    rows = write_report()
+    rows = write_report().rows
     measured = [row for row in rows if row.value is not None]
     print(results_table([row for row in measured if row.recipe == params.recipe]), end="")
     print(

@@ -15,6 +15,7 @@ from clipzoo.commands import (
     missing,
     predictions,
     repro,
+    results,
     scan,
     use,
     zoo,
@@ -22,7 +23,20 @@ from clipzoo.commands import (
 from clipzoo.commands.arguments import show_examples
 from clipzoo.files import shown
 
-COMMANDS = (scan, missing, lists, listing, use, check, repro, zoo, predictions, compare, fuse)
+COMMANDS = (
+    scan,
+    missing,
+    lists,
+    listing,
+    use,
+    check,
+    repro,
+    zoo,
+    results,
+    predictions,
+    compare,
+    fuse,
+)
 """The modules of the commands, in the order of the help text."""
 EXAMPLES = (
     "recipes 'text4vis/k400-*'",

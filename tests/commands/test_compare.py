@@ -10,8 +10,8 @@ import torch
 
 from clipzoo.__main__ import make_parser
 from clipzoo.commands.compare import PAGE
-from clipzoo.commands.comparison_page import BENCHMARK
-from clipzoo.commands.paired_runs import CompareError
+from clipzoo.comparison.page import BENCHMARK
+from clipzoo.comparison.runs import CompareError
 from clipzoo.data.records import Record, videos_sha256
 from clipzoo.evaluate import metrics, predictions
 from clipzoo.evaluate.intervals import paired_interval

@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from clipzoo.__main__ import make_parser
 from clipzoo.clips.selection import MeasuredSet
-from clipzoo.commands.comparison_page import BENCHMARK
+from clipzoo.comparison.page import BENCHMARK
 from clipzoo.data.records import Record
 from clipzoo.evaluate import fusion, predictions
 from clipzoo.files import json_sha256, write_json

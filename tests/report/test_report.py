@@ -1,4 +1,4 @@
-"""RESULTS.md and zoo.csv, from made-up metrics."""
+"""RESULTS.md, zoo.csv and the results of one run, from made-up metrics."""
 
 import csv
 import json
@@ -131,26 +131,29 @@ def line(text: str, result: str) -> list[str]:
     return [row for row in cells(text) if row[0] == result][-1]
 
 
+def full(root: Path, run: str) -> str:
+    """What `clipzoo results RUN` prints."""
+    return report.read_report(root).run_markdown(run)
+
+
 def cells(text: str) -> list[list[str]]:
     """Cells of every table line."""
     return [[c.strip() for c in row.split("|")[1:-1]] for row in text.splitlines() if "|" in row]
 
 
 def test_results_are_readable(root: Path):
-    rows = report.write_report(root)
+    rows = report.write_report(root).rows
     text = (root / "RESULTS.md").read_text()
     assert [part.split("\n")[0] for part in text.split("## ")[1:]] == [
         "Published rows",
         "Recipes without a published row",
         "Runs",
-        "bike/vit-l",
-        "demo",
     ]
     values = ["97.1 (94.6 to 98.9)", "81.0 (75.0 to 86.0)", "40.0 (33.0 to 46.5)"]
     assert line(text, "demo") == ["demo", "ucf101, hmdb51", *values]
     assert "Environment: torch 2, x86_64 AVX2." in text
     assert line(text, "bike/vit-l") == ["bike/vit-l", "ucf101", "88.0 (94.6 to 98.9)", "", ""]
-    demo = text.split("\n## demo\n")[1]
+    demo = full(root, "demo")
     assert line(demo, "top-1") == ["top-1", "97.1 (94.6 to 98.9)"]
     protocol = "Protocol: clips 2, crops 1, uniform."
     environment = "Environment: torch 2, x86_64 AVX2."
@@ -162,8 +165,10 @@ def test_results_are_readable(root: Path):
     assert line(demo, "zero-shot top-1, half of the classes")[1] == "88.0 ± 2.5"
     assert line(demo, "gain in zero-shot top-1 over the raw CLIP")[1] == "40.0 (33.0 to 46.5)"
     assert "CLIP weights of the last run: retrieval_top1 91.25, weights demo." in text
-    assert "Verdict: modified: train.lr." in text
-    assert "Settings that differ from the recipe's: `train.lr`." in text
+    assert "Verdict: modified: train.lr." in demo
+    assert "Settings that differ from the recipe's: `train.lr`." in demo
+    with pytest.raises(ReportError, match=r"found 'dem' .did you mean demo.*allowed: a run"):
+        full(root, "dem")
     assert len([row for row in rows if row.value is not None]) == 4 + 4 + 3
 
 
@@ -187,9 +192,10 @@ def test_intervals_over_few_videos_are_marked(empty: Path, num: int, note: str):
     report.write_report(empty)
     text = (empty / "RESULTS.md").read_text()
     top1, zero_shot = f"97.1 (94.6 to 98.9{note})", f"81.0 (75.0 to 86.0{note})"
-    assert line(text.split("## Runs")[1], "top-1")[1] == top1
+    assert line(full(empty, "demo"), "top-1")[1] == top1
     assert (
-        line(text, "gain in zero-shot top-1 over the raw CLIP")[1] == f"40.0 (33.0 to 46.5{note})"
+        line(full(empty, "demo"), "gain in zero-shot top-1 over the raw CLIP")[1]
+        == f"40.0 (33.0 to 46.5{note})"
     )
     (run,) = [row for row in cells(text.split("## Runs")[1]) if row[0] == "demo"]
     assert run[2:4] == [top1, zero_shot]
@@ -201,11 +207,11 @@ def test_an_own_run_is_compared_with_nothing(empty: Path):
     record(empty, "demo/test")
     for folder in ("metrics", "plots"):
         (empty / folder / "demo").rename(empty / folder / "mine")
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     assert {(row.verdict, row.modified) for row in rows if row.recipe == "mine"} == {
         ("own run", "")
     }
-    section = (empty / "RESULTS.md").read_text().split("\n## mine\n")[1]
+    section = full(empty, "mine")
     assert "Verdict: own run." in section
     assert "differ from the recipe" not in section
 
@@ -230,9 +236,9 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
     sha = named_set("ucf101/val_rgb_split_1.txt").videos_sha256
     put(empty, "zoo/ucf/test.json", {**TEST, **SINGLE, "videos_sha256": sha})
     record(empty, "zoo/ucf/test")
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     text = (empty / "RESULTS.md").read_text()
-    section = text.split("\n## zoo/ucf\n")[1]
+    section = full(empty, "zoo/ucf")
     reproduced = ["97.0", "+0.1", "reproduced (within 0.3)"]
     assert line(section, "top-1") == ["top-1", "97.1 (94.6 to 98.9)", *reproduced]
     assert line(section, "single view, top-1") == [
@@ -243,7 +249,7 @@ def test_results_stand_beside_the_published_value_of_the_same_views(empty: Path)
         "0.5 below (tolerance 0.3)",
     ]
     assert line(section, "mAP")[2:] == ["", "", "no published value"]
-    assert "Videos of ucf101: the published ucf101/val_rgb_split_1.txt." in text
+    assert "Videos of ucf101: the published ucf101/val_rgb_split_1.txt." in section
     left = [row for row in rows if row.recipe == "zoo/ucf" and row.value is None]
     assert [row.published for row in left] == [98.0]
     published = [row[1:] for row in cells(text) if row[0] == "`zoo/ucf`"]
@@ -265,7 +271,7 @@ def test_a_run_on_a_part_of_the_published_videos_gets_bounds(empty: Path):
     about |= {"missing_sha256": "99ff" * 16, "top1": 100 * 3500 / 3600}
     put(empty, "zoo/ucf/test.json", {**TEST, **about})
     record(empty, "zoo/ucf/test")
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     top1 = next(row for row in rows if row.metric == "top1" and row.value is not None)
     assert top1.verdict == "within reach (92.5 to 97.4 on all 3,783; published 97)"
     assert (top1.complete_low, top1.complete_high) == (100 * 3500 / 3783, 100 * 3683 / 3783)
@@ -277,12 +283,12 @@ def test_a_run_on_a_part_of_the_published_videos_gets_bounds(empty: Path):
     other = {**TEST, **about, "expected_sha256": "0" * 64}
     put(empty, "zoo/ucf/test.json", other)
     record(empty, "zoo/ucf/test")
-    verdicts = [row.verdict for row in report.write_report(empty) if row.metric == "top1"]
+    verdicts = [row.verdict for row in report.write_report(empty).rows if row.metric == "top1"]
     assert "no verdict: other videos" in verdicts
     del other["missing_sha256"]  # of older runs
     put(empty, "zoo/ucf/test.json", {**other, "expected_sha256": UCF_LIST.videos_sha256})
     record(empty, "zoo/ucf/test")
-    verdicts = [row.verdict for row in report.write_report(empty) if row.metric == "top1"]
+    verdicts = [row.verdict for row in report.write_report(empty).rows if row.metric == "top1"]
     assert "within reach (92.5 to 97.4 on all 3,783; published 97)" in verdicts
 
 
@@ -298,7 +304,7 @@ def test_a_mean_over_splits_has_bounds_if_each_split_has(empty: Path):
             section |= {"expected_sha256": known.videos_sha256}
         put(empty, f"zoo/kinetics/{name}.json", {**SET, **section})
         record(empty, f"zoo/kinetics/{name}")
-    (mean,) = [row for row in report.write_report(empty) if row.metric == "splits_top1_mean"]
+    (mean,) = [row for row in report.write_report(empty).rows if row.metric == "splits_top1_mean"]
     low, high = (70 * 2 + 100 * right / 14067 for right in (8862, 8862 + 1407))
     assert (mean.complete_low, mean.complete_high) == pytest.approx((low / 3, high / 3))
     assert mean.verdict == "within reach (67.7 to 71.0 on all 42,347; published 70)"
@@ -323,7 +329,7 @@ def test_released_weights_are_judged_beside_the_trained_run(empty: Path, top1, c
     put(empty, "zoo/ucf-released/test.json", {**measured, **digest, "top1": top1})
     released = {"train__epochs": 0, "model__checkpoint": "models/zoo/a.pt", **changes}
     record(empty, "zoo/ucf-released/test", **released)
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     found = [row for row in rows if row.recipe == "zoo/ucf-released" and row.published == 97.0]
     assert [row.verdict.startswith(verdict) for row in found] == [True]
     assert found[0].checkpoint_sha256 == "cd" * 32
@@ -349,7 +355,7 @@ def test_a_result_stands_beside_every_number_published_for_it(empty: Path):
     sha = named_set("ucf101/val_rgb_split_1.txt").videos_sha256
     put(empty, "zoo/ucf/test.json", {**TEST, "authors_map": 98.9, "videos_sha256": sha})
     record(empty, "zoo/ucf/test")
-    rows = [row for row in report.write_report(empty) if row.recipe == "zoo/ucf"]
+    rows = [row for row in report.write_report(empty).rows if row.recipe == "zoo/ucf"]
     found = [(row.published, row.verdict) for row in rows if row.metric == "top1" and row.value]
     assert found == [(97.0, "reproduced (within 0.3)"), (97.5, "0.4 below (tolerance 0.3)")]
     values = {row.metric: (row.published, row.verdict) for row in rows if "map" in row.metric}
@@ -361,9 +367,9 @@ def test_a_run_without_published_rows_is_compared_with_the_expected_values(empty
     put(empty, "zoo/shapes/test.json", TEST)
     put(empty, "zoo/shapes/zero_shot_hmdb51.json", ZERO_SHOT)
     record(empty, "zoo/shapes/test")
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     text = (empty / "RESULTS.md").read_text()
-    assert line(text.split("\n## zoo/shapes\n")[1].split("hmdb51.")[0], "top-1")[2:] == [
+    assert line(full(empty, "zoo/shapes").split("hmdb51.")[0], "top-1")[2:] == [
         "97.5",
         "-0.4",
         "reproduced (within 0.5)",
@@ -371,7 +377,7 @@ def test_a_run_without_published_rows_is_compared_with_the_expected_values(empty
     unrecorded = "zero-shot top-1 no verdict: settings not recorded"
     assert line(text, "zoo/shapes")[-1] == unrecorded
     record(empty, "zoo/shapes/zero_shot_hmdb51")
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     text = (empty / "RESULTS.md").read_text()
     assert line(text, "zoo/shapes")[-1] == "zero-shot top-1 4.5 below (tolerance 3)"
     top1 = next(row for row in rows if row.metric == "top1" and row.recipe == "zoo/shapes")
@@ -385,7 +391,7 @@ def test_a_run_without_published_rows_is_compared_with_the_expected_values(empty
 def test_runs_of_two_machines_are_told_apart(root: Path):
     other = "torch 2, x86_64 AVX512; torch 2, x86_64 AVX2"
     put(root, "demo/zero_shot_hmdb51.json", {**ZERO_SHOT, "environment": other})
-    rows = report.write_report(root)
+    rows = report.write_report(root).rows
     text = (root / "RESULTS.md").read_text()
     assert line(text, "demo")[-1] == f"torch 2, x86_64 AVX2 / {other}"
     assert line(text, "bike/vit-l")[-1] == "torch 2, x86_64 AVX2"
@@ -396,7 +402,7 @@ def test_settings_of_another_run_give_no_verdict(empty: Path):
     put(empty, "zoo/shapes/test.json", TEST)
     record(empty, "zoo/shapes/test")
     put(empty, "zoo/shapes/test.json", {**TEST, "settings_sha256": "of another run"})
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     verdicts = {row.verdict for row in rows if row.recipe == "zoo/shapes"}
     assert verdicts == {"no verdict: settings not recorded"}
 
@@ -424,10 +430,10 @@ def test_constant_columns_stand_above_their_table():
 def test_no_verdict_without_the_recipes_settings_and_videos(empty: Path, changes, verdict):
     put(empty, "zoo/ucf/test.json", TEST)
     record(empty, "zoo/ucf/test", **changes)
-    rows = report.write_report(empty)
+    rows = report.write_report(empty).rows
     assert next(row.verdict for row in rows if row.metric == "top1") == verdict
-    text = (empty / "RESULTS.md").read_text()
-    assert "Videos of ucf101: at least 3543 videos differ from the published" in text
+    words = "Videos of ucf101: at least 3543 videos differ from the published"
+    assert words in full(empty, "zoo/ucf")
 
 
 def test_the_mean_over_splits_needs_all_of_them(empty: Path):
@@ -439,7 +445,7 @@ def test_the_mean_over_splits_needs_all_of_them(empty: Path):
         interval = {"full_top1_ci95_low": 0.0, "full_top1_ci95_high": 99.0}
         put(empty, f"zoo/kinetics/{name}.json", {**SET, **section, **interval})
         record(empty, f"zoo/kinetics/{name}")
-        rows = report.write_report(empty)
+        rows = report.write_report(empty).rows
         means = [row for row in rows if row.metric == "splits_top1_mean"]
         assert [row.value is None for row in means] == [i < 3]
     (mean,) = means
@@ -454,10 +460,10 @@ def test_a_result_over_fewer_videos_says_how_many(empty: Path):
     authors = {"authors_top1": 96.5, "authors_top5": 99.5, "authors_num_videos": 192}
     authors |= {"authors_top1_ci95_low": 93.0, "authors_top1_ci95_high": 98.0}
     put(empty, "demo/test.json", {**TEST, **authors})
-    rows = {row.metric: row for row in report.write_report(empty) if row.recipe == "demo"}
+    rows = {row.metric: row for row in report.write_report(empty).rows if row.recipe == "demo"}
     assert (rows["authors_top1"].num_videos, rows["authors_top1"].videos_sha256) == (192, "")
     assert (rows["top1"].num_videos, rows["top1"].videos_sha256) == (240, SHA)
-    run = (empty / "RESULTS.md").read_text().split("\n## demo\n")[1]
+    run = full(empty, "demo")
     assert line(run, "top-1, authors' protocol")[:3] == [
         "top-1, authors' protocol",
         "96.5 (93.0 to 98.0)",
@@ -473,7 +479,7 @@ def test_a_result_over_fewer_videos_says_how_many(empty: Path):
 def test_every_published_row_of_the_zoo_is_listed(method: str, tmp_path: Path):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     put(tmp_path, "demo/test.json", TEST)
-    rows = report.write_report(tmp_path)
+    rows = report.write_report(tmp_path).rows
     with open(ROOT / "src/clipzoo/reference/published.csv", newline="") as file:
         published = [row for row in csv.DictReader(file) if row["method"] == method]
     listed = [row for row in rows if row.recipe.startswith(f"{method}/")]

@@ -28,8 +28,9 @@ from clipzoo.annotations.joining import read_annotations
 from clipzoo.clips.attributes import read_attributes, sentence_tokens
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
-from clipzoo.commands import paired_runs, predictions, use
+from clipzoo.commands import predictions, use
 from clipzoo.commands.missing import known_failures
+from clipzoo.comparison import runs
 from clipzoo.config import Params, load_params, replace
 from clipzoo.data.index import index_path
 from clipzoo.data.ledger import ledger_path, read_ledger, write_ledger
@@ -313,7 +314,7 @@ def _read_scores(path: Path) -> Any:
     first, second = (fusion.read_scores(folder / "test.safetensors") for folder in files)
     labels = fusion.same_labels(first, second)
     fusion.describe(first, second, "demo")
-    fusion.compare(first, second, labels, 0.5, 0)
+    fusion.compare(first, second, labels, 0.5)
     _command("fuse", *(str(folder / "test.safetensors") for folder in files))
     return first, second, labels
 
@@ -335,7 +336,7 @@ def _read_results(path: Path) -> Any:
     loaded = {name: (recipe, params.settings()) for name, (recipe, params) in recipes.items()}
     rows = make_rows(read_metrics(), loaded)
     _command("compare", "demo", "other")
-    return rows, [paired_runs.read_run(name) for name in ("demo", "other")]
+    return rows, [runs.read_run(name) for name in ("demo", "other")]
 
 
 def _read_settings(path: Path) -> Any:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from clipzoo.__main__ import main
+from clipzoo.report.tables import read_report
 from videos import make_video
 
 STAGES = (
@@ -61,11 +62,11 @@ def read_metrics(workspace, name: str) -> dict[str, object]:
 
 
 def reported_top1(workspace) -> float:
-    """The recipe's top-1 in zoo.csv, of which RESULTS.md has a row too."""
+    """The recipe's top-1 in zoo.csv, of which `clipzoo results` prints a row too."""
     with (workspace.path / "zoo.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["recipe"] == row["dataset"] == "mine"]
     (row,) = [row for row in rows if row["metric"] == "top1"]
-    section = (workspace.path / "RESULTS.md").read_text().split("\n## mine\n")[1]
+    section = read_report(workspace.path).run_markdown("mine")
     cells = [[cell.strip() for cell in line.split("|")] for line in section.splitlines()]
     (shown,) = [line[2] for line in cells if line[1:2] == ["top-1"]]
     value = float(row["value"])

@@ -19,8 +19,6 @@ def add_command(
     """Add a subcommand.
 
     Args:
-        commands: of the parser.
-        name: of the subcommand.
         summary: one line, for the list of commands and its own help.
         examples: command lines without `clipzoo`, shown at the end of its help.
     """

@@ -1,4 +1,4 @@
-"""The dry run of a recipe: what is missing, what it needs and how long it takes.
+"""`clipzoo check RECIPE`: what the run of a recipe needs, what is missing, how long it takes.
 
 Estimates and where they come from:
 
@@ -64,7 +64,7 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
     """Everything that can be checked before a run.
 
     Args:
-        name: of the recipe; `runtime` comes from params.yaml.
+        name: the recipe; the section `runtime` comes from params.yaml.
 
     Raises:
         ConfigError: an unknown or invalid recipe; or as `plan`.
@@ -153,7 +153,7 @@ def precision_findings(params: Params) -> Iterator[Finding]:
 
 
 def fusion_findings(params: Params, given: Mapping[str, Path]) -> Iterator[Finding]:
-    """The predictions to fuse with, of another recipe or `given`, by its name."""
+    """The predictions of other recipes to fuse with; `given` has files that replace them."""
     for parent in params.fusion.with_:
         if parent in given:
             yield Finding(topic="parent's predictions", text=str(given[parent]), ok=True)
@@ -204,7 +204,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
 
 
 def _num_train(params: Params) -> int | None:
-    """Training videos: by the list, else by the dataset's file; None = unknown."""
+    """Training videos according to the list, else to the dataset's file; None = unknown."""
     listed = num_lines(list_file(params.data.dataset, "train"))
     spec = spec_or_none(params.data.dataset)
     return listed if listed is not None else spec and spec.expected("train", params.data.split)
@@ -318,7 +318,7 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
     if processes * parts * micro != train.batch_size:
         text += " at most (any split gives the same gradient)"
     if params.model.arch.startswith("RN"):
-        text += "; batch normalisation sees micro-batches, so they matter here"
+        text += "; batch normalization sees micro-batches, so they matter here"
     yield Finding(topic="batch", text=text, ok=train.batch_size >= processes)
     videos = _num_train(params)
     if not videos:
@@ -336,7 +336,7 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
 
 
 def _num_classes(params: Params) -> int:
-    """Classes of the training dataset: by its list, else by its file; 0 = unknown."""
+    """Classes of the training dataset according to its list, else to its file; 0 = unknown."""
     labels = list_file(params.data.dataset, "labels")
     if labels.is_file():
         return len(read_labels(labels))
@@ -350,7 +350,7 @@ def _hours(recipe: Recipe, params: Params) -> str:
     if not recipe.gpu_hours:
         return "not known: there is no log of this or a similar run"
     source = "the authors' log" if recipe.authors.log else "the log of a similar recipe"
-    return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, by {source}"
+    return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, according to {source}"
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -366,8 +366,7 @@ def _verdict(findings: Sequence[Finding]) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo check RECIPE`: one screen, which begins with the verdict; an error if
-    something is missing."""
+    """Print one screen, which begins with the verdict; an error if something is missing."""
     name = arguments.recipe
     recipe, _ = load_recipe(name)
     findings = check_recipe(name, read_arguments(arguments, [name]))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipzoo.commands.arguments import Commands, add_command
-from clipzoo.commands.comparison_page import BENCHMARK, Benchmark, page
-from clipzoo.commands.paired_runs import CompareError, read_run
+from clipzoo.comparison.page import BENCHMARK, Benchmark, page
+from clipzoo.comparison.runs import CompareError, read_run
 from clipzoo.files import near, read_json, replacing
 from clipzoo.paths import METRICS_DIR
 from clipzoo.sections import build
@@ -41,7 +41,6 @@ def chosen_runs(patterns: Sequence[str]) -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo compare [RUN ...] [--output FILE]`."""
     names = chosen_runs(arguments.runs or METHODS)
     runs = [read_run(name) for name in names]
     benchmark = None

@@ -20,7 +20,7 @@ class Finding:
     topic: str
     text: str
     ok: bool | None
-    """None = for information only."""
+    """Whether the run can start in this respect; None = the line is for information only."""
 
 
 def try_survey(params: Params, dataset: str) -> Survey | str:

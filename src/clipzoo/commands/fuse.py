@@ -31,7 +31,7 @@ class Fusion:
     shape: tuple[int, int]
     """Videos, classes."""
     video_ids: list[str] | None
-    """None = the files name no videos."""
+    """The ids of the videos; None = the files have none."""
     values: dict[str, float]
     """The metrics of `fusion.compare`."""
     curve: list[tuple[float, float]]
@@ -44,7 +44,7 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
     Args:
         video, attributes: prediction files of this project (.safetensors), or PyTorch files with
             one tensor [N, K] of single-softmax probabilities, as BIKE's authors save them.
-        weight: of the first.
+        weight: the share of the first in the sum.
         labels: a PyTorch file with one int64 tensor [N]; needed if both files have none.
 
     Raises:
@@ -124,8 +124,8 @@ def released_params(recipe: str, weight: float | None) -> Params:
     """The parameters of the run that compares released scores with a recipe's published numbers.
 
     Args:
-        recipe: of the second branch, with the fusion.
-        weight: of the first branch; None = the recipe's.
+        recipe: the recipe of the second branch, which says what it is fused with.
+        weight: the share of the first branch; None = the recipe's.
 
     Raises:
         ConfigError: the recipe is unknown, or fuses nothing.
@@ -145,12 +145,8 @@ def released_params(recipe: str, weight: float | None) -> Params:
 def write_results(fused: Fusion, params: Params) -> Path:
     """Write the results of released scores, as the stage `fuse` writes its own.
 
-    Args:
-        fused: the result.
-        params: of `released_params`.
-
     Returns:
-        the metrics file.
+        the path of the metrics file.
     """
     from clipzoo.data.records import videos_sha256
     from clipzoo.evaluate.fusion import plot_weights
@@ -179,8 +175,6 @@ def write_results(fused: Fusion, params: Params) -> Path:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo fuse VIDEO ATTRIBUTES [--weight W] [--labels FILE]
-    [--released RECIPE]`."""
     weight = arguments.weight
     if weight is not None and not 0 <= weight <= 1:
         raise ListError(f"--weight: found {weight}; allowed: 0 to 1")

@@ -56,8 +56,6 @@ def _missing(
     """What a run needs and this machine does not have, in a few words.
 
     Args:
-        params: of the recipe.
-        recipe: with its parent.
         seen: results for datasets that recipes share: a manifest may have 200,000 lines.
     """
     kinds: dict[tuple[str, ...], list[str]] = {}
@@ -80,7 +78,6 @@ def _missing(
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo recipes [PATTERN ...]`."""
     rows = recipe_rows(arguments.patterns or ["*"])
     print(aligned(HEADER, rows), end="")
     ready = sum(row[-1] == "-" for row in rows)

@@ -70,7 +70,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _dataset(dataset: str, entries: Sequence[Entry]) -> tuple[dict[str, str], dict[str, int]]:
-    """Video files and frame counts of a dataset's manifest and index, by the ids of `entries`,
+    """Video files and frame counts from a dataset's manifest and index, under the ids of `entries`,
     with or without the video's folder."""
     files = {video.video_id: video.path for video in read_manifest(manifest_path(dataset))}
     frames = {}

@@ -233,11 +233,7 @@ def _classes_table(found: Survey) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo missing DATASET [--accept]`.
-
-    Raises:
-        ConfigError: the dataset is one of the demo's; else as `survey`.
-    """
+    """Raises ConfigError for a dataset of the demo; else as `survey`."""
     params, dataset = load_params(), arguments.dataset
     if dataset in params.data.demo:
         raise ConfigError(f"{dataset} is rendered by make_demo, so no video is ever missing")

@@ -187,8 +187,7 @@ def parse_parents(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]
     """The files of `--parent [RECIPE=]FILE`.
 
     Args:
-        texts: as typed.
-        names: of the chosen recipes.
+        names: the chosen recipes.
 
     Raises:
         ConfigError: no chosen recipe has such a parent, or several have and none is named.
@@ -246,8 +245,8 @@ def read_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> Optio
     """The options of a command line.
 
     Args:
-        arguments: of a command with `add_options`.
-        names: of the chosen recipes.
+        arguments: what was typed after a command with `add_options`.
+        names: the chosen recipes.
 
     Raises:
         ConfigError: as `parse_settings` and `parse_parents`; or several recipes and one file of

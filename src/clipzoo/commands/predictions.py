@@ -20,7 +20,7 @@ def prediction_files(name: str | None) -> list[Path]:
         name: a path, `test`, `zero_shot_<dataset>` or a dataset; None = all of the active run.
 
     Raises:
-        ListError: there is no such file; the message names those that there are.
+        ListError: there is no such file; the message names the existing ones.
         ConfigError: params.yaml cannot be read.
     """
     data = load_params(PARAMS_FILE).data
@@ -47,7 +47,7 @@ def describe(path: Path, *, wrong: bool, top: int) -> str:
     """A table of a file's videos.
 
     Args:
-        path: of the parquet file.
+        path: a parquet file.
         wrong: only those whose most likely class is not (one of) the true one, the most confident
             first; otherwise all in the order of the file.
         top: largest number of lines; 0 = all.
@@ -71,7 +71,6 @@ def _cells(row: PredictedVideo) -> tuple[str, ...]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo predictions [SET] [--wrong] [--top N]`."""
     if arguments.top < 0:
         raise ListError(f"--top: found {arguments.top}; allowed: 0 (all) or more")
     texts = [

@@ -20,8 +20,7 @@ DVC_INTERRUPTED = 252
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo repro [--no-note]`: run the pipeline in this process; exits with DVC's
-    status."""
+    """Run the pipeline in this process, which exits with the status of DVC."""
     from dvc.cli import main  # slow to import
     from dvc.stage import run
     from dvc.stage.exceptions import StageCmdFailedError

@@ -40,7 +40,7 @@ class ClassCount:
 
     @property
     def num_videos(self) -> int:
-        """Of both sets."""
+        """The number of videos in both sets."""
         return self.num_train + self.num_val
 
 
@@ -51,7 +51,7 @@ class ScanSummary:
     num_videos: int
     num_bytes: int
     classes: list[ClassCount]
-    """For `format: folder`; empty for other formats."""
+    """The classes of a dataset of `format: folder`; empty for other formats."""
     others: list[str]
     """Files without a video extension."""
     written: list[str]
@@ -63,7 +63,7 @@ class ScanSummary:
 
     @property
     def class_names(self) -> list[str]:
-        """Of `classes`."""
+        """The names of `classes`."""
         return [count.name for count in self.classes]
 
 
@@ -261,9 +261,8 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
     """What to do after a scan.
 
     Args:
-        summary: of the scan.
-        recipes: that use the dataset; their settings fit it, while those of params.yaml may be the
-            demo's.
+        recipes: the recipes that use the dataset. Their settings fit it, while those of params.yaml
+            may be the demo's.
     """
     track = shlex.join(["git", "add", *summary.written])
     if recipes:

@@ -194,7 +194,6 @@ def leftovers(path: Path = PARAMS_FILE) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo use RECIPE [--queue] [--released FILE] [--parent ...] [-S ...]`."""
     name = arguments.recipe
     options = read_arguments(arguments, [name])
     if arguments.queue:

@@ -86,8 +86,8 @@ def _parents(run: Run) -> dict[str, str]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether a run has all its results, by its settings and the files that it starts from, and
-    what others need of it."""
+    """Whether a run has all its results, with these settings and from these files, and what others
+    need of it."""
     settings, name = run.params.settings(), run.params.recipe
     stems = ["test", *(f"zero_shot_{dataset}" for dataset in settings["data.zero_shot"])]
     stems += ["fused"] if fused_recipes(settings) else []
@@ -138,7 +138,7 @@ def run_zoo(
 
     Args:
         patterns: shell patterns of recipe names.
-        options: of the command line, for the recipes that match.
+        options: the command line's, which hold for the recipes that match.
         stop: stop at the first failure. Otherwise only the children of a failed recipe are
             skipped, and counted as failed.
         again: also run recipes that are finished.
@@ -183,7 +183,6 @@ def _keep(run: Run) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    """`clipzoo zoo PATTERN... [--released FILE] [--parent ...] [-S ...] [--again]`."""
     names = matching(arguments.recipes)
     options = read_arguments(arguments, names)
     if arguments.smoke:

@@ -36,8 +36,8 @@ def bounds_of(values: Mapping[str, Any], key: str, batch: int = 0) -> Bounds | N
     They are equal if no video is missing.
 
     Args:
-        values: of the metrics file.
-        key: of the metric.
+        values: the metrics file's values.
+        key: the metric.
         batch: videos in a batch of the authors' tests, which drop the last, partial one.
     """
     num, total = values["num_videos"], values["num_expected"]
@@ -78,7 +78,7 @@ def judge(bounds: Bounds, published: float, tolerance: float) -> str:
     - not reached: all are further below; above: all are further above.
 
     Args:
-        bounds: of the result on the complete set.
+        bounds: the lowest and highest result possible on the complete set.
         published: percent.
         tolerance: percentage points.
     """

@@ -94,7 +94,7 @@ class Recipe(Section):
     """Name of another recipe: this one starts from its model, or evaluates it."""
     checkpoint: Literal["last", "best"] = "last"
     """Which epoch's model the authors published; `train.select` is the same."""
-    fusion: str = "video embeddings are averaged over views, then normalised"
+    fusion: str = "video embeddings are averaged over views, then normalized"
     video_sets: dict[str, str] = Field(default_factory=dict)
     """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
     gpu_hours: float = Field(default=0.0, ge=0)
@@ -104,7 +104,7 @@ class Recipe(Section):
     notes: list[str] = Field(default_factory=list)
     published: list[Published] = Field(default_factory=list)
     expected: list[Expected] = Field(default_factory=list)
-    """Of a recipe without a published row; source: docs/reliability.md."""
+    """The expected numbers of a recipe without a published row; source: docs/reliability.md."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The overlay: keys of params.yaml, without `recipe` and `runtime`."""
 
@@ -117,7 +117,7 @@ def recipe_names(root: str | Path = ".") -> list[str]:
 
 
 def fused_recipes(settings: Mapping[str, Any]) -> list[str]:
-    """The recipes whose predictions a run is fused with, by its settings."""
+    """The recipes whose predictions a run with these settings is fused with."""
     return settings["fusion.with"]
 
 
@@ -145,8 +145,7 @@ def load_recipe(
     """Read recipes/<name>.yaml and the files that it starts from.
 
     Args:
-        name: of the recipe.
-        root: of the repository.
+        root: the repository.
         runtime: section of params.yaml that no recipe sets; None = one process.
 
     Raises:

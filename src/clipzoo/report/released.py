@@ -36,7 +36,7 @@ def expected_settings(
     Args:
         used: settings of the run by dotted key.
         expected: settings of the recipe.
-        stem: of the metrics file; `fused` may be of score files, without a checkpoint.
+        stem: the name of the metrics file; `fused` may be of score files, without a checkpoint.
     """
     ignored = {key: value for key, value in used.items() if key.startswith(TRAINING_ONLY)}
     checkpoint = used.get("model.checkpoint", "")
@@ -81,7 +81,8 @@ def describe_given(
 
     Args:
         used, expected: as for `released_parent`.
-        metrics: of the run; `video_source` says which file a fusion took for its video branch.
+        metrics: the run's values; `video_source` names the file that a fusion took for its video
+            branch.
     """
     digest = released_parent(used, expected)
     model = f"; from a released model (sha256 {digest}...)" if digest else ""

@@ -51,33 +51,33 @@ class Row:
     num_frames: int | None
     result: str
     metric: str
-    value: float | None
-    std: float | None
-    ci95_low: float | None
-    ci95_high: float | None
-    num_videos: int | None
-    num_expected: int | None
-    videos_sha256: str
-    missing_sha256: str
+    value: float | None = None
+    std: float | None = None
+    ci95_low: float | None = None
+    ci95_high: float | None = None
+    num_videos: int | None = None
+    num_expected: int | None = None
+    videos_sha256: str = ""
+    missing_sha256: str = ""
     """Digest of the dataset's missing.csv, the videos that this copy lacks; '' = no such file."""
-    complete_low: float | None
+    complete_low: float | None = None
     """The lowest value possible on the published set, of which this copy lacks videos."""
-    complete_high: float | None
-    videos: str
+    complete_high: float | None = None
+    videos: str = ""
     """Which published set of videos it was measured on, or by how many videos it differs."""
     protocol: str
-    environment: str
+    environment: str = ""
     """`machine.environment` of all that computed it; '' = not recorded."""
-    published: float | None
-    published_std: float | None
-    expected: float | None
+    published: float | None = None
+    published_std: float | None = None
+    expected: float | None = None
     """What runs on other machines gave, if there is no published value."""
     source: str
-    """Of the published value or, for a row without a number, of the row."""
-    delta: float | None
-    checkpoint_sha256: str
+    """Where the published value, or a published row without a number, comes from."""
+    delta: float | None = None
+    checkpoint_sha256: str = ""
     """Digest of the file that the run started from, or evaluated; '' = none, or not recorded."""
-    modified: str
+    modified: str = ""
     """Settings in which the run differs from its recipe and that can change the result."""
     verdict: str
 
@@ -109,9 +109,7 @@ def make_rows(metrics: Metrics, recipes: Mapping[str, Loaded], root: str | Path 
     """One row for each result, then one for each published number without a result.
 
     Args:
-        metrics: of `read_metrics`.
-        recipes: of `load_recipes`.
-        root: of the repository; its plots/ has the settings of the runs.
+        root: the repository, whose plots/ has the settings of the runs.
 
     Raises:
         ListError, ConfigError: as `load_settings`.
@@ -139,26 +137,10 @@ def _not_run(recipe: str, row: Published, settings: Mapping[str, Any]) -> Row:
         num_frames=settings["model.num_segments"],
         result=NAMES[row.metric],
         metric=row.metric,
-        value=None,
-        std=None,
-        ci95_low=None,
-        ci95_high=None,
-        num_videos=None,
-        num_expected=None,
-        videos_sha256="",
-        missing_sha256="",
-        complete_low=None,
-        complete_high=None,
-        videos="",
         protocol="" if None in views else f"clips {row.clips}, crops {row.crops}",
-        environment="",
         published=row.value,
         published_std=row.std,
-        expected=None,
         source=row.source,
-        delta=None,
-        checkpoint_sha256="",
-        modified="",
         verdict=NOT_RUN,
     )
 

@@ -1,21 +1,29 @@
-"""The outputs of the `report` stage: RESULTS.md for readers and zoo.csv for programs.
+"""RESULTS.md for readers and zoo.csv for programs, and one run in full (`clipzoo results RUN`).
 
 Nothing here depends on the clock or the machine: the same metrics, settings and recipes give the
 same bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from clipzoo.files import replacing, shown
+from clipzoo.files import few, near, replacing, shown
 from clipzoo.paths import METRICS_DIR
 from clipzoo.report.recipes import Loaded, load_recipes
 from clipzoo.report.released import recipe_of
-from clipzoo.report.results import NO_RECIPE, NOT_RUN, Metrics, Row, make_rows, read_metrics
+from clipzoo.report.results import (
+    NO_RECIPE,
+    NOT_RUN,
+    Metrics,
+    ReportError,
+    Row,
+    make_rows,
+    read_metrics,
+)
 from clipzoo.report.training_sets import describe_training
 from clipzoo.report.verdicts import OWN_RUN, REPRODUCED, is_reproduced
 
@@ -24,11 +32,11 @@ ZOO_FILE = "zoo.csv"
 FEW_VIDEOS = 30
 """Below this number of videos, an interval is marked: one video more or less moves it by points."""
 
-INTRODUCTION = """# Results
+INTRODUCTION = f"""# Results
 
 Written by the `report` stage from `metrics/`, `plots/*/settings.json` and `recipes/`; `zoo.csv` has
-the same rows with all digits. Values are percentages. The 95% interval is in brackets: Wilson's
-for an accuracy, Tango's for a gain; "few videos" marks fewer than {few_videos}.
+every result with all digits. Values are percentages. The 95% interval is in brackets: Wilson's
+for an accuracy, Tango's for a gain; "few videos" marks fewer than {FEW_VIDEOS}.
 ± is the standard deviation (ddof 0) over 10 seeded halves of the classes, or over the splits.
 `Videos` is the number measured, with the first 8 digits of their fingerprint. mAP is computed by
 torchnet, where a class without positives counts as 0; the mean class accuracy excludes classes
@@ -37,13 +45,12 @@ without videos. Values that are the same in every row of a table are given above
 Only a run with the settings of its recipe, on the published set of videos, gets a verdict; where
 videos of that set are missing, the verdict is on the lowest and highest value that the complete set
 can have. Released weights are judged in the rows of `<recipe>-released`.
-`modified:` names the settings that differ. "{not_run}" marks a published value without a
-measurement, "{own_run}" a run that follows no recipe. The demo's recipes state the values that
+`modified:` names the settings that differ. "{NOT_RUN}" marks a published value without a
+measurement, "{OWN_RUN}" a run that follows no recipe. The demo's recipes state the values that
 other seeds and processors gave. `Environment` is the software and the processor that computed a
-result: of pre-training, training and evaluation, where they differ.
-"""
+result: of pre-training, training and evaluation, where they differ. `clipzoo results <run>` prints
+all results of one run, with its training and the settings that differ.
 
-PUBLISHED_INTRODUCTION = """
 ## Published rows
 
 Every row that the authors of the methods published, next to our result. `make zoo
@@ -53,27 +60,88 @@ GPUs. `clipzoo check <recipe>` shows what is missing.
 """
 
 
-def results_markdown(metrics: Metrics, rows: Sequence[Row], recipes: Mapping[str, Loaded]) -> str:
-    """The text of RESULTS.md: published rows, other recipes, one line per run, then each run."""
-    introduction = INTRODUCTION.format(few_videos=FEW_VIDEOS, not_run=NOT_RUN, own_run=OWN_RUN)
-    parts = [introduction, PUBLISHED_INTRODUCTION, published_table(rows)]
-    parts += [_other_recipes(metrics, rows, recipes), "\n## Runs\n\n", summary_table(rows)]
-    runs = {recipe: files for recipe, files in metrics.items() if recipe}
-    if "clip" in metrics.get(NO_RECIPE, {}):
-        parts.append(f"\nCLIP weights of the last run: {_facts(metrics[NO_RECIPE]['clip'])}.\n")
-    for recipe, files in runs.items():
-        results = [row for row in rows if row.recipe == recipe and row.value is not None]
-        parts.append(f"\n## {recipe}\n\n{results_table(results)}")
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was measured, and what it is compared with."""
+
+    metrics: Metrics
+    recipes: Mapping[str, Loaded]
+    rows: Sequence[Row]
+    """All rows, also those not run here."""
+
+    def markdown(self) -> str:
+        """The text of RESULTS.md: published rows, other recipes, and one line per run."""
+        parts = [INTRODUCTION, published_table(self.rows)]
+        parts += [self._other_recipes(), "\n## Runs\n\n", summary_table(self.rows)]
+        if "clip" in self.metrics.get(NO_RECIPE, {}):
+            facts = _facts(self.metrics[NO_RECIPE]["clip"])
+            parts.append(f"\nCLIP weights of the last run: {facts}.\n")
+        return "".join(parts)
+
+    def run_markdown(self, name: str) -> str:
+        """One run in full: its results, its videos, its settings and its training.
+
+        Raises:
+            ReportError: there is no such run.
+        """
+        runs = [run for run in self.metrics if run]
+        if name not in runs:
+            raise ReportError(
+                f"results: found {name!r}{near(name, runs)}; allowed: a run with metrics, "
+                f"{few(runs)}; `clipzoo zoo RECIPE` runs a recipe"
+            )
+        results = [row for row in self.rows if row.recipe == name and row.value is not None]
+        parts = [f"## {name}\n\n{results_table(results)}"]
         sets = dict.fromkeys((row.dataset, row.videos) for row in results if row.videos)
         parts += [f"\nVideos of {dataset}: {videos}.\n" for dataset, videos in sets]
         for settings in dict.fromkeys(row.modified for row in results if row.modified):
             listed = "`, `".join(settings.split())
             parts.append(f"\nSettings that differ from the recipe's: `{listed}`.\n")
-        if "train" in files:
-            words = describe_training(files["train"], recipe, recipes.get(recipe, (None,))[0])
-            parts.append(f"\nTraining: {_facts(files['train'])}.\n")
+        if training := self.metrics[name].get("train"):
+            words = describe_training(training, name, self.recipes.get(name, (None,))[0])
+            parts.append(f"\nTraining: {_facts(training)}.\n")
             parts += [f"\nVideos of the training: {words}.\n"] if words else []
-    return "".join(parts)
+        return "".join(parts)
+
+    def _other_recipes(self) -> str:
+        """The recipes without a published row, and whether they were run."""
+        published = {row.recipe for row in self.rows if row.source}
+        lines = [
+            f"- `{name}`: {recipe.about}{'' if name in self.metrics else f' ({NOT_RUN})'}\n"
+            for name, (recipe, _) in self.recipes.items()
+            if name not in published
+        ]
+        title = "\n## Recipes without a published row\n\n`make zoo RECIPES=<name>` runs one.\n\n"
+        return title + "".join(lines) if lines else ""
+
+    def csv(self) -> str:
+        """The text of zoo.csv: full precision, empty for unknown values."""
+        # As objects: a column of numbers with an unknown value would turn 16 into 16.0.
+        names = [field.name for field in fields(Row)]
+        table = pd.DataFrame(self.rows, columns=names, dtype=object)
+        return table.to_csv(index=False, lineterminator="\n")
+
+
+def read_report(root: str | Path = ".") -> Report:
+    """Read metrics/, plots/ and recipes/ under `root`.
+
+    Raises:
+        ReportError, ListError, ConfigError: as for `read_metrics` and `make_rows`, or a recipe is
+            invalid.
+    """
+    root = Path(root)
+    metrics = read_metrics(root / METRICS_DIR)
+    recipes = load_recipes(root)
+    return Report(metrics=metrics, recipes=recipes, rows=make_rows(metrics, recipes, root))
+
+
+def write_report(root: str | Path = ".") -> Report:
+    """Write RESULTS.md and zoo.csv under `root`; raises as `read_report`."""
+    report = read_report(root)
+    for name, text in ((RESULTS_FILE, report.markdown()), (ZOO_FILE, report.csv())):
+        with replacing(Path(root) / name) as part:
+            part.write_text(text, encoding="utf-8")
+    return report
 
 
 def summary_table(rows: Iterable[Row]) -> str:
@@ -172,18 +240,6 @@ def published_table(rows: Sequence[Row]) -> str:
     return _table(header, cells)
 
 
-def _other_recipes(metrics: Metrics, rows: Iterable[Row], recipes: Mapping[str, Loaded]) -> str:
-    """The recipes without a published row, and whether they were run."""
-    published = {row.recipe for row in rows if row.source}
-    lines = [
-        f"- `{name}`: {recipe.about}" + ("" if name in metrics else f" ({NOT_RUN})") + "\n"
-        for name, (recipe, _) in recipes.items()
-        if name not in published
-    ]
-    title = "\n## Recipes without a published row\n\n`make zoo RECIPES=<name>` runs one.\n\n"
-    return title + "".join(lines) if lines else ""
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table, each column as wide as its widest cell, without its constant columns."""
     constants, header, rows = _drop_constants(header, rows)
@@ -258,31 +314,3 @@ def _fact(value: object) -> str:
         return f"{value:.4g}"
     text = str(value)
     return text[:8] if len(text) == 64 else text  # a sha256
-
-
-def zoo_csv(rows: Sequence[Row]) -> str:
-    """The text of zoo.csv: full precision, empty for unknown values."""
-    # As objects: a column of numbers with an unknown value would turn 16 into 16.0.
-    table = pd.DataFrame(rows, columns=[field.name for field in fields(Row)], dtype=object)
-    return table.to_csv(index=False, lineterminator="\n")
-
-
-def write_report(root: str | Path = ".") -> list[Row]:
-    """Read metrics/, plots/ and recipes/ under `root`, write RESULTS.md and zoo.csv there.
-
-    Returns:
-        all rows, also those not run here.
-
-    Raises:
-        ReportError, ListError, ConfigError: as for `read_metrics` and `make_rows`, or a recipe is
-            invalid.
-    """
-    root = Path(root)
-    metrics = read_metrics(root / METRICS_DIR)
-    recipes = load_recipes(root)
-    rows = make_rows(metrics, recipes, root)
-    texts = {RESULTS_FILE: results_markdown(metrics, rows, recipes), ZOO_FILE: zoo_csv(rows)}
-    for name, text in texts.items():
-        with replacing(root / name) as part:
-            part.write_text(text, encoding="utf-8")
-    return rows

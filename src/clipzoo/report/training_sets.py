@@ -23,8 +23,8 @@ def describe_training(values: Mapping[str, Any], recipe: str, loaded: Recipe | N
     """The training videos of a run beside those of the authors; '' = no log is published.
 
     Args:
-        values: of train.json: num_videos and videos_sha256.
-        loaded: its content; None = there is none.
+        values: train.json's values: num_videos and videos_sha256.
+        loaded: the recipe of that name; None = there is none.
 
     Whether they are the same videos is known only where the authors' list is published.
 
@@ -49,7 +49,7 @@ def logged_videos(log: Mapping[str, str], method: str, gpus: int) -> tuple[int, 
 
     Args:
         log: a row of reference/training_logs.csv.
-        gpus: of the logged run.
+        gpus: the number of GPUs of the logged run.
 
     Example: 3,759 iterations of 2 clips on 32 GPUs, the last one partial: 240,513 to 240,576.
     """

@@ -58,7 +58,7 @@ class VideoSet:
     name: str
     num_videos: int
     median_frames: int | None
-    """None = the list has no frame counts."""
+    """The median number of frames of a video; None = the list has no frame counts."""
     videos_sha256: str
 
 
@@ -94,7 +94,7 @@ def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool
     """Find the published set of videos that a result was measured on.
 
     Args:
-        values: of a metrics file: num_videos, num_expected, videos_sha256 and, if videos are
+        values: a metrics file's values: num_videos, num_expected, videos_sha256 and, if videos are
             missing, expected_sha256.
         published: the list that the recipe names; '' = none.
 
@@ -127,7 +127,7 @@ def is_part(values: Mapping[str, Any], published: str) -> bool:
     """Whether a result was measured on the published set without the videos that a copy lacks.
 
     Args:
-        values: of a metrics file, as for `compare_videos`.
+        values: a metrics file's values, as for `compare_videos`.
         published: the list that the recipe names; '' = none.
     """
     if not published:
@@ -138,7 +138,7 @@ def is_part(values: Mapping[str, Any], published: str) -> bool:
 
 
 def _compare_rows(num_rows: int, target: VideoSet | None) -> tuple[str, bool]:
-    """`compare_videos` of score files, whose rows have no ids: by their number alone, which the
+    """`compare_videos` for score files, whose rows have no ids: the number alone counts, which the
     authors' processes fill up to a multiple of theirs with videos from the beginning."""
     words = f"{num_rows} rows without ids"
     if target is None:
@@ -162,9 +162,9 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
     """Settings in which a run differs from its recipe and that can change the result.
 
     Args:
-        used: settings of the run by dotted key; with batch normalisation, values of `runtime` too.
+        used: settings of the run by dotted key; with batch normalization, values of `runtime` too.
         expected: settings of the recipe, with those of `authors_split` if it says them.
-        stem: of the metrics file, `test`, `fused` or `zero_shot_<dataset>`.
+        stem: the name of the metrics file, `test`, `fused` or `zero_shot_<dataset>`.
 
     Returns:
         dotted keys, sorted; a key that only one of the two has is among them.
@@ -175,7 +175,7 @@ def modified(used: Mapping[str, Any], expected: Mapping[str, Any], stem: str) ->
         for key in used.keys() | expected.keys()
         if key not in used or key not in expected or used[key] != expected[key]
     }
-    # Only batch normalisation depends on the machine, and not every recipe says on what it ran.
+    # Only batch normalization depends on the machine, and not every recipe says on what it ran.
     shared = used.keys() & expected.keys()
     differing -= {key for key in differing - shared if key.startswith("runtime.")}
     if released_parent(used, expected):
@@ -199,14 +199,14 @@ def modified_anywhere(used: Mapping[str, Any], expected: Mapping[str, Any]) -> l
 
 
 def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[str, int]:
-    """The authors' micro-batch, by dotted key: what batch normalisation depends on.
+    """The authors' micro-batch, by dotted key: what batch normalization depends on.
 
     Only their clips on one GPU count. With fewer GPUs and as large a micro-batch, the statistics
     are over as many clips.
 
     Args:
         recipe: says on how many GPUs its config gives the batch size; None or 0 = not known.
-        settings: of the recipe.
+        settings: the recipe's settings, by dotted key.
     """
     gpus = recipe.authors.config_gpus if recipe else 0
     return {"runtime.micro_batch": settings["train.batch_size"] // gpus} if gpus else {}
@@ -231,8 +231,8 @@ def verdict(
     Args:
         value: ours, percent.
         row: the published number, or the expected one; None = none for this result.
-        recipe: of the run; None = no recipe has its name.
-        changed: of `modified`; None = the settings were not recorded.
+        recipe: the run's recipe; None = no recipe has its name.
+        changed: the result of `modified`; None = the settings were not recorded.
         videos: whether the videos are the published set; if this copy lacks some of them, the
             bounds of the result on the complete set, None = unknown for this metric.
         released: the result is that of released weights, which have a tolerance of their own.

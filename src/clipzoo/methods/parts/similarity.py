@@ -64,22 +64,6 @@ def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor
     return scaled_cosines(videos, class_embeddings).softmax(dim=-1)  # [N, K]
 
 
-def bike_probabilities(similarities: Tensor) -> Tensor:
-    """Softmax per view without a temperature, mean over views, softmax once more.
-
-    The authors' code has the second softmax; it keeps the order of classes and flattens the values.
-    Source: BIKE, arXiv 2301.00182 (multi-view testing).
-
-    Args:
-        similarities: cosines of videos and classes [N, V, K].
-
-    Returns:
-        [N, K].
-    """
-    per_view = similarities.float().softmax(dim=-1)  # [N, V, K]
-    return per_view.mean(dim=1).softmax(dim=-1)  # [N, V, K] -> [N, K]
-
-
 def spotted_cosines(
     frames: Tensor, class_embeddings: Tensor, token_embeddings: Tensor, temperature: float
 ) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from clipzoo.commands.paired_runs import (
+from clipzoo.comparison.runs import (
     Measured,
     Run,
     check_same_videos,
@@ -146,7 +146,7 @@ def page(runs: Sequence[Run], benchmark: Benchmark | None, options: str = "") ->
     Args:
         runs: two or more.
         benchmark: the content of `BENCHMARK`; None = it was not measured.
-        options: of the command that writes it, after the names of the runs.
+        options: what the command that writes the page has after the names of the runs.
 
     Raises:
         CompareError: the runs were measured on different videos.
@@ -275,7 +275,7 @@ def _with_interval(values: Mapping[str, Any], key: str, sign: str = "") -> str:
 
 
 def _describe_settings(runs: Sequence[Run]) -> str:
-    """All settings that differ between the runs and are no budgets."""
+    """All settings that differ between the runs and are not budgets."""
     keys = [key for key in runs[0].settings if key != "recipe" and key not in BUDGETS]
     common = [key for key in keys if all(key in run.settings for run in runs)]
     rows = []

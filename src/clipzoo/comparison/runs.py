@@ -45,15 +45,15 @@ class Measured:
     """One set of videos of one run."""
 
     values: Mapping[str, Any]
-    """The content of the metrics file."""
+    """The values of the metrics file."""
     settings: Mapping[str, Any]
-    """The settings of the run by dotted key."""
+    """The settings of the run, by dotted key."""
     videos: list[tuple[str, str]]
     """Video id and label, in the order of the list."""
     correct: list[bool]
     """Whether the predicted class is the label."""
     single: list[bool] | None
-    """The same of the class predicted from a single view; None if there is no other view."""
+    """Whether the class predicted from a single view is the label; None = the test had one view."""
 
     def of_a_single_view(self) -> "Measured":
         """The same set, as predicted from a single view."""
@@ -67,13 +67,13 @@ class Run:
     name: str
     test: Measured
     zero_shot: dict[str, Measured]
-    """The unseen sets by dataset."""
+    """The unseen sets, by dataset."""
     training: Mapping[str, Any]
-    """The content of metrics/<run>/train.json."""
+    """The values of metrics/<run>/train.json."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The settings by dotted key; the same for all its sets."""
+        """The settings by dotted key, which are the same for all sets."""
         return self.test.settings
 
     @property
@@ -108,9 +108,8 @@ def read_set(name: str, stem: str, key: str) -> Measured:
     """One set of videos of a run; its files must belong together.
 
     Args:
-        name: the run.
         stem: `test` or `zero_shot_<dataset>`.
-        key: its top-1 in the metrics file.
+        key: the key of the set's top-1 in the metrics file.
     """
     folder, source = plots_dir(name, stem), metrics_file(name, stem)
     values = read_metrics_file(source, name, CompareError)
@@ -151,8 +150,8 @@ def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:
     """Raise CompareError unless all runs were measured on the same videos, in one order.
 
     Args:
-        sets: one set of each run, by the run's name.
-        stem: name of their metrics files.
+        sets: the same set of each run, by the name of the run.
+        stem: the name of the metrics files, for messages.
     """
     (first, expected), *others = sets.items()
     faults = []
