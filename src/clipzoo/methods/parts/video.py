@@ -13,7 +13,7 @@ from clipzoo.models.text import ClassText
 
 
 class VideoMethod(Method):
-    """Video embeddings of clips of T frames, and class embeddings, by a text tower if it is trained.
+    """Videos of T frames as embeddings; and classes, if the text tower is trained too.
 
     Args:
         towers: any open_clip model. Its vision tower (changed in place by `temporal_module` and
