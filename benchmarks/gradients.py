@@ -19,7 +19,7 @@ import time
 import torch
 from torch.nn import functional
 
-from clipzoo.methods.text4vis import Options, build
+from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
 from clipzoo.train.gradients import StepGradients, micro_batches
@@ -35,7 +35,7 @@ def run_step(size: int, micro_batch: int) -> dict[str, float]:
     torch.manual_seed(0)
     options = {"head": "Transf", "head_layers": 6, "temporal_module": "none", "joint": False}
     options |= {"loss": "infonce", "text_tower": "frozen"}
-    method = build(build_clip(ARCH, INPUT_PX), Options.model_validate(options), NUM_SEGMENTS)
+    method = Text4Vis(build_clip(ARCH, INPUT_PX), Options.model_validate(options), NUM_SEGMENTS)
     text = ClassText(
         token_ids=torch.zeros(1, NUM_CLASSES, 12, dtype=torch.int64),
         class_embeddings=functional.normalize(torch.randn(1, NUM_CLASSES, DIM), dim=-1),

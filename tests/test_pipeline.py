@@ -192,7 +192,7 @@ def test_train_and_test_depend_on_what_the_method_reads():
     written = [str(out) for stage in STAGES.values() for out in stage["outs"]]
     for kind in kinds:
         assert any(f"data/{kind}/${{item.dataset}}" in out for out in written), kind
-    for name in ("train", "test"):
+    for name in ("train", "test", "interpolation"):
         deps = STAGES[name]["deps"]
         assert "data/${model.inputs}/${data.dataset}" in deps
         assert not [dep for dep in deps if dep.startswith(("data/frames", "data/attributes"))]

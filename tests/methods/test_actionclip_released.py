@@ -38,7 +38,7 @@ def towers() -> CLIP:
 
 
 def small(**options: Any) -> ActionClip:
-    return actionclip.build(towers(), actionclip_options(head_layers=1, **options), 3)
+    return actionclip.ActionClip(towers(), actionclip_options(head_layers=1, **options), 3)
 
 
 def is_half(name: str) -> bool:
@@ -116,7 +116,7 @@ def test_a_run_starts_from_a_released_file(tmp_path: Path, monkeypatch: pytest.M
     clip, path = build_clip("ViT-demo-16", 32), tmp_path / "released.pt"
     save_clip(clip, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
     options = actionclip.Options(**params(path).options)
-    content, expected = released(actionclip.build(copy.deepcopy(clip), options, 8))
+    content, expected = released(actionclip.ActionClip(copy.deepcopy(clip), options, 8))
     torch.save(content, path)
     model, _ = new_model(params(path, text_tower="frozen"))
     videos = {n for n in expected if not n.startswith("text.")}

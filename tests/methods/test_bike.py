@@ -191,8 +191,8 @@ def test_a_batch_of_the_running_map_must_divide_among_the_authors_processes():
 
 def test_what_the_options_ask_for():
     module = METHODS["bike"]
-    assert module.needs_token_embeddings(bike_options())
-    assert not module.needs_token_embeddings(bike_options(interaction="DP"))
+    assert module.needs_tokens(bike_options())
+    assert not module.needs_tokens(bike_options(interaction="DP"))
     bike = model(
         authors_map_softmaxes=3,
         authors_running_map_batch=64,

@@ -28,13 +28,13 @@ from parity.inputs import class_text, fill, noise
 from tiny import attributes_options
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bike_model.json"
-ARCH, WORDS = "ViT-demo-16", ["dog", "red fish", "an owl", "cat"]
+ARCH, T, WORDS = "ViT-demo-16", 8, ["dog", "red fish", "an owl", "cat"]
 
 
 @pytest.fixture(scope="module")
 def model() -> BikeAttributes:
     torch.manual_seed(0)
-    method = BikeAttributes(build_clip(ARCH, 32), attributes_options())
+    method = BikeAttributes(build_clip(ARCH, 32), attributes_options(), T)
     fill(method.fusion_model)
     return method.eval()
 
@@ -49,7 +49,7 @@ def test_the_head_is_the_authors():
 
 
 def test_new_heads_are_drawn_narrowly_and_without_bias():
-    head = BikeAttributes(build_clip(ARCH, 32), attributes_options()).fusion_model
+    head = BikeAttributes(build_clip(ARCH, 32), attributes_options(), T).fusion_model
     for name, parameter in head.named_parameters():
         expected = 0.0 if name.endswith("bias") else 0.02
         assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.03), name
@@ -68,7 +68,7 @@ def test_the_head_learns_faster_than_logit_scale_and_the_text_tower_is_frozen(mo
 @pytest.mark.parametrize(("number", "words"), [(1, "a"), (2, "a,b c"), (3, "a,b c,d")])
 def test_a_sentence_has_the_first_attributes(number: int, words: str):
     options = attributes_options(num_attributes=number, prefix="about ")
-    method = BikeAttributes(build_clip(ARCH, 32), options)
+    method = BikeAttributes(build_clip(ARCH, 32), options, T)
     assert method.sentence(["a", "b c", "d", "e"][: max(number, 3)]) == f"about {words}"
     with pytest.raises(ValueError, match=f"found {number - 1} attributes; .*, {number}, or more"):
         method.sentence(["a", "b c", "d"][: number - 1])
@@ -113,7 +113,7 @@ def released(module: str = "") -> dict[str, Any]:
     """As the authors save it, with a whole CLIP and the optimizer's state."""
     torch.manual_seed(3)
     towers = CLIP(128, VIT, TEXT, quick_gelu=True).state_dict()  # pyright: ignore[reportArgumentType]
-    head = BikeAttributes(build_clip(ARCH, 32), attributes_options()).fusion_model.state_dict()
+    head = BikeAttributes(build_clip(ARCH, 32), attributes_options(), T).fusion_model.state_dict()
     return {
         "epoch": 3,
         "model_state_dict": {f"{module}{k}": v.half() for k, v in towers.items()},
@@ -131,7 +131,7 @@ def load(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
 def test_released_files_load(model, tmp_path, module):
     content = released(module)
     tensors = load(content, tmp_path / "a.pt")
-    other = BikeAttributes(build_clip(ARCH, 32), attributes_options())
+    other = BikeAttributes(build_clip(ARCH, 32), attributes_options(), T)
     load_strictly(other, tensors, "the file")
     weight = content["model_state_dict"][f"{module}token_embedding.weight"]
     found = other.state_dict()

@@ -46,7 +46,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
 def released(clip: nn.Module, **options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of a file after training, and the model that it must give."""
     state = {name: value.clone() for name, value in clip.state_dict().items()}
-    model = bike.build(towers(1), bike.Options(**params(Path("-"), **options).options), 4)
+    model = bike.Bike(towers(1), bike.Options(**params(Path("-"), **options).options), 4)
     nn.init.constant_(model.logit_scale, 4.75)
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     head = {k.removeprefix("fusion_model."): v for k, v in trained.items() if "fusion" in k}

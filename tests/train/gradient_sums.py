@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.methods import actionclip, bike, bike_attributes, text4vis
+from clipzoo.methods import METHODS
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
@@ -38,7 +38,7 @@ CASES = {
     "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
 }
 TRAINED_TEXT = ("infonce-trained", "actionclip")
-MODULES = {module.Options: module for module in (actionclip, bike, bike_attributes, text4vis)}
+BUILDERS = {spec.options: spec.build for spec in METHODS.values()}
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
@@ -51,8 +51,7 @@ def make_method(case: str) -> Method:
 @functools.cache
 def _method(case: str) -> Method:
     options: Any = CASES[case]
-    module = MODULES[type(options)]
-    method = module.build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
+    method = BUILDERS[type(options)](build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     return method.train()

@@ -1,26 +1,19 @@
 """The list of methods, and building, saving and loading one.
 
-A method is one module here, and its options are a section of params.yaml with the same name. The
-module has
-
-    Options                             the section, a pydantic model
-    build(clip, options, num_segments)  the nn.Module (parts/method.py describes its interface)
-    needs_token_embeddings(options)     only if some options need ClassText.token_embeddings
-    read_released(content, where)       only if the authors released checkpoints: the content of
-                                        such a file -> the state dict of the nn.Module
+A method is one module here, one line of `METHODS`, and a section of params.yaml with its name.
 
 A model file is safetensors: the module's parameters and, as metadata, what is needed to rebuild it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from pydantic import AfterValidator, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
@@ -49,12 +42,33 @@ from clipzoo.tensors import (
     write_safetensors,
 )
 
-METHODS: dict[str, ModuleType] = {
-    "raw": raw,
-    "text4vis": text4vis,
-    "bike": bike,
-    "bike_attributes": bike_attributes,
-    "actionclip": actionclip,
+Options = TypeVar("Options", bound=Section)
+
+
+@dataclass(frozen=True)
+class MethodSpec(Generic[Options]):
+    """What the project knows of a method before one is built."""
+
+    options: type[Options]
+    """The section of params.yaml with the method's name."""
+    build: Callable[[nn.Module, Options, int], Method]
+    """(any open_clip model, options, num_segments) -> the method, which the model becomes part of;
+    ConfigError if the model's towers do not support an option."""
+    read_released: Callable[[dict[str, Any], str], dict[str, Tensor]] | None = None
+    """(content of a checkpoint that the authors released, its path) -> the method's state dict;
+    None if they released none."""
+    needs_tokens: Callable[[Options], bool] = lambda _: False
+    """Whether the class text must have `token_embeddings`."""
+
+
+METHODS: dict[str, MethodSpec[Any]] = {
+    "raw": MethodSpec(raw.Options, raw.build),
+    "text4vis": MethodSpec(text4vis.Options, text4vis.Text4Vis, text4vis.read_released),
+    "bike": MethodSpec(bike.Options, bike.Bike, bike.read_released, bike.needs_tokens),
+    "bike_attributes": MethodSpec(
+        bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
+    ),
+    "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
 }
 
 
@@ -71,11 +85,11 @@ class ModelMetadata(Section):
     method: Annotated[str, AfterValidator(_known_method)]
     num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
     options: dict[str, Any]
-    """Of the method, which checks them."""
+    """The options of the method, which checks them."""
     split: dict[str, int] = Field(default_factory=dict)
     """`split_settings` of the training, by dotted key, where its result depends on them."""
     environment: str = ""
-    """That computed the training; '' = nothing was trained."""
+    """What computed the training (`machine.environment`); '' = nothing was trained."""
     checkpoint_sha256: str = ""
     """Digest of the file that `model.checkpoint` named; '' = none."""
     recipe: str = ""
@@ -96,7 +110,7 @@ def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
             file `where` and the key.
     """
     name = params.model.method
-    return config.build(METHODS[name].Options, params.options, where, name)
+    return config.build(METHODS[name].options, params.options, where, name)
 
 
 def needs_token_embeddings(params: Params) -> bool:
@@ -105,18 +119,17 @@ def needs_token_embeddings(params: Params) -> bool:
     Raises:
         ConfigError: as `read_options`.
     """
-    module, options = METHODS[params.model.method], read_options(params)
-    return hasattr(module, "needs_token_embeddings") and module.needs_token_embeddings(options)
+    return METHODS[params.model.method].needs_tokens(read_options(params))
 
 
-def build(params: Params, clip: torch.nn.Module) -> Method:
+def build(params: Params, towers: nn.Module) -> Method:
     """Build the method of a run around an open_clip model, which becomes part of it.
 
     Raises:
-        ConfigError: as `read_options`, or the tower does not support an option.
+        ConfigError: as `read_options`, or the towers do not support an option.
     """
-    module = METHODS[params.model.method]
-    return module.build(clip, read_options(params), params.model.num_segments)
+    spec = METHODS[params.model.method]
+    return spec.build(towers, read_options(params), params.model.num_segments)
 
 
 def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
@@ -131,14 +144,14 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
             architecture or of different activations.
         ConfigError: as `build`, or the method cannot read such a checkpoint.
     """
-    clip, meta = load_clip()
+    towers, meta = load_clip()
     _check_arch(CLIP_FILE, meta["arch"], params)
     others = ("visual.", "logit_")
-    text_tower = {k: v for k, v in clip.state_dict().items() if not k.startswith(others)}
+    text_tower = {k: v for k, v in towers.state_dict().items() if not k.startswith(others)}
     if params.model.checkpoint and _is_released(params):  # all are of OpenAI's family
         _check_activation(params.model.checkpoint, True, meta)
     torch.manual_seed(params.seed)  # the head's initialisation
-    model = build(params, clip)
+    model = build(params, towers)
     checkpoint = {}
     if params.model.checkpoint:
         _load_checkpoint(model, params, text_tower, meta)
@@ -165,10 +178,10 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     meta = _model_metadata(metadata, path)
     _check_arch(path, meta.clip.arch, params)
     towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
-    module = METHODS[meta.method]
-    options = config.build(module.Options, meta.options, path, "metadata.model.options")
+    spec = METHODS[meta.method]
+    options = config.build(spec.options, meta.options, path, "metadata.model.options")
     check_settings(meta, params, path)
-    model = module.build(towers, options, meta.num_segments)
+    model = spec.build(towers, options, meta.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()
 
@@ -201,8 +214,8 @@ def _model_metadata(metadata: Mapping[str, str], path: str | Path) -> ModelMetad
 
 def raw_model() -> FrameMean:
     """The raw CLIP as a video model: the mean of its frame embeddings, nothing trained."""
-    clip, _ = load_clip()
-    return FrameMean(clip).eval()
+    towers, _ = load_clip()
+    return FrameMean(towers).eval()
 
 
 def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> None:
@@ -277,10 +290,8 @@ def _load_checkpoint(
     """Load `model.checkpoint`: a model file of this project, or one that the authors released.
 
     Args:
-        model: of the run.
-        params: of the run.
-        text_tower: of models/clip.safetensors.
-        clip: its metadata.
+        text_tower: that of models/clip.safetensors.
+        clip: the metadata of that file.
     """
     path = Path(params.model.checkpoint)
     if not path.is_file():
@@ -291,11 +302,11 @@ def _load_checkpoint(
             meta = _model_metadata(metadata, path)
             _check_arch(path, meta.clip.arch, params)
             _check_activation(path, meta.clip.quick_gelu, clip)
-    elif hasattr(METHODS[params.model.method], "read_released"):
+    elif read_released := METHODS[params.model.method].read_released:
         content = archives.read_file(path)
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):
             say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
-        tensors = METHODS[params.model.method].read_released(content, str(path))
+        tensors = read_released(content, str(path))
         trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
         if not any(trained):  # the class texts of the run are those of the CLIP weights
             check_text_tower(content, text_tower, str(path))

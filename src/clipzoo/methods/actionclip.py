@@ -19,7 +19,7 @@ ours is that of Text4Vis, and so is `tsm` in a ResNet, where theirs takes ViTs o
 that is not trained (`fix_text` in their configs) is no part of the model.
 """
 
-from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,12 +29,10 @@ from torch import Tensor, nn
 from clipzoo.methods.parts.actionclip_heads import head_of_clip
 from clipzoo.methods.parts.dropout import clip_keys
 from clipzoo.methods.parts.losses import nce_loss
-from clipzoo.methods.parts.method import Batch, Method
-from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
-from clipzoo.methods.parts.temporal import with_temporal_module
-from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.methods.parts.video import VideoMethod
 from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
@@ -70,15 +68,6 @@ class Options(Section):
         return self
 
 
-def build(clip: nn.Module, options: Options, num_segments: int) -> "ActionClip":
-    """Build the method around any open_clip model, which becomes part of it.
-
-    Raises:
-        ConfigError: the tower does not support an option.
-    """
-    return ActionClip(clip, options, num_segments)
-
-
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """State dict of a checkpoint that the authors released; names and shapes are not checked.
 
@@ -102,70 +91,39 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     return tensors
 
 
-class ActionClip(Method):
+class ActionClip(VideoMethod):
     """The model that is trained, tested and saved; a frozen text tower is not part of it.
 
-    Args:
-        clip_model: any open_clip model. Its vision tower (changed in place by `temporal_module` and
-            `joint`) and logit_scale become part of this module, and so does its text tower if it is
-            trained; otherwise only its sizes are read.
-        options: the section `actionclip`.
-        num_segments: T, frames per clip.
-
-    Raises:
-        ConfigError: the tower does not support an option.
+    `towers` and `num_segments` are those of `VideoMethod`.
     """
 
     compares_videos = True
     draws_templates = True
 
-    def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__()
-        tower = clip_model.get_submodule("visual")
-        self.visual = with_temporal_module(
-            tower, options.temporal_module, options.joint, num_segments
+    def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
+        super().__init__(
+            towers,
+            num_segments,
+            make_head=partial(
+                head_of_clip,
+                head=options.head,
+                layers=options.head_layers,
+                num_segments=num_segments,
+            ),
+            temporal_module=options.temporal_module,
+            joint=options.joint,
+            trains_text=options.text_tower == "trained",
         )
-        self.fusion_model = head_of_clip(
-            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
-        )
-        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
-        self.text = TextTower(clip_model) if options.text_tower == "trained" else None
         self.drops_units = options.head == "Transf_cls"
-        self.num_segments = num_segments
         self.train_sampler = options.train_sampler
         self.test_sampler = options.test_sampler
         self.authors_batch = options.authors_test_batch
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
-        keys = clip_keys(inputs) if self.training and self.drops_units else None
-        return self.video_embeddings(normalize(inputs), keys)
-
-    def video_embeddings(self, pixels: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].
-
-        Args:
-            pixels: T is `num_segments`.
-            keys: of the clips, int64 [b], for the dropout of Transf_cls in training; None = off.
-
-        Raises:
-            ValueError: T is not `num_segments`.
-        """
-        if pixels.shape[1] != self.num_segments:
-            raise ValueError(
-                f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = "
-                f"{self.num_segments}"
-            )
-        features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
-        if keys is not None:
-            return self.fusion_model(features, keys)  # [b, T, D] -> [b, D]
-        return self.fusion_model(features)  # [b, T, D] -> [b, D]
-
-    def class_text(self, text: ClassText) -> ClassText:
-        """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
-        return (
-            text if self.text is None else replace(text, class_embeddings=self.text(text.token_ids))
-        )
+        # Dropout draws by the content of a clip, so that a step draws alike however it is split.
+        keys = [clip_keys(inputs)] if self.training and self.drops_units else []  # [b] int64
+        return self.video_embeddings(normalize(inputs), *keys)
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """The symmetric KL loss of the clips of a whole step and their prompts.

@@ -72,12 +72,7 @@ class Options(Section):
     attributes (`fusion.with`)."""
 
 
-def build(clip: nn.Module, options: Options, num_segments: int) -> "Bike":
-    """Build the method around any open_clip model, which becomes part of it."""
-    return Bike(clip, options, num_segments)
-
-
-def needs_token_embeddings(options: Options) -> bool:
+def needs_tokens(options: Options) -> bool:
     """VCS compares frames with the tokens of the class prompts."""
     return options.interaction == "VCS"
 
@@ -111,21 +106,21 @@ class Bike(Method):
     """The model that is trained, tested and saved; the frozen text tower is not part of it.
 
     Args:
-        clip_model: any open_clip model. Its vision tower and logit_scale become part of this
-            module; of its text tower only the sizes are read.
+        towers: any open_clip model. Its vision tower and logit_scale become part of this module; of
+            its text tower only the sizes are read.
         options: the section `bike`.
         num_segments: T, frames per clip.
     """
 
     compares_videos = True
 
-    def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
+    def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
-        self.visual = clip_model.get_submodule("visual")
+        self.visual = towers.get_submodule("visual")
         self.fusion_model = temporal_head(
-            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
+            towers, options.head, layers=options.head_layers, num_segments=num_segments
         )
-        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
+        self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
         self.options = options
         self.train_sampler = options.train_sampler
         self.val_min_frames = options.val_min_frames

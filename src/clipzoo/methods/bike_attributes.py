@@ -53,12 +53,6 @@ class Options(Section):
     """Whether test scores the training videos too, to choose the weight of the fusion."""
 
 
-def build(clip: nn.Module, options: Options, num_segments: int) -> "BikeAttributes":
-    """Build the method around the text tower of any open_clip model, which becomes part of it;
-    `num_segments` has no effect."""
-    return BikeAttributes(clip, options)
-
-
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """State dict of a checkpoint of the authors; names and shapes are not checked.
 
@@ -119,18 +113,19 @@ class BikeAttributes(Method):
     """The model that is trained, tested and saved, with the frozen text tower; no vision tower.
 
     Args:
-        clip_model: any open_clip model. Its text tower and logit_scale become part of this module.
+        towers: any open_clip model. Its text tower and logit_scale become part of this module.
         options: the section `bike_attributes`.
+        num_segments: has no effect, as there are no frames.
     """
 
     compares_videos = True
 
-    def __init__(self, clip_model: nn.Module, options: Options) -> None:
+    def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
         self.visual = nn.Identity()  # nothing here sees a frame
-        self.fusion_model = AttributeHead(text_sizes(clip_model)["embed_dim"])
-        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
-        self.text = TextTower(clip_model).requires_grad_(False)
+        self.fusion_model = AttributeHead(text_sizes(towers)["embed_dim"])
+        self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
+        self.text = TextTower(towers).requires_grad_(False)
         self.val_min_frames = options.val_min_frames
         self.prefix, self.num_attributes = options.prefix, options.num_attributes
 

@@ -27,6 +27,6 @@ class Options(Section):
     """mean: of the frame embeddings; softmax: mean of the frames' probabilities."""
 
 
-def build(clip: nn.Module, options: Options, num_segments: int) -> FrameMean:
+def build(towers: nn.Module, options: Options, num_segments: int) -> FrameMean:
     """Build the method from any open_clip model; `num_segments` has no effect."""
-    return FrameMean(clip) if options.fusion == "mean" else FrameSoftmax(clip)
+    return FrameMean(towers) if options.fusion == "mean" else FrameSoftmax(towers)

@@ -18,7 +18,7 @@ Deviations from the authors' code: cosines are float32 under autocast; an option
 the authors' code ignores it or fails later.
 """
 
-from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -27,11 +27,9 @@ from torch.nn import functional
 
 from clipzoo.methods.parts.heads import temporal_head
 from clipzoo.methods.parts.losses import nce_loss
-from clipzoo.methods.parts.method import Batch, Method
-from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
-from clipzoo.methods.parts.temporal import with_temporal_module
-from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.methods.parts.video import VideoMethod
 from clipzoo.models import archives
 from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
@@ -60,15 +58,6 @@ class Options(Section):
         fits = self.text_tower == "frozen" or self.loss == "infonce"
         require((fits, "text_tower", self.text_tower, "frozen, or loss infonce"))
         return self
-
-
-def build(clip: nn.Module, options: Options, num_segments: int) -> "Text4Vis":
-    """Build the method around any open_clip model, which becomes part of it.
-
-    Raises:
-        ConfigError: the tower does not support an option.
-    """
-    return Text4Vis(clip, options, num_segments)
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -100,32 +89,26 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     return tensors
 
 
-class Text4Vis(Method):
+class Text4Vis(VideoMethod):
     """The model that is trained, tested and saved; a frozen text tower is not part of it.
 
-    Args:
-        clip_model: any open_clip model. Its vision tower (changed in place by `temporal_module` and
-            `joint`) and logit_scale become part of this module, and so does its text tower if it is
-            trained; otherwise only its sizes are read.
-        options: the section `text4vis`.
-        num_segments: T, frames per clip.
-
-    Raises:
-        ConfigError: the tower does not support an option.
+    `towers` and `num_segments` are those of `VideoMethod`.
     """
 
-    def __init__(self, clip_model: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__()
-        tower = clip_model.get_submodule("visual")
-        self.visual = with_temporal_module(
-            tower, options.temporal_module, options.joint, num_segments
+    def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
+        super().__init__(
+            towers,
+            num_segments,
+            make_head=partial(
+                temporal_head,
+                head=options.head,
+                layers=options.head_layers,
+                num_segments=num_segments,
+            ),
+            temporal_module=options.temporal_module,
+            joint=options.joint,
+            trains_text=options.text_tower == "trained",
         )
-        self.fusion_model = temporal_head(
-            clip_model, options.head, layers=options.head_layers, num_segments=num_segments
-        )
-        self.logit_scale = nn.Parameter(clip_model.get_parameter("logit_scale").detach().clone())
-        self.text = TextTower(clip_model) if options.text_tower == "trained" else None
-        self.num_segments = num_segments
         self.compares_videos = options.loss == "infonce"
         # As in the reference, one embedding per clip needs no head. Its parameters then require no
         # gradients, for which DDP would wait.
@@ -135,28 +118,6 @@ class Text4Vis(Method):
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
         return self.video_embeddings(normalize(inputs))
-
-    def video_embeddings(self, pixels: Tensor) -> Tensor:
-        """Video embeddings [b, D], before L2 normalisation, of normalised frames [b, T, 3, S, S].
-
-        Raises:
-            ValueError: T is not `num_segments`.
-        """
-        batch, num_frames = pixels.shape[:2]
-        if num_frames != self.num_segments:
-            raise ValueError(
-                f"frames: found {num_frames} per clip; allowed: num_segments = {self.num_segments}"
-            )
-        features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
-        if not self.uses_head:
-            return features.reshape(batch, -1)  # [b, 1, D] -> [b, D]
-        return self.fusion_model(features)  # [b, T, D] -> [b, D]
-
-    def class_text(self, text: ClassText) -> ClassText:
-        """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
-        return (
-            text if self.text is None else replace(text, class_embeddings=self.text(text.token_ids))
-        )
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of video embeddings [N, V, D]."""

@@ -56,9 +56,9 @@ def video_head(
     return {"Conv_1D": ConvolutionHead, "LSTM": RecurrentHead}[head](width, positions)
 
 
-def head_of_clip(clip_model: nn.Module, head: str, *, layers: int, num_segments: int) -> nn.Module:
+def head_of_clip(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> nn.Module:
     """A `video_head` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(clip_model)
+    sizes = text_sizes(towers)
     return video_head(
         head,
         width=sizes["embed_dim"],

@@ -89,11 +89,9 @@ class TemporalHead(nn.Module):
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
-def temporal_head(
-    clip_model: nn.Module, head: str, *, layers: int, num_segments: int
-) -> TemporalHead:
+def temporal_head(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> TemporalHead:
     """A `TemporalHead` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(clip_model)
+    sizes = text_sizes(towers)
     return TemporalHead(
         head,
         width=sizes["embed_dim"],
@@ -111,17 +109,17 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def text_sizes(clip_model: Any) -> dict[str, int]:
+def text_sizes(towers: Any) -> dict[str, int]:
     """Embedding size, text width and context length of any open_clip model."""
-    text: Any = getattr(clip_model, "text", clip_model)  # CustomTextCLIP and CoCa have a module
+    text: Any = getattr(towers, "text", towers)  # CustomTextCLIP and CoCa have a module
     projection = getattr(text, "text_projection", None)
     if isinstance(projection, nn.Linear):
         embed_dim = projection.out_features
     elif projection is not None:
         embed_dim = projection.shape[1]
     else:
-        embed_dim = getattr(text, "output_dim", None) or clip_model.visual.output_dim
+        embed_dim = getattr(text, "output_dim", None) or towers.visual.output_dim
     norm = getattr(text, "ln_final", None)
     width = norm.normalized_shape[0] if norm is not None else embed_dim
-    context_length = getattr(clip_model, "context_length", None) or POSITIONS
+    context_length = getattr(towers, "context_length", None) or POSITIONS
     return {"embed_dim": int(embed_dim), "width": int(width), "context_length": int(context_length)}

@@ -15,12 +15,12 @@ class FrameMean(Method):
     """CLIP's vision tower and the mean over frames; nothing to train.
 
     Args:
-        clip_model: any open_clip model; its vision tower becomes part of this module.
+        towers: any open_clip model; its vision tower becomes part of this module.
     """
 
-    def __init__(self, clip_model: nn.Module) -> None:
+    def __init__(self, towers: nn.Module) -> None:
         super().__init__()
-        self.visual = clip_model.get_submodule("visual")
+        self.visual = towers.get_submodule("visual")
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D] of uint8 frames [b, T, 3, S, S]."""
@@ -39,7 +39,7 @@ class FrameSoftmax(FrameMean):
     """CLIP's vision tower; the probabilities of the frames are averaged (BIKE's zero-shot path).
 
     Args:
-        clip_model: any module with a vision tower, which becomes part of this one.
+        towers: any module with a vision tower, which becomes part of this one.
     """
 
     def encode(self, inputs: Tensor) -> Tensor:

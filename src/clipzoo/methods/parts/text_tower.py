@@ -14,14 +14,14 @@ class TextTower(nn.Module):
     """Token ids -> text embeddings.
 
     Args:
-        clip_model: any open_clip model; becomes part of this module, and loses its vision tower and
+        towers: any open_clip model; becomes part of this module, and loses its vision tower and
             logit_scale.
     """
 
-    def __init__(self, clip_model: nn.Module) -> None:
+    def __init__(self, towers: nn.Module) -> None:
         super().__init__()
-        del clip_model.visual, clip_model.logit_scale
-        self.tower = clip_model
+        del towers.visual, towers.logit_scale
+        self.tower = towers
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings [..., D] float32, L2-normalised, of token ids [..., L] int64.

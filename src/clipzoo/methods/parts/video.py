@@ -1,0 +1,78 @@
+"""What Text4Vis and ActionCLIP share: towers, a temporal module, a head on the frames of a clip."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from clipzoo.methods.parts.method import Method
+from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.temporal import with_temporal_module
+from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.models.text import ClassText
+
+
+class VideoMethod(Method):
+    """Videos of T frames as embeddings; and classes, if the text tower is trained too.
+
+    Args:
+        towers: any open_clip model. Its vision tower (changed in place by `temporal_module` and
+            `joint`) and logit_scale become part of this module, and so does its text tower if it is
+            trained; otherwise only its sizes are read.
+        num_segments: T, frames per clip.
+        make_head: makes the head, frames [b, T, D] -> videos [b, D], from the towers.
+        temporal_module, joint: as `with_temporal_module` takes them.
+        trains_text: whether the text tower is trained.
+
+    Raises:
+        ConfigError: the vision tower does not support an option.
+    """
+
+    uses_head: bool = True
+    """Whether there are frames for the head to combine."""
+
+    def __init__(
+        self,
+        towers: nn.Module,
+        num_segments: int,
+        *,
+        make_head: Callable[[nn.Module], nn.Module],
+        temporal_module: str,
+        joint: bool,
+        trains_text: bool,
+    ) -> None:
+        super().__init__()
+        # The order is that of the tensors in model files. The text tower comes last, because it
+        # takes the towers apart.
+        visual = towers.get_submodule("visual")
+        self.visual = with_temporal_module(visual, temporal_module, joint, num_segments)
+        self.fusion_model = make_head(towers)
+        self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
+        self.text = TextTower(towers) if trains_text else None
+        self.num_segments = num_segments
+
+    def video_embeddings(self, pixels: Tensor, *keys: Tensor) -> Tensor:
+        """Video embeddings [b, D], before L2 normalization, of normalized frames [b, T, 3, S, S].
+
+        Args:
+            pixels: T is `num_segments`.
+            keys: what else the head takes.
+
+        Raises:
+            ValueError: T is not `num_segments`.
+        """
+        if pixels.shape[1] != self.num_segments:
+            raise ValueError(
+                f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = "
+                f"{self.num_segments}"
+            )
+        features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
+        if not self.uses_head:
+            return features.flatten(1)  # [b, 1, D] -> [b, D]
+        return self.fusion_model(features, *keys)  # [b, T, D] -> [b, D]
+
+    def class_text(self, text: ClassText) -> ClassText:
+        """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
+        if self.text is None:
+            return text
+        return replace(text, class_embeddings=self.text(text.token_ids))  # [P, K, L] -> [P, K, D]

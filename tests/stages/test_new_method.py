@@ -1,0 +1,72 @@
+"""A method is added by its file, its line in METHODS and its section in params.yaml."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TOY = '''"""The mean of the frames, after a linear layer."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
+from clipzoo.models.clip import normalize
+from clipzoo.models.text import ClassText
+from clipzoo.sections import Section
+
+
+class Options(Section):
+    bias: bool
+
+
+class Toy(Method):
+    def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
+        super().__init__()
+        self.visual = towers.get_submodule("visual")
+        self.fusion_model = nn.LazyLinear(128, bias=options.bias)
+        self.fusion_model(towers.get_parameter("text_projection"))  # [W, D]: it has D inputs
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        frames = frame_embeddings(self.visual, normalize(inputs))  # [b, T, D]
+        return self.fusion_model(frames).mean(dim=1)  # [b, T, D] -> [b, D]
+
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        return functional.cross_entropy(scaled_cosines(features, text.ensemble()), batch.texts)
+
+    def score(self, features: Tensor, text: ClassText) -> Tensor:
+        return text4vis_probabilities(features, text.class_embeddings)
+'''
+METHODS = "src/clipzoo/methods/__init__.py"
+EDITS = {
+    "bike_attributes, raw, text4vis\n": "bike_attributes, raw, text4vis, toy\n",
+    '    "raw": MethodSpec': '    "toy": MethodSpec(toy.Options, toy.Toy),\n    "raw": MethodSpec',
+}
+
+
+@pytest.mark.slow
+def test_a_method_is_added_by_its_file_its_line_and_its_section(copy_of_demo):
+    root: Path = copy_of_demo.path
+    (root / "src/clipzoo/methods/toy.py").write_text(TOY)
+    text = (root / METHODS).read_text()
+    for old, new in EDITS.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (root / METHODS).write_text(text)
+    copy_of_demo.set(recipe="toy", model__method="toy", toy={"bias": False}, train__epochs=2)
+    for dataset in ("demo_shapes", "demo_unseen"):
+        copy_of_demo.run("embed_labels", dataset)
+    assert "toy ViT-demo-16" in copy_of_demo.run("train")
+    copy_of_demo.run("test")
+    copy_of_demo.run("zero_shot", "demo_unseen")
+    copy_of_demo.run("report")
+    found = {p.stem: json.loads(p.read_text()) for p in (root / "metrics/toy").glob("*.json")}
+    assert found.keys() == {"train", "test", "zero_shot_demo_unseen"}
+    assert found["test"]["num_videos"] == 48
+    settings = json.loads((root / "plots/toy/test/settings.json").read_text())
+    assert settings["toy.bias"] is False
+    results = (root / "RESULTS.md").read_text()
+    assert "toy" in results
+    assert f"{found['test']['top1']:.1f}" in results
