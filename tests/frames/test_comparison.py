@@ -28,7 +28,7 @@ def open_reader(params_for, reader: str, root: Path, extra: str = ""):
         f"about: x\nformat: folder\nreader: {reader}\n{extra}"
     )
     scan(reader, root)
-    params = params_for(reader, frames={"size": "72"})
+    params = params_for(reader, frames={"size": 72})
     with ThreadPoolExecutor(1) as pool:
         extract(params, reader, executor=pool)
     return open_store(params, reader)
