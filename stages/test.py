@@ -65,7 +65,6 @@ def main() -> None:
         videos=videos,
         described=predictions.describe_set(videos, protocol),
         view_names=clips.view_names,
-        class_names=text.class_names,
         evaluation=evaluation,
         values=evaluation.values,
         saliency=scoring.saliency(model, one_view, text),

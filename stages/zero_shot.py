@@ -65,7 +65,6 @@ def main() -> None:
         videos=videos,
         described=described,
         view_names=clips.view_names,
-        class_names=text.class_names,
         evaluation=evaluation,
         values=values,
         raw=raw_evaluation,
