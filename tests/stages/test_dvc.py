@@ -52,7 +52,7 @@ def test_experiments_change_one_value_and_can_be_compared(repository):
     before = (repository.path / "params.yaml").read_text().splitlines()
     change = ("-S", "train.lr=5e-5", "-S", "train.epochs=1")
     out = repository.dvc("exp", "run", *change)
-    assert stages_run(out) == {"check_names", "train", "test", "report"}
+    assert stages_run(out) == {"check_names", "train", "test", "interpolation", "report"}
     after = (repository.path / "params.yaml").read_text().splitlines()
     changed = [b.strip() for a, b in zip(before, after, strict=True) if a != b]
     assert [line.split(":")[0] for line in changed] == ["epochs", "lr"]
@@ -154,7 +154,7 @@ def test_new_content_behind_a_path_reruns_what_reads_it(repository):
     tensors, metadata = read_safetensors(path)
     tensors["visual.proj"] = tensors["visual.proj"] * 1.5
     write_safetensors(tensors, path, metadata)
-    expected = {"check_names", "train", "test", "report"}
+    expected = {"check_names", "train", "test", "interpolation", "report"}
     assert stages_run(repository.dvc("repro")) == expected
     os.remove(path)
     repository.set(model__checkpoint="")
