@@ -401,7 +401,11 @@ def beside(path: Path) -> list[tuple[str, str]]:
         ("fusion.with", ["../x"], r"fusion\.with\[0\]: found '\.\./x'; allowed: parts of"),
         ("fusion.with", ["a/fused"], r"fusion\.with\[0\]: found 'a/fused'; .*zero_shot_"),
         ("fusion.with", ["a", "b"], r"fusion\.with: found \['a', 'b'\]"),
-        ("fusion.video_weight", 1.5, r"fusion\.video_weight: found 1\.5; allowed: 1 or less"),
+        (
+            "fusion.video_weight",
+            1.5,
+            r"fusion\.video_weight: found 1\.5; allowed: less than or equal to 1",
+        ),
         ("attributes.arch", "ViT-L-14", r"attributes\.weights: found ''"),
         ("attributes.val_json", "a.json", r"val_json: found \('', 'a\.json'\)"),
         ("attributes.template", "a video", r"template: found 'a video'; allowed: exactly one \{\}"),
