@@ -33,6 +33,7 @@ from torch.nn import functional
 
 from clipzoo.commands.compare import METHODS
 from clipzoo.commands.trial_steps import Trial, new_trial
+from clipzoo.comparison.page import BENCHMARK
 from clipzoo.config import Params
 from clipzoo.config import replace as change
 from clipzoo.files import json_sha256, write_json

@@ -1,4 +1,14 @@
-"""attributes --dataset NAME: the best words of a lexicon for each video of a dataset (torchrun)."""
+"""attributes --dataset NAME: find the words of a lexicon that describe each video of a dataset.
+
+A CLIP compares the words with the frames of a video; or files in the authors' form are read.
+
+    one machine        dvc repro attributes, or
+                       PYTHONPATH=src python stages/attributes.py --dataset NAME
+    several machines   the last line on each of them, after
+                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+
+Prints how many videos are described by how many words, and writes data/attributes/<dataset>/.
+"""
 
 from clipzoo.runtime.launch import dataset_argument, run_stage
 from clipzoo.paths import list_file
@@ -6,7 +16,6 @@ from clipzoo.paths import list_file
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-
     from clipzoo.clips.attributes import attributes_path, whole_videos, write_attributes
     from clipzoo.config import load_params
     from clipzoo.data.records import read_labels, read_list

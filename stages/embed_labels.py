@@ -1,4 +1,12 @@
-"""embed_labels --dataset NAME: class names x prompt templates -> token ids and class embeddings."""
+"""embed_labels --dataset NAME: turn class names into the text that videos are compared with.
+
+Every class name is put into every prompt template, cut into tokens and embedded by the text tower.
+
+    one machine        dvc repro embed_labels, or
+                       PYTHONPATH=src python stages/embed_labels.py --dataset NAME
+
+Prints the number of prompts and a progress bar, and writes data/text/<dataset>.safetensors.
+"""
 
 import dataclasses
 import json

@@ -1,4 +1,13 @@
-"""train: records and class text -> models/model.safetensors (torchrun, DDP)."""
+"""train: train the run's method on the training videos of its dataset.
+
+    one machine        dvc repro train                     or  PYTHONPATH=src python stages/train.py
+    several machines   the same line on each of them, after
+                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+
+Prints the set of videos and a progress bar with loss, rate and speed, and writes
+models/model.safetensors, metrics/<recipe>/train.json and curves in plots/<recipe>/train/. After a
+kill, the same command continues from the last resume point.
+"""
 
 from clipzoo.runtime.launch import run_stage
 

@@ -1,6 +1,6 @@
 """Atomic writes, csv and JSON; and errors that list every fault of a file.
 
-Imports nothing from clipzoo.
+This module imports nothing from clipzoo.
 """
 
 import csv
@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SHOWN = 20
-"""Largest number of faults that one error lists."""
+"""The largest number of faults that one error lists."""
 
 MEMORY_TEXTS = ("DefaultCPUAllocator: can't alloc", "unable to mmap", "memory (os error 12)")
-"""What errors of torch, of mmap and of safetensors say where memory runs out."""
+"""Parts of the messages of torch, mmap and safetensors when memory runs out."""
 
 
 class ListError(ValueError):
@@ -30,7 +30,7 @@ class ListError(ValueError):
 
 
 Fault = Callable[[str], Exception]
-"""The class of an error, or what makes one of a message."""
+"""The class of an error, or a function that makes an error of a message."""
 
 
 class NumberError(ValueError):
@@ -48,29 +48,32 @@ def replacing(
 ) -> Iterator[Path]:
     """Yield a path to write to; rename that file to `path` when the block ends without an error.
 
-    So `path` is always either the old file or the complete new one. On any error (disk full,
-    interrupt) the partial file is removed; that of a killed process is removed by the next one
-    that writes `path`. Files that DVC links from its cache are read-only, but can be replaced.
+    So `path` is always either the old file or the complete new one. Its folder is created if
+    missing. On any error (disk full, interrupt) the partial file is removed; that of a killed
+    process is removed by the next one that writes `path`. Files that DVC links from its cache are
+    read-only, but can be replaced.
 
     Args:
-        path: the file; its folder is created if missing.
-        num_bytes: size of the file, for the message of a full disk; None = unknown.
-        durable: wait for the disk before and after the rename, so that a power failure leaves the
-            old or the complete new file too. Takes about 10 ms.
+        num_bytes: the size of the file, for the message of a full disk; None = unknown.
+        durable: wait for the disk before and after the rename, so that a power failure, too, leaves
+            the old or the complete new file. Takes about 10 ms.
 
     Yields:
-        a path in the same folder that no other process uses.
+        A path in the same folder that no other process uses.
 
     Raises:
         DiskError: the disk is full.
     """
     path = Path(path)
-    # The machine is named too, because machines that share a folder may have equal process ids.
+    # The machine is in the name, because machines that share a folder may have equal process ids.
     prefix = f"{path.name}.{os.uname().nodename}."
     part = path.with_name(f"{prefix}{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_overs(path.parent, prefix)
+        for other in path.parent.glob(f"{glob.escape(prefix)}*.part"):
+            pid = other.name[len(prefix) : -len(".part")]
+            if pid.isdecimal() and not process_exists(int(pid)):
+                _remove(other)
         yield part
         if durable:
             _sync(part)
@@ -87,13 +90,9 @@ def replacing(
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder to write to; it becomes `path` when the block ends without an error.
+    """`replacing` for a folder, which is not durable.
 
-    A process that is killed meanwhile leaves the old folder, or none, never a mixture of both. Not
-    durable, unlike files.
-
-    Raises:
-        DiskError: the disk is full.
+    A process that is killed meanwhile leaves the old folder, or none, never a mixture of both.
     """
     with replacing(path, durable=False) as part:
         part.mkdir()
@@ -117,17 +116,9 @@ def process_exists(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except PermissionError:  # it is another user's
         pass
     return True
-
-
-def _remove_left_overs(folder: Path, prefix: str) -> None:
-    """Remove the partial files `<prefix><pid>.part` of this machine's dead processes."""
-    for part in folder.glob(f"{glob.escape(prefix)}*.part"):
-        pid = part.name[len(prefix) : -len(".part")]
-        if pid.isdecimal() and not process_exists(int(pid)):
-            _remove(part)
 
 
 def _remove(part: Path) -> None:
@@ -153,8 +144,14 @@ def _sync(path: Path) -> None:
 def _raise_disk_error(
     error: BaseException, path: Path, num_bytes: int | None, written: int
 ) -> None:
-    """Raise DiskError if `error` is one of a full disk; `written` bytes have been removed again."""
-    code = _disk_code(error)
+    """Raise DiskError if a full disk caused `error`; `written` bytes have been removed again."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    cause, code = error, None
+    while cause is not None and code is None:
+        # Errors of safetensors and ffmpeg have only the text.
+        number, text = getattr(cause, "errno", None), str(cause)
+        code = next((c for c in codes if c == number or os.strerror(c) in text), None)
+        cause = cause.__cause__ or cause.__context__
     if code is None:
         return
     needed = "" if num_bytes is None else f"it needs {_megabytes(num_bytes)}, and "
@@ -178,19 +175,8 @@ def _raise_disk_error(
     ) from error
 
 
-def _disk_code(error: BaseException | None) -> int | None:
-    """The error number of a full disk behind an error or one of its causes, or None."""
-    while error is not None:
-        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            # Errors of safetensors and ffmpeg have the text alone.
-            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
-                return code
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def is_of_memory(error: Exception) -> bool:
-    """Whether this machine's memory ran out: errors of Python, torch and safetensors."""
+    """Whether an error of Python, torch or safetensors says that this machine's memory ran out."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_TEXTS)
 
 
@@ -213,16 +199,16 @@ def write_json(values: Mapping[str, object], path: str | Path) -> None:
 
 
 def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """The SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
-        return digest.hexdigest()
+    return digest.hexdigest()
 
 
 def json_sha256(values: Mapping[str, object]) -> str:
-    """SHA-256 of a mapping's values as JSON, whatever the order of its keys."""
+    """The SHA-256 of a mapping as JSON, which does not depend on the order of its keys."""
     return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()
 
 
@@ -242,7 +228,7 @@ def write_metrics(path: str | Path, metrics: Mapping[str, float | int | str]) ->
 
 def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: str | Path) -> None:
     """Write a csv file with a header, in UTF-8 with Unix line endings."""
-    # Not durable: there may be many, and DVC would notice one that changed and write it again.
+    # Not durable: there may be many, and DVC notices a file that is damaged and writes it again.
     with (
         replacing(path, durable=False) as part,
         part.open("w", encoding="utf-8", newline="") as file,
@@ -255,7 +241,7 @@ def write_csv(columns: Sequence[str], rows: Iterable[Sequence[object]], path: st
 def require_regular(path: str | Path, error: Fault = ListError) -> None:
     """Raise `error` unless a path is a regular file, or a link to one.
 
-    Whoever opens a named pipe waits for its other end forever.
+    To open a named pipe, for example, would be to wait for its other end forever.
     """
     try:
         mode = os.stat(path).st_mode
@@ -266,18 +252,17 @@ def require_regular(path: str | Path, error: Fault = ListError) -> None:
 
 
 def file_kind(mode: int) -> str:
-    """What a path is, for messages.
-
-    Args:
-        mode: `st_mode` of os.stat.
-    """
+    """What a path is, for messages, according to its `os.stat(path).st_mode`."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     kinds |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device", stat.S_IFREG: "a regular file"}
     return kinds.get(stat.S_IFMT(mode), "a special file")
 
 
 def read_text(path: str | Path, error: Fault = ListError) -> str:
-    """The text of a UTF-8 file; raises `error` if it is missing, not regular or not UTF-8."""
+    """The text of a file; raises `error` if it is missing, not regular or not UTF-8.
+
+    A byte order mark, with which Excel begins its csv files, is left out.
+    """
     require_regular(path, error)
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -291,13 +276,13 @@ def read_json(path: str | Path, error: Fault = ListError) -> object:
     """The content of a JSON file.
 
     Raises:
-        error: as `read_text`; or it is not JSON, or has a key twice or text that is not Unicode.
+        error: as `read_text`; or it is not JSON, or has a key twice, or text that is not Unicode.
     """
     text = read_text(path, error)
     try:
         values = json.loads(text, object_pairs_hook=_with_keys_once)
         if "\\ud" in text.lower():
-            json.dumps(values, ensure_ascii=False).encode()  # halves of a character fail here
+            json.dumps(values, ensure_ascii=False).encode()  # fails for half of a character
         return values
     except (ValueError, RecursionError) as cause:
         raise error(f"{path}: is not JSON ({cause})") from cause
@@ -322,7 +307,7 @@ def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ListError(f"{path}:{line}: found a NUL byte; allowed: text; write the file again")
-    # io.StringIO ends lines as csv does; splitlines would do so at other characters too.
+    # io.StringIO ends lines where csv does; str.splitlines also ends them at other characters.
     reader = csv.reader(io.StringIO(text, newline=""))
     first = 1
     try:
@@ -337,9 +322,10 @@ def csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[list[str]]:
-    """Rows of a csv file with a header, each as [line number, values of `columns` + `optional`].
+    """The rows of a csv file with a header, each [line number, values of `columns` + `optional`].
 
-    Missing optional columns give empty values. Empty lines are skipped.
+    The columns may be in any order. Values of missing optional columns are ''. Empty lines are
+    skipped.
 
     Raises:
         ListError: as `csv_lines`; or a column is missing or unknown, or lines have a wrong number
@@ -356,36 +342,31 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
         raise ListError(f"{path}:1: found header {found!r}; allowed: {allowed_text}")
     rows, faults = [], []
     for line, fields in lines:
-        if not fields:
-            continue
-        if len(fields) != len(header):
-            faults.append(
-                f"{path}:{line}: found {len(fields)} fields; "
-                f"allowed: {len(header)} ({','.join(header)})"
-            )
-            continue
-        named = dict(zip(header, fields, strict=True))
-        rows.append([str(line), *(named.get(name, "") for name in allowed)])
+        if len(fields) == len(header):
+            named = dict(zip(header, fields, strict=True))
+            rows.append([str(line), *(named.get(name, "") for name in allowed)])
+        elif fields:
+            names = ",".join(header)
+            count = len(fields)
+            faults.append(f"{path}:{line}: found {count} fields; allowed: {len(header)} ({names})")
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     return rows
 
 
 def near(value: object, allowed: Iterable[object]) -> str:
-    """Hint for an error message: " (did you mean x or y?)", or "" if nothing is close."""
+    """A hint for an error message: " (did you mean x or y?)", or "" if nothing is close."""
     close = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=2)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 JOINERS = "\u200c\u200d"
-"""Some scripts spell words with these two."""
+"""Two invisible characters that the words of some scripts need."""
 
 
 def shown(text: str, kept: str = "") -> str:
-    """Text in which characters that nobody sees, or that a terminal obeys, are escaped.
+    """Text of others in which characters that nobody sees, or that a terminal obeys, are escaped.
 
-    Args:
-        text: text of a file that others wrote.
-        kept: characters that stay, such as ends of lines.
+    Those in `kept` stay, such as ends of lines.
 
     Example: a name with the code that clears the screen becomes `\\x1b[2Jname`.
     """
@@ -398,12 +379,12 @@ def shown(text: str, kept: str = "") -> str:
 
 
 def few(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
-    """The first items, as `shown`, for a message that gives their number: "a, b, c, ..."."""
+    """The first items, for a message that also says how many there are: "a, b, c, ..."."""
     return separator.join([*map(shown, items[:most]), *["..."] * (len(items) > most)])
 
 
 def raise_all(title: str, faults: Sequence[str], error: Fault = ListError) -> None:
-    """Raise one error that lists the faults (the first 20); do nothing if there are none."""
+    """Raise one error that lists the first SHOWN faults; do nothing if there are none."""
     if faults:
         more = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
         raise error("\n  ".join([title, *faults[:SHOWN], *more]))

@@ -1,8 +1,9 @@
-"""Files that parameters name, as dependencies: new content runs the stage again that reads it.
+"""Files that parameters name, as dependencies: a stage runs again if one that it reads changes.
 
 DVC cannot depend on a path that may be ''. So the stage `check_names` links to these files in
-data/given_files/, a folder that it depends on, and writes their digests for each stage that reads
-them. In a clone, where the links are missing, it runs again, and the same digests rerun nothing.
+data/given_files/, a folder that it depends on, and writes a file of their digests for each stage
+that reads them. In a clone, where the links are missing, `check_names` runs again, and as the
+digests are the same, no other stage does.
 """
 
 from pathlib import Path
@@ -51,7 +52,7 @@ def record_given_files(params: Params) -> None:
 
 
 def remove_links(*, broken: bool = False) -> None:
-    """Remove the links, all or the `broken` ones, at which DVC would stop."""
+    """Remove all links, or only the `broken` ones, at which DVC would stop."""
     for path in LINKS_DIR.glob("*"):
         if path.is_symlink() and not (broken and path.exists()):
             path.unlink()

@@ -1,9 +1,14 @@
-"""Safetensors files with equal bytes for equal content, file hashes, and copies to a device.
+"""Safetensors files with equal bytes for equal content, and copies of tensors to a device.
 
 Every file that is written here has a checksum of all its bytes in its metadata, under `crc32`: the
-CRC-32 of the tensors' bytes, and that of the header with zeros in place of itself. The header has
-the names, dtypes, shapes and places of the tensors, and the metadata. A CRC-32 finds every damage
-of up to 32 bits in a row, and takes 0.6 s for a GB; SHA-256 would take 1.2 s.
+CRC-32 of the tensors' bytes, and that of the header with zeros in its own place:
+
+    length of the header | {"__metadata__": {..., "crc32": "DDDDDDDDHHHHHHHH"}, ...} | tensors
+    8 bytes                                                D = CRC-32 of the tensors
+                                                           H = CRC-32 of the header, if H is zeros
+
+The header has the names, dtypes, shapes and places of the tensors, and the metadata. A CRC-32 finds
+every damage of up to 32 bits in a row, and takes 0.6 s for a GB; SHA-256 would take 1.2 s.
 """
 
 import json
@@ -22,7 +27,7 @@ from torch import Tensor
 from clipzoo.files import is_of_memory, replacing, require_regular
 
 CRC = "crc32"
-"""Key of the checksum in the metadata."""
+"""The key of the checksum in the metadata."""
 _CRC_TEXT = re.compile(rb'"crc32":"([^"]{8})([^"]{8})"')
 
 
@@ -33,12 +38,7 @@ class WeightsError(ValueError):
 def write_safetensors(
     tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
 ) -> None:
-    """Write tensors and text metadata to a safetensors file, with a checksum.
-
-    Args:
-        tensors: by name; no two may share memory.
-        path: the file.
-        metadata: by key.
+    """Write tensors, of which no two may share memory, and text to a safetensors file.
 
     Raises:
         ValueError: a tensor is not contiguous.
@@ -56,8 +56,8 @@ def write_safetensors(
 def _finish_header(path: Path) -> None:
     """Sort the metadata's keys, and fill in the checksum.
 
-    The library writes the keys in a different order every time, but equal content must give equal
-    bytes, or DVC reruns every later stage.
+    The library writes the keys in a different order every time, but equal content must have equal
+    bytes, or DVC would rerun every later stage.
     """
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -68,6 +68,7 @@ def _finish_header(path: Path) -> None:
         place = _CRC_TEXT.search(text)
         assert place is not None, "save_file has written it"
         data_crc = b"%08x" % _crc32(file)
+        # The format pads a header with spaces, so the library's length remains.
         text = text[: place.start(1)] + data_crc + text[place.end(1) :].ljust(length - place.end(1))
         header_crc = b"%08x" % zlib.crc32(text)
         file.seek(8)
@@ -83,8 +84,8 @@ def _crc32(file: BinaryIO) -> int:
 
 
 def _check(path: str | Path, *, with_tensors: bool) -> None:
-    """Raise WeightsError if a file has a checksum and is damaged. Those of older versions, and of
-    others, have none."""
+    """Raise WeightsError if a file has a checksum and is damaged. Files of older versions and of
+    other projects have none."""
     with open(path, "rb") as file:
         text = file.read(int.from_bytes(file.read(8), "little"))
         place = _CRC_TEXT.search(text)
@@ -105,7 +106,7 @@ def _check(path: str | Path, *, with_tensors: bool) -> None:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file (CPU) and its metadata.
+    """The tensors of a file, on the CPU, and its metadata.
 
     Raises:
         WeightsError: the file is missing, not a safetensors file, or damaged.
@@ -122,7 +123,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open, dict[str, str]]]:
-    """A file, and its metadata without the checksum, which is compared."""
+    """An open file and its metadata, without the checksum, which is compared first."""
     if Path(path).exists():
         require_regular(path, WeightsError)
     try:
@@ -145,7 +146,7 @@ def _opened(path: str | Path, *, with_tensors: bool) -> Iterator[tuple[safe_open
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on another device, without waiting for a GPU.
 
-    A copy from pageable memory would wait for all work that the GPU has been given.
+    A copy from memory that is not pinned would wait for all work that the GPU has been given.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()

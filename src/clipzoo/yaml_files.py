@@ -4,6 +4,8 @@ DVC reads YAML 1.2, with ruamel.yaml, and so do we: one value never has two mean
 YAML 1.1, in which `yes` is true, 010 is 8, 1:30 is 90 and 5e-5 is text.
 """
 
+import copy
+import functools
 from pathlib import Path
 
 from ruamel.yaml import YAML, YAMLError
@@ -42,6 +44,11 @@ def read_yaml(path: str | Path) -> object:
 
 def parse_yaml(text: str, where: str | Path) -> object:
     """The content of YAML text; raises ConfigError as `read_yaml`, naming `where`."""
+    return copy.deepcopy(_parsed(text, where))
+
+
+@functools.lru_cache(maxsize=1000)  # many recipes start from the same one, and each read takes 8 ms
+def _parsed(text: str, where: str | Path) -> object:
     reader = YAML(typ="safe", pure=True)
     reader.Composer = _Composer
     try:

@@ -257,7 +257,7 @@ def test_only_the_test_set_is_read_where_nothing_is_trained(params_for):
 
 def test_the_rule_and_the_tolerance_are_checked(project):
     for extra, message in [
-        ("segment_rule: floor", "segment_rule: found 'floor'; allowed: shown, truncated"),
+        ("segment_rule: floor", "segment_rule: found 'floor'; allowed: 'shown' or 'truncated'"),
         ("overrun_frames: -1", "overrun_frames: found -1"),
     ]:
         annotate("charades", {}, extra)

@@ -135,9 +135,9 @@ def test_shots_depend_on_the_class_alone():
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ("wave  hand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks \(.*csv:2\)"),
-        (" wave hand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks"),
-        ("wavehand", r"labels\.csv:3: .*differs from 'wave hand' only by blanks"),
+        ("wave  hand", r"labels\.csv:3: .*differs from 'wave hand' only in blanks \(.*csv:2\)"),
+        (" wave hand", r"labels\.csv:3: .*differs from 'wave hand' only in blanks"),
+        ("wavehand", r"labels\.csv:3: .*differs from 'wave hand' only in blanks"),
         ("wave hand", r"labels\.csv:3: .*appears more than once \(.*csv:2\)"),
         ("  ", r"labels\.csv:3: the class name is empty"),
         ("wave\thand 2", r"labels\.csv:3: .*has the character U\+0009, which nobody sees"),

@@ -342,7 +342,7 @@ def run_stage(address: str) -> subprocess.CompletedProcess[str]:
         ("executor: processes", "executor: dask"),
         ("scheduler: ''", f"scheduler: {address}"),
         ("shard_videos: 64", "shard_videos: 1"),
-        ("size: '72'", "size: '48'"),
+        ("size: 72", "size: 48"),
     ):
         assert old in text
         text = text.replace(old, new)

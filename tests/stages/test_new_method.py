@@ -26,8 +26,7 @@ class Toy(Method):
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
         self.visual = towers.get_submodule("visual")
-        self.fusion_model = nn.LazyLinear(128, bias=options.bias)
-        self.fusion_model(towers.get_parameter("text_projection"))  # [W, D]: it has D inputs
+        self.fusion_model = nn.Linear(128, 128, bias=options.bias)
 
     def encode(self, inputs: Tensor) -> Tensor:
         frames = frame_embeddings(self.visual, normalize(inputs))  # [b, T, D]
@@ -46,22 +45,35 @@ EDITS = {
 }
 
 
+DATASETS = ("demo_shapes", "demo_unseen")
+
+
 @pytest.mark.slow
-def test_a_method_is_added_by_its_file_its_line_and_its_section(copy_of_demo):
-    root: Path = copy_of_demo.path
+def test_a_method_is_added_by_its_file_its_line_and_its_section(fresh_workspace):
+    root: Path = fresh_workspace.path
+    fresh_workspace.set(demo__train_videos=1, train__epochs=1, train__warmup_epochs=0)
+    for dataset in DATASETS:
+        fresh_workspace.run_here("make_demo", dataset)
+    for stage in ("check_names", "prepare_clip"):
+        fresh_workspace.run_here(stage)
+    for stage in ("extract_frames", "build_lists"):
+        for dataset in DATASETS:
+            fresh_workspace.run_here(stage, dataset)
+
     (root / "src/clipzoo/methods/toy.py").write_text(TOY)
     text = (root / METHODS).read_text()
     for old, new in EDITS.items():
         assert text.count(old) == 1
         text = text.replace(old, new)
     (root / METHODS).write_text(text)
-    copy_of_demo.set(recipe="toy", model__method="toy", toy={"bias": False}, train__epochs=2)
-    for dataset in ("demo_shapes", "demo_unseen"):
-        copy_of_demo.run("embed_labels", dataset)
-    assert "toy ViT-demo-16" in copy_of_demo.run("train")
-    copy_of_demo.run("test")
-    copy_of_demo.run("zero_shot", "demo_unseen")
-    copy_of_demo.run("report")
+    fresh_workspace.set(recipe="toy", model__method="toy", toy={"bias": False})
+
+    for dataset in DATASETS:
+        fresh_workspace.run("embed_labels", dataset)
+    assert "toy ViT-demo-16" in fresh_workspace.run("train")
+    fresh_workspace.run("test")
+    fresh_workspace.run("zero_shot", "demo_unseen")
+    fresh_workspace.run("report")
     found = {p.stem: json.loads(p.read_text()) for p in (root / "metrics/toy").glob("*.json")}
     assert found.keys() == {"train", "test", "zero_shot_demo_unseen"}
     assert found["test"]["num_videos"] == 48

@@ -89,7 +89,7 @@ def sentence_tokens(
 
     Args:
         records: N videos.
-        path: of their attributes.
+        path: the file with their attributes.
         sentence: attributes of a video -> its sentence (`Method.sentence`).
         arch: whose tokenizer is used.
         length: L, of the text tower.
@@ -126,17 +126,16 @@ def sentence_tokens(
     return token_ids.int()  # [N, L]
 
 
-class TrainSentences:
-    """The sentences of the training videos, without randomness.
-
-    Args:
-        records: N videos.
-        tokens: int32 [N, L].
-    """
+class _Sentences:
+    """The sentences of N records, as token ids int32 [N, L]."""
 
     def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
         self.records = list(records)
         self.tokens = tokens
+
+
+class TrainSentences(_Sentences):
+    """The sentences of the training videos, without randomness."""
 
     def record(self, position: int) -> Record:
         """The record at a position; positions from len(records) on start over."""
@@ -147,18 +146,10 @@ class TrainSentences:
         return self.tokens[position % len(self.records)].long()
 
 
-class ViewSentences:
-    """The sentence of every video, as its only view.
+class ViewSentences(_Sentences):
+    """The sentence of every video, as its only view, which has the name of that of frames."""
 
-    Args:
-        records: N videos.
-        tokens: int32 [N, L].
-    """
-
-    def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
-        self.records = list(records)
-        self.tokens = tokens
-        self.view_names = [SINGLE_VIEW]  # named like that of frames
+    view_names: Sequence[str] = (SINGLE_VIEW,)
 
     def load(self, position: int) -> Tensor:
         """Token ids int64 [V = 1, L] of one video."""

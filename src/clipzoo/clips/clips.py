@@ -64,7 +64,7 @@ class TrainClips:
         """One clip; all its random choices come from (seed, epoch, position) alone.
 
         Args:
-            position: of the record; positions from len(records) on repeat the records with other
+            position: place of the record; those from len(records) on repeat the records with other
                 random choices (few-shot epochs are longer than their list).
             epoch: from 0.
 
@@ -85,7 +85,8 @@ class ViewClips:
 
     Raises:
         ListError: as `check_records`.
-        ValueError: the sampler (`Method.test_sampler`) does not give so many or dense clips.
+        ValueError: the sampler (`Method.test_sampler`) cannot produce that many clips, or dense
+            ones.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ class Views(Protocol):
         ...
 
     @property
-    def view_names(self) -> list[str]:
+    def view_names(self) -> Sequence[str]:
         """The names of the V views that every video has."""
         ...
 

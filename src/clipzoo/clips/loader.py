@@ -100,7 +100,7 @@ class _Batch:
         np.copyto(self._memory[i].numpy(), clip.numpy())
 
     def clips(self) -> Tensor:
-        """All clips [B, ...]."""
+        """All clips of the batch, [B, ...]."""
         assert self._memory is not None, "a batch has at least one clip"
         return self._memory
 

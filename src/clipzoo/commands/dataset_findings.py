@@ -1,6 +1,6 @@
 """What `check`, `scan` and `recipes` find out about a dataset before a run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,17 +65,14 @@ def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Itera
     else:
         yield Finding(topic=topic, text=text, ok=True)
     if isinstance(found, Survey):
-        for note in [*found.notes, *_ledger_note(dataset, found.removed)]:
+        notes = [*found.notes]
+        if found.removed:
+            notes.append(
+                f"{len(found.removed):,} videos in {ledger_path(dataset)} are there, or not "
+                f"annotated ({few(found.removed)}); {accept_command(dataset)} takes them out"
+            )
+        for note in notes:
             yield Finding(topic=f"files of {dataset}", text=note, ok=None)
-
-
-def _ledger_note(dataset: str, removed: Sequence[str]) -> Iterator[str]:
-    """What to say of the videos of the ledger that are there, or that no annotation names."""
-    if removed:
-        yield (
-            f"{len(removed):,} videos in {ledger_path(dataset)} are there, or not annotated "
-            f"({few(removed)}); {accept_command(dataset)} takes them out"
-        )
 
 
 def _video_findings(

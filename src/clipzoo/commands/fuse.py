@@ -74,9 +74,9 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
             metrics.check(first.probabilities, tensor.long())
         except ValueError as error:
             raise ListError(f"{labels}: {error}") from error
-        fusion.check_same_videos(first, given)
-        second = replace(second, labels=given.labels if second.labels is None else second.labels)
-        fusion.check_same_videos(second, given)
+        for scores in (first, second):
+            fusion.check_same_videos(scores, given)
+        second = replace(second, labels=given.labels)
     truth = fusion.same_labels(first, second)
     num_videos, num_classes = first.probabilities.shape
     return Fusion(

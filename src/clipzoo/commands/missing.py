@@ -114,12 +114,12 @@ def survey(params: Params, dataset: str) -> Survey:
     rows, lost, spare = {}, [], set()
     for video in joined.videos:
         if any(copy not in failures for copy in video.copies):
-            spare.update(video.copies)
+            spare.update(video.copies)  # one copy can be read, so broken ones lose nothing
             continue
         ledger_id = video.copies[0] if video.copies else video.video_id
         reason = describe(failures[ledger_id]) if video.copies else ABSENT
         if not video.copies and reason_kind(ledger.get(ledger_id, "")) == "absent":
-            reason = ledger[ledger_id]
+            reason = ledger[ledger_id]  # a person's own words stay
         rows[ledger_id] = reason
         lost.append(Lost(video, ledger_id, reason))
     named = joined.named
@@ -177,7 +177,7 @@ def describe_survey(found: Survey) -> str:
     )
     text += "".join(f"{note}\n" for note in found.notes)
     if found.lost:
-        text += _sets_table(found) + _empty_sets(found) + _classes_table(found)
+        text += _sets_table(found) + _classes_table(found)
     text += f"{path}: {len(found.ledger):,} accepted so far"
     text += f", {len(found.added):,} to add, {len(found.removed):,} to remove\n"
     kinds = {one.ledger_id: one.video.kind for one in found.lost}
@@ -191,6 +191,7 @@ def describe_survey(found: Survey) -> str:
 
 
 def _sets_table(found: Survey) -> str:
+    """The sets of videos, and a line for each of which no video has a file."""
     totals = Counter(video.kind for video in found.joined.videos)
     absent = Counter(one.video.kind for one in found.absent)
     lost = Counter(one.video.kind for one in found.lost)
@@ -198,14 +199,7 @@ def _sets_table(found: Survey) -> str:
         (kind, *(f"{n:,}" for n in (total, absent[kind], lost[kind] - absent[kind], lost[kind])))
         for kind, total in totals.items()
     ]
-    return aligned(("Set", "Annotated", "No file", "Broken", "Missing"), rows)
-
-
-def _empty_sets(found: Survey) -> str:
-    """A line for each set of which no video has a file; '' if there is none."""
-    totals = Counter(video.kind for video in found.joined.videos)
-    absent = Counter(one.video.kind for one in found.absent)
-    return "".join(
+    return aligned(("Set", "Annotated", "No file", "Broken", "Missing"), rows) + "".join(
         f"no video of the set {kind} has a file: was its folder unpacked, and scanned?\n"
         for kind, total in totals.items()
         if absent[kind] == total

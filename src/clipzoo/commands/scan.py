@@ -219,14 +219,13 @@ def _describe_classes(summary: ScanSummary) -> str:
     numbers = [count.num_videos for count in classes]
     text = f"videos of a class: {numbers[0]} to {numbers[-1]}, median {median(numbers):g}"
     if numbers[0] < numbers[-1]:
-        text += "; the classes with the fewest:"
-    text += "\n"
-    if numbers[0] < numbers[-1]:
         rows = [
             (count.name, str(count.num_videos), str(count.num_train), str(count.num_val))
             for count in classes[:FEWEST]
         ]
-        text += aligned(("Class", "Videos", "Train", "Val"), rows, indent="  ")
+        text += "; the classes with the fewest:\n"
+        text += aligned(("Class", "Videos", "Train", "Val"), rows, indent="  ").rstrip("\n")
+    text += "\n"
     fewest = min(classes, key=lambda count: count.num_train)
     possible = [str(shots) for shots in SHOTS if shots <= fewest.num_train]
     missing = [str(shots) for shots in SHOTS if shots > fewest.num_train]
@@ -275,12 +274,11 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
             f"(`clipzoo recipes` lists all, with what is missing here)\n"
             f"next: clipzoo check {first}, then clipzoo zoo {first}"
         )
+    names = evaluate = ""
     if summary.class_names:
         names = f"class names are in {summary.written[-2]}: edit them there\n"
-    else:
-        names = ""
-    evaluate = " -S train.epochs=0" if summary.only_val else ""
     if summary.only_val:
+        evaluate = " -S train.epochs=0"
         names += (
             "each class has only one video, so all are for validation (val_fraction: 1 in "
             f"datasets/{dataset}.yaml) and none for training: set train.epochs to 0\n"

@@ -22,7 +22,7 @@ from clipzoo.train.optim import make_optimizer
 
 NUM_CLASSES = 400
 MEMORY_SHARE = 0.95
-"""Of the GPU, for the search: the rest is for nccl's buffers and for fragments."""
+"""What the search may fill of a GPU's memory: nccl's buffers and fragments need the rest."""
 
 
 @dataclass(kw_only=True)

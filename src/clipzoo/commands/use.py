@@ -43,21 +43,19 @@ LOCK = "use or zoo"
 """What changes params.yaml runs once at a time."""
 
 
-def use(
-    name: str, options: Options = UNCHANGED, path: Path = PARAMS_FILE
-) -> list[tuple[str, Any, Any]]:
-    """Put a recipe's values into params.yaml (`write_params`).
+def use(name: str, options: Options = UNCHANGED) -> list[tuple[str, Any, Any]]:
+    """Put a recipe's values into params.yaml (`write_params`), and given files in their places.
 
     Values that the recipe does not set are those of the recipe `demo`, so the result does not
     depend on what was in the file before.
 
-    Args:
-        path: the parameter file.
-
     Raises:
         ConfigError: as `plan` and `write_params`.
     """
-    return write_params(plan(name, options).params, path)
+    run = plan(name, options)
+    place_files(run)
+    remove_links(broken=True)
+    return write_params(run.params)
 
 
 def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, Any, Any]]:
@@ -204,12 +202,9 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     with only_one(LOCK):
         require_idle(LOCK, "and `use` would change its params.yaml")
-        run = plan(name, options)
-        place_files(run)
-        remove_links(broken=True)
-        changes = write_params(run.params)
+        changes = use(name, options)
     print(describe_changes(changes), end="")
-    print(f"use: {run.params.recipe}, {len(changes)} values of {PARAMS_FILE} changed")
+    print(f"use: {load_params(PARAMS_FILE).recipe}, {len(changes)} values of {PARAMS_FILE} changed")
     check = shlex.join(["clipzoo", "check", name, *option_words(arguments)])
     print(f"next: {check}; dvc repro")
 

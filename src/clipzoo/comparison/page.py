@@ -153,7 +153,7 @@ def page(runs: Sequence[Run], benchmark: Benchmark | None, options: str = "") ->
     """
     names = " ".join(run.name for run in runs) + options
     text = INTRODUCTION.format(names=names, benchmark=BENCHMARK)
-    if any(run.settings["model.weights"] == "demo" for run in runs):
+    if any(run.options.weights == "demo" for run in runs):
         text += DEMO_WARNING
     text += "\n## Runs and budgets\n\n" + _describe_budgets(runs)
     text += "\n## Accuracy\n\n" + _describe_accuracy(runs)
@@ -182,7 +182,10 @@ def _text(value: object) -> str:
 
 
 def _describe_budgets(runs: Sequence[Run]) -> str:
-    rows = [(f"`{run.name}`", run.method, run.test.values.get("environment", "")) for run in runs]
+    rows = [
+        (f"`{run.name}`", run.options.method, run.test.values.get("environment", ""))
+        for run in runs
+    ]
     text = markdown_table(("Run", "Method", "Computed on"), rows)
     facts = [_facts(run) for run in runs]
     unequal = [key for key in facts[0] if len({fact[key] for fact in facts}) > 1]
@@ -203,7 +206,7 @@ def _describe_accuracy(runs: Sequence[Run]) -> str:
     rows = [
         (
             f"`{run.name}`",
-            run.method,
+            run.options.method,
             _with_interval(run.test.values, "top1"),
             _single_view(run),
         )
@@ -212,7 +215,7 @@ def _describe_accuracy(runs: Sequence[Run]) -> str:
     header = ("Run", "Method", "Top-1", "Top-1 of a single view")
     text = _describe_set(sets) + markdown_table(header, rows) + "\n"
     if len({measured.values["protocol"] for measured in sets.values()}) > 1:
-        if any(run.settings["test.dense"] for run in runs):
+        if any(run.options.dense for run in runs):
             return text + "The views differ, so there are no paired differences.\n"
         text += "The views differ, so the differences are those of a single view of each video.\n\n"
         sets = {name: measured.of_a_single_view() for name, measured in sets.items()}
@@ -221,8 +224,9 @@ def _describe_accuracy(runs: Sequence[Run]) -> str:
 
 def _single_view(run: Run) -> str:
     """Its accuracy, where a test of a single view has no other; '' = not measured."""
-    views = [run.settings[f"test.{key}"] for key in ("clips", "crops", "dense")]
-    prefix = "" if views == [1, 1, False] else "single_view_"
+    options = run.options
+    one = (options.clips, options.crops, options.dense) == (1, 1, False)
+    prefix = "" if one else "single_view_"
     return _with_interval(run.test.values, f"{prefix}top1")
 
 
@@ -238,7 +242,7 @@ def _describe_zero_shot(runs: Sequence[Run], dataset: str) -> str:
         rows.append(
             (
                 f"`{run.name}`",
-                run.method,
+                run.options.method,
                 _with_interval(values, "full_top1"),
                 half,
                 _with_interval(values, "raw_full_top1"),

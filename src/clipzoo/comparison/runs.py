@@ -70,16 +70,13 @@ class Run:
     """The unseen sets, by dataset."""
     training: Mapping[str, Any]
     """The values of metrics/<run>/train.json."""
+    options: Compared
+    """The settings that decide how runs are compared."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The settings by dotted key, which are the same for all sets."""
         return self.test.settings
-
-    @property
-    def method(self) -> str:
-        """`model.method`."""
-        return self.settings["model.method"]
 
 
 def read_run(name: str) -> Run:
@@ -92,8 +89,9 @@ def read_run(name: str) -> Run:
     """
     test = read_set(name, "test", "top1")
     source = settings_file(name, "test")
-    datasets = build(Compared, test.settings, source, again=again(name)).zero_shot
-    zero_shot = {d: read_set(name, f"zero_shot_{d}", "full_top1") for d in datasets}
+    options = build(Compared, test.settings, source, again=again(name))
+    stems = {dataset: f"zero_shot_{dataset}" for dataset in options.zero_shot}
+    zero_shot = {dataset: read_set(name, stem, "full_top1") for dataset, stem in stems.items()}
     for dataset, measured in zero_shot.items():
         if measured.settings != test.settings:
             raise CompareError(
@@ -101,7 +99,7 @@ def read_run(name: str) -> Run:
                 f"their settings_sha256 say; {again(name)}"
             )
     training = read_metrics_file(metrics_file(name, "train"), name, CompareError)
-    return Run(name=name, test=test, zero_shot=zero_shot, training=training)
+    return Run(name=name, test=test, zero_shot=zero_shot, training=training, options=options)
 
 
 def read_set(name: str, stem: str, key: str) -> Measured:

@@ -41,7 +41,7 @@ def ask_ffmpeg(*arguments: str) -> str:
         OSError: the binary cannot be run, fails or prints nothing.
     """
     path = ffmpeg_path()
-    # The time tells a new binary in the place of the old one, in workers that live for days.
+    # The time shows whether a new binary has replaced the old one; workers may live for days.
     return _ask(path, os.stat(path).st_mtime_ns, arguments)
 
 
@@ -59,9 +59,6 @@ def _ask(path: str, _time_ns: int, arguments: tuple[str, ...]) -> str:
 
 
 def ffmpeg_version() -> str:
-    """First line of `ffmpeg -version`, e.g. 'ffmpeg version 7.0.2 Copyright ...'.
-
-    Raises:
-        OSError: as `ask_ffmpeg`.
-    """
+    """The first line of `ffmpeg -version`, e.g. 'ffmpeg version 7.0.2 Copyright ...'; OSError as
+    `ask_ffmpeg`."""
     return ask_ffmpeg("-version").partition("\n")[0].strip()

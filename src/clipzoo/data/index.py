@@ -194,9 +194,7 @@ def _read_whole(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error.strerror}); run extract_frames"
-        ) from error
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); {RESTORE}") from error
     place = content.rfind(HASH_MARK) + len(HASH_MARK)
     if place < len(HASH_MARK):  # rfind gave -1
         raise StoreError(

@@ -18,8 +18,9 @@ LEDGER_NAME = "missing.csv"
 LEDGER_COLUMNS = ("video_id", "reason")
 SHORT = "short"
 KINDS = ("absent", "broken", "cut", "differs", SHORT)
-"""First words of reasons: no such file; it cannot be decoded; it ends clearly before its header
-says; its size is not that in the manifest; annotated segments of it are not in its picture."""
+"""The first words of reasons: there is no such file; it cannot be decoded; it ends clearly earlier
+than its header says; its size is not that in the manifest; it does not show some of its annotated
+segments."""
 ABSENT = "absent: not among the raw videos"
 
 
@@ -60,11 +61,7 @@ def read_ledger(dataset: str) -> dict[str, str]:
 
 
 def write_ledger(dataset: str, rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> Path:
-    """Write a ledger, sorted by id, and return its path.
-
-    Args:
-        rows: reason of each id; see `describe` for their form.
-    """
+    """Write a ledger, sorted by id, and return its path; `describe` makes the reasons."""
     path = ledger_path(dataset)
     write_csv(LEDGER_COLUMNS, sorted(dict(rows).items()), path)
     return path
@@ -83,12 +80,12 @@ def describe(reason: str) -> str:
 
 
 def ways_out(dataset: str) -> str:
-    """What to do about videos that are missing and not in the ledger; for messages."""
+    """The end of messages on videos that are missing and not in the ledger: what to do."""
     return (
         f"get them and scan again, or accept that this copy lacks them by {accept_command(dataset)}"
     )
 
 
 def accept_command(dataset: str) -> str:
-    """The command that shows, and with --accept writes, what a copy lacks; for messages."""
+    """The command that writes what a copy lacks; for messages."""
     return f"`clipzoo missing {dataset} --accept`"

@@ -22,9 +22,8 @@ def check_size(path: Path, size: int) -> None:
         raise StoreError(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(status.st_mode):  # a decoder would wait for a named pipe forever
         raise SourceError(f"{path}: is {file_kind(status.st_mode)}; allowed: a regular file")
-    num_bytes = status.st_size
-    if num_bytes != size:
+    if status.st_size != size:
         raise SourceError(
-            f"{path}: has {num_bytes} bytes, its manifest says {size}: it changed since "
+            f"{path}: has {status.st_size} bytes, its manifest says {size}: it changed since "
             "`clipzoo scan`; scan again"
         )

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from clipzoo.paths import list_file
 COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
 SPLIT_COLUMNS = ("video_id", "split")
-"""Columns of splits.csv, the test videos of each official split."""
+"""The columns of splits.csv, the test videos of each official split."""
 MISSING_COLUMNS = ("video_id", "set", "reason")
-"""Columns of missing.csv, the videos that are annotated but not stored."""
+"""The columns of missing.csv, the videos that are annotated but not stored."""
 MAX_FRAMES = 10_000_000
 """Over four days at 25 frames a second: anything larger is a broken line."""
 
@@ -34,7 +35,7 @@ class Record:
 
     video_id: str
     num_frames: int
-    """Frames of the video, or of the segment that begins at `start_frame`."""
+    """The length of the video, or of the segment that begins at `start_frame`."""
     label: int
     start_frame: int = 0
     labels: tuple[int, ...] | None = None
@@ -42,7 +43,7 @@ class Record:
 
 
 def check_video_id(video_id: str) -> str | None:
-    """Say why an id is not a valid path below a dataset's root; None if it is valid."""
+    """Why an id is not a valid path below a dataset's root; None if it is one."""
     parts = video_id.replace("\\", "/").split("/")
     if video_id.startswith(("/", "\\")) or (len(parts[0]) == 2 and parts[0][1] == ":"):
         return f"absolute path {video_id!r}; allowed: paths relative to the dataset's root"
@@ -54,16 +55,12 @@ def check_video_id(video_id: str) -> str | None:
 
 
 def read_list(path: str | Path, num_classes: int) -> list[Record]:
-    """Read and check a list file.
-
-    Args:
-        path: a csv as described at the top of this module.
-        num_classes: K; labels are 0 .. K - 1.
+    """Read and check a list file, whose labels are 0 to `num_classes` - 1.
 
     Raises:
-        ListError: names every line with a wrong field count, a label out of range, a frame count
-            that is not a whole number from 1 to MAX_FRAMES, a path that is absolute or leaves the
-            root, or a repeated video in a list without start_frame.
+        ListError: names every line with a wrong number of fields, a label out of range, a number of
+            frames that is not a whole number from 1 to MAX_FRAMES, a path that is absolute or
+            leaves the root, or a repeated video in a list without start_frame.
     """
     path = Path(path)
     header = next((fields for _, fields in csv_lines(path)), [])
@@ -92,6 +89,7 @@ def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
     return Record(
         video_id,
         _int(num_frames, "num_frames", 1, MAX_FRAMES),
+        # -1 is the label of a multi-label video without labels.
         _int(label, "label", -1 if with_labels and not labels else 0, num_classes - 1),
         _int(start_frame or "0", "start_frame", 0, MAX_FRAMES),
         tuple(_int(x, "labels", 0, num_classes - 1) for x in labels.split(";") if x)
@@ -118,13 +116,9 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
         columns.append("start_frame")
     if any(r.labels is not None for r in records):
         columns.append("labels")
-    rows = []
-    for r in records:
-        row: dict[str, object] = {"video_id": r.video_id, "num_frames": r.num_frames}
-        row |= {"label": r.label, "start_frame": r.start_frame}
-        row["labels"] = ";".join(map(str, r.labels or ()))
-        rows.append([row[name] for name in columns])
-    write_csv(columns, rows, path)
+    read = {name: attrgetter(name) for name in columns}
+    read["labels"] = lambda r: ";".join(map(str, r.labels or ()))
+    write_csv(columns, ([read[name](r) for name in columns] for r in records), path)
 
 
 def missing_path(dataset: str) -> Path:
@@ -144,7 +138,7 @@ def read_missing(dataset: str) -> list[tuple[str, str]]:
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Class names in the order of their ids.
+    """The class names in the order of their ids.
 
     Raises:
         ListError: the ids are not 0, 1, 2, ... in order, or the names are at fault
@@ -165,16 +159,12 @@ def read_labels(path: str | Path) -> list[str]:
 
 
 def class_name_faults(names: Sequence[str], places: Sequence[str]) -> list[str]:
-    """Names that are empty, hold characters that nobody sees, or differ from others only by blanks.
-
-    Args:
-        names: of all classes.
-        places: where each stands, for the messages: `file:line` or a file.
-    """
+    """Messages on names that are empty, have characters that nobody sees, or differ from others
+    only in blanks. `places` says where each name stands: `file:line` or a file."""
     faults = []
     seen: dict[str, tuple[str, str]] = {}
     for name, where in zip(names, places, strict=True):
-        hidden = [letter for letter in name if _is_hidden(letter)]
+        hidden = [x for x in name if not x.isprintable() and x not in JOINERS]
         if not name.strip():
             faults.append(f"{where}: the class name is empty")
             continue
@@ -183,18 +173,15 @@ def class_name_faults(names: Sequence[str], places: Sequence[str]) -> list[str]:
                 f"{where}: class name {name!r} has the character U+{ord(hidden[0]):04X}, which "
                 "nobody sees; allowed: visible characters and spaces"
             )
+        # One letter may be written with one code point or several; NFC makes them equal.
         key = "".join(unicodedata.normalize("NFC", name).split())
         if key in seen:
             other, place = seen[key]
-            differ = f"differs from {other!r} only by blanks"
+            differ = f"differs from {other!r} only in blanks"
             differ = "appears more than once" if other == name else differ
             faults.append(f"{where}: class name {name!r} {differ} ({place}); rename one of them")
         seen[key] = name, where
     return faults
-
-
-def _is_hidden(letter: str) -> bool:
-    return not letter.isprintable() and letter not in JOINERS
 
 
 def write_labels(names: Sequence[str], path: str | Path) -> None:
@@ -203,10 +190,10 @@ def write_labels(names: Sequence[str], path: str | Path) -> None:
 
 
 def videos_sha256(ids: Iterable[str]) -> str:
-    """Fingerprint of a set of videos: sha256 of the sorted ids joined by a newline, UTF-8.
+    """A fingerprint of a set of videos: SHA-256 of the sorted ids, joined by newlines, in UTF-8.
 
     Only the part of each id after the last `/` counts, so that the folders on a machine do not
-    matter and published sets are recognised (reference/video_sets.csv).
+    matter and published sets are recognized (reference/video_sets.csv).
     """
     names = sorted(video_id.rsplit("/", 1)[-1] for video_id in ids)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -215,8 +202,8 @@ def videos_sha256(ids: Iterable[str]) -> str:
 def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
     """`shots` random records of every class, in the order of the list.
 
-    Each class has a generator seeded by (seed, label), so that its picks depend only on its own
-    records.
+    Each class has a generator of its own, with the seed (seed, label), so that its picks do not
+    change when another class has more or fewer videos.
 
     Raises:
         ListError: a class has fewer records than shots.

@@ -19,13 +19,13 @@ SPEC_DIR = Path("datasets")
 RAW_DIR = Path("data/raw")
 ANNOTATION_DIR = Path("data/annotations")
 EXPERIMENTS_DIR = (".dvc", "tmp", "exps")
-"""Folder below which DVC makes the copies for its experiments."""
+"""The folder below which DVC makes the copies for its experiments."""
 
 
 MOST_REPEATS, MOST_CHOICES, MOST_CHARACTERS = 3, 4, 255
-"""Numbers of `* + {m,n}` and of `? |` in an id_pattern, and of characters of a name that is
-compared with it. Other patterns may take forever on one name; within these limits it takes seconds
-at worst."""
+"""The largest numbers of `* + {m,n}` and of `? |` in an id_pattern, and of characters in a name
+that is compared with it. Other patterns may take forever for one name; within these limits it takes
+seconds at worst."""
 _LETTER = r"(?:\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\\[\](){}*+?|])"  # or an escape, or a class
 _TOKEN = re.compile(
     rf"(?P<repeat>{_LETTER}(?:[*+]|\{{\d{{0,3}},\d{{0,3}}\}})\??)"
@@ -88,11 +88,11 @@ class DatasetSpec(Section):
     """Take labels as they are where a video is in the folder of another class, and print how many,
     instead of refusing them."""
     evaluate_on: Literal["val", "test"] = "val"
-    """Official set that val.csv is made from, for `format: kinetics`."""
+    """The official set that val.csv is made from, for `format: kinetics`."""
     evaluation_only: bool = False
     """The dataset has no training set."""
     id_pattern: Annotated[str, AfterValidator(_quick_pattern)] = ""
-    """Regular expression for file names (without folder and extension); its first group is the
+    """A regular expression for file names (without folder and extension); its first group is the
     video's id. '' = the whole name. Names that do not match, or of over 255 characters, are used
     unchanged. Patterns that may take forever are refused."""
     reader: Literal["shards", "directory", "video"] = "shards"
@@ -100,37 +100,36 @@ class DatasetSpec(Section):
     extract: Literal["annotated", "all"] = "annotated"
     """annotated: leave out files that no annotation names; all: extract them too."""
     fps: float | None = Field(default=None, gt=0)
-    """Frames per second to keep; None = every frame."""
+    """The frames a second to keep; None = every frame."""
     segment_rule: Literal["shown", "truncated"] = "shown"
-    """Frames of an annotated segment. shown: those with start <= i / fps < end; segments of the
-    same frames count once. truncated: trunc(end * fps - start * fps) frames from trunc(start * fps)
-    on; every segment counts (BIKE's Charades). Frame 0 is the one shown at 0 s by a player's clock;
-    stored frames begin where the picture does."""
+    """Which frames an annotated segment has. shown: those with start <= i / fps < end; segments of
+    the same frames count once. truncated: trunc(end * fps - start * fps) frames from
+    trunc(start * fps) on; every segment counts (BIKE's Charades). Frame 0 is the one shown at 0 s
+    on a player's clock; stored frames begin where the picture does."""
     overrun_frames: int | None = Field(default=None, ge=0)
-    """Largest number of frames by which a segment may end after its video, where it is cut; beyond
-    that it counts as missing. None = any number, if it begins before the end."""
+    """How many frames after its video a segment may end; it is then cut, and one that ends later
+    counts as missing. None = any number, if the segment begins before the end."""
     keep_damaged: bool = False
     """Keep what ffmpeg decodes of damaged videos (counted and listed) instead of refusing them."""
     frame_template: Annotated[str, AfterValidator(_numbered_name)] = "img_{:05d}.jpg"
-    """Names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
+    """The names of frame files, for `reader: directory`; `{folder}` is the name of their folder."""
     first_index: int = Field(default=1, ge=0, le=MAX_FRAMES)
-    """Number of the first frame file, for `reader: directory`."""
+    """The number of the first frame file, for `reader: directory`."""
     val_fraction: float = Field(default=0.2, gt=0, le=1)
-    """Share of every class for validation, for `format: folder` without train/ and val/."""
+    """The share of every class for validation, for `format: folder` without train/ and val/."""
     num_classes: int | None = None
-    """Expected number of classes; None = not checked."""
+    """The expected number of classes, which, like those below, is not checked if it is None."""
     num_train: list[int] | None = Field(default=None, min_length=1)
-    """Expected number of annotated training videos (or instances) of each official split; None =
-    not checked."""
+    """The expected number of annotated training videos (or instances) of each official split."""
     num_val: list[int] | None = Field(default=None, min_length=1)
-    """Expected number of annotated validation videos of each official split; None = not checked."""
+    """The expected number of annotated validation videos of each official split."""
     num_whole: int | None = None
-    """Expected number of videos in whole.csv; None = not checked."""
+    """The expected number of videos in whole.csv."""
     approx_videos: int | None = None
-    """Number of videos, for estimates, where the numbers above are not known or count segments."""
+    """The number of videos, for estimates, if the numbers above are unknown or count segments."""
 
     def video_id(self, path: str) -> str:
-        """Id of a file: its path without extension, the name reduced by `id_pattern`.
+        """The id of a file: its path without extension, the name reduced by `id_pattern`.
 
         Example: with `id_pattern: (?:v_)?(.{11})`, `val/v_-02DygXbn6w` gives `val/-02DygXbn6w`.
         """
@@ -140,12 +139,7 @@ class DatasetSpec(Section):
         return folder + slash + (match[1] if match and match[1] else name)
 
     def frame_name(self, folder: str, index: int) -> str:
-        """Name of a frame file, for `reader: directory`.
-
-        Args:
-            folder: path of its folder.
-            index: of the frame, from 0.
-        """
+        """Name of the file of frame `index`, counted from 0, in the folder at the path `folder`."""
         name = folder.rpartition("/")[2]
         return self.frame_template.format(self.first_index + index, folder=name)
 
@@ -190,11 +184,12 @@ def load_spec(name: str) -> DatasetSpec:
 
 
 def raw_root(params: Params, name: str) -> Path:
-    """Folder that the paths in a dataset's manifest are relative to.
+    """The folder that the paths in a dataset's manifest are relative to.
 
-    $CLIPZOO_DATA/<name> if set and existing; otherwise, and for demo datasets, data/raw/<name>. A
-    copy of the repository in which DVC runs an experiment (`--temp`, `--queue`) has no link to the
-    videos, as git ignores it: there, data/raw/<name> of the repository itself.
+    It is $CLIPZOO_DATA/<name> if that is set and exists; otherwise, and for demo datasets, it is
+    data/raw/<name>. A copy of the repository in which DVC runs an experiment (`--temp`, `--queue`)
+    has no link to the videos, as git ignores it; there, it is data/raw/<name> of the repository
+    itself.
     """
     here = RAW_DIR / name
     if name in params.data.demo:
@@ -203,16 +198,9 @@ def raw_root(params: Params, name: str) -> Path:
         elsewhere = Path(os.environ["CLIPZOO_DATA"]) / name
         if elsewhere.exists():
             return elsewhere
-    original = _original_repository()
-    if original is not None and not here.exists() and (original / here).exists():
-        return original / here
-    return here
-
-
-def _original_repository() -> Path | None:
-    """The repository of the copy <repository>/.dvc/tmp/exps/*/* that this runs in, if it is one."""
-    parts = Path.cwd().parts
+    parts = Path.cwd().parts  # of a copy: <repository>/.dvc/tmp/exps/*/*
     for i in range(len(parts) - len(EXPERIMENTS_DIR)):
         if parts[i : i + len(EXPERIMENTS_DIR)] == EXPERIMENTS_DIR:
-            return Path(*parts[:i])
-    return None
+            original = Path(*parts[:i]) / here
+            return original if original.exists() and not here.exists() else here
+    return here

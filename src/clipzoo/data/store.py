@@ -34,7 +34,7 @@ from clipzoo.data.spec import DatasetSpec, load_spec, raw_root
 from clipzoo.data.video import Kept, read_by_decord, read_by_ffmpeg
 
 VIDEO_COLUMNS = ("video_id", "num_frames", "width", "height", "fps")
-"""Of the index: the id and the first fields of `VideoInfo`."""
+"""The columns of the index that have the id and the first fields of `VideoInfo`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,12 @@ class VideoInfo:
 
     num_frames: int
     width: int
-    """Width of the stored frames (px)."""
     height: int
-    """Height of the stored frames (px)."""
+    """The size of the stored frames (px)."""
     fps: float
-    """Frames per second as stored; 0 = unknown."""
+    """The frames a second as stored; 0 = unknown."""
     row: int
-    """Row of the index."""
+    """The row of the index."""
 
 
 class Store(Protocol):
@@ -61,7 +60,6 @@ class Store(Protocol):
         """Frames of a video; may be called from several threads.
 
         Args:
-            video_id: one of `videos`.
             indices: [T], each in 0 .. num_frames - 1, in any order, repeats allowed.
 
         Returns:
@@ -121,7 +119,7 @@ class ShardStore:
         self._directory = index.parent
         self._shards = table.column("shard").to_numpy()
         self._lengths = {shard: state.tar_bytes for shard, state in read_states(index).items()}
-        self._starts = np.cumsum(counts) - counts  # [N], rows of the first JPEGs
+        self._starts = np.cumsum(counts) - counts  # [N], each video's first row in jpegs.npy
         self._jpegs = open_jpegs(index, int(counts.sum()))
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
@@ -131,7 +129,8 @@ class ShardStore:
         path, length = self._directory / shard_name(shard), self._lengths.get(shard, 0)
         start = int(self._starts[info.row])
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # also a named pipe
+            # Without O_NONBLOCK, opening a named pipe would wait forever.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise StoreError(f"{video_id}: {path} cannot be opened ({error.strerror})") from error
         try:
@@ -149,17 +148,9 @@ class ShardStore:
 
 
 def _read_jpeg(handle: int, length: int, name: str, block: int, size: int) -> bytes:
-    """The JPEG of a member of a shard, which must be the member that the index says it is.
+    """The JPEG of the member `name`; ValueError, with what was found, if it is not in its place.
 
-    Args:
-        handle: of the shard.
-        length: of the shard, bytes.
-        name: `member_name`.
-        block: offset of the JPEG, blocks.
-        size: of the JPEG, bytes.
-
-    Raises:
-        ValueError: says what was found.
+    The shard has `length` bytes; the JPEG begins at a `block` of 512 bytes and has `size` bytes.
     """
     offset = block * BLOCKSIZE
     if not BLOCKSIZE <= offset <= length - size:
@@ -200,9 +191,9 @@ class DirectoryStore:
 class VideoStore:
     """Raw videos, decoded on the fly and resized to the size in the index.
 
-    By decord, about 20 times slower than shards, or by ffmpeg where the index says that decord
-    reads them wrongly (`clipzoo.frames.comparison`). Every call opens a new decoder, so threads
-    share none.
+    They are decoded by decord, which is about 20 times slower than shards, or by ffmpeg where the
+    index says that decord reads them wrongly (`clipzoo.frames.comparison`). Every call opens a new
+    decoder, so threads share none.
     """
 
     def __init__(self, table: pa.Table, root: Path, spec: DatasetSpec) -> None:

@@ -1,4 +1,4 @@
-"""Labels as tensors, and mean average precision: training validates multi-label sets by it, and
+"""Labels as tensors, and mean average precision, with which training validates multi-label sets and
 evaluation measures every set."""
 
 import warnings
@@ -13,7 +13,7 @@ from clipzoo.data.records import Record
 
 
 def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
-    """Labels [N] int64, or targets [N, K] int64 of 0 and 1 if the records have `labels`."""
+    """Labels, [N] int64, or targets, [N, K] int64 of 0 and 1, if the records have `labels`."""
     if all(record.labels is None for record in records):
         return torch.tensor([record.label for record in records])
     targets = torch.zeros(len(records), num_classes, dtype=torch.int64)
@@ -23,14 +23,14 @@ def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
 
 
 def as_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """Targets [N, K] int64 of 0 and 1, from themselves or from labels [N]."""
+    """Targets, [N, K] int64 of 0 and 1, of labels [N] or of targets, which stay as they are."""
     if labels.dim() == 1:
         labels = torch.nn.functional.one_hot(labels, num_classes)  # [N] -> [N, K]
     return labels.long()
 
 
 def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean over classes of the average precision, percent, by `torchnet.meter.mAPMeter`.
+    """The mean over classes of the average precision (percent), as torchnet's mAPMeter computes it.
 
     A class without positives counts as 0, as in torchnet, which lowers the mean.
 
@@ -45,7 +45,8 @@ def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
 
 @contextmanager
 def map_meter() -> Iterator[mAPMeter]:
-    """torchnet's meter; it is older than what it is warned of, and its results are correct."""
+    """torchnet's meter, without the warnings: it is older than they are, and its results are
+    correct."""
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)

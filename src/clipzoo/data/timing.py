@@ -15,18 +15,18 @@ LENGTH = re.compile(r"\[info\]   Duration: (?:(\d+):(\d\d):(\d\d(?:\.\d+)?)|N/A)
 
 @dataclass
 class Timing:
-    """What ffmpeg says about a video's clock; filled in line by line."""
+    """The clock of a video, filled in line by line from ffmpeg's messages."""
 
     container: str = ""
     """ffmpeg's names of the format, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""
     header_seconds: float = 0.0
-    """Length according to the header, from the container's beginning on; 0 = unknown."""
+    """The length according to the header, from the container's beginning on; 0 = unknown."""
     times: list[float] = field(default_factory=list)
     """When each decoded picture is shown (seconds), in this order."""
     end_seconds: float = 0.0
     """When the last picture ends."""
     _tick: float = 0.0
-    """Unit of the times that showinfo prints (seconds)."""
+    """The unit of the times that showinfo prints (seconds)."""
 
     @property
     def start_seconds(self) -> float:
@@ -39,7 +39,7 @@ class Timing:
         return float(np.diff(self.times).max(initial=0.0))
 
     def note(self, line: str) -> bool:
-        """Take in one of ffmpeg's messages; return whether it is one of the filter showinfo."""
+        """Read one of ffmpeg's messages; return whether it comes from the filter showinfo."""
         if "[Parsed_showinfo" in line:
             self._note_picture(line)
             return True
@@ -54,7 +54,7 @@ class Timing:
         place = line.find(" pts:")
         if place >= 0:
             words = line[place + len(" pts:") :].split(maxsplit=1)
-            if words[0] == "NOPTS":
+            if words[0] == "NOPTS":  # a picture without a time
                 return
             time = int(words[0]) * self._tick
             duration = re.search(r" duration: *(\d+) ", line)
@@ -68,17 +68,17 @@ class Timing:
 
 
 def frame_rate(times: list[float], fps: float) -> tuple[float, float]:
-    """Frames a second of pictures shown at these times, and how far from even they are.
+    """The frames a second of pictures shown at these times, and how far from even they are.
 
-    The rate of the header is kept if all pictures are shown within half a frame of where it puts
-    them, as times are often rounded; else the mean rate is taken if it puts them better.
+    The rate of the header is kept if it puts all pictures within half a frame of where they are
+    shown, as times are often rounded; else the mean rate is taken if it fits better.
 
     Args:
-        times: of the pictures (seconds).
-        fps: according to the header; 0 = unknown.
+        times: when each picture is shown (seconds).
+        fps: the frames a second according to the header; 0 = unknown.
 
     Returns:
-        Frames a second, 0 if unknown, and the largest distance (seconds) of a picture from
+        The frames a second, 0 if unknown, and the largest distance (seconds) of a picture from
         times[0] + i / fps.
 
     Example: times 0, 0.033, 0.067 and header 30: (30, 0.0003...). Times 0, 0.1, 1.1: no rate puts

@@ -13,30 +13,32 @@ from typing import IO
 from clipzoo.data.timing import Timing
 
 SLACK_SECONDS, SLACK_SHARE = 0.5, 0.01
-"""What may be missing: headers are rounded, and count pictures that decoders drop."""
+"""How much may be missing: headers are rounded, and count pictures that decoders drop."""
 SLACK_PICTURES = 2
-"""Of the longest time between two pictures: some headers count the last one, or those that decoders
-wait for, twice."""
+"""How many of the longest times between two pictures may be missing: some headers count the last
+picture, or those that decoders wait for, twice."""
 HEADER_BYTES = 1 << 16
-"""Where the headers of avi and asf end at the latest."""
+"""The headers of avi and asf are within these first bytes."""
 MOST_EDITS = 10_000
 LARGEST_MOOV = 1 << 28
+"""Limits of what is read of a file that strangers made."""
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 UNPROMISED = ("mpegts", "mpeg", "ogg")
-"""Formats whose headers do not say how long they are: ffmpeg takes the time at the end of the file,
-or guesses."""
+"""Formats whose headers do not state a length: ffmpeg takes the time at the end of the file, or
+guesses."""
 LARGEST_PACKET = (1 << 16) + 6
 PACK = b"\0\0\1\xba"
 TS_PACKET = {188: 0, 192: 4, 204: 0}
-"""Sizes of the packets of transport streams: the place of their first byte, 0x47."""
+"""The sizes of the packets of transport streams, and for each the place of the byte 0x47."""
 
 
 def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> str:
     """Why a video counts as cut, e.g. `cut: 3.2 of 10.0 s`; empty = it is whole.
 
     Args:
-        timing: of all its pictures.
-        last_packet: asked when the last packet of any stream ends (seconds); reads the whole file.
+        timing: the times of all its pictures.
+        last_packet: says when the last packet of any stream ends (seconds); reads the whole file,
+            so it is called only where the picture alone is too short.
     """
     end, promised = timing.end_seconds, _promised_seconds(path, timing)
     torn = _torn(path, timing.container)
@@ -48,7 +50,7 @@ def find_cut(path: Path, timing: Timing, last_packet: Callable[[], float]) -> st
 
 
 def _promised_seconds(path: Path, timing: Timing) -> float:
-    """Length of the picture according to the header; 0 = unknown."""
+    """The length of the picture according to the header; 0 = unknown."""
     if timing.container in UNPROMISED:
         return 0.0
     with path.open("rb") as file:
@@ -67,11 +69,13 @@ def _promised_seconds(path: Path, timing: Timing) -> float:
 
 
 def _avi_seconds(header: bytes) -> float:
-    """Length of the first video stream; ffmpeg guesses it from the size of a file without index."""
+    """The length of the first video stream, which ffmpeg guesses from the size of a file if its
+    index is missing."""
     place = header.find(b"strh")
     while place >= 0:
         stream = header[place + 8 : place + 44]
         if stream.startswith(b"vids") and len(stream) == 36:
+            # dwScale, dwRate, dwStart, dwLength: rate / scale pictures a second
             scale, rate, _, length = struct.unpack("<4I", stream[20:36])
             return length * scale / rate if rate else 0.0
         place = header.find(b"strh", place + 4)
@@ -79,18 +83,18 @@ def _avi_seconds(header: bytes) -> float:
 
 
 def _asf_seconds(header: bytes) -> float:
-    """Length in the file's properties; ffmpeg does not say it where the file is too small."""
+    """The length in the file's properties, which ffmpeg does not print if the file is too small."""
     place = header.find(ASF_PROPERTIES)
     fields = header[place + 64 : place + 92]  # play time, send time, preroll, flags
     if place < 0 or len(fields) < 28:
         return 0.0
     play, _, preroll, flags = struct.unpack("<3QI", fields)
     broadcast = flags & 1
-    return 0.0 if broadcast else max(0.0, play / 1e7 - preroll / 1e3)
+    return 0.0 if broadcast else max(0.0, play / 1e7 - preroll / 1e3)  # 100 ns; ms
 
 
 Box = tuple[bytes, int, int]
-"""Type, where its content begins, where it ends."""
+"""The type of a box of an mp4 file, where its content begins, and where it ends."""
 
 
 def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
@@ -98,6 +102,7 @@ def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
     while start + 8 <= end:
         file.seek(start)
         head = file.read(16)
+        # A size of 1: it follows in 8 bytes. A size of 0: the box fills the rest.
         size, name = struct.unpack(">I4s", head[:8])
         content = start + 8
         if size == 1 and len(head) == 16:
@@ -110,7 +115,7 @@ def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
 
 
 def _find_boxes(file: IO[bytes], start: int, end: int, *names: bytes) -> Iterator[tuple[int, int]]:
-    """Content of the boxes of a path, e.g. moov, trak, mdia."""
+    """Begin and end of the content of all boxes of a path, e.g. moov, trak, mdia."""
     for name, content, stop in _boxes(file, start, end):
         if name == names[0] and stop <= end:
             if len(names) == 1:
@@ -120,10 +125,10 @@ def _find_boxes(file: IO[bytes], start: int, end: int, *names: bytes) -> Iterato
 
 
 def _track_seconds(file: IO[bytes], size: int) -> float:
-    """Length of the first video track of an mp4 file; 0 = unknown, or the file is in fragments.
+    """The length of the first video track of an mp4 file; 0 = unknown, or the file is in fragments.
 
-    It is the smaller one of the track's and of what its edits show of its media, since some writers
-    give every track the length of the longest.
+    It is the smaller one of the track's length and the length of what its edits show of its media,
+    since some writers state the length of the longest track for all.
     """
     if any(name == b"moof" for name, *_ in _boxes(file, 0, size)):
         return 0.0
@@ -147,13 +152,11 @@ def _track_seconds(file: IO[bytes], size: int) -> float:
 def _edited_seconds(
     file: IO[bytes], trak: tuple[int, int], movie: int, media: tuple[int, int]
 ) -> float:
-    """Length of what the edit list of a track shows of its media; 0 = unknown.
+    """The length of what the edit list of the track `trak` shows of its media; 0 = unknown.
 
     Args:
-        file: mp4.
-        trak: the box of the track.
-        movie: time scale of the durations of edits.
-        media: time scale and length of the media.
+        movie: the time scale of the durations of edits (ticks a second).
+        media: the time scale of the media, and their length in it.
     """
     scale, length = media
     box = next(_find_boxes(file, *trak, b"edts", b"elst"), None)
@@ -173,20 +176,24 @@ def _edited_seconds(
 
 
 def _fragments_seconds(file: IO[bytes], size: int) -> float:
-    """Length of all fragments of an mp4 file, which ffmpeg does not read; 0 = it does not say."""
+    """The length of all fragments of an mp4 file, which ffmpeg does not read; 0 = not stated."""
     for moov in _find_boxes(file, 0, size, b"moov"):
         scale = _lengths(file, next(_find_boxes(file, *moov, b"mvhd"), None), 0)[0]
         for content, _ in _find_boxes(file, *moov, b"mvex", b"mehd"):
             file.seek(content)
             data = file.read(12)
-            wide = data[:1] == b"\1"
+            wide = data[:1] == b"\1"  # version 1 of a box has 8 bytes for a time, version 0 has 4
             if scale and len(data) == 12:
                 return struct.unpack_from(">Q" if wide else ">I", data, 4)[0] / scale
     return 0.0
 
 
 def _lengths(file: IO[bytes], box: tuple[int, int] | None, gap: int) -> tuple[int, int]:
-    """Time scale (or a track's id) and duration of mvhd, mdhd or, with a gap of 4 bytes, tkhd."""
+    """Time scale (or a track's id) and duration of mvhd, mdhd or, with a gap of 4 bytes, tkhd.
+
+    version, flags | created | modified | scale or id | gap    | duration
+    4 bytes        | 4 or 8  | 4 or 8   | 4           | 0 or 4 | 4 or 8
+    """
     if box is None:
         return 0, 0
     file.seek(box[0])
@@ -197,26 +204,22 @@ def _lengths(file: IO[bytes], box: tuple[int, int] | None, gap: int) -> tuple[in
         return 0, 0
     scale = struct.unpack_from(">I", data, place)[0]
     duration = struct.unpack_from(">Q" if wide else ">I", data, place + 4 + gap)[0]
-    unknown = 2**64 - 1 if wide else 2**32 - 1
+    unknown = 2**64 - 1 if wide else 2**32 - 1  # all bits set
     return scale, 0 if duration == unknown else duration
 
 
 def _torn(path: Path, container: str) -> str:
-    """Where a file ends, if that is within a piece of its container; else empty."""
-    size = path.stat().st_size
+    """Where a file ends, if that is within a piece of its container; '' = it is not."""
+    checks = {"mpegts": _torn_packet, "mov": _torn_fragment, "mpeg": _torn_stream}
+    check = (checks | {"ogg": _torn_page}).get(container.partition(",")[0])  # "mov,mp4,m4a,..."
+    if check is None:
+        return ""
     with path.open("rb") as file:
-        if container == "mpegts":
-            return _torn_packet(file, size)
-        if container.startswith("mov"):
-            return _torn_fragment(file, size)
-        if container == "mpeg":
-            return _torn_stream(file, size)
-        if container == "ogg":
-            return _torn_page(file, size)
-    return ""
+        return check(file, path.stat().st_size)
 
 
 def _torn_packet(file: IO[bytes], size: int) -> str:
+    """The same of a transport stream, whose packets have one size."""
     start = file.read(1024)
     for length, place in TS_PACKET.items():
         if start[place::length][:5] == b"\x47" * 5:
@@ -226,7 +229,7 @@ def _torn_packet(file: IO[bytes], size: int) -> str:
 
 
 def _torn_stream(file: IO[bytes], size: int) -> str:
-    """Of a program stream: packs, in which every packet begins with its length."""
+    """The same of a program stream: packs, in which every packet begins with its length."""
     begin = max(0, size - 2 * LARGEST_PACKET)
     file.seek(begin)
     data = file.read()
@@ -241,19 +244,19 @@ def _torn_stream(file: IO[bytes], size: int) -> str:
         else:
             length = data[place + 4 : place + 6]
             place += 6 + int.from_bytes(length, "big")
-    lacking = place - len(data)
-    return f"its last packet lacks {lacking} bytes" if place >= 0 and lacking > 0 else ""
+    rest = place - len(data)
+    return f"{rest} bytes of its last packet are missing" if place >= 0 and rest > 0 else ""
 
 
 def _torn_fragment(file: IO[bytes], size: int) -> str:
-    """Only of mp4 files in fragments: others list all samples, and ffmpeg misses those."""
+    """The same of an mp4 file in fragments; in others ffmpeg notices which samples are missing."""
     boxes = list(_boxes(file, 0, size))
     names = {name for name, *_ in boxes}
     if b"moof" not in names:
         return ""
     last, _, stop = boxes[-1]
     if last in (b"mdat", b"moof") and stop > size:
-        return f"its last fragment lacks {stop - size:,} bytes"
+        return f"{stop - size:,} bytes of its last fragment are missing"
     if 0 < size - stop < 8:
         return "it ends within the header of a fragment"
     # ffmpeg puts an index at the end, unless the fragments are segments of a stream, and nothing
@@ -263,10 +266,11 @@ def _torn_fragment(file: IO[bytes], size: int) -> str:
         return ""
     file.seek(moov[0])
     by_ffmpeg = b"Lavf" in file.read(moov[1] - moov[0])
-    return "it lacks the index at the end (mfra)" if by_ffmpeg else ""
+    return "the index at its end (mfra) is missing" if by_ffmpeg else ""
 
 
 def _torn_page(file: IO[bytes], size: int) -> str:
+    """The same of an ogg file, whose pages begin with the lengths of their pieces."""
     file.seek(max(0, size - (1 << 17)))  # two pages, which have 65,307 bytes at most
     data = file.read()
     place = data.rfind(b"OggS\0")

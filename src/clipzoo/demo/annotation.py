@@ -42,7 +42,7 @@ class Video:
     """The file, relative to the dataset's raw root."""
     action: ActionClass
     subset: str
-    """train or val."""
+    """The subset that the video belongs to: train or val."""
     seed: tuple[int, ...]
     """Seed of everything in the video; the two classes of a pair never share one."""
 

@@ -52,13 +52,13 @@ class Budget:
 
     steps: int
     batch: int
-    """Stills a step."""
+    """Stills in one step."""
     lr: float
     """Peak learning rate."""
 
 
 def pretrain_budget(arch: str, demo: DemoConfig) -> Budget:
-    """The budget of an architecture: `demo.pretrain_*`, or the short one of all but `demo.arch`."""
+    """The budget of an architecture: `demo.pretrain_*` for `demo.arch`, or `demo.other_archs`."""
     if open_clip_name(arch) == open_clip_name(demo.arch):
         return Budget(steps=demo.pretrain_steps, batch=demo.pretrain_batch, lr=demo.pretrain_lr)
     return Budget(

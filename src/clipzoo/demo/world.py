@@ -99,11 +99,11 @@ class Scene:
     """All numbers that one video is drawn from. Lengths are shares of the frame's short side."""
 
     color: tuple[float, float, float]
-    """RGB, 0 to 255."""
+    """Color of the object, RGB 0 to 255."""
     shape: str
     width: int
     height: int
-    """px, even (the codecs store color at half resolution)."""
+    """Size of the frame in px, even (the codecs store color at half resolution)."""
     radius: NDArray[np.float64]
     """Radius of the object in every frame, [T]."""
     light: NDArray[np.float64]

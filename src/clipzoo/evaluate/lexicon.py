@@ -42,7 +42,7 @@ SCORED_AT_ONCE = 4096
 class FrameScorer(FrameMean):
     """The vision tower of a CLIP, without training.
 
-    `encode` gives the mean of the L2-normalised frame embeddings, whose product with the embedding
+    `encode` gives the mean of the L2-normalized frame embeddings, whose product with the embedding
     of a word is the mean of the frames' cosines with it.
     """
 
@@ -60,7 +60,7 @@ class Scorer:
     lexicon: list[str]
     """W words."""
     words: Tensor
-    """Their embeddings, [W, D] float32, L2-normalised."""
+    """Their embeddings, [W, D] float32, L2-normalized."""
 
 
 def scoring_params(params: Params) -> Params:
@@ -162,12 +162,10 @@ def find_attributes(
 
     Args:
         scorer: the CLIP and the words.
-        params: of `scoring_params`.
-        dataset: of the videos.
+        params: what `scoring_params` returns.
         list_name: for the progress bar.
         records: N videos.
         top_k: words of each.
-        device: of this process.
 
     Returns:
         N lists of `top_k` words, the best first; None on all ranks but 0.
@@ -191,8 +189,8 @@ def best_words(features: Tensor, words: Tensor, top_k: int) -> Tensor:
     Among equal ones the first of the lexicon comes first.
 
     Args:
-        features: of `FrameScorer`, [N, D].
-        words: embeddings [W, D], L2-normalised.
+        features: what `FrameScorer` encodes, [N, D].
+        words: embeddings [W, D], L2-normalized.
         top_k: number of words, at most W.
 
     Returns:

@@ -55,8 +55,11 @@ class MethodSpec(Generic[Options]):
     """(any open_clip model, options, num_segments) -> the method, which the model becomes part of;
     ConfigError if the model's towers do not support an option."""
     read_released: Callable[[dict[str, Any], str], dict[str, Tensor]] | None = None
-    """(content of a checkpoint that the authors released, its path) -> the method's state dict;
-    None if they released none."""
+    """(content of a checkpoint that the authors released, its path) -> the method's state dict.
+
+    Tensors have names with or without `module.` in the file, without it in the state dict, and are
+    float32 if they are of floating point; whether they fit is checked when they are loaded. None if
+    the authors released no checkpoint."""
     needs_tokens: Callable[[Options], bool] = lambda _: False
     """Whether the class text must have `token_embeddings`."""
 
@@ -133,7 +136,7 @@ def build(params: Params, towers: nn.Module) -> Method:
 
 
 def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
-    """The model that training starts from: the raw CLIP with a newly initialised head, or
+    """The model that training starts from: the raw CLIP with a newly initialized head, or
     `model.checkpoint`.
 
     Returns:
@@ -150,7 +153,7 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
     text_tower = {k: v for k, v in towers.state_dict().items() if not k.startswith(others)}
     if params.model.checkpoint and _is_released(params):  # all are of OpenAI's family
         _check_activation(params.model.checkpoint, True, meta)
-    torch.manual_seed(params.seed)  # the head's initialisation
+    torch.manual_seed(params.seed)  # the head's initialization
     model = build(params, towers)
     checkpoint = {}
     if params.model.checkpoint:
@@ -323,11 +326,6 @@ def _load_checkpoint(
 def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], where: str) -> None:
     """Compare the frozen text tower of a released file, if it has one, with that of the CLIP
     weights, which gives the class texts of a run.
-
-    Args:
-        content: of the file.
-        text_tower: its tensors in models/clip.safetensors, by name.
-        where: the file, for messages.
 
     Raises:
         WeightsError: a tensor is missing, or differs by more than float16 would round it.

@@ -16,17 +16,15 @@ Deviations from the authors' code: cosines are float32 under autocast, and the t
 autocast with float32 weights, whereas theirs are rounded to float16 after every step. They have no
 test of several views, so the mean over views is ours. Their joint space-time attention cannot run;
 ours is that of Text4Vis, and so is `tsm` in a ResNet, where theirs takes ViTs only. A text tower
-that is not trained (`fix_text` in their configs) is no part of the model.
+that is not trained (`fix_text` in their configs) is not a part of the model.
 """
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from clipzoo.methods.parts.actionclip_heads import head_of_clip
 from clipzoo.methods.parts.dropout import clip_keys
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch
@@ -69,16 +67,7 @@ class Options(Section):
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint that the authors released; names and shapes are not checked.
-
-    Args:
-        content: {epoch, model_state_dict: a whole CLIP in OpenAI's names, fusion_model_state_dict:
-            the head's tensors, none for meanP}; names with or without `module.` (the authors' heads
-            have it), float16 and float32 mixed.
-        where: the file, for messages.
-
-    Returns:
-        visual.*, logit_scale, text.tower.* and fusion_model.*; those of floating point as float32.
+    """As `MethodSpec.read_released`, of a file as `clip_and_head` reads it (meanP has no head).
 
     Raises:
         WeightsError: there is no whole CLIP, or no head of this method.
@@ -104,12 +93,8 @@ class ActionClip(VideoMethod):
         super().__init__(
             towers,
             num_segments,
-            make_head=partial(
-                head_of_clip,
-                head=options.head,
-                layers=options.head_layers,
-                num_segments=num_segments,
-            ),
+            head=options.head,
+            layers=options.head_layers,
             temporal_module=options.temporal_module,
             joint=options.joint,
             trains_text=options.text_tower == "trained",
@@ -120,7 +105,7 @@ class ActionClip(VideoMethod):
         self.authors_batch = options.authors_test_batch
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
+        """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
         # Dropout draws by the content of a clip, so that a step draws alike however it is split.
         keys = [clip_keys(inputs)] if self.training and self.drops_units else []  # [b] int64
         return self.video_embeddings(normalize(inputs), *keys)

@@ -51,7 +51,7 @@ class Options(Section):
     interaction: Literal["VCS", "DP"]
     """Video Concept Spotting, or the dot product with the mean of the frames."""
     temperature: float = Field(gt=0, le=100)
-    """Of VCS's softmax over frames (0.01 in the paper)."""
+    """The temperature of VCS's softmax over frames (0.01 in the paper)."""
     loss: Literal["nce", "ds"]
     """InfoNCE, or the same of logits weighted by a dual softmax."""
     train_sampler: Literal["inclusive", "ticks"]
@@ -78,19 +78,10 @@ def needs_tokens(options: Options) -> bool:
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint that the authors released; names and shapes are not checked.
+    """As `MethodSpec.read_released`, of a file as `clip_and_head` reads it.
 
     The text tower in the file is left out: it is frozen, and embed_labels reads it from the CLIP
     weights (`check_text_tower` in clipzoo.methods compares the two).
-
-    Args:
-        content: {epoch, model_state_dict: a whole CLIP in OpenAI's names, fusion_model_state_dict:
-            the head's tensors, none for head None, optimizer_state_dict}; names with or without
-            `module.`, float16 or float32.
-        where: the file, for messages.
-
-    Returns:
-        visual.*, logit_scale and fusion_model.*; those of floating point as float32.
 
     Raises:
         WeightsError: there is no whole CLIP, or no head of the video branch.
@@ -135,7 +126,7 @@ class Bike(Method):
         return self.video(normalize(inputs))
 
     def video(self, pixels: Tensor) -> Tensor:
-        """Embeddings of normalised frames [b, T, 3, S, S], before L2 normalisation: of the frames
+        """Embeddings of normalized frames [b, T, 3, S, S], before L2 normalization: of the frames
         [b, T, D] for VCS, of the video [b, D] for DP."""
         features = frame_embeddings(self.visual, pixels)  # [b, T, D]
         if self.options.interaction == "VCS":

@@ -5,7 +5,7 @@ Recognition with Pre-trained Vision-Language Models", CVPR 2023, arXiv 2301.0018
 
 A video stands for the sentence `This is a video about a_1,...,a_5` of its best attributes (stage
 `attributes`). With the frozen text tower's embeddings s of a sentence and c_k of a class prompt,
-both L2-normalised, and two MLPs (Linear, ReLU, Linear):
+both L2-normalized, and two MLPs (Linear, ReLU, Linear):
 
     score_k = cos(sentence_fc(s), query_fc(c_k))
     training: InfoNCE of exp(logit_scale) * score between the videos and texts of a step
@@ -54,15 +54,8 @@ class Options(Section):
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint of the authors; names and shapes are not checked.
-
-    Args:
-        content: {model_state_dict: a whole CLIP in OpenAI's names, fusion_model_state_dict:
-            query_fc.*, sentence_fc.*}; names with or without `module.`.
-        where: the file, for messages.
-
-    Returns:
-        tensors by name, those of floating point as float32; the vision tower is left out.
+    """As `MethodSpec.read_released`, of {model_state_dict: a whole CLIP in OpenAI's names,
+    fusion_model_state_dict: query_fc.*, sentence_fc.*}; the vision tower is left out.
 
     Raises:
         WeightsError: there is no such head, or no text tower.
@@ -160,7 +153,7 @@ class BikeAttributes(Method):
     def encode(self, inputs: Tensor) -> Tensor:
         """sentence_fc(s) [b, D] of the tokens of sentences, int64 [b, L]."""
         with torch.no_grad():
-            sentences = self.text(inputs)  # [b, L] -> [b, D], L2-normalised
+            sentences = self.text(inputs)  # [b, L] -> [b, D], L2-normalized
         return self.fusion_model.sentence_fc(sentences)
 
     def class_text(self, text: ClassText) -> ClassText:
@@ -169,13 +162,7 @@ class BikeAttributes(Method):
         return replace(text, class_embeddings=self.fusion_model.query_fc(classes))
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
-        """InfoNCE both ways over the sentences and class texts of the batch.
-
-        Args:
-            features: of `encode`, [b, D].
-            batch: the clips.
-            text: of `class_text`.
-        """
+        """InfoNCE both ways over the sentences [b, D] and the class texts of the batch."""
         texts = text.class_embeddings[:, batch.texts]  # [P, K, D] -> [P, b, D]
         logits = scaled_cosines(features, texts, self.logit_scale.float().exp())  # [b, b]
         return nce_loss(logits, batch.labels)

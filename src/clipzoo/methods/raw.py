@@ -9,7 +9,7 @@ With frame embeddings x_t = visual(frame_t), of all views, and class embeddings 
     fusion softmax:  mean over t of the softmax over k of 100 * x_t . w_k
 
 The first is the `raw_` baseline of the zero_shot stage. The second is how BIKE's authors
-measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalised.
+measure their zero-shot rows (arXiv 2301.00182): there x_t is *not* normalized.
 """
 
 from typing import Literal

@@ -18,14 +18,12 @@ Deviations from the authors' code: cosines are float32 under autocast; an option
 the authors' code ignores it or fails later.
 """
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipzoo.methods.parts.heads import temporal_head
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
@@ -61,15 +59,8 @@ class Options(Section):
 
 
 def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """State dict of a checkpoint that the authors released; names and shapes are not checked.
-
-    Args:
-        content: {epoch, model_state_dict: visual.*, fusion_model.*, logit_scale}, or the bare
-            tensors; names with or without `module.`, float16 or float32.
-        where: the file, for messages.
-
-    Returns:
-        tensors by name, without `module.`; those of floating point as float32.
+    """As `MethodSpec.read_released`, of {epoch, model_state_dict: visual.*, fusion_model.*,
+    logit_scale} or the bare tensors.
 
     Raises:
         WeightsError: the file holds a whole CLIP, or a checkpoint of BIKE or ActionCLIP.
@@ -99,12 +90,8 @@ class Text4Vis(VideoMethod):
         super().__init__(
             towers,
             num_segments,
-            make_head=partial(
-                temporal_head,
-                head=options.head,
-                layers=options.head_layers,
-                num_segments=num_segments,
-            ),
+            head=options.head,
+            layers=options.head_layers,
             temporal_module=options.temporal_module,
             joint=options.joint,
             trains_text=options.text_tower == "trained",
@@ -116,7 +103,7 @@ class Text4Vis(VideoMethod):
         self.fusion_model.requires_grad_(self.uses_head)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Video embeddings [b, D], before L2 normalisation, of uint8 frames [b, T, 3, S, S]."""
+        """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
         return self.video_embeddings(normalize(inputs))
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:

@@ -139,7 +139,7 @@ def _known_arch(name: str) -> str:
 
 
 class ClipMetadata(Section):
-    """What rebuilds the CLIP of a file: JSON in the metadata of the file."""
+    """The JSON in a file's metadata from which its CLIP is rebuilt."""
 
     arch: Annotated[str, AfterValidator(_known_arch)]
     """The architecture, as `open_clip_name` writes it."""

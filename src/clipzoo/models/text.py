@@ -49,12 +49,12 @@ class ClassText:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.class_names)
 
     @property
     def dim(self) -> int:
-        """D."""
+        """D, the size of the embeddings."""
         return self.class_embeddings.shape[-1]
 
     def ensemble(self) -> Tensor:

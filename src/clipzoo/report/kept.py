@@ -142,8 +142,9 @@ def keep_outputs(name: str, *, released: bool = False) -> None:
     run = released_run(name) if released else name
     kept = []
     if is_parent(name) and not released:
-        _copy(MODEL_FILE, kept_model(name))
         kept.append(kept_model(name))
+        with replacing(kept[-1]) as part:
+            shutil.copyfile(MODEL_FILE, part)
     if is_fused(name):
         folders = (PREDICTIONS_DIR, PREDICTIONS_DIR, METRICS_DIR / run)
         sources = [folder / file for folder, file in zip(folders, PREDICTION_FILES, strict=True)]
@@ -154,11 +155,6 @@ def keep_outputs(name: str, *, released: bool = False) -> None:
                 shutil.copyfile(source, folder / source.name)
     if kept:
         print(f"kept for other recipes: {', '.join(map(str, kept))}")
-
-
-def _copy(source: Path, path: Path) -> None:
-    with replacing(path) as part:
-        shutil.copyfile(source, part)
 
 
 def digest_of(path: Path) -> str:

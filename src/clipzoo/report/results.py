@@ -213,7 +213,8 @@ class _Run:
         settings = used or self.recipe_settings
         same = self._same_videos(stems, key, settings)
         environments = dict.fromkeys(self.files[s].get("environment", "") for s in stems)
-        whole_set = len(stems) == 1 and key not in FEWER_VIDEOS  # the one of the fingerprint
+        # The fingerprint is that of one file's videos, all of them.
+        whole_set = len(stems) == 1 and key not in FEWER_VIDEOS
         counted = "authors_num_videos" if key in FEWER_VIDEOS else "num_videos"
         for row in self._published(dataset, key, stems[0], settings) or [None]:
             expected = None if row else self._expected(dataset, key)

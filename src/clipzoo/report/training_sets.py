@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from clipzoo.report.recipes import Recipe
-from clipzoo.report.verdicts import REFERENCE_DIR, VideoSet, video_sets
+from clipzoo.report.verdicts import REFERENCE_DIR, video_sets
 
 KEEP_LAST_BATCH = ("text4vis",)
 """Methods whose training has the last, partial batch of an epoch; the others drop it."""
@@ -35,7 +35,8 @@ def describe_training(values: Mapping[str, Any], recipe: str, loaded: Recipe | N
     num = values.get("num_videos", 0)
     if not log or not loaded or not num:
         return ""
-    known = _published_list(log)
+    name = log["train_list"].removeprefix("lists/")
+    known = next((known for known in video_sets() if known.name == name), None)
     if known and values["videos_sha256"] == known.videos_sha256:
         return f"trained on the authors' {num:,} videos ({known.name})"
     if known:
@@ -57,9 +58,3 @@ def logged_videos(log: Mapping[str, str], method: str, gpus: int) -> tuple[int, 
     if method in KEEP_LAST_BATCH:
         return (iterations - 1) * batch + 1, iterations * batch
     return iterations * batch, (iterations + 1) * batch - 1
-
-
-def _published_list(log: Mapping[str, str]) -> VideoSet | None:
-    """The training list of a log, if it is published."""
-    name = log["train_list"].removeprefix("lists/")
-    return next((known for known in video_sets() if known.name == name), None)

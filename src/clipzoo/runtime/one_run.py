@@ -56,11 +56,15 @@ def same_params() -> Iterator[None]:
 def begin_run() -> Path:
     """The file with the settings of this run, which the first call writes.
 
-    ConfigError if params.yaml is invalid.
+    It also removes the files of processes of this machine that have ended. ConfigError if
+    params.yaml is invalid.
     """
     path = _file_of_run()
     if not path.is_file():
-        _remove_ended()
+        for earlier in RUNS_DIR.glob(f"{_prefix()}*.json"):
+            pid = earlier.name.removeprefix(_prefix()).partition("-")[0]
+            if pid.isdecimal() and not process_exists(int(pid)):
+                earlier.unlink(missing_ok=True)
         write_json(_settings(), path)
     return path
 
@@ -91,16 +95,7 @@ def _prefix() -> str:
 def _file_of_run() -> Path:
     """The file of the DVC process that runs this stage, or of this process if there is none."""
     process = psutil.Process()
-    if "DVC_ROOT" in os.environ:
-        parents = process.parents()
-        others = [parent for parent in parents if parent.name() not in SHELLS]
-        process = others[0] if others else process
+    if "DVC_ROOT" in os.environ:  # DVC has started a shell, and the shell this process
+        parents = (parent for parent in process.parents() if parent.name() not in SHELLS)
+        process = next(parents, process)
     return RUNS_DIR / f"{_prefix()}{process.pid}-{process.create_time():.2f}.json"
-
-
-def _remove_ended() -> None:
-    """Remove the files of this machine's processes that have ended."""
-    for path in RUNS_DIR.glob(f"{_prefix()}*.json"):
-        pid = path.name.removeprefix(_prefix()).partition("-")[0]
-        if pid.isdecimal() and not process_exists(int(pid)):
-            path.unlink(missing_ok=True)

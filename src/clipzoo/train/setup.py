@@ -36,24 +36,18 @@ class Run:
     device: torch.device
     method: Method
     metadata: dict[str, Any]
-    """Of the model file."""
+    """The metadata of the model file."""
     clips: TrainingClips
     val_clips: Views
     text: ClassText
-    """Of the classes trained on, on the device."""
+    """The class text of the classes trained on, on the device."""
     plan: Plan
     state_dir: Path
     log_dir: Path
 
 
 def prepare_run(params: Params, device: torch.device, records: selection.TrainingRecords) -> Run:
-    """Everything that `train` needs.
-
-    Args:
-        params: its parameters.
-        device: of this process.
-        records: of `selection.training_records`.
-    """
+    """Everything that `train` needs for records that `selection.training_records` has chosen."""
     dataset, train_records = params.data.dataset, records.selected
     text = load_class_text(dataset, params.text.templates)
     if params.text.classifier == "lda":

@@ -29,7 +29,7 @@ for autocast's 16-bit copies in the passes, and for AdamW's temporary tensors af
 HALF = 0.5
 """Under autocast nearly all tensors that autograd saves have 16 bits instead of 32."""
 COPIES = 4
-"""Of its largest tensor, the hidden layer of an MLP, that a forward pass holds at once: input,
+"""Tensors like the largest, the hidden layer of an MLP, that a forward pass holds at once: input,
 output and what the activation function makes in between."""
 MARGIN = 0.9
 """Share of the memory that the choice uses: estimates are not exact, and memory gets fragmented."""
@@ -43,9 +43,7 @@ evenly."""
 def meta_model(params: Params, *, training: bool = True) -> Method:
     """The model of a run without weights, on the meta device.
 
-    Args:
-        params: the run.
-        training: as `train` uses it, or as an evaluation does.
+    It is in training mode, or in that of evaluations.
 
     Raises:
         ConfigError: an unknown architecture, or an option that its tower does not support.
@@ -117,8 +115,7 @@ def fitting_clips(params: Params, free_bytes: float, *, training: bool) -> int:
     """The most clips that a process can encode at once in `free_bytes` of a GPU; 0 = not even one.
 
     Args:
-        params: the run; `runtime` is not read.
-        free_bytes: left by CUDA itself.
+        free_bytes: the memory that CUDA itself leaves.
         training: with gradients, or inference alone.
     """
     model = meta_model(params, training=training)
@@ -136,10 +133,9 @@ def choose_micro_batch(params: Params, most: int, processes: int, *, training: b
     processes each has 128 clips; if 100 fit, they are encoded in two parts of 64.
 
     Args:
-        params: `train.batch_size` is read in training.
         most: clips that fit.
-        processes: of the run.
-        training: whether for `train`.
+        processes: the processes that share a step of training.
+        training: whether for `train`, of whose step each process gets a share.
     """
     most = max(1, most)
     if not training:

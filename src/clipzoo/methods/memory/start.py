@@ -17,7 +17,6 @@ def start_run(params: Params, *, training: bool) -> tuple[Params, torch.device]:
     set are shared out by it.
 
     Args:
-        params: of the run.
         training: whether the stage trains. Training and inference each have their own micro-batch;
             validations during training use that of training.
 

@@ -1,6 +1,6 @@
 """ActionCLIP's heads: frame embeddings -> video embedding.
 
-Follows the authors' code (arXiv 2109.08472), with its parameter names and initialisations, so that
+Follows the authors' code (arXiv 2109.08472), with its parameter names and initializations, so that
 released checkpoints load unchanged:
 
     meanP        mean_t(x_t)
@@ -32,7 +32,7 @@ ENCODER_HEADS = 8
 ENCODER_HIDDEN = 2048
 """Hidden units of its MLPs, whatever D is."""
 ENCODER_DROPOUT = 0.1
-"""In training: of its attention weights, its hidden units and the output of both branches."""
+"""The share dropped in training: of attention weights, hidden units, outputs of both branches."""
 
 
 def video_head(
@@ -41,14 +41,14 @@ def video_head(
     """A head: frame embeddings [B, T, D] -> video embeddings [B, D], in the same dtype.
 
     Args:
-        head: `meanP`, `Conv_1D`, `LSTM`, `Transf` or `Transf_cls`.
+        head: `meanP` (`None` in Text4Vis), `Conv_1D`, `LSTM`, `Transf` or `Transf_cls`.
         width: D.
         heads: attention heads of Transf; rounded down to a divisor of D.
-        layers: of Transf and Transf_cls.
+        layers: blocks of Transf and Transf_cls.
         positions: rows of the frame positions; at least T.
         num_segments: T.
     """
-    if head in ("meanP", "Transf"):
+    if head in ("None", "meanP", "Transf"):
         kind = "None" if head == "meanP" else head
         return TemporalHead(kind, width=width, heads=heads, layers=layers, positions=positions)
     if head == "Transf_cls":
@@ -89,7 +89,7 @@ class ConvolutionHead(nn.Module):
 
     It starts as a shift: one quarter of the channels comes from the previous place, one from the
     next. The authors re-read the memory of [T, D] as [D, T] where a transpose was meant, so a
-    "channel" of the convolution is T neighbouring numbers of one frame (D is a multiple of T in
+    "channel" of the convolution is T neighboring numbers of one frame (D is a multiple of T in
     their models). Published weights were trained like that, so it is kept.
 
     Args:

@@ -29,9 +29,9 @@ def drop(x: Tensor, keys: Tensor, place: int, share: float) -> Tensor:
 
     Args:
         x: [b, ...].
-        keys: of the clips, int64 [b], from `clip_keys`.
+        keys: what `clip_keys` gives for the clips, int64 [b].
         place: number of the dropout in the network; each has masks of its own.
-        share: of the units, at least 0 and below 1.
+        share: the part of the units that is dropped, at least 0 and below 1.
 
     Returns:
         the same shape and dtype.

@@ -76,7 +76,7 @@ class TemporalHead(nn.Module):
             heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
             self.frame_position_embeddings = nn.Embedding(positions, width)
             self.transformer = _Transformer(width, layers, heads)
-            self.apply(_initialise)
+            self.apply(_initialize)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.frames(frames).mean(dim=1)  # [B, T, D] -> [B, D]
@@ -101,7 +101,7 @@ def temporal_head(towers: nn.Module, head: str, *, layers: int, num_segments: in
     )
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's Xavier init."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)

@@ -9,7 +9,7 @@ from torch.nn import functional
 SAME_CLASS = 10.0
 """Logit, in the softened targets, of a text of the same class as the video."""
 DUAL_TEMPERATURE = 1000.0
-"""Of the second softmax of `ds_loss`."""
+"""The temperature of the second softmax of `ds_loss`."""
 
 
 def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -69,10 +69,8 @@ class Method(nn.Module):
     def open_inputs(self, params: Params, dataset: str, text: ClassText) -> Inputs:
         """What `encode` takes of the videos of a dataset; frames, unless a method says otherwise.
 
-        Args:
-            params: sizes and views are read when clips are asked for.
-            dataset: of the videos.
-            text: of the dataset's classes; a method of sentences takes their length from it.
+        Nothing is read before clips are asked for. A method of sentences takes their length from
+        `text`, the class text of the dataset.
         """
         return FrameInputs(
             params=params,
@@ -109,7 +107,7 @@ class Method(nn.Module):
 
     def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
         """How much each class looks at each frame: [N, V, K, T] float32, summing to 1 over frames,
-        of features [N, V, T, D]; None if the method does not tell or was not asked to."""
+        of features [N, V, T, D]; None if the method does not provide it or was not asked to."""
         return None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

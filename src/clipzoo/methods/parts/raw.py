@@ -43,7 +43,7 @@ class FrameSoftmax(FrameMean):
     """
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Frame embeddings [b, T, D], not normalised, of uint8 frames [b, T, 3, S, S]."""
+        """Frame embeddings [b, T, D], not normalized, of uint8 frames [b, T, 3, S, S]."""
         return frame_embeddings(self.visual, normalize(inputs))
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
@@ -54,7 +54,7 @@ class FrameSoftmax(FrameMean):
 
 
 def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:
-    """Frame embeddings [b, T, D] of normalised frames [b, T, 3, S, S].
+    """Frame embeddings [b, T, D] of normalized frames [b, T, 3, S, S].
 
     [b, 1, D] if the tower takes all frames at once (joint space-time attention).
     """

@@ -30,7 +30,7 @@ def scaled_cosines(
 
     Args:
         features: [..., D], any norm.
-        class_embeddings: [K, D], any norm, or [P, K, D]: the templates' normalised embeddings are
+        class_embeddings: [K, D], any norm, or [P, K, D]: the templates' normalized embeddings are
             averaged first (the prompt ensemble of CLIP).
         scale: 100 in testing.
 
@@ -49,12 +49,12 @@ def scaled_cosines(
 
 
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """softmax(100 cos), of the video embedding averaged over views *before* normalisation.
+    """softmax(100 cos), of the video embedding averaged over views *before* normalization.
 
     Source: Text4Vis, arXiv 2207.01297 (multi-view testing).
 
     Args:
-        features: video embeddings [N, V, D] before normalisation.
+        features: video embeddings [N, V, D] before normalization.
         class_embeddings: [K, D] or [P, K, D].
 
     Returns:
@@ -75,15 +75,15 @@ def spotted_cosines(
         score     = sum over t of weights_t (h_t . c)
 
     Source: BIKE, arXiv 2301.00182, section 3.3; as in the authors' code, all L tokens take part,
-    padding included, and the weighted sum of frames is not normalised again. The weights of the
+    padding included, and the weighted sum of frames is not normalized again. The weights of the
     words, [B, K, L, T] in all, are computed for a few videos and classes at a time, and again in
     the backward pass. In float32 even under autocast.
 
     Args:
         frames: frame embeddings [B, T, D], any norm.
         class_embeddings: [K, D], any norm.
-        token_embeddings: of the classes' prompts, [K, L, D], any norm.
-        temperature: of the softmax over frames; 0.01 in the paper.
+        token_embeddings: those of the classes' prompts, [K, L, D], any norm.
+        temperature: divides the logits of the softmax over frames; 0.01 in the paper.
 
     Returns:
         [B, K] float32 in [-1, 1].
@@ -118,8 +118,8 @@ def frame_weights(frames: Tensor, token_embeddings: Tensor, temperature: float) 
 
 
 def _class_blocks(frames: Tensor, *by_class: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors [K, ...], the first of them [K, L, D], for so many classes at a time that the
-    weights of all words fit into BLOCK numbers."""
+    """Tensors [K, ...], the first of them [K, L, D], for as many classes at a time as keep the
+    weights of all words within BLOCK numbers."""
     per_class = frames.shape[0] * frames.shape[1] * by_class[0].shape[1]  # b T L
     size = max(1, BLOCK // per_class)
     yield from zip(*(tensor.split(size) for tensor in by_class), strict=True)
@@ -148,13 +148,13 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def bike_frame_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """softmax(100 x t) per frame, mean over frames; frame features are *not* normalised.
+    """softmax(100 x t) per frame, mean over frames; frame features are *not* normalized.
 
     Source: BIKE's zero-shot evaluation on UCF101, HMDB51 and ActivityNet.
 
     Args:
         features: frame features of the raw vision tower [N, T, D].
-        class_embeddings: [K, D], L2-normalised.
+        class_embeddings: [K, D], L2-normalized.
 
     Returns:
         [N, K].

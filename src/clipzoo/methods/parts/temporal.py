@@ -147,7 +147,7 @@ class TokenShift(nn.Module):
 
 
 class TokenT1D(nn.Module):
-    """A depthwise convolution over time on the class token, initialised to TokenShift."""
+    """A depthwise convolution over time on the class token, initialized to TokenShift."""
 
     def __init__(self, width: int, num_segments: int) -> None:
         super().__init__()

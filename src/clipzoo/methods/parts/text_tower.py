@@ -24,7 +24,7 @@ class TextTower(nn.Module):
         self.tower = towers
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Embeddings [..., D] float32, L2-normalised, of token ids [..., L] int64.
+        """Embeddings [..., D] float32, L2-normalized, of token ids [..., L] int64.
 
         Without gradients, a bounded number of texts is encoded at once.
         """

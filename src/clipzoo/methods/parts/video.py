@@ -1,10 +1,10 @@
 """What Text4Vis and ActionCLIP share: towers, a temporal module, a head on the frames of a clip."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor, nn
 
+from clipzoo.methods.parts.actionclip_heads import head_of_clip
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.temporal import with_temporal_module
@@ -20,7 +20,7 @@ class VideoMethod(Method):
             `joint`) and logit_scale become part of this module, and so does its text tower if it is
             trained; otherwise only its sizes are read.
         num_segments: T, frames per clip.
-        make_head: makes the head, frames [b, T, D] -> videos [b, D], from the towers.
+        head, layers: as `video_head` takes them.
         temporal_module, joint: as `with_temporal_module` takes them.
         trains_text: whether the text tower is trained.
 
@@ -36,7 +36,8 @@ class VideoMethod(Method):
         towers: nn.Module,
         num_segments: int,
         *,
-        make_head: Callable[[nn.Module], nn.Module],
+        head: str,
+        layers: int,
         temporal_module: str,
         joint: bool,
         trains_text: bool,
@@ -46,7 +47,7 @@ class VideoMethod(Method):
         # takes the towers apart.
         visual = towers.get_submodule("visual")
         self.visual = with_temporal_module(visual, temporal_module, joint, num_segments)
-        self.fusion_model = make_head(towers)
+        self.fusion_model = head_of_clip(towers, head, layers=layers, num_segments=num_segments)
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(towers) if trains_text else None
         self.num_segments = num_segments
