@@ -268,7 +268,8 @@ def write_videos(
         return
     predicted = metrics.first_of_highest(tensors["probabilities"]).tolist()
     ids = [record.video_id for record in records]
-    columns = dict(zip(VIDEOS_COLUMNS, (ids, tensors["labels"].tolist(), predicted), strict=True))
+    values = (ids, tensors["labels"].tolist(), predicted)
+    columns: dict[str, list] = dict(zip(VIDEOS_COLUMNS, values, strict=True))
     if single is not None:
         columns[SINGLE_COLUMN] = metrics.first_of_highest(single).tolist()
     if "raw_probabilities" in tensors:
