@@ -81,9 +81,8 @@ def describe(reason: str) -> str:
 
 def ways_out(dataset: str) -> str:
     """The end of messages on videos that are missing and not in the ledger: what to do."""
-    return (
-        f"get them and scan again, or accept that this copy lacks them by {accept_command(dataset)}"
-    )
+    command = accept_command(dataset)
+    return f"get them and scan again, or accept that this copy lacks them with {command}"
 
 
 def accept_command(dataset: str) -> str:
