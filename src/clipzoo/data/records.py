@@ -30,7 +30,7 @@ MAX_FRAMES = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One labelled video, or one segment of it."""
+    """One labeled video, or one segment of it."""
 
     video_id: str
     num_frames: int
