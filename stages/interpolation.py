@@ -3,10 +3,11 @@
 zero_shot chooses the share of the fine-tuned tower on this curve, so it waits for this stage and
 not for test. Where `zero_shot.interpolation` is [], an empty curve is written at once.
 
-    one machine        dvc repro interpolation
-                   or  PYTHONPATH=src python stages/interpolation.py
-    several machines   the second line on each of them, after
-                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+    one machine     dvc repro interpolation
+                or  PYTHONPATH=src python stages/interpolation.py
+    two machines    export NNODES=2 RDZV_ENDPOINT=host0:29500    # on both (docs/clusters.md)
+        on host0    NODE_RANK=0 dvc repro --force --single-item interpolation
+        on host1    NODE_RANK=1 PYTHONPATH=src python stages/interpolation.py
 
 Prints a progress bar for each share, and writes predictions/interpolation.csv.
 """

@@ -2,9 +2,11 @@
 
 Encodes every view of each video, saves what scores them, and measures accuracy and mAP.
 
-    one machine        dvc repro test                      or  PYTHONPATH=src python stages/test.py
-    several machines   the same line on each of them, after
-                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+    one machine     dvc repro test
+                or  PYTHONPATH=src python stages/test.py
+    two machines    export NNODES=2 RDZV_ENDPOINT=host0:29500    # on both (docs/clusters.md)
+        on host0    NODE_RANK=0 dvc repro --force --single-item test
+        on host1    NODE_RANK=1 PYTHONPATH=src python stages/test.py
 
 Prints the set of videos and a progress bar, and writes predictions/test.{safetensors,parquet},
 metrics/<recipe>/test.json and pictures in plots/<recipe>/test/.
@@ -63,7 +65,6 @@ def main() -> None:
         videos=videos,
         described=predictions.describe_set(videos, protocol),
         view_names=clips.view_names,
-        class_names=text.class_names,
         evaluation=evaluation,
         values=evaluation.values,
         saliency=scoring.saliency(model, one_view, text),

@@ -2,10 +2,11 @@
 
 Encodes each video once by each model and measures every protocol of `zero_shot.protocols`.
 
-    one machine        dvc repro zero_shot@NAME
-                   or  PYTHONPATH=src python stages/zero_shot.py --dataset NAME
-    several machines   the second line on each of them, after
-                       export NNODES=2 NODE_RANK=0 RDZV_ENDPOINT=host0:29500    (docs/clusters.md)
+    one machine     dvc repro zero_shot@NAME
+                or  PYTHONPATH=src python stages/zero_shot.py --dataset NAME
+    two machines    export NNODES=2 RDZV_ENDPOINT=host0:29500    # on both (docs/clusters.md)
+        on host0    NODE_RANK=0 dvc repro --force --single-item zero_shot@NAME
+        on host1    NODE_RANK=1 PYTHONPATH=src python stages/zero_shot.py --dataset NAME
 
 Prints the set of videos and a progress bar for each model, and writes
 predictions/zero_shot_NAME.{safetensors,parquet}, metrics/<recipe>/zero_shot_NAME.json and
@@ -64,7 +65,6 @@ def main() -> None:
         videos=videos,
         described=described,
         view_names=clips.view_names,
-        class_names=text.class_names,
         evaluation=evaluation,
         values=values,
         raw=raw_evaluation,

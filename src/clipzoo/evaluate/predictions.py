@@ -63,7 +63,6 @@ class Results:
     described: Mapping[str, int | str]
     """What identifies the videos (`describe_set`)."""
     view_names: Sequence[str]
-    class_names: Sequence[str]
     evaluation: Evaluation
     values: Mapping[str, float]
     """The metrics."""
@@ -193,7 +192,8 @@ def write_results(results: Results, params: Params, device: torch.device) -> Pat
     if results.training is not None:
         about["train_video_ids"] = json.dumps(results.training.video_ids)
     tensors, records = results.tensors(), results.videos.records
-    save(name, tensors, records, results.view_names, results.class_names, about)
+    class_names = results.evaluation.scored.text.class_names
+    save(name, tensors, records, results.view_names, class_names, about)
     write_videos(plots, records, tensors, results.evaluation.single)
     path = metrics_file(params.recipe, name)
     write_metrics(path, {**results.described, **provenance, **results.values})
