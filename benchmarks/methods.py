@@ -26,12 +26,12 @@ from statistics import median
 from typing import Any
 
 import torch
+from clipzoo.commands.comparison_page import BENCHMARK
 from gpu_machine import processor_name
 from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.commands.compare import METHODS
-from clipzoo.commands.comparison_page import BENCHMARK
 from clipzoo.commands.trial_steps import Trial, new_trial
 from clipzoo.config import Params
 from clipzoo.config import replace as change
