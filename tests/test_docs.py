@@ -114,3 +114,10 @@ def test_the_table_that_repro_prints_is_the_one_of_its_run():
         *(interval(*unseen, k) for k in ("full_top1", "gain")),
     ]
     assert [cell.strip() for cell in row.split("|")] == shown
+
+
+def test_the_layout_names_all_that_is_in_the_library():
+    text = TEXTS[ROOT / "docs/pipeline.md"].partition("## Layout of the repository")[2]
+    named = set(re.findall(r"^ {8}(\w[\w.]*)", text, re.MULTILINE))
+    found = {path.name for path in (ROOT / "src/clipzoo").iterdir() if path.name[0] != "_"}
+    assert named == found

@@ -78,7 +78,7 @@ def test_classes_of_annotation_files_that_differ_only_by_blanks_are_refused(para
     files = {f"{kind}.csv": header + rows.format(kind=kind) for kind in ("train", "val")}
     annotate("kinetics", files)
     store_index({"0_000000_000010": 9, "1_000000_000010": 9})
-    with pytest.raises(ListError, match=r"class 1: class name 'a b' differs from 'a  b' only by"):
+    with pytest.raises(ListError, match=r"class 1: class name 'a b' differs from 'a  b' only in"):
         build_lists(params_for("mine"), "mine")
     assert not Path("lists").exists()
 

@@ -94,10 +94,8 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
     ids = {class_key(name): i for i, name in enumerate(names)}
     if len(ids) != len(names):
         keys = Counter(map(class_key, names))
-        twice = [name for name in names if keys[class_key(name)] > 1]
-        raise ListError(
-            f"{path}: names that differ only in case or punctuation: {', '.join(twice)}"
-        )
+        twice = ", ".join(name for name in names if keys[class_key(name)] > 1)
+        raise ListError(f"{path}: names that differ only in case or punctuation: {twice}")
     new = [ids.get(class_key(name), -1) for name in annotations.class_names]
     unlisted = [name for name, i in zip(annotations.class_names, new, strict=True) if i < 0]
     unused = [name for i, name in enumerate(names) if i not in new]

@@ -279,19 +279,19 @@ def _note(line: str, outcome: Outcome) -> None:
             )
 
 
-def without_frames(path: Path, outcome: Outcome, fps: float | None) -> VideoError:
-    """The error for a video of which a `timed` command kept no frame."""
-    reason = "it has no frames"
-    if fps and outcome.timing.times:
-        reason = f"it is too short for {fps:g} frames a second"
-    return VideoError(f"{path}: {outcome.damage or reason}")
-
-
-def check_whole(path: Path, outcome: Outcome) -> None:
+def check_decoded(path: Path, outcome: Outcome, fps: float | None, num_frames: int) -> None:
     """Set `outcome.damage` to `cut: ...` if a video ends clearly earlier than its header says.
 
-    The outcome is that of a `timed` command that decoded the whole video.
+    The outcome is that of a `timed` command that decoded the whole video and kept `num_frames`.
+
+    Raises:
+        VideoError: it kept none.
     """
+    if num_frames == 0:
+        reason = "it has no frames"
+        if fps and outcome.timing.times:
+            reason = f"it is too short for {fps:g} frames a second"
+        raise VideoError(f"{path}: {outcome.damage or reason}")
     outcome.damage = find_cut(path, outcome.timing, lambda: _last_packet(path)) or outcome.damage
 
 

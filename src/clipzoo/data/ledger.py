@@ -2,8 +2,8 @@
 
 Copies of a dataset differ: clips vanish from YouTube, and downloads break. What a copy lacks is a
 property of the copy, not of a run, so it is beside the annotation files and not in params.yaml. A
-person accepts it by `clipzoo missing DATASET --accept`; a video that is missing and not
-in the ledger is an error.
+person accepts it with `clipzoo missing DATASET --accept`; a video that is missing and not in the
+ledger is an error.
 """
 
 import re
@@ -53,8 +53,8 @@ def read_ledger(dataset: str) -> dict[str, str]:
             faults.append(f"{path}:{line}: {fault}")
         ledger[video_id] = reason
     raise_all(
-        f"{path}: {len(faults)} bad lines; correct them, or remove the file and write it again by "
-        f"{accept_command(dataset)}",
+        f"{path}: {len(faults)} bad lines; correct them, or remove the file and write it again "
+        f"with {accept_command(dataset)}",
         faults,
     )
     return ledger
@@ -81,9 +81,8 @@ def describe(reason: str) -> str:
 
 def ways_out(dataset: str) -> str:
     """The end of messages on videos that are missing and not in the ledger: what to do."""
-    return (
-        f"get them and scan again, or accept that this copy lacks them by {accept_command(dataset)}"
-    )
+    command = accept_command(dataset)
+    return f"get them and scan again, or accept that this copy lacks them with {command}"
 
 
 def accept_command(dataset: str) -> str:

@@ -11,7 +11,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,7 @@ MAX_FRAMES = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One labelled video, or one segment of it."""
+    """One labeled video, or one segment of it."""
 
     video_id: str
     num_frames: int
@@ -116,9 +115,13 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
         columns.append("start_frame")
     if any(r.labels is not None for r in records):
         columns.append("labels")
-    read = {name: attrgetter(name) for name in columns}
-    read["labels"] = lambda r: ";".join(map(str, r.labels or ()))
-    write_csv(columns, ([read[name](r) for name in columns] for r in records), path)
+    rows = []
+    for r in records:
+        row = [getattr(r, name) for name in columns]
+        if columns[-1] == "labels":
+            row[-1] = ";".join(map(str, r.labels or ()))
+        rows.append(row)
+    write_csv(columns, rows, path)
 
 
 def missing_path(dataset: str) -> Path:

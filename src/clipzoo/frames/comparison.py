@@ -29,13 +29,12 @@ from clipzoo.data.decoding import (
     BILINEAR,
     Outcome,
     VideoError,
-    check_whole,
+    check_decoded,
     ending_with_us,
     frames_command,
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
-    without_frames,
 )
 from clipzoo.data.index import StoreError
 from clipzoo.data.video import THUMBNAIL_SIZE, UNKNOWN_CODEC, Kept, read_by_ffmpeg
@@ -185,9 +184,7 @@ def decode_video(path: Path, size: str, fps: float | None) -> Decoded:
     content = b"".join(run_ffmpeg(thumbnails_command(path, fps, timed=True), outcome))
     shape = (-1, *THUMBNAIL_SIZE[::-1], 3)
     thumbnails = np.frombuffer(content, np.uint8).reshape(shape)  # [num_frames, 16, 32, 3]
-    if len(thumbnails) == 0:
-        raise without_frames(path, outcome, fps)
-    check_whole(path, outcome)
+    check_decoded(path, outcome, fps, len(thumbnails))
     frames = split_jpegs(run_ffmpeg(jpeg_command(path, size, BEST_QUALITY, fps), Outcome()))
     first = simplejpeg.decode_jpeg(next(frames))  # [H, W, 3]
     frames.close()

@@ -58,7 +58,7 @@ from clipzoo.frames.plan import ShardJob, absent_videos, plan_shards, write_plan
 from clipzoo.runtime.progress import progress_bar
 
 VISIBLE_SECONDS = 90
-"""Longer than NFS remembers that a file is missing."""
+"""How long to wait for a file of another machine: longer than NFS remembers that it is missing."""
 Excuse = Callable[[Mapping[str, str]], Mapping[str, str]]
 """{id: reason} of failures -> {id: why} of those that do not matter."""
 
@@ -119,10 +119,10 @@ def extract(
     ]
     if todo:
         num_videos = sum(len(job.videos) for job in assigned)
-        finished = num_videos - sum(len(job.videos) for job in todo)
+        done = num_videos - sum(len(job.videos) for job in todo)
         with (
             _workers(params, share, todo[0], executor) as workers,
-            progress_bar("extract", num_videos, "video", initial=finished) as bar,
+            progress_bar("extract", num_videos, "video", initial=done) as bar,
         ):
             tasks = (partial(make_shard, replace(job, base=workers.base)) for job in todo)
             run_tasks(tasks, workers, bar)
@@ -133,7 +133,16 @@ def extract(
         if not indexed:
             merge_parts(dataset, jobs, states)
         remove_outdated(dataset, jobs)
-    return _summary(jobs, states)
+    finished = [state for state in states.values() if state]
+    failures = _failures(states)
+    return Summary(
+        sum(len(job.videos) for job in jobs if states[job.shard]) - len(failures),
+        sum(state.num_frames for state in finished),
+        sum(state.tar_bytes for state in finished),
+        failures,
+        [video for state in finished for video in state.damaged],
+        len(jobs) - len(finished),
+    )
 
 
 def _in_ledger(dataset: str, failures: Mapping[str, str]) -> dict[str, str]:
@@ -258,20 +267,8 @@ def _checked(videos: Sequence[RawVideo], check: Callable[[], None]) -> Iterator[
 
 
 def _failures(states: Mapping[int, ShardState | None]) -> list[list[str]]:
+    """[video_id, reason] for each video that could not be read."""
     return [failure for state in states.values() if state for failure in state.failures]
-
-
-def _summary(jobs: Sequence[ShardJob], states: Mapping[int, ShardState | None]) -> Summary:
-    finished = [state for state in states.values() if state]
-    num_videos = sum(len(job.videos) for job in jobs if states[job.shard])
-    return Summary(
-        num_videos - len(_failures(states)),
-        sum(state.num_frames for state in finished),
-        sum(state.tar_bytes for state in finished),
-        _failures(states),
-        [video for state in finished for video in state.damaged],
-        len(jobs) - len(finished),
-    )
 
 
 def _workers(

@@ -96,7 +96,12 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
         sizes = [(root / file).stat().st_size for file in paths]
         ids = [spec.video_id(str(PurePosixPath(file).with_suffix(""))) for file in paths]
         videos = [RawVideo(*row) for row in zip(ids, paths, sizes, strict=True)]
-    faults += _faults_of_ids(videos)
+    faults += [fault for video in videos if (fault := check_video_id(video.video_id))]
+    first: dict[str, str] = {}
+    for video in videos:
+        other = first.setdefault(video.video_id, video.path)
+        if other != video.path:
+            faults.append(f"{other} and {video.path} have the same id, {video.video_id!r}")
     raise_all(f"{root}: {len(faults)} faults; fix, rename or remove them:", faults)
     if not videos:
         raise ListError(
@@ -108,16 +113,6 @@ def find_videos(root: Path, spec: DatasetSpec) -> tuple[list[RawVideo], list[str
 
 def _is_video(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES
-
-
-def _faults_of_ids(videos: list[RawVideo]) -> list[str]:
-    faults = [fault for video in videos if (fault := check_video_id(video.video_id))]
-    first: dict[str, str] = {}
-    for video in videos:
-        other = first.setdefault(video.video_id, video.path)
-        if other != video.path:
-            faults.append(f"{other} and {video.path} have the same id, {video.video_id!r}")
-    return faults
 
 
 def _find_files(root: Path, is_wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:

@@ -13,11 +13,10 @@ from clipzoo.config import FramesConfig
 from clipzoo.data.decoding import (
     Outcome,
     VideoError,
-    check_whole,
+    check_decoded,
     jpeg_command,
     run_ffmpeg,
     split_jpegs,
-    without_frames,
 )
 from clipzoo.data.ffmpeg import ffmpeg_version
 from clipzoo.data.index import StoreError, member_name
@@ -163,9 +162,7 @@ def _pack_video(
         shapes.add(simplejpeg.decode_jpeg_header(jpeg)[:2])
         tar.write(jpeg)
         tar.write(bytes(-len(jpeg) % tarfile.BLOCKSIZE))
-    if not sizes:
-        raise without_frames(path, outcome, spec.fps)
-    check_whole(path, outcome)
+    check_decoded(path, outcome, spec.fps, len(sizes))
     _refuse_damaged(path, outcome, spec)
     if len(shapes) > 1:
         raise VideoError(f"{path}: the size of its frames changes; set frames.size to WxH")

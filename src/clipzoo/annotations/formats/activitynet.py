@@ -1,4 +1,4 @@
-"""ActivityNet 1.3: one json file with the labelled segments of every video."""
+"""ActivityNet 1.3: one json file with the labeled segments of every video."""
 
 from typing import Any
 
@@ -44,17 +44,17 @@ def parse_activitynet(source: Source) -> Annotations:
                 videos[subset].append((video_id, instances))
         else:
             videos[subset].append((video_id, []))
-    labelled = [*videos["training"], *videos["validation"]]
-    result.class_names = sorted({name for _, instances in labelled for _, name, _ in instances})
+    labeled = [*videos["training"], *videos["validation"]]
+    result.class_names = sorted({name for _, instances in labeled for _, name, _ in instances})
     number = {name: i for i, name in enumerate(result.class_names)}
     for video_id, instances in videos["training"]:
         result.train += [Annotation(w, video_id, number[name], s) for w, name, s in instances]
     result.whole = [
         Annotation(f"{path}: {video_id!r}", video_id, number[instances[0][1]])
-        for video_id, instances in labelled
+        for video_id, instances in labeled
     ]
     result.val = result.whole[len(videos["training"]) :]
-    result.notes = _notes(labelled, len(videos["testing"]))
+    result.notes = _notes(labeled, len(videos["testing"]))
     return result
 
 
@@ -63,7 +63,7 @@ Instance = tuple[str, str, tuple[float, float]]
 
 
 def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Instance]:
-    """Labelled segments of one video, in the order of the file."""
+    """Labeled segments of one video, in the order of the file."""
     annotations = entry.get("annotations")
     if not isinstance(annotations, list) or not annotations:
         faults.append(f"{where}: has no annotations; allowed: a list of labels and segments")
@@ -81,8 +81,8 @@ def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Ins
     return result
 
 
-def _notes(labelled: list[tuple[str, list[Instance]]], num_testing: int) -> list[str]:
-    several = [v for v, instances in labelled if len({name for _, name, _ in instances}) > 1]
+def _notes(labeled: list[tuple[str, list[Instance]]], num_testing: int) -> list[str]:
+    several = [v for v, instances in labeled if len({name for _, name, _ in instances}) > 1]
     notes = []
     if several:
         notes.append(

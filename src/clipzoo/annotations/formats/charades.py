@@ -1,4 +1,4 @@
-"""Charades: csv files with the labelled segments of every video; training is on the segments,
+"""Charades: csv files with the labeled segments of every video; training is on the segments,
 testing on whole videos with all their labels."""
 
 import math
@@ -26,7 +26,7 @@ SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One labelled segment, as it is written."""
+    """One labeled segment, as it is written."""
 
     where: str
     """`file:line`, or `file:line: action N`"""
