@@ -79,7 +79,9 @@ def bike_view_fusion(*, seed: int, num_videos: int, num_views: int, num_classes:
     """Probabilities of BIKE from the similarities of several views of each video."""
     similarities = noise(seed, num_videos * num_views, num_classes).tanh()  # [N V, K]
     similarities = similarities.unflatten(0, (num_videos, num_views))  # [N V, K] -> [N, V, K]
-    return {"probabilities": similarity.bike_probabilities(similarities)}
+    scores = similarities.softmax(dim=-1).mean(dim=1)  # [N, V, K] -> [N, K], as `Bike.score` does
+    # The authors' second softmax, which keeps the order of classes and flattens the values.
+    return {"probabilities": scores.softmax(dim=-1)}
 
 
 def bike_zero_shot_frames(
