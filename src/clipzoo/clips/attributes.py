@@ -8,6 +8,7 @@ published:
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -126,16 +127,12 @@ def sentence_tokens(
     return token_ids.int()  # [N, L]
 
 
-class _Sentences:
-    """The sentences of N records, as token ids int32 [N, L]."""
+@dataclass(eq=False)
+class TrainSentences:
+    """The sentences of N training videos, token ids int32 [N, L], without randomness."""
 
-    def __init__(self, records: Sequence[Record], tokens: Tensor) -> None:
-        self.records = list(records)
-        self.tokens = tokens
-
-
-class TrainSentences(_Sentences):
-    """The sentences of the training videos, without randomness."""
+    records: Sequence[Record]
+    tokens: Tensor
 
     def record(self, position: int) -> Record:
         """The record at a position; positions from len(records) on start over."""
@@ -146,9 +143,12 @@ class TrainSentences(_Sentences):
         return self.tokens[position % len(self.records)].long()
 
 
-class ViewSentences(_Sentences):
-    """The sentence of every video, as its only view, which has the name of that of frames."""
+@dataclass(eq=False)
+class ViewSentences:
+    """The sentence of every video, token ids int32 [N, L], as its only view."""
 
+    records: Sequence[Record]
+    tokens: Tensor
     view_names: Sequence[str] = (SINGLE_VIEW,)
 
     def load(self, position: int) -> Tensor:

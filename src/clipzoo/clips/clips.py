@@ -1,6 +1,7 @@
 """Records -> clips as tensors: which frames to read, reading and transforming them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,25 +37,19 @@ def check_records(store: Store, records: Sequence[Record]) -> None:
     raise_all(f"{len(faults)} records do not fit the frame store; rerun build_lists", faults)
 
 
+@dataclass(eq=False)
 class TrainClips:
-    """Randomly sampled and augmented clips for training."""
+    """Randomly sampled and augmented clips for training; raises ListError as `check_records`."""
 
-    def __init__(
-        self,
-        store: Store,
-        records: Sequence[Record],
-        transform: TrainTransform,
-        num_segments: int,
-        seed: int,
-        sampler: str = "ticks",
-    ) -> None:
-        check_records(store, records)
-        self.sample = TRAIN_SAMPLERS[sampler]
-        self.store = store
-        self.records = list(records)
-        self.transform = transform
-        self.num_segments = num_segments
-        self.seed = seed
+    store: Store
+    records: Sequence[Record]
+    transform: TrainTransform
+    num_segments: int
+    seed: int
+    sampler: str = "ticks"
+
+    def __post_init__(self) -> None:
+        check_records(self.store, self.records)
 
     def record(self, position: int) -> Record:
         """The record at a position; positions from len(records) on start over."""
@@ -76,10 +71,11 @@ class TrainClips:
         """
         record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
-        indices = self.sample(record.num_frames, self.num_segments, rng)  # [T]
+        indices = TRAIN_SAMPLERS[self.sampler](record.num_frames, self.num_segments, rng)  # [T]
         return _transformed(self.store, record, indices, lambda f: self.transform(f, rng))
 
 
+@dataclass(eq=False)
 class ViewClips:
     """The views of every video: temporal clips x spatial crops, without randomness.
 
@@ -89,25 +85,17 @@ class ViewClips:
             ones.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        records: Sequence[Record],
-        transform: ViewTransform,
-        num_segments: int,
-        clips: int,
-        dense: bool,
-        sampler: str = "first",
-    ) -> None:
-        check_records(store, records)
-        check_test_sampler(sampler, clips, dense)
-        self.store = store
-        self.records = list(records)
-        self.transform = transform
-        self.num_segments = num_segments
-        self.clips = clips
-        self.dense = dense
-        self.sampler = sampler
+    store: Store
+    records: Sequence[Record]
+    transform: ViewTransform
+    num_segments: int
+    clips: int
+    dense: bool
+    sampler: str = "first"
+
+    def __post_init__(self) -> None:
+        check_records(self.store, self.records)
+        check_test_sampler(self.sampler, self.clips, self.dense)
 
     @property
     def view_names(self) -> list[str]:

@@ -51,7 +51,7 @@ class Views(Protocol):
     """All views of every video of a set, without randomness."""
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> Sequence[Record]:
         """The N videos."""
         ...
 
