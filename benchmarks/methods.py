@@ -26,7 +26,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from clipzoo.commands.comparison_page import BENCHMARK
 from gpu_machine import processor_name
 from torch import Tensor
 from torch.nn import functional
