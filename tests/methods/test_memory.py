@@ -98,8 +98,11 @@ def test_a_gpu_is_filled(monkeypatch):
 
 def test_a_method_of_sentences_needs_little_memory():
     """No gradient passes through the text tower: only the heads save what they need."""
-    values = {"model.method": "bike_attributes", "model.inputs": "attributes"}
-    values["attributes.datasets"] = ["demo_shapes"]
+    values = {
+        "model.method": "bike_attributes",
+        "model.inputs": "attributes",
+        "attributes.datasets": ["demo_shapes"],
+    }
     params = replace(load_params(ROOT / "params.yaml"), values)
     model = estimates.meta_model(params)
     each = estimates.activation_bytes(model, params)

@@ -53,8 +53,8 @@ def test_any_tower_of_open_clip_gives_video_embeddings(arch: str, size: int, dim
         video = Text4Vis(meta_clip(arch), text4vis_options(), T).eval()
         features = video.encode(torch.zeros(2, T, 3, size, size, dtype=torch.uint8))
     assert features.shape == (2, dim)
-    block = video.fusion_model.transformer.resblocks[0]
-    assert block.attn.num_heads == heads  # pyright: ignore[reportAttributeAccessIssue]
+    attention = video.get_submodule("fusion_model.transformer.resblocks.0.attn")
+    assert attention.num_heads == heads
 
 
 def test_the_text_tower_is_no_part_of_the_model():

@@ -243,13 +243,14 @@ def test_validations_are_as_far_apart_as_asked():
     assert metrics["val_top1_last"] == curve("val_top1")[-1]
 
 
-def test_multi_label_sets_are_validated_by_map():
+def test_multi_label_sets_are_validated_by_map(monkeypatch):
     run = make_run(tiny_params(select="best"))
     labels = [(), (0,), (0, 2), (1,), (1, 2), (2,), (0, 1, 2), (), (0,), (1,)]
-    run.val_clips.records = [
+    records = [
         Record(f"v{i}", 20, known[0] if known else -1, labels=known)
         for i, known in enumerate(labels)
     ]
+    monkeypatch.setattr(run.val_clips, "records", records)
     metrics = train(run)
     values = curve("val_map")
     assert metrics["val_map_last"] == values[-1]
