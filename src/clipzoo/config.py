@@ -86,6 +86,9 @@ def one_place(template: str) -> str:
 
 
 def _frame_size(size: object) -> object:
+    """A short side as a number, also where it is quoted; an exact size as text."""
+    if isinstance(size, str) and re.fullmatch(r"\d{1,4}", size, re.ASCII):
+        size = int(size)
     sides: list[int] = []
     if isinstance(size, int) and not isinstance(size, bool):
         sides = [size]
@@ -93,8 +96,7 @@ def _frame_size(size: object) -> object:
         sides = [int(side) for side in size.split("x")]
     if not sides or min(sides) < 1 or max(sides) > MAX_PX:
         raise ValueError(
-            f"a short side like 256 (a number, without quotes), or an exact size like 340x256; "
-            f"sides of 1 to {MAX_PX} px"
+            f"a short side like 256, or an exact size like 340x256; sides of 1 to {MAX_PX} px"
         )
     return size
 
