@@ -65,7 +65,8 @@ def small_recipe(root: Path, name: str, sets: dict[str, Official]) -> None:
     recipe, params = load_recipe(name, ROOT)
     path = root / "recipes" / f"{name}.yaml"
     content = yaml.safe_load(path.read_text())
-    small = {key: value for key, value in shrunken(name).items() if not key.startswith("data.")}
+    own = ("data.", "attributes.")  # of the dataset of the road
+    small = {key: value for key, value in shrunken(name).items() if not key.startswith(own)}
     small.pop("recipe")
     small |= {key: value for key, value in MACHINE.items()}
     small |= {"model.checkpoint": params.model.checkpoint, "frames.size": FRAMES_PX}
