@@ -43,9 +43,11 @@ def test_one_process(case):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     """One torchrun for all cases: most of its time goes to imports."""
+    paths = [str(tracing.ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done = subprocess.run(
         [*TORCHRUN, tracing.__file__],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=300,
