@@ -162,6 +162,8 @@ def test_a_recipe_made_tiny_runs_to_its_metrics(recipe, copy_of_demo, monkeypatc
         copy_of_demo.run_here("attributes", dataset)
     copy_of_demo.run_here("train")
     copy_of_demo.run_here("test")
+    if params.data.zero_shot:
+        copy_of_demo.run_here("interpolation")
     for dataset in params.data.zero_shot:
         copy_of_demo.run_here("zero_shot", dataset)
     folder = copy_of_demo.path / "metrics" / params.recipe
