@@ -43,7 +43,7 @@ def test_a_smoke_run_reaches_the_last_stage_and_leaves_nothing(copy_of_demo):
     add_recipe(copy_of_demo.path, OWN)
     before = files_of(copy_of_demo.path)
     out = copy_of_demo.dvc("zoo", "own", "--smoke", "-S", "train.lr=0.001", module="clipzoo")
-    assert "all 11 stages ran; no result is written" in out
+    assert "all 12 stages ran; no result is written" in out
     assert "train: 2 steps" in out
     assert "train.batch_size: 256 -> 2" in out
     assert "test.clips: 4 -> 1" in out
