@@ -34,7 +34,7 @@ RESERVED_SECONDS = {"machine": 20, "right": 120, "fast": 220, "full": 80, "fed":
 """Of every section, in their order: kept for it while earlier ones run; what those leave is its own
 too. Section x is the function x in gpu_x.py."""
 GRACE_SECONDS = 10
-"""Until a section that has used up its time is ended."""
+"""How long a section that has used up its time may still run before it is killed."""
 
 
 def main() -> int:
