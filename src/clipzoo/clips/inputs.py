@@ -192,15 +192,7 @@ class SentenceInputs:
     def training(self, records: Sequence[Record]) -> TrainSentences:
         return TrainSentences(records, self._tokens(records, "train"))
 
-    def views(
-        self,
-        records: Sequence[Record],
-        list_name: str,
-        *,
-        clips: int = 1,
-        crops: int = 1,
-        dense: bool = False,
-    ) -> ViewSentences:
+    def views(self, records: Sequence[Record], list_name: str, **_: object) -> ViewSentences:
         return ViewSentences(records, self._tokens(records, list_name))
 
     def example(self, count: int, device: torch.device) -> Tensor:
