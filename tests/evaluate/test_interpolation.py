@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.config import Params, load_params, replace
+from clipzoo.evaluate import interpolation
 from clipzoo.evaluate.interpolation import (
     VAL_CURVE,
     accuracy_curve,
@@ -174,7 +175,7 @@ def test_the_most_accurate_alpha_is_chosen_and_of_equals_the_largest(
     rows = [(alpha, value, 0.0, 100.0) for (alpha, *_), value in zip(VAL_ROWS, top1, strict=True)]
     path = tmp_path / "curve.csv"
     write_curve(rows[::order], path)
-    assert chosen_alpha(path) == expected
+    assert chosen_alpha(interpolation.read_curve(path)) == expected
 
 
 def read_curve(path: Path) -> list[tuple[float, ...]]:

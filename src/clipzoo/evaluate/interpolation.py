@@ -85,10 +85,14 @@ def write_curve(rows: list[tuple[float, ...]], path: Path) -> None:
     write_csv(COLUMNS, rows, path)
 
 
-def chosen_alpha(path: Path = VAL_CURVE) -> float:
+def read_curve(path: Path = VAL_CURVE) -> list[tuple[float, ...]]:
+    """The rows of a curve that `write_curve` has written."""
+    return [tuple(map(float, values)) for _, *values in read_rows(path, COLUMNS)]
+
+
+def chosen_alpha(rows: list[tuple[float, ...]]) -> float:
     """The alpha with the highest top-1 of a curve; among equals the largest (most fine-tuned)."""
-    rows = [(float(top1), float(alpha)) for _, alpha, top1, *_ in read_rows(path, COLUMNS)]
-    return max(rows)[1]
+    return max((top1, alpha) for alpha, top1, *_ in rows)[1]
 
 
 def describe_choice(rows: list[tuple[float, ...]], plots: str | Path) -> dict[str, float]:
@@ -104,12 +108,12 @@ def describe_choice(rows: list[tuple[float, ...]], plots: str | Path) -> dict[st
     """
     if not rows:
         return {}
-    val_rows = [tuple(map(float, values)) for _, *values in read_rows(VAL_CURVE, COLUMNS)]
+    val_rows = read_curve()
     plots = Path(plots)
     write_curve(rows, plots / "interpolation.csv")
     plot_interpolation(
         plots / "interpolation.png", {"validation, seen classes": val_rows, "unseen dataset": rows}
     )
-    alpha = chosen_alpha(VAL_CURVE)
+    alpha = chosen_alpha(val_rows)
     (chosen,) = [row for row in rows if row[0] == alpha]
     return {f"interpolated_{key}": value for key, value in zip(COLUMNS, chosen, strict=True)}
