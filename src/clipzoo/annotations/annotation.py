@@ -86,6 +86,22 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line.strip()
 
 
+def read_classes(path: Path, number: str, first: int) -> tuple[list[str], list[str]]:
+    """The class names in lines like `1 ApplyEyeMakeup`, and a message for each line that is not.
+
+    Numbers count from `first`, in the format `number`; no name may appear twice.
+    """
+    names, faults = [], []
+    for where, line in read_lines(path):
+        found, _, name = line.partition(" ")
+        expected = number.format(first + len(names))
+        if found != expected or not name.strip() or name.strip() in names:
+            allowed = f"'{expected} NAME' with a new name, ids in order"
+            faults.append(f"{where}: found {line!r}; allowed: {allowed}")
+        names.append(name.strip())
+    return names, faults
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ListError if the file cannot be read or has something else."""
     value = read_json(path)
