@@ -110,13 +110,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_segment(value: object) -> tuple[float, float] | None:
-    """[start, end] in seconds with 0 <= start <= end, else None.
+def read_instance(value: object) -> tuple[str, tuple[float, float]] | None:
+    """Label and segment of `{"label": NAME, "segment": [START, END]}`, which is in seconds; None
+    if the name is empty, or unless 0 <= START <= END.
 
     ActivityNet's json has an instance of [0, 0], which the authors' list has as one frame.
     """
-    if isinstance(value, list) and len(value) == 2:
-        start, end = (x if isinstance(x, (int, float)) else -1.0 for x in value)
+    label, segment = (
+        value.get(key) if isinstance(value, dict) else None for key in ("label", "segment")
+    )
+    if isinstance(label, str) and label.strip() and isinstance(segment, list) and len(segment) == 2:
+        start, end = (x if isinstance(x, (int, float)) else -1.0 for x in segment)
         if 0 <= start <= end < MAX_SECONDS:
-            return float(start), float(end)
+            return label, (float(start), float(end))
     return None
