@@ -75,7 +75,6 @@ class Source:
 
 
 def without_extension(path: str) -> str:
-    """Path without the extension of a video or image file name."""
     return re.sub(r"\.[A-Za-z0-9]{2,4}$", "", path)
 
 
