@@ -70,11 +70,8 @@ class Entry(Record):
 
 
 def guess_format(path: Path) -> str:
-    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, according to the first line.
-
-    Raises:
-        ListError: the file is empty or matches none of them.
-    """
+    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, according to the first line;
+    ListError if the file is empty or matches none of them."""
     where, line = next(read_lines(path), ("", ""))
     if line.split(",")[0] == "video_id":
         return "clipzoo"

@@ -260,17 +260,13 @@ def _note(line: str, outcome: Outcome) -> None:
     """Keep times, and the first codec, frame rate and error among ffmpeg's messages."""
     if outcome.timing.note(line):
         return
-    moved = re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line)
-    if moved:
+    if moved := re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line):
         outcome.correction = int(moved[1]) / 1e6
-    codec = re.search(r"Video: (\w+)", line)
-    if codec and not outcome.codec:
+    if (codec := re.search(r"Video: (\w+)", line)) and not outcome.codec:
         outcome.codec = codec[1]
-    rate = re.search(r"Video:.*?([\d.]+)(k?) fps", line)
-    if rate and not outcome.fps:
+    if (rate := re.search(r"Video:.*?([\d.]+)(k?) fps", line)) and not outcome.fps:
         outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
-    error = re.search(r"\[(?:error|fatal|panic)\] (.+)", line)
-    if error and not outcome.damage:
+    if (error := re.search(r"\[(?:error|fatal|panic)\] (.+)", line)) and not outcome.damage:
         outcome.damage = error[1].strip()
         if "matches no streams" in outcome.damage:
             outcome.damage = "it has no video stream"
@@ -307,8 +303,7 @@ def _last_packet(path: Path) -> float:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             # `#tb 0: 1/90000`, and then `stream, dts, pts, duration, size, checksum`
-            unit = re.match(r"#tb (\d+): (\d+)/(\d+)", line.decode("ascii", "replace"))
-            if unit:
+            if unit := re.match(r"#tb (\d+): (\d+)/(\d+)", line.decode("ascii", "replace")):
                 units[unit[1]] = int(unit[2]) / int(unit[3])
             elif not line.startswith(b"#"):
                 stream, dts, pts, duration = line.decode("ascii").replace(" ", "").split(",")[:4]

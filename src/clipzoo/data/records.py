@@ -200,13 +200,11 @@ def videos_sha256(ids: Iterable[str]) -> str:
 
 
 def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
-    """`shots` random records of every class, in the order of the list.
+    """`shots` random records of every class, in the order of the list; ListError if a class has
+    fewer.
 
     Each class has a generator of its own, with the seed (seed, label), so that its picks do not
     change when another class has more or fewer videos.
-
-    Raises:
-        ListError: a class has fewer records than shots.
     """
     positions: dict[int, list[int]] = {}
     for position, record in enumerate(records):

@@ -39,8 +39,6 @@ VIDEO_COLUMNS = ("video_id", "num_frames", "width", "height", "fps")
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A stored video."""
-
     num_frames: int
     width: int
     height: int

@@ -45,8 +45,7 @@ class Timing:
             return True
         if not self.container and line.startswith("[info] Input #0, "):
             self.container = line.removeprefix("[info] Input #0, ").partition(", from ")[0]
-        length = LENGTH.match(line)
-        if length and length[1]:
+        if (length := LENGTH.match(line)) and length[1]:
             self.header_seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
         return False
 

@@ -38,14 +38,12 @@ Describe = Callable[[Path, RawVideo], tuple[Row, str]]
 
 
 def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
-    """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command.
+    """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command;
+    OSError if ffmpeg cannot be run.
 
     Returns:
         ffmpeg_version, the first line of `ffmpeg -version`, and ffmpeg_command, the command line
         with `ffmpeg` for the binary and VIDEO for the video. Empty for `reader: directory`.
-
-    Raises:
-        OSError: ffmpeg cannot be run.
     """
     if spec.reader == "directory":
         return {}

@@ -99,8 +99,6 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished shard."""
-
     state: ShardState
     rows: list[Source]
     """The rows of its videos in the index."""

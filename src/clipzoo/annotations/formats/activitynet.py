@@ -39,8 +39,7 @@ def parse_activitynet(source: Source) -> Annotations:
                 f"{path}: {video_id!r}: subset {repr(subset)[:100]}; allowed: {allowed}"
             )
         elif subset != "testing":
-            instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
-            if instances:
+            if instances := _instances(f"{path}: {video_id!r}", entry, result.faults):
                 videos[subset].append((video_id, instances))
         else:
             videos[subset].append((video_id, []))

@@ -74,8 +74,7 @@ def parse_charades(source: Source) -> Annotations:
         raise ListError(f"{source.folder}: has no {TRAIN_FILE} or {SEGMENT_FILE}")
     videos = _read_videos(source.folder / TEST_FILE, faults, with_length=False)
     result.val = [_whole_video(*video, labels, faults) for video in videos]
-    without = sum(not video.all_labels for video in result.val)
-    if without:
+    if without := sum(not video.all_labels for video in result.val):
         result.notes.append(f"{without} test videos have no label; they are tested on too")
     return result
 
