@@ -185,11 +185,8 @@ def _megabytes(num_bytes: int) -> str:
 
 
 def write_json(values: Mapping[str, object], path: str | Path) -> None:
-    """Write a mapping as indented JSON, keeping the order of its keys.
-
-    Raises:
-        NumberError: a number is not finite.
-    """
+    """Write a mapping as indented JSON, keeping the order of its keys; NumberError if a number is
+    not finite."""
     try:
         text = json.dumps(dict(values), indent=2, allow_nan=False, ensure_ascii=False)
     except ValueError as error:
@@ -335,20 +332,17 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     _, header = next(lines, (1, []))
     allowed = (*columns, *optional)
     if not set(columns) <= set(header) <= set(allowed) or len(set(header)) != len(header):
-        allowed_text = ",".join(columns)
-        if optional:
-            allowed_text += f" and optionally {','.join(optional)}"
+        more = f" and optionally {','.join(optional)}" if optional else ""
         found = ",".join(header)[:200]
-        raise ListError(f"{path}:1: found header {found!r}; allowed: {allowed_text}")
+        raise ListError(f"{path}:1: found header {found!r}; allowed: {','.join(columns)}{more}")
     rows, faults = [], []
     for line, fields in lines:
         if len(fields) == len(header):
             named = dict(zip(header, fields, strict=True))
             rows.append([str(line), *(named.get(name, "") for name in allowed)])
         elif fields:
-            names = ",".join(header)
-            count = len(fields)
-            faults.append(f"{path}:{line}: found {count} fields; allowed: {len(header)} ({names})")
+            needed = f"{len(header)} ({','.join(header)})"
+            faults.append(f"{path}:{line}: found {len(fields)} fields; allowed: {needed}")
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     return rows
 

@@ -38,12 +38,8 @@ class WeightsError(ValueError):
 def write_safetensors(
     tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str]
 ) -> None:
-    """Write tensors, of which no two may share memory, and text to a safetensors file.
-
-    Raises:
-        ValueError: a tensor is not contiguous.
-        DiskError: the disk is full.
-    """
+    """Write tensors, of which no two may share memory, and text to a safetensors file; ValueError
+    if a tensor is not contiguous, DiskError if the disk is full."""
     num_bytes = sum(tensor.nbytes for tensor in tensors.values())
     with replacing(path, num_bytes=num_bytes) as part:
         part.touch()
@@ -106,11 +102,8 @@ def _check(path: str | Path, *, with_tensors: bool) -> None:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, on the CPU, and its metadata.
-
-    Raises:
-        WeightsError: the file is missing, not a safetensors file, or damaged.
-    """
+    """The tensors of a file, on the CPU, and its metadata; WeightsError if the file is missing, not
+    a safetensors file, or damaged."""
     with _opened(path, with_tensors=True) as (file, metadata):
         return {k: file.get_tensor(k) for k in file.keys()}, metadata  # noqa: SIM118
 

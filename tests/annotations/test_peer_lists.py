@@ -1,5 +1,7 @@
 """Lists of other projects: what is written is read back; what cannot be held is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from clipzoo.annotations.peer_lists import (
@@ -75,7 +77,7 @@ def test_what_a_format_cannot_hold_is_refused_and_all_else_kept(tmp_path, form, 
         assert not path.exists()
         return
     write_entries(entries, path, form, extension=".mp4")
-    expected = [Entry(**{**vars(e), "extension": e.extension or ".mp4"}) for e in entries]
+    expected = [replace(e, extension=e.extension or ".mp4") for e in entries]
     assert essence(read_entries(path, form)[0], form) == essence(expected, form)
 
 

@@ -75,7 +75,6 @@ class Source:
 
 
 def without_extension(path: str) -> str:
-    """Path without the extension of a video or image file name."""
     return re.sub(r"\.[A-Za-z0-9]{2,4}$", "", path)
 
 
@@ -86,6 +85,22 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line.strip()
 
 
+def read_classes(path: Path, number: str, first: int) -> tuple[list[str], list[str]]:
+    """The class names in lines like `1 ApplyEyeMakeup`, and a message for each line that is not.
+
+    Numbers count from `first`, in the format `number`; no name may appear twice.
+    """
+    names, faults = [], []
+    for where, line in read_lines(path):
+        found, _, name = line.partition(" ")
+        expected = number.format(first + len(names))
+        if found != expected or not name.strip() or name.strip() in names:
+            allowed = f"'{expected} NAME' with a new name, ids in order"
+            faults.append(f"{where}: found {line!r}; allowed: {allowed}")
+        names.append(name.strip())
+    return names, faults
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """The JSON object in a file; ListError if the file cannot be read or has something else."""
     value = read_json(path)
@@ -94,13 +109,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_segment(value: object) -> tuple[float, float] | None:
-    """[start, end] in seconds with 0 <= start <= end, else None.
+def read_instance(value: object) -> tuple[str, tuple[float, float]] | None:
+    """Label and segment of `{"label": NAME, "segment": [START, END]}`, which is in seconds; None
+    if the name is empty, or unless 0 <= START <= END.
 
     ActivityNet's json has an instance of [0, 0], which the authors' list has as one frame.
     """
-    if isinstance(value, list) and len(value) == 2:
-        start, end = (x if isinstance(x, (int, float)) else -1.0 for x in value)
+    label, segment = (
+        value.get(key) if isinstance(value, dict) else None for key in ("label", "segment")
+    )
+    if isinstance(label, str) and label.strip() and isinstance(segment, list) and len(segment) == 2:
+        start, end = (x if isinstance(x, (int, float)) else -1.0 for x in segment)
         if 0 <= start <= end < MAX_SECONDS:
-            return float(start), float(end)
+            return label, (float(start), float(end))
     return None

@@ -50,30 +50,27 @@ def name_classes(
         ListError: classes do not match; lists those of both sides.
         ConfigError: there is no label file of the chosen name.
     """
-    labels_path = folder / "labels.csv"
+    path, count = folder / "labels.csv", len(annotations.class_names)
     chosen = params.data.class_names if dataset == params.data.dataset else ""
-    if not chosen and labels_path.exists():
-        names = read_labels(labels_path)
-        if not annotations.numbered:
-            _match(annotations, names, labels_path, spec.only_listed_classes)
-        elif (count := len(annotations.class_names)) not in (0, len(names)):
-            raise ListError(
-                f"{labels_path}: has {len(names)} classes; the annotation files have {count}"
-            )
-        else:
-            _number(annotations, names, labels_path)
-    elif chosen or spec.class_names:
+    beside = not chosen and path.exists()
+    if not beside and (chosen or spec.class_names):
         path = label_file(chosen or spec.class_names)
-        names = read_labels(path)
-        if annotations.numbered and not annotations.class_names:
-            _number(annotations, names, path)
-        else:  # files that number their classes and name them too are matched by the names
-            _match(annotations, names, path, spec.only_listed_classes)
-    elif not annotations.class_names:
+    elif not beside and count:
+        return
+    elif not beside:
         raise ListError(
-            f"{labels_path}: no such file; lists with numbers as labels need it, or "
+            f"{path}: no such file; lists with numbers as labels need it, or "
             f"data.class_names, or class_names in datasets/{dataset}.yaml"
         )
+    names = read_labels(path)
+    # With a label file of ours, files that number their classes and name them too are matched by
+    # the names.
+    if not annotations.numbered or (count and not beside):
+        _match(annotations, names, path, spec.only_listed_classes)
+    elif count not in (0, len(names)):
+        raise ListError(f"{path}: has {len(names)} classes; the annotation files have {count}")
+    else:
+        _number(annotations, names, path)
 
 
 def _number(annotations: Annotations, names: list[str], path: Path) -> None:

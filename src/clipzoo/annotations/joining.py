@@ -84,12 +84,10 @@ def build_lists(params: Params, dataset: str) -> ListSummary:
     notes += _write_others(whole, splits, lost, directory)
     notes += find.segment_notes(dataset)
     used = {label for video in annotations.val for label in video.all_labels}
-    unused = [name for i, name in enumerate(names) if i not in used]
-    if unused:
+    if unused := [name for i, name in enumerate(names) if i not in used]:
         notes.append(f"{len(unused)} classes have no val videos: {', '.join(unused[:10])}")
     there = Lookup(find.stored.keys() - missing.keys(), spec)
-    again = [video_id for video_id in ledger if there.copies(video_id)]
-    if again:
+    if again := [video_id for video_id in ledger if there.copies(video_id)]:
         notes.append(
             f"{len(again)} videos in {ledger_path(dataset)} are there again ({few(again)}) and are "
             f"used; {accept_command(dataset)} takes them out of it"

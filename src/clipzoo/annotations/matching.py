@@ -102,9 +102,8 @@ class Finder:
                 # Some frame is shown over a frame's time from where its number puts it.
                 uneven[video_id] = f"{video_id}: {stored.uneven_seconds:.2f} s"
             else:
-                record = self._segment(
-                    video_id, annotation, short.setdefault(video_id, Shortfall())
-                )
+                lost = short.setdefault(video_id, Shortfall())
+                record = self._segment(video_id, annotation, lost)
                 records += [record] if record else []
         raise_all(f"{len(faults)} {kind} videos are ambiguous", faults)
         raise_all(
@@ -115,10 +114,8 @@ class Finder:
         )
         for video_id, lost in short.items():
             if lost.left_out:
-                reason = (
-                    f"{SHORT}: {lost.left_out} of {lost.segments} segments, e.g. {lost.example}"
-                )
-                missing.setdefault(video_id, [video_id, kind, reason])
+                details = f"{lost.left_out} of {lost.segments} segments, e.g. {lost.example}"
+                missing.setdefault(video_id, [video_id, kind, f"{SHORT}: {details}"])
         if self._spec.segment_rule == "truncated":
             return records
         unique = list(dict.fromkeys(records))

@@ -17,7 +17,7 @@ be read if the number of columns is fixed.
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from clipzoo.annotations.annotation import read_lines, without_extension
@@ -60,28 +60,18 @@ FORMATS = ("clipzoo", *LAYOUTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of a list, in any format."""
+class Entry(Record):
+    """One line of a list, in any format; `num_frames` is 0 if the format has none."""
 
     where: str
     """`file:line`"""
-    video_id: str
     extension: str = ""
     """The extension with its dot; '' = the format has none."""
-    num_frames: int | None = None
-    """The length of the video or segment; None = the format has none."""
-    label: int
-    start_frame: int = 0
-    labels: tuple[int, ...] | None = None
-    """All labels, if there may be several."""
 
 
 def guess_format(path: Path) -> str:
-    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, according to the first line.
-
-    Raises:
-        ListError: the file is empty or matches none of them.
-    """
+    """`clipzoo`, `csv`, `text4vis-frames` or `text4vis-videos`, according to the first line;
+    ListError if the file is empty or matches none of them."""
     where, line = next(read_lines(path), ("", ""))
     if line.split(",")[0] == "video_id":
         return "clipzoo"
@@ -112,25 +102,23 @@ def read_entries(
         ListError: names every invalid line and every duplicate video.
     """
     if form == "clipzoo":
-        names = ("video_id", "num_frames", "label", "start_frame", "labels")
-        return [
-            Entry(where=str(path), **{name: getattr(record, name) for name in names})
-            for record in read_list(path, MAX_CLASSES)
-        ], []
+        records = read_list(path, MAX_CLASSES)
+        return [Entry(where=str(path), **asdict(record)) for record in records], []
     entries, empty, faults = [], [], []
     seen: dict[tuple[object, ...], str] = {}
-    segments = "start_frame" in LAYOUTS[form].columns
+    columns = LAYOUTS[form].columns
     for where, fields in _split(path, LAYOUTS[form]):
         try:
             entry = _entry(where, fields, LAYOUTS[form], strip)
-            segment = (entry.start_frame, entry.num_frames, entry.label) if segments else ()
-            other = seen.setdefault((entry.video_id, *segment), where)
+            segment = (entry.start_frame, entry.num_frames, entry.label)
+            key = (entry.video_id, *(segment if "start_frame" in columns else ()))
+            other = seen.setdefault(key, where)
             if other != where:
                 raise ValueError(f"{entry.video_id!r} is in {other} too")
         except ValueError as error:
             faults.append(f"{where}: {error}")
             continue
-        if entry.num_frames == 0:
+        if "num_frames" in columns and not entry.num_frames:
             empty.append(f"{where}: {entry.video_id}")
         else:
             entries.append(entry)
@@ -144,9 +132,8 @@ def _split(path: Path, layout: Layout) -> list[tuple[str, list[str]]]:
     """(`file:line`, fields) of every line."""
     if layout.separator == ",":
         return [(f"{path}:{line}", fields) for line, fields in csv_lines(path) if fields]
-    if layout.several_labels:
-        return [(where, line.split()) for where, line in read_lines(path)]
-    columns = len(layout.columns)  # split from the right, as the path may have spaces
+    # Split from the right, as the path may have spaces where the number of columns is fixed.
+    columns = -1 if layout.several_labels else len(layout.columns)
     return [(where, line.rsplit(maxsplit=columns)) for where, line in read_lines(path)]
 
 
@@ -170,7 +157,7 @@ def _entry(where: str, fields: Sequence[str], layout: Layout, strip: str) -> Ent
         where=where,
         video_id=video_id,
         extension=file[len(video_id) :],
-        num_frames=values.get("num_frames"),
+        num_frames=values.get("num_frames", 0),
         label=labels[0],
         start_frame=values.get("start_frame", 0),
         labels=labels if len(labels) > 1 else None,
@@ -185,8 +172,7 @@ def _path(file: str, strip: str) -> str:
         file = file[len(strip) :].lstrip("/")
     if not file.startswith("/"):
         file = PurePosixPath(file).as_posix()
-    fault = check_video_id(file)
-    if fault:
+    if fault := check_video_id(file):
         raise ValueError(f"{fault} (--strip removes a prefix from paths)")
     return file
 
@@ -215,21 +201,12 @@ def write_entries(
         ListError: lists the entries that the format cannot hold; nothing is written.
     """
     faults, frames = [], frames or {}
-    complete = [
-        replace(e, num_frames=frames.get(e.video_id)) if e.num_frames is None else e
-        for e in entries
-    ]
+    complete = [replace(e, num_frames=e.num_frames or frames.get(e.video_id, 0)) for e in entries]
     if form == "clipzoo":
         uncounted = [entry for entry in complete if not entry.num_frames]
         faults = [f"{e.where}: {e.video_id!r}: unknown number of frames" for e in uncounted]
         raise_all(f"{form} needs num_frames; give --dataset", faults)
-        write_list(
-            [
-                Record(e.video_id, e.num_frames or 0, e.label, e.start_frame, e.labels)
-                for e in complete
-            ],
-            path,
-        )
+        write_list(complete, path)
     else:
         lines = []
         for entry in complete:

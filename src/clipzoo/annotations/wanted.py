@@ -61,12 +61,7 @@ class Joined:
 
 
 def join(params: Params, dataset: str, spec: DatasetSpec, video_ids: Sequence[str]) -> Joined:
-    """Join a dataset's annotations with the ids of its files.
-
-    Raises:
-        ListError: lists every fault of the annotation files.
-        ConfigError: `data.split` or the label file does not exist.
-    """
+    """Join a dataset's annotations with the ids of its files; raises as `read_annotations`."""
     annotations = read_annotations(params, dataset, spec, sorted(video_ids))
     lookup = Lookup(video_ids, spec)
     videos: dict[str, Annotated] = {}
@@ -97,9 +92,8 @@ def wanted_videos(
         video_ids: ids of the files in the manifest.
 
     Raises:
-        ListError: lists every fault of the annotation files, or every annotated video that has no
+        ListError, ConfigError: as `read_annotations`; or lists every annotated video that has no
             file and is not in the ledger.
-        ConfigError: `data.split` or the label file does not exist.
     """
     joined = join(params, dataset, spec, video_ids)
     absent = joined.absent(read_ledger(dataset), spec)
@@ -125,14 +119,12 @@ def check_wanted(params: Params, dataset: str, spec: DatasetSpec) -> None:
 
 def near_notes(joined: Joined) -> list[str]:
     """A note on absent videos that may only be spelled differently; empty if there are none."""
-    near = [video for video in joined.videos if video.near]
-    if not near:
-        return []
-    shown = few([f"{video.near} for {video.video_id}" for video in near])
-    return [
+    near = [f"{video.near} for {video.video_id}" for video in joined.videos if video.near]
+    note = (
         f"{len(near)} absent videos differ from a file only in case, punctuation or extension "
-        f"({shown}): rename the files, or correct the annotations"
-    ]
+        f"({few(near)}): rename the files, or correct the annotations"
+    )
+    return [note] if near else []
 
 
 def unnamed_note(dataset: str, video_ids: Sequence[str]) -> str:

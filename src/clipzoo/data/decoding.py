@@ -139,11 +139,9 @@ def _picture_delay(path: Path) -> float:
         return 0.0  # ffmpeg will say why; or this is the word VIDEO in a fingerprint
     if not (b"\x47" in (start[:1], start[4:5]) or start.startswith(b"\0\0\1\xba")):
         return 0.0
-    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"]
-    command += ["-i", f"file:{path}", "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]
     outcome = Outcome()
-    for _ in run_ffmpeg(command, outcome):
-        pass
+    options = ["-i", f"file:{path}", "-map", "0:V:0", "-frames:v", "1", "-f", "null", "-"]
+    list(run_ffmpeg([*_quiet("verbose"), *options], outcome))
     return outcome.correction
 
 
@@ -155,10 +153,14 @@ def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[st
     # varying frame rate or a bad header can cause.
     video = video.filter("settb", "1/1000").filter("setpts", "N")
     options = {"enc_time_base": "1:1000", "threads": 1, **every_frame, **options}
-    output = ffmpeg.output(video, "pipe:", f=format_name, **options)
-    command = output.compile(cmd=ffmpeg_path())
-    everywhere = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
-    return [command[0], *everywhere, "-filter_threads", "1", *command[1:]]
+    command = ffmpeg.output(video, "pipe:", f=format_name, **options).compile()
+    return [*_quiet("info"), "-filter_threads", "1", *command[1:]]
+
+
+def _quiet(level: str) -> list[str]:
+    """The beginning of all commands; each message has its level in front."""
+    options = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", f"level+{level}"]
+    return [ffmpeg_path(), *options]
 
 
 @functools.cache
@@ -258,17 +260,13 @@ def _note(line: str, outcome: Outcome) -> None:
     """Keep times, and the first codec, frame rate and error among ffmpeg's messages."""
     if outcome.timing.note(line):
         return
-    moved = re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line)
-    if moved:
+    if moved := re.match(r"\[verbose\] Correcting start time of Input #0 by (-?\d+) ?us", line):
         outcome.correction = int(moved[1]) / 1e6
-    codec = re.search(r"Video: (\w+)", line)
-    if codec and not outcome.codec:
+    if (codec := re.search(r"Video: (\w+)", line)) and not outcome.codec:
         outcome.codec = codec[1]
-    rate = re.search(r"Video:.*?([\d.]+)(k?) fps", line)
-    if rate and not outcome.fps:
+    if (rate := re.search(r"Video:.*?([\d.]+)(k?) fps", line)) and not outcome.fps:
         outcome.fps = float(rate[1]) * (1000 if rate[2] else 1)
-    error = re.search(r"\[(?:error|fatal|panic)\] (.+)", line)
-    if error and not outcome.damage:
+    if (error := re.search(r"\[(?:error|fatal|panic)\] (.+)", line)) and not outcome.damage:
         outcome.damage = error[1].strip()
         if "matches no streams" in outcome.damage:
             outcome.damage = "it has no video stream"
@@ -297,17 +295,15 @@ def check_decoded(path: Path, outcome: Outcome, fps: float | None, num_frames: i
 
 def _last_packet(path: Path) -> float:
     """When the last packet of any stream ends (seconds), without decoding."""
-    command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+error"]
-    command += ["-i", f"file:{path}", "-map", "0:v?", "-map", "0:a?", "-map", "0:s?"]
-    command += ["-c", "copy", "-f", "framecrc", "pipe:"]
+    command = [*_quiet("error"), "-i", f"file:{path}", "-map", "0:v?", "-map", "0:a?"]
+    command += ["-map", "0:s?", "-c", "copy", "-f", "framecrc", "pipe:"]
     units: dict[str, float] = {}
     latest, rest = 0.0, b""
     for chunk in run_ffmpeg(command, Outcome()):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             # `#tb 0: 1/90000`, and then `stream, dts, pts, duration, size, checksum`
-            unit = re.match(r"#tb (\d+): (\d+)/(\d+)", line.decode("ascii", "replace"))
-            if unit:
+            if unit := re.match(r"#tb (\d+): (\d+)/(\d+)", line.decode("ascii", "replace")):
                 units[unit[1]] = int(unit[2]) / int(unit[3])
             elif not line.startswith(b"#"):
                 stream, dts, pts, duration = line.decode("ascii").replace(" ", "").split(",")[:4]

@@ -10,20 +10,12 @@ import imageio_ffmpeg
 
 
 def ffmpeg_path() -> str:
-    """Path of the ffmpeg binary to run.
-
-    Raises:
-        OSError: there is none.
-    """
+    """Path of the ffmpeg binary to run; OSError if there is none."""
     return shutil.which("ffmpeg") or wheel_ffmpeg()
 
 
 def wheel_ffmpeg() -> str:
-    """Path of the binary of the wheel.
-
-    Raises:
-        OSError: the wheel has none for this platform, or it did not run.
-    """
+    """Path of the wheel's binary; OSError if it has none for this platform, or it did not run."""
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -35,11 +27,8 @@ def wheel_ffmpeg() -> str:
 
 
 def ask_ffmpeg(*arguments: str) -> str:
-    """What `ffmpeg arguments` prints, for questions about ffmpeg itself.
-
-    Raises:
-        OSError: the binary cannot be run, fails or prints nothing.
-    """
+    """What `ffmpeg arguments` prints, for questions about ffmpeg itself; OSError if the binary
+    cannot be run, fails or prints nothing."""
     path = ffmpeg_path()
     # The time shows whether a new binary has replaced the old one; workers may live for days.
     return _ask(path, os.stat(path).st_mtime_ns, arguments)

@@ -103,7 +103,6 @@ class Source(NamedTuple):
 
 
 def index_path(dataset: str) -> Path:
-    """Path of the index of a dataset's frames."""
     return FRAMES_DIR / dataset / INDEX_NAME
 
 
@@ -113,16 +112,12 @@ def failures_path(dataset: str) -> Path:
 
 
 def jpegs_path(index: Path) -> Path:
-    """Path of the table of JPEGs that belongs to an index."""
     return index.with_name("jpegs.npy")
 
 
 def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read an index: all columns, or some of INDEX_COLUMNS in the given order.
-
-    Raises:
-        StoreError: the file is missing or damaged, or is not an index of this version.
-    """
+    """Read an index: all columns, or some of INDEX_COLUMNS in the given order; StoreError if the
+    file is missing or damaged, or is not an index of this version."""
     return _read_table(path, list(INDEX_COLUMNS), columns)
 
 
@@ -151,11 +146,7 @@ def read_shards(path: Path) -> dict[int, tuple[ShardState, list[Source]]]:
 
 
 def read_part(path: Path) -> pa.Table:
-    """Read the part of one shard, columns PART_COLUMNS.
-
-    Raises:
-        StoreError: as `read_index`.
-    """
+    """Read the part of one shard, columns PART_COLUMNS; raises as `read_index`."""
     return _read_table(path, list(PART_COLUMNS))
 
 
@@ -177,15 +168,14 @@ def _read_table(path: Path, names: list[str], columns: Sequence[str] | None = No
         stored = dict(zip(renamed, found, strict=True))
         table = file.read([stored[n] for n in wanted if n in stored], use_threads=False)
     faults = {True: "", False: "decord seeks to other frames than it plays"}
-    values: dict[str, pa.Array | pa.ChunkedArray] = {}
+    if "seekable" in table.column_names:
+        values = [faults[value] for value in table["seekable"].to_pylist()]
+        table = table.append_column("decord_fault", pa.array(values, pa.string()))
     for name in wanted:
         if name not in stored:
-            values[name] = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
-        elif stored[name] == "seekable":
-            values[name] = pa.array([faults[v] for v in table["seekable"].to_pylist()], pa.string())
-        else:
-            values[name] = table[name]
-    return pa.table(values)
+            unknown = pa.array(np.full(table.num_rows, np.nan), INDEX_COLUMNS[name])
+            table = table.append_column(name, unknown)
+    return pa.table({name: table[name] for name in wanted})  # without metadata
 
 
 def _read_whole(path: Path) -> bytes:
@@ -227,8 +217,7 @@ def open_jpegs(index: Path, count: int) -> np.ndarray:
     """Map the table of JPEGs into memory: uint32 [count, 2] (`JPEG_COLUMNS`), read-only.
 
     Args:
-        index: path of the index.parquet that the table belongs to.
-        count: number of JPEGs according to that index.
+        count: number of JPEGs according to `index`, the index.parquet beside the table.
 
     Raises:
         StoreError: the file is missing, or does not have the header and the length of this table.
@@ -280,11 +269,7 @@ def make_part(table: pa.Table, jpegs: np.ndarray) -> pa.Table:
 
 
 def read_plan(path: Path) -> tuple[pa.Table, dict[bytes, bytes]]:
-    """Read a plan, columns PLAN_COLUMNS, and its metadata.
-
-    Raises:
-        StoreError: as `read_index`.
-    """
+    """Read a plan, columns PLAN_COLUMNS, and its metadata; raises as `read_index`."""
     return _read_table(path, list(PLAN_COLUMNS)), read_metadata(path)
 
 
@@ -303,7 +288,6 @@ def read_failures(path: Path) -> dict[str, str]:
 
 
 def shard_name(shard: int) -> str:
-    """File name of a shard."""
     return f"shard-{shard:05d}.tar"
 
 

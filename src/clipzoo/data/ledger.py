@@ -25,7 +25,6 @@ ABSENT = "absent: not among the raw videos"
 
 
 def ledger_path(dataset: str) -> Path:
-    """Path of a dataset's ledger."""
     return ANNOTATION_DIR / dataset / LEDGER_NAME
 
 
@@ -43,14 +42,13 @@ def read_ledger(dataset: str) -> dict[str, str]:
     ledger: dict[str, str] = {}
     faults = []
     for line, video_id, reason in read_rows(path, LEDGER_COLUMNS):
-        fault = check_video_id(video_id)
-        if fault is None and not reason_kind(reason):
-            allowed = f"{', '.join(KINDS)}, and details after a colon"
-            fault = f"reason: found {reason[:100]!r}; allowed: {allowed}"
-        if fault is None and video_id in ledger:
-            fault = f"video {video_id!r} is listed twice"
-        if fault:
+        if fault := check_video_id(video_id):
             faults.append(f"{path}:{line}: {fault}")
+        elif not reason_kind(reason):
+            allowed = f"{', '.join(KINDS)}, and details after a colon"
+            faults.append(f"{path}:{line}: reason: found {reason[:100]!r}; allowed: {allowed}")
+        elif video_id in ledger:
+            faults.append(f"{path}:{line}: video {video_id!r} is listed twice")
         ledger[video_id] = reason
     raise_all(
         f"{path}: {len(faults)} bad lines; correct them, or remove the file and write it again "

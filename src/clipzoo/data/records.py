@@ -82,8 +82,7 @@ def read_list(path: str | Path, num_classes: int) -> list[Record]:
 
 def _record(values: list[str], num_classes: int, with_labels: bool) -> Record:
     video_id, num_frames, label, start_frame, labels = values
-    fault = check_video_id(video_id)
-    if fault:
+    if fault := check_video_id(video_id):
         raise ValueError(fault)
     return Record(
         video_id,
@@ -125,16 +124,13 @@ def write_list(records: Iterable[Record], path: str | Path) -> None:
 
 
 def missing_path(dataset: str) -> Path:
-    """Path of the list of a dataset's videos that are annotated but not stored."""
+    """The list of a dataset's videos that are annotated but not stored."""
     return list_file(dataset, "missing")
 
 
 def read_missing(dataset: str) -> list[tuple[str, str]]:
-    """(video_id, set) of each of these videos; empty if there is no such list.
-
-    Raises:
-        ListError: the file cannot be read, or has bad lines.
-    """
+    """(video_id, set) of each of these videos; empty if there is no such list, and ListError if it
+    cannot be read or has bad lines."""
     path = missing_path(dataset)
     rows = read_rows(path, MISSING_COLUMNS) if path.is_file() else []
     return [(video_id, name) for _, video_id, name, _ in rows]
@@ -149,10 +145,11 @@ def read_labels(path: str | Path) -> list[str]:
     """
     path = Path(path)
     rows = read_rows(path, ("id", "name"))
-    faults = []
-    for position, (line, number, _) in enumerate(rows):
-        if number != str(position):
-            faults.append(f"{path}:{line}: found id {number!r}; allowed: {position}, ids in order")
+    faults = [
+        f"{path}:{line}: found id {number!r}; allowed: {position}, ids in order"
+        for position, (line, number, _) in enumerate(rows)
+        if number != str(position)
+    ]
     names = [row[2] for row in rows]
     faults += class_name_faults(names, [f"{path}:{row[0]}" for row in rows])
     if not rows:
@@ -203,13 +200,11 @@ def videos_sha256(ids: Iterable[str]) -> str:
 
 
 def pick_shots(records: Sequence[Record], shots: int, seed: int) -> list[Record]:
-    """`shots` random records of every class, in the order of the list.
+    """`shots` random records of every class, in the order of the list; ListError if a class has
+    fewer.
 
     Each class has a generator of its own, with the seed (seed, label), so that its picks do not
     change when another class has more or fewer videos.
-
-    Raises:
-        ListError: a class has fewer records than shots.
     """
     positions: dict[int, list[int]] = {}
     for position, record in enumerate(records):

@@ -144,11 +144,8 @@ class DatasetSpec(Section):
         return self.frame_template.format(self.first_index + index, folder=name)
 
     def expected(self, kind: str, split: int) -> int | None:
-        """Expected number of `train` or `val` videos of an official split; None = unknown.
-
-        Raises:
-            ConfigError: the dataset has no such split.
-        """
+        """Expected number of `train` or `val` videos of an official split, None = unknown;
+        ConfigError if the dataset has no such split."""
         numbers = {"train": self.num_train, "val": self.num_val}[kind]
         if numbers is None:
             return None
@@ -166,12 +163,8 @@ class DatasetSpec(Section):
 
 
 def load_spec(name: str) -> DatasetSpec:
-    """Read datasets/<name>.yaml.
-
-    Raises:
-        ConfigError: the dataset is unknown (the message lists the known ones), or its file is
-            invalid.
-    """
+    """Read datasets/<name>.yaml; ConfigError if the dataset is unknown (the message lists the known
+    ones), or its file is invalid."""
     path = SPEC_DIR / f"{name}.yaml"
     known = sorted(p.stem for p in SPEC_DIR.glob("*.yaml"))
     if name not in known:

@@ -39,8 +39,6 @@ VIDEO_COLUMNS = ("video_id", "num_frames", "width", "height", "fps")
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A stored video."""
-
     num_frames: int
     width: int
     height: int
@@ -81,11 +79,8 @@ def open_store(params: Params, dataset: str) -> Store:
     spec, path = load_spec(dataset), index_path(dataset)
     if spec.reader == "shards":
         return ShardStore(path)
-    table = read_index(path)
-    root = raw_root(params, dataset)
-    if spec.reader == "directory":
-        return DirectoryStore(table, root, spec)
-    return VideoStore(table, root, spec)
+    store = DirectoryStore if spec.reader == "directory" else VideoStore
+    return store(read_index(path), raw_root(params, dataset), spec)
 
 
 def _videos(table: pa.Table) -> dict[str, VideoInfo]:
@@ -123,7 +118,6 @@ class ShardStore:
         self._jpegs = open_jpegs(index, int(counts.sum()))
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
-        """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
         shard = self._shards[info.row]
         path, length = self._directory / shard_name(shard), self._lengths.get(shard, 0)
@@ -177,13 +171,11 @@ class DirectoryStore:
         self._spec = spec
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> list[bytes]:
-        """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
         folder = self._paths[info.row]
-        directory = self._root / folder
-        names = [self._spec.frame_name(folder, i) for i in frames]
+        paths = [self._root / folder / self._spec.frame_name(folder, i) for i in frames]
         try:
-            return [(directory / name).read_bytes() for name in names]
+            return [path.read_bytes() for path in paths]
         except OSError as error:
             raise StoreError(f"{video_id}: {error}") from error
 
@@ -206,7 +198,6 @@ class VideoStore:
         self._fps = spec.fps
 
     def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """See `Store.read`."""
         info, frames = _look_up(self.videos, video_id, indices)
         path, size = self._root / self._paths[info.row], (info.width, info.height)
         check_size(path, self._sizes[info.row])

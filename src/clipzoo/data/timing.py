@@ -45,26 +45,19 @@ class Timing:
             return True
         if not self.container and line.startswith("[info] Input #0, "):
             self.container = line.removeprefix("[info] Input #0, ").partition(", from ")[0]
-        length = LENGTH.match(line)
-        if length and length[1]:
+        if (length := LENGTH.match(line)) and length[1]:
             self.header_seconds = int(length[1]) * 3600 + int(length[2]) * 60 + float(length[3])
         return False
 
     def _note_picture(self, line: str) -> None:
-        place = line.find(" pts:")
-        if place >= 0:
-            words = line[place + len(" pts:") :].split(maxsplit=1)
-            if words[0] == "NOPTS":  # a picture without a time
-                return
-            time = int(words[0]) * self._tick
+        if picture := re.search(r" pts: *(-?\d+)\s", line):  # not `NOPTS`, a picture without a time
             duration = re.search(r" duration: *(\d+) ", line)
+            time = int(picture[1]) * self._tick
             self.times.append(time)
             end = time + (int(duration[1]) * self._tick if duration else 0.0)
             self.end_seconds = max(self.end_seconds, end)
-        else:
-            unit = re.search(r"config in time_base: (\d+)/(\d+)", line)
-            if unit:
-                self._tick = int(unit[1]) / int(unit[2])
+        elif unit := re.search(r"config in time_base: (\d+)/(\d+)", line):
+            self._tick = int(unit[1]) / int(unit[2])
 
 
 def frame_rate(times: list[float], fps: float) -> tuple[float, float]:

@@ -154,11 +154,9 @@ def _edited_seconds(
 ) -> float:
     """The length of what the edit list of the track `trak` shows of its media; 0 = unknown.
 
-    Args:
-        movie: the time scale of the durations of edits (ticks a second).
-        media: the time scale of the media, and their length in it.
+    `movie` is the time scale of the durations of edits (ticks a second).
     """
-    scale, length = media
+    scale, length = media  # the length is in ticks of this scale
     box = next(_find_boxes(file, *trak, b"edts", b"elst"), None)
     if not scale or not length or not movie or box is None:
         return length / scale if scale else 0.0
@@ -212,10 +210,8 @@ def _torn(path: Path, container: str) -> str:
     """Where a file ends, if that is within a piece of its container; '' = it is not."""
     checks = {"mpegts": _torn_packet, "mov": _torn_fragment, "mpeg": _torn_stream}
     check = (checks | {"ogg": _torn_page}).get(container.partition(",")[0])  # "mov,mp4,m4a,..."
-    if check is None:
-        return ""
     with path.open("rb") as file:
-        return check(file, path.stat().st_size)
+        return check(file, path.stat().st_size) if check else ""
 
 
 def _torn_packet(file: IO[bytes], size: int) -> str:

@@ -74,8 +74,7 @@ def read_by_ffmpeg(
     Args:
         frames: indices [T] among the frames that are kept.
         size: width and height of the result (px).
-        fps: frames a second to keep; None = every frame.
-        flags: the scaling, as for `frames_command`.
+        fps, flags: as for `frames_command`.
 
     Returns:
         uint8 [T, H, W, 3], RGB, upright.

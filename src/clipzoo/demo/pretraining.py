@@ -136,12 +136,9 @@ def pretrain(
     model: nn.Module, token_ids: Tensor, side_px: int, budget: Budget, seed: int
 ) -> list[float]:
     """Train an open_clip model in place, on the CPU, on stills; returns the loss of every step.
+    ValueError if one is not finite.
 
-    Args:
-        token_ids: [P, K, L] int64, from `caption_tokens`.
-
-    Raises:
-        ValueError: the loss is not finite.
+    `token_ids` [P, K, L] int64 come from `caption_tokens`.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=budget.lr, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
@@ -150,9 +147,8 @@ def pretrain(
     losses = []
     model.train()
     bar = progress_bar("pretrain", budget.steps, "step")
-    for step, (stills, captions, positions) in enumerate(
-        _batches(token_ids, side_px, budget, seed)
-    ):
+    batches = _batches(token_ids, side_px, budget, seed)
+    for step, (stills, captions, positions) in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = budget.lr * _schedule(step, budget.steps)
         with _precision(model):

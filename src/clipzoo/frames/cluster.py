@@ -219,11 +219,8 @@ def _claimed(
 
 
 def _await_workers(client: Client, address: str) -> None:
-    """Return when the cluster has a worker.
-
-    Raises:
-        StoreError: it has had none for WORKERS_SECONDS, or the scheduler is lost.
-    """
+    """Return when the cluster has a worker; StoreError if it has had none for WORKERS_SECONDS, or
+    the scheduler is lost."""
     try:
         client.wait_for_workers(1, timeout=WORKERS_SECONDS)
     except DaskTimeoutError as error:
@@ -249,11 +246,7 @@ def _print_workers(client: Client, address: str) -> None:
 
 
 def prove_workers(client: Client, claim: Claim) -> None:
-    """Ask every worker whether it may make shards.
-
-    Raises:
-        StoreError: lists every fault of every worker: what it has and what is allowed.
-    """
+    """Raise StoreError, with every fault of every worker, unless all may make shards."""
     answers = _ask(client, Claim.faults, claim)
     names = {address: worker["name"] for address, worker in _workers(client).items()}
     faults = []
@@ -270,11 +263,8 @@ def prove_workers(client: Client, claim: Claim) -> None:
 
 
 def _ask(client: Client, function: Callable[..., object], *arguments: object) -> dict[str, Any]:
-    """The answer of each worker, by address; an exception is an answer too.
-
-    Raises:
-        DaskTimeoutError: a worker does not answer within ANSWER_SECONDS.
-    """
+    """The answer of each worker, by address; an exception is an answer too. DaskTimeoutError if a
+    worker does not answer within ANSWER_SECONDS."""
     # `Client.run` is the same without a limit: a worker that hangs would make us hang.
     answers = client.sync(
         client._run, function, *arguments, on_error="return", callback_timeout=ANSWER_SECONDS

@@ -77,12 +77,6 @@ class Decord:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def __enter__(self) -> "Decord":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end()
-
     def fault(self, video: Decoded) -> str:
         """Why decord cannot be trusted with a video; '' = it gives the frames that ffmpeg gives.
 
@@ -100,7 +94,7 @@ class Decord:
         except (EOFError, OSError):
             fault, finished = "decord crashes", False
         if not finished:  # more answers may follow, and what is known to be wrong may hang
-            self._end()
+            self.close()
         return fault
 
     def _start(self) -> Connection:
@@ -119,14 +113,15 @@ class Decord:
         try:
             _receive(self._connection, START_SECONDS)
         except (TimeoutError, EOFError, OSError) as error:
-            self._end()
+            self.close()
             raise OSError(
                 "decord: its process does not start (the reason is above, if there is one); try "
                 "`python -c 'import decord'`, or extract the frames (`reader: shards`)"
             ) from error
         return self._connection
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Kill the process; the next `fault` starts another one."""
         if self._connection:
             self._connection.close()
         if self._process:
@@ -171,15 +166,8 @@ def thumbnails_command(path: Path, fps: float | None, *, timed: bool = False) ->
 
 
 def decode_video(path: Path, size: str, fps: float | None) -> Decoded:
-    """Decode a video by ffmpeg, once.
-
-    Args:
-        size: that of the stored frames, as for `jpeg_command`.
-        fps: frames a second to keep; None = every frame.
-
-    Raises:
-        VideoError: there are no frames.
-    """
+    """Decode a video by ffmpeg, once; VideoError if there are no frames. Arguments as for
+    `jpeg_command`."""
     outcome = Outcome()
     content = b"".join(run_ffmpeg(thumbnails_command(path, fps, timed=True), outcome))
     shape = (-1, *THUMBNAIL_SIZE[::-1], 3)

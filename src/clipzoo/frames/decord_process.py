@@ -16,8 +16,6 @@ from clipzoo.data.video import Kept, play_by_decord, read_by_decord
 
 @dataclass(frozen=True)
 class Request:
-    """A video to play."""
-
     path: Path
     kept: Kept
     size: tuple[int, int]

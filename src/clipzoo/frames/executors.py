@@ -39,11 +39,8 @@ class Workers:
 
 @contextmanager
 def local_processes(count: int) -> Iterator[Workers]:
-    """Run tasks in `count` processes of this machine; 0 = one for each core.
-
-    Raises:
-        StoreError: a process died. Finished shards remain.
-    """
+    """Run tasks in `count` processes of this machine, 0 = one for each core; StoreError if one of
+    them dies. Finished shards remain."""
     count = count or usable_cores()
     print(f"{count} processes", flush=True)
     # Workers are forked from a server without threads, because a fork of this process would copy

@@ -35,7 +35,6 @@ class RawVideo:
 
 
 def manifest_path(dataset: str) -> Path:
-    """Path of a dataset's manifest."""
     return RAW_DIR / f"{dataset}.csv"
 
 
@@ -51,16 +50,15 @@ def read_manifest(path: Path) -> list[RawVideo]:
         raise ListError(f"{path}: no such file; run `clipzoo scan {path.stem} FOLDER` first")
     videos, faults, seen = [], [], {}
     for line, video_id, file, size in read_rows(path, COLUMNS):
-        fault = check_video_id(video_id) or check_video_id(file)
-        if fault is None and not re.fullmatch(r"[0-9]{1,18}", size):
-            fault = f"size: found {size[:100]!r}; allowed: a whole number of bytes"
-        if fault is None and video_id in seen:
-            fault = f"video {video_id!r} is in line {seen[video_id]} too"
-        if fault:
+        if fault := check_video_id(video_id) or check_video_id(file):
             faults.append(f"{path}:{line}: {fault}")
-            continue
-        seen[video_id] = line
-        videos.append(RawVideo(video_id, file, int(size)))
+        elif not re.fullmatch(r"[0-9]{1,18}", size):
+            allowed = "allowed: a whole number of bytes"
+            faults.append(f"{path}:{line}: size: found {size[:100]!r}; {allowed}")
+        elif seen.setdefault(video_id, line) != line:
+            faults.append(f"{path}:{line}: video {video_id!r} is in line {seen[video_id]} too")
+        else:
+            videos.append(RawVideo(video_id, file, int(size)))
     raise_all(f"{path}: {len(faults)} bad lines", faults)
     if not videos:
         raise ListError(f"{path}: lists no videos; run `clipzoo scan {path.stem} FOLDER`")
@@ -68,7 +66,6 @@ def read_manifest(path: Path) -> list[RawVideo]:
 
 
 def write_manifest(videos: list[RawVideo], path: Path) -> None:
-    """Write a manifest for `read_manifest`."""
     write_csv(COLUMNS, ((v.video_id, v.path, v.size) for v in videos), path)
 
 
@@ -193,11 +190,8 @@ def _frame_pattern(spec: DatasetSpec, folder: str = ".*") -> re.Pattern[str]:
 
 
 def count_frames(names: Iterable[str], folder: str, spec: DatasetSpec) -> int:
-    """Number of frame files among the names of a folder; 0 if no name matches `frame_template`.
-
-    Raises:
-        ListError: the files are not numbered from `first_index` on without a gap.
-    """
+    """Number of frame files among the names of a folder, 0 if no name matches `frame_template`;
+    ListError if they are not numbered from `first_index` on without a gap."""
     pattern = _frame_pattern(spec, re.escape(folder.rpartition("/")[2]))
     frame_names = {name for name in names if pattern.fullmatch(name)}
     for i in range(len(frame_names)):

@@ -4,6 +4,8 @@ import os
 import shlex
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -36,14 +38,12 @@ Describe = Callable[[Path, RawVideo], tuple[Row, str]]
 
 
 def describe_ffmpeg(spec: DatasetSpec, frames: FramesConfig) -> dict[str, str]:
-    """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command.
+    """The ffmpeg that makes (for `reader: video`, counts) the frames of a dataset, and its command;
+    OSError if ffmpeg cannot be run.
 
     Returns:
         ffmpeg_version, the first line of `ffmpeg -version`, and ffmpeg_command, the command line
         with `ffmpeg` for the binary and VIDEO for the video. Empty for `reader: directory`.
-
-    Raises:
-        OSError: ffmpeg cannot be run.
     """
     if spec.reader == "directory":
         return {}
@@ -87,19 +87,13 @@ def pack_videos(
 def describe_videos(
     root: Path, videos: Iterable[RawVideo], spec: DatasetSpec, frames: FramesConfig
 ) -> Report:
-    """Index rows of videos that are not extracted: raw files, or directories of frame files.
-
-    Raises:
-        StoreError: this machine has too little memory for a video.
-    """
+    """Index rows of videos that are not extracted: raw files, or directories of frame files;
+    StoreError if this machine has too little memory for a video."""
     if spec.reader == "directory":
-        return _describe_all(
-            root, videos, lambda path, video: (_describe_directory(path, video, spec), "")
-        )
-    with Decord() as decord:
-        return _describe_all(
-            root, videos, lambda path, video: _describe_video(path, video, spec, frames, decord)
-        )
+        return _describe_all(root, videos, partial(_describe_directory, spec=spec))
+    with closing(Decord()) as decord:
+        describe = partial(_describe_video, spec=spec, frames=frames, decord=decord)
+        return _describe_all(root, videos, describe)
 
 
 def _describe_all(root: Path, videos: Iterable[RawVideo], describe: Describe) -> Report:
@@ -207,7 +201,7 @@ def _describe_video(
     return row, decoded.outcome.damage
 
 
-def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
+def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> tuple[Row, str]:
     try:
         with os.scandir(path) as entries:  # opening a named pipe would wait forever
             names = (entry.name for entry in entries if entry.is_file())
@@ -222,4 +216,4 @@ def _describe_directory(path: Path, video: RawVideo, spec: DatasetSpec) -> Row:
             "`clipzoo scan`; scan again"
         )
     clock: Row = {"fps": spec.fps or 0.0, "start_seconds": 0.0, "uneven_seconds": 0.0}
-    return _row(video, count, width, height, clock)
+    return _row(video, count, width, height, clock), ""

@@ -74,12 +74,10 @@ class ShardJob:
 
     @property
     def tar_path(self) -> Path:
-        """Path of the shard."""
         return self.base / self.directory / shard_name(self.shard)
 
     @property
     def part_path(self) -> Path:
-        """Path of its part of the index."""
         return self.tar_path.with_suffix(".parquet")
 
     def fingerprint(self, videos: Sequence[RawVideo] | None = None) -> str:
@@ -88,23 +86,19 @@ class ShardJob:
         Args:
             videos: what the shard is made from; None = the videos of this job.
         """
-        spec = self.spec
-        settings: list[object] = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged]
-        settings.append(self.ffmpeg)
-        if spec.reader == "shards":
-            settings += [str(self.frames.size), self.frames.quality]
-        elif spec.reader == "video":
-            settings += [str(self.frames.size)]
-        else:
-            settings += [spec.frame_template, spec.first_index]
+        spec, size = self.spec, str(self.frames.size)
+        settings = [FORMAT_VERSION, spec.reader, spec.fps, spec.keep_damaged, self.ffmpeg]
+        settings += {
+            "shards": [size, self.frames.quality],
+            "video": [size],
+            "directory": [spec.frame_template, spec.first_index],
+        }[spec.reader]
         rows = [[v.video_id, v.path, v.size] for v in (self.videos if videos is None else videos)]
         return hashlib.sha256(json.dumps([settings, rows]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished shard."""
-
     state: ShardState
     rows: list[Source]
     """The rows of its videos in the index."""

@@ -61,9 +61,8 @@ def _join(name: str, gpu: torch.device | None) -> None:
         sys.exit(1)  # this is a restart, and the error has been printed
     # The store outlives restarts, and with it the keys of processes that have ended: hence a prefix
     # for each start. Launchers of several machines count restarts differently, but agree on a port.
-    start_of_run = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    if "NNODES" in os.environ:
-        start_of_run = os.environ["MASTER_PORT"]
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    start_of_run = os.environ["MASTER_PORT"] if "NNODES" in os.environ else restarts
     beats = PrefixStore(f"beats/{start_of_run}", _connect(timedelta(seconds=LIMIT_SECONDS)))
     _heartbeat = Heartbeat(beats, my_rank, size)
     atexit.register(_heartbeat.end)
@@ -78,8 +77,7 @@ def _join(name: str, gpu: torch.device | None) -> None:
         device_id=gpu if name == "nccl" else None,
     )
     atexit.register(dist.destroy_process_group)
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    if restarts:
+    if restarts != "0":
         limit = os.environ["TORCHELASTIC_MAX_RESTARTS"]
         say(f"restart {restarts} of {limit} (runtime.max_restarts)")
 
@@ -108,11 +106,8 @@ def finish() -> None:
 
 
 def leave(*, failed: bool) -> None:
-    """Announce that this process ends with an error.
-
-    Args:
-        failed: a restart would end with the same error, so restarted processes should end at once.
-    """
+    """Announce that this process ends with an error. If `failed`, a restart would end with the same
+    error, so restarted processes should end at once."""
     if _store is not None and failed:
         with contextlib.suppress(RuntimeError):  # the launcher may have ended
             _store.set(FAILED, "")

@@ -66,10 +66,9 @@ def _run(main: Callable[[], None], distributed: bool | Condition) -> None:
         with only_one(_stage()), same_params():
             params = load_params() if distributed else None
             if params is not None and (not callable(distributed) or distributed(params)):
-                runtime = params.runtime
-                processes = count_processes(runtime)
+                processes = count_processes(params.runtime)
                 if processes > 1 or "NNODES" in os.environ:
-                    _torchrun(processes, runtime)
+                    _torchrun(processes, params.runtime)
                     return
             _set_threads(1)
             main()
@@ -180,11 +179,8 @@ def _set_threads(processes: int) -> None:
 
 
 def _machines() -> list[str]:
-    """Options of torchrun for one of several machines.
-
-    Raises:
-        ConfigError: a variable is missing or wrong.
-    """
+    """Options of torchrun for one of several machines; ConfigError if a variable is missing or
+    wrong."""
     for name in ("NODE_RANK", "RDZV_ENDPOINT"):
         if name not in os.environ:
             raise ConfigError(
@@ -196,14 +192,11 @@ def _machines() -> list[str]:
         raise ConfigError(f"RDZV_ENDPOINT: found {endpoint!r}; allowed: host:port")
     # A new port after each restart; otherwise a machine that stays keeps the port of a lost one.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    conf = {
-        "is_host": int(os.environ["NODE_RANK"] == "0"),
-        "join_timeout": JOIN_SECONDS,
-        "read_timeout": CONNECT_SECONDS,
-    }
+    is_host = int(os.environ["NODE_RANK"] == "0")
+    timeouts = f"join_timeout={JOIN_SECONDS},read_timeout={CONNECT_SECONDS}"
     return [
         *("--nnodes", os.environ["NNODES"]),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint),
         *("--rdzv-id", "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])),
-        *("--rdzv-conf", ",".join(f"{key}={value}" for key, value in conf.items())),
+        *("--rdzv-conf", f"is_host={is_host},{timeouts}"),
     ]

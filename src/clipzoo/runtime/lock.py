@@ -133,8 +133,7 @@ def _dvc_commands() -> str:
         writers = {entry["pid"]: entry["cmd"] for entry in noted.get("write", {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of another version of DVC
         writers = {}
-    alive = {pid: cmd for pid, cmd in writers.items() if process_exists(pid)}
-    if alive:
+    if alive := {pid: cmd for pid, cmd in writers.items() if process_exists(pid)}:
         return ", ".join(f"`{Path(cmd).name}` (process {pid})" for pid, cmd in alive.items())
     path = DVC_DIR / "lock"
     return "DVC" if path.is_file() and _is_held(path) else ""

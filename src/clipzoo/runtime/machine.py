@@ -46,11 +46,8 @@ def backend(num_gpus: int) -> str:
 
 
 def count_gpus(device: str) -> int:
-    """Number of this machine's GPUs that `runtime.device` selects; 0 = the model runs on the CPU.
-
-    Raises:
-        ConfigError: `cuda`, but no CUDA device is visible.
-    """
+    """Number of this machine's GPUs that `runtime.device` selects, 0 = the model runs on the CPU;
+    ConfigError if it is `cuda`, but no CUDA device is visible."""
     if device == "cpu":
         return 0
     import torch

@@ -32,11 +32,8 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
 @contextmanager
 def same_params() -> Iterator[None]:
-    """Check before and after a block, which runs a stage, that params.yaml is that of the run.
-
-    Raises:
-        ConfigError: as `check_params`, or params.yaml is invalid.
-    """
+    """Check before and after a block, which runs a stage, that params.yaml is that of the run;
+    ConfigError as `check_params`, or if params.yaml is invalid."""
     if not PARAMS_FILE.is_file():  # whoever needs it reports that
         yield
         return

@@ -6,8 +6,8 @@ from clipzoo.annotations.annotation import (
     Annotation,
     Annotations,
     Source,
+    read_instance,
     read_mapping,
-    read_segment,
 )
 from clipzoo.files import ListError, few
 
@@ -39,8 +39,7 @@ def parse_activitynet(source: Source) -> Annotations:
                 f"{path}: {video_id!r}: subset {repr(subset)[:100]}; allowed: {allowed}"
             )
         elif subset != "testing":
-            instances = _instances(f"{path}: {video_id!r}", entry, result.faults)
-            if instances:
+            if instances := _instances(f"{path}: {video_id!r}", entry, result.faults):
                 videos[subset].append((video_id, instances))
         else:
             videos[subset].append((video_id, []))
@@ -71,13 +70,12 @@ def _instances(where: str, entry: dict[str, Any], faults: list[str]) -> list[Ins
     result = []
     for position, one in enumerate(annotations):
         here = f"{where}, annotation {position}"
-        label = one.get("label") if isinstance(one, dict) else None
-        segment = read_segment(one.get("segment")) if isinstance(one, dict) else None
-        if not isinstance(label, str) or not label.strip() or segment is None:
+        found = read_instance(one)
+        if found is None:
             allowed = '{"label": NAME, "segment": [START, END]} in seconds'
             faults.append(f"{here}: found {str(one)[:100]}; allowed: {allowed}")
         else:
-            result.append((here, label, segment))
+            result.append((here, *found))
     return result
 
 

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipzoo.annotations.annotation import MAX_SECONDS, Annotation, Annotations, Source, read_lines
+from clipzoo.annotations.annotation import (
+    MAX_SECONDS,
+    Annotation,
+    Annotations,
+    Source,
+    read_classes,
+)
 from clipzoo.files import ListError, read_rows
 
 CLASSES_FILE = "Charades_v1_classes.txt"
@@ -50,7 +56,8 @@ def parse_charades(source: Source) -> Annotations:
     takes the place of Charades_v1_train.csv. A dataset that is only evaluated on needs neither.
     Class ids are the positions in Charades_v1_classes.txt.
     """
-    labels, names, faults = _read_classes(source.folder / CLASSES_FILE)
+    names, faults = read_classes(source.folder / CLASSES_FILE, "c{:03d}", 0)
+    labels = {f"c{i:03d}": i for i in range(len(names))}
     result = Annotations(names, numbered=True, faults=faults)
     paths = [source.folder / name for name in (SEGMENT_FILE, TRAIN_FILE)]
     path = next((path for path in paths if path.exists()), None)
@@ -67,24 +74,9 @@ def parse_charades(source: Source) -> Annotations:
         raise ListError(f"{source.folder}: has no {TRAIN_FILE} or {SEGMENT_FILE}")
     videos = _read_videos(source.folder / TEST_FILE, faults, with_length=False)
     result.val = [_whole_video(*video, labels, faults) for video in videos]
-    without = sum(not video.all_labels for video in result.val)
-    if without:
+    if without := sum(not video.all_labels for video in result.val):
         result.notes.append(f"{without} test videos have no label; they are tested on too")
     return result
-
-
-def _read_classes(path: Path) -> tuple[dict[str, int], list[str], list[str]]:
-    """The file's classes as {c000: position} and as names, and its faults."""
-    labels: dict[str, int] = {}
-    names, faults = [], []
-    for where, line in read_lines(path):
-        label, _, name = line.partition(" ")
-        if not re.fullmatch("c[0-9]{3}", label) or not name.strip() or int(label[1:]) != len(names):
-            allowed = f"'c{len(names):03d} NAME', ids in order"
-            faults.append(f"{where}: found {line!r}; allowed: {allowed}")
-        labels[label] = len(names)
-        names.append(name.strip())
-    return labels, names, faults
 
 
 Video = tuple[str, str, list[Action]]

@@ -31,8 +31,7 @@ def parse_hmdb51(source: Source) -> Annotations:
     names = sorted({name for split in files.values() for name in split})
     result = Annotations(names)
     for split, paths in files.items():
-        missing = [name for name in names if name not in paths]
-        if missing:
+        if missing := [name for name in names if name not in paths]:
             shown = ", ".join(missing[:10])
             result.faults.append(f"{source.folder}: split {split} has no file for classes: {shown}")
         videos = _read_split(paths, names, result.faults)

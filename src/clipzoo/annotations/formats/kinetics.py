@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from clipzoo.annotations.annotation import (
     Annotation,
     Annotations,
     Source,
+    read_instance,
     read_mapping,
-    read_segment,
 )
 from clipzoo.files import ListError, read_rows
 
@@ -71,21 +70,14 @@ def _read_csv(path: Path, faults: list[str]) -> Iterator[Row]:
 
 def _read_json(path: Path, faults: list[str]) -> Iterator[Row]:
     for youtube_id, entry in read_mapping(path).items():
-        where, annotation = f"{path}: {youtube_id!r}", _label_and_segment(entry)
-        if annotation is None:
+        where = f"{path}: {youtube_id!r}"
+        found = read_instance(entry.get("annotations") if isinstance(entry, dict) else None)
+        if found is None:
             allowed = '{"annotations": {"label": NAME, "segment": [START, END]}, ...}'
             faults.append(f"{where}: found {str(entry)[:100]}; allowed: {allowed}")
         else:
-            label, (start, end) = annotation
+            label, (start, end) = found
             yield where, label, _video_id(youtube_id, round(start), round(end))
-
-
-def _label_and_segment(entry: Any) -> tuple[str, tuple[float, float]] | None:
-    annotation = entry.get("annotations") if isinstance(entry, dict) else None
-    if not isinstance(annotation, dict) or not isinstance(annotation.get("label"), str):
-        return None
-    label, segment = annotation["label"], read_segment(annotation.get("segment"))
-    return (label, segment) if segment and label.strip() else None
 
 
 def _video_id(youtube_id: str, start: int, end: int) -> str:

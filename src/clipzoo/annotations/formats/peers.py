@@ -1,8 +1,6 @@
 """Lists as published by Text4Vis, BIKE, ActionCLIP, ViFi-CLIP and X-CLIP, instead of the official
 annotation files: exactly the sets that their numbers were measured on."""
 
-from pathlib import Path
-
 from clipzoo.annotations.annotation import Annotation, Annotations, Source
 from clipzoo.annotations.peer_lists import guess_format, read_entries
 from clipzoo.files import ListError
@@ -21,10 +19,6 @@ def parse_peer_lists(source: Source) -> Annotations:
             if kind == "val" or (source.trained_on and not source.spec.evaluation_only):
                 raise ListError(f"{path}: no such file; allowed: lists train.txt and val.txt")
             continue
-        target += _read(path)
+        entries, _ = read_entries(path, guess_format(path), allow_empty=True)
+        target += [Annotation(entry.where, entry.video_id, entry.label) for entry in entries]
     return result
-
-
-def _read(path: Path) -> list[Annotation]:
-    entries, _ = read_entries(path, guess_format(path), allow_empty=True)
-    return [Annotation(entry.where, entry.video_id, entry.label) for entry in entries]

@@ -7,6 +7,7 @@ from clipzoo.annotations.annotation import (
     Annotation,
     Annotations,
     Source,
+    read_classes,
     read_lines,
     without_extension,
 )
@@ -24,8 +25,9 @@ def parse_ucf101(source: Source) -> Annotations:
         if not lists[kind].exists():
             names = sorted(path.name for path in source.folder.glob(f"{kind}list*.txt"))
             raise ListError(f"{lists[kind]}: no such file (data.split); there are: {names}")
-    folders, faults = _read_classes(source.folder / "classInd.txt")
-    result = Annotations(list(folders), numbered=True, faults=faults)
+    names, faults = read_classes(source.folder / "classInd.txt", "{}", 1)
+    folders = {name: i for i, name in enumerate(names)}
+    result = Annotations(names, numbered=True, faults=faults)
     result.train = _read_split(lists["train"], folders, faults, numbered=True)
     result.val = _read_split(lists["test"], folders, faults)
     tests = {
@@ -37,19 +39,6 @@ def parse_ucf101(source: Source) -> Annotations:
         result.splits = {n: _read_split(path, folders, faults) for n, path in tests.items()}
     result.faults = list(dict.fromkeys(faults))  # the chosen test list is read twice
     return result
-
-
-def _read_classes(path: Path) -> tuple[dict[str, int], list[str]]:
-    """classInd.txt as {name: id from 0}, and its faults."""
-    folders: dict[str, int] = {}
-    faults = []
-    for where, line in read_lines(path):
-        number, _, name = line.partition(" ")
-        if number != str(len(folders) + 1) or not name.strip() or name.strip() in folders:
-            allowed = f"'{len(folders) + 1} NAME' with a new name"
-            faults.append(f"{where}: found {line!r}; allowed: {allowed}")
-        folders[name.strip()] = len(folders)
-    return folders, faults
 
 
 def _read_split(
