@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from clipzoo.clips.inputs import SentenceInputs
 from clipzoo.config import ConfigError, Params
-from clipzoo.methods.parts.heads import text_sizes
+from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.similarity import scaled_cosines
@@ -116,7 +116,7 @@ class BikeAttributes(Method):
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
         self.visual = nn.Identity()  # nothing here sees a frame
-        self.fusion_model = AttributeHead(text_sizes(towers)["embed_dim"])
+        self.fusion_model = AttributeHead(head_sizes(towers, num_segments)["width"])
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(towers).requires_grad_(False)
         self.val_min_frames = options.val_min_frames

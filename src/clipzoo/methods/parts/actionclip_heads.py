@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.methods.parts.dropout import drop
-from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
+from clipzoo.methods.parts.heads import TemporalHead
 
 ENCODER_HEADS = 8
 """Attention heads of Transf_cls."""
@@ -54,19 +54,6 @@ def video_head(
     if head == "Transf_cls":
         return ClassTokenHead(width, layers, positions, num_segments)
     return {"Conv_1D": ConvolutionHead, "LSTM": RecurrentHead}[head](width, positions)
-
-
-def head_of_clip(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> nn.Module:
-    """A `video_head` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(towers)
-    return video_head(
-        head,
-        width=sizes["embed_dim"],
-        heads=sizes["width"] // HEAD_WIDTH,
-        layers=layers,
-        positions=max(sizes["context_length"], num_segments),
-        num_segments=num_segments,
-    )
 
 
 def _unused_positions(positions: int, width: int) -> nn.Embedding:

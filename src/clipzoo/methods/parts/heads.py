@@ -8,20 +8,13 @@ rounded down to one that does, and there are never fewer frame positions than fr
 from collections import OrderedDict
 from typing import Any
 
-import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
 """Width of one attention head in every OpenAI tower and in the temporal Transformer."""
 POSITIONS = 77
 """Frame positions, as in the released heads, if the text tower has no context length."""
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation of the OpenAI models."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
 
 
 class _Block(nn.Module):
@@ -89,18 +82,6 @@ class TemporalHead(nn.Module):
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
-def temporal_head(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> TemporalHead:
-    """A `TemporalHead` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(towers)
-    return TemporalHead(
-        head,
-        width=sizes["embed_dim"],
-        heads=sizes["width"] // HEAD_WIDTH,
-        layers=layers,
-        positions=max(sizes["context_length"], num_segments),
-    )
-
-
 def _initialize(module: nn.Module) -> None:
     """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's Xavier init."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
@@ -109,17 +90,17 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def text_sizes(towers: Any) -> dict[str, int]:
-    """Embedding size, text width and context length of any open_clip model."""
+def head_sizes(towers: Any, num_segments: int) -> dict[str, int]:
+    """The `width`, `heads` and `positions` of the authors' heads for any open_clip model."""
     text: Any = getattr(towers, "text", towers)  # CustomTextCLIP and CoCa have a module
     projection = getattr(text, "text_projection", None)
     if isinstance(projection, nn.Linear):
-        embed_dim = projection.out_features
+        width = projection.out_features
     elif projection is not None:
-        embed_dim = projection.shape[1]
+        width = projection.shape[1]
     else:
-        embed_dim = getattr(text, "output_dim", None) or towers.visual.output_dim
+        width = getattr(text, "output_dim", None) or towers.visual.output_dim
     norm = getattr(text, "ln_final", None)
-    width = norm.normalized_shape[0] if norm is not None else embed_dim
-    context_length = getattr(towers, "context_length", None) or POSITIONS
-    return {"embed_dim": int(embed_dim), "width": int(width), "context_length": int(context_length)}
+    text_width = norm.normalized_shape[0] if norm is not None else width
+    positions = max(getattr(towers, "context_length", None) or POSITIONS, num_segments)
+    return {"width": width, "heads": text_width // HEAD_WIDTH, "positions": positions}
