@@ -77,10 +77,8 @@ def encode_videos(
     of micro_batch clips.
 
     Args:
-        model: a method with `encode(frames uint8 [b, T, 3, S, S]) -> [b, ...]`, on `device`.
-        clips: `load(position)` gives uint8 [V, T, 3, S, S].
+        model: a method, on `device`.
         positions: of the videos to encode, in any order.
-        device: of the model.
         micro_batch: clips encoded at once.
         precision: `fp32`, or `fp16` or `bf16` by autocast.
         workers: loader threads.
@@ -174,11 +172,9 @@ def encode_set(
     Several machines need one shared folder, as the whole pipeline does.
 
     Args:
-        model: a method; moved to `device`.
-        clips: the set.
+        model: a method; moved to `device`, which encodes the share of this process.
         set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
-        device: encodes the share of this process.
 
     Returns:
         features [N, V, ...] float32 in the order of the records, float16 if float32 would take
