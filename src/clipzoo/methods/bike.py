@@ -99,7 +99,6 @@ class Bike(Method):
     Args:
         towers: any open_clip model. Its vision tower and logit_scale become part of this module; of
             its text tower only the sizes are read.
-        options: the section `bike`.
         num_segments: T, frames per clip.
     """
 

@@ -81,11 +81,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 class AttributeHead(nn.Module):
-    """Two MLPs, `query_fc` for class prompts and `sentence_fc` for sentences: [..., D] -> [..., D].
-
-    Args:
-        width: D.
-    """
+    """Two MLPs [..., D] -> [..., D]: `query_fc` for class prompts, `sentence_fc` for sentences."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,7 +103,6 @@ class BikeAttributes(Method):
 
     Args:
         towers: any open_clip model. Its text tower and logit_scale become part of this module.
-        options: the section `bike_attributes`.
         num_segments: has no effect, as there are no frames.
     """
 

@@ -78,10 +78,6 @@ class ConvolutionHead(nn.Module):
     next. The authors re-read the memory of [T, D] as [D, T] where a transpose was meant, so a
     "channel" of the convolution is T neighboring numbers of one frame (D is a multiple of T in
     their models). Published weights were trained like that, so it is kept.
-
-    Args:
-        width: D.
-        positions: rows of the frame positions, which are not used.
     """
 
     def __init__(self, width: int, positions: int) -> None:
@@ -106,12 +102,8 @@ class ConvolutionHead(nn.Module):
 
 
 class RecurrentHead(nn.Module):
-    """LSTM: a residual LSTM over the frames, then the mean; in float32.
-
-    Args:
-        width: D, also of the hidden state, which starts at zero.
-        positions: rows of the frame positions, which are not used.
-    """
+    """LSTM: a residual LSTM over the frames, then the mean; in float32. Its hidden state has D
+    numbers too, and starts at zero."""
 
     def __init__(self, width: int, positions: int) -> None:
         super().__init__()
@@ -127,11 +119,8 @@ class RecurrentHead(nn.Module):
 class ClassTokenHead(nn.Module):
     """Transf_cls: a Transformer over a class token and the frames; the token's output.
 
-    Args:
-        width: D; its attention has 8 heads, or the next lower divisor of D.
-        layers: post-norm layers.
-        positions: rows of the frame positions, which are not used.
-        num_segments: T; no other number of frames fits.
+    Its layers are post-norm, with 8 attention heads, or the next lower divisor of D. It fits no
+    number of frames but `num_segments`.
     """
 
     def __init__(self, width: int, layers: int, positions: int, num_segments: int) -> None:

@@ -36,7 +36,6 @@ class VideoMethod(Method):
         towers: any open_clip model. Its vision tower (changed in place by `temporal_module` and
             `joint`) and logit_scale become part of this module, and so does its text tower if it is
             trained; otherwise only its sizes are read.
-        options: the section of the method.
         num_segments: T, frames per clip.
 
     Raises:
