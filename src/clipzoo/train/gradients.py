@@ -67,11 +67,8 @@ def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
 
 
 def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
-    """How a run splits its steps, by dotted key; empty if its result does not depend on that.
-
-    Returns:
-        `runtime.micro_batch`, and `runtime.processes` of all machines together.
-    """
+    """How a run splits its steps, by dotted key: `runtime.micro_batch`, and `runtime.processes` of
+    all machines together. It is empty if the result does not depend on that."""
     if not any(isinstance(module, _BatchNorm) for module in method.modules()):
         return {}
     return {"runtime.micro_batch": micro_batch, "runtime.processes": world_size()}
@@ -274,11 +271,8 @@ class StepGradients:
 
 
 def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> Tensor:
-    """Rows [b, ...] of all parts and processes in the order of the step, without a graph.
-
-    Returns:
-        float32 [total, ...], the same on every process.
-    """
+    """Rows [b, ...] of all parts and processes in the order of the step, without a graph: float32
+    [total, ...], the same on every process."""
     places = [place for part in parts if part.counted for place in part.places]
     local = torch.cat([r.detach().float() for r in rows])  # of [b, ...] -> [n + fillers, ...]
     local = local[: len(places)]  # fillers are the last rows

@@ -16,12 +16,8 @@ def parameter_groups(model: nn.Module, lr: float, tower_lr_ratio: float) -> list
 
     `visual.*`, `text.*` and `logit_scale` come from CLIP. Everything else is the head, and so are
     the temporal modules inside the tower (`control_point`). Both groups use the optimizer's weight
-    decay, for every parameter, biases and norms included. All this is as in the authors' code.
-
-    Args:
-        lr: peak rate of the head.
-        tower_lr_ratio: factor of the rate for CLIP's parameters (`ratio` or `clip_ratio` in the
-            authors' configs); 0 freezes them.
+    decay, for every parameter, biases and norms included. All this is as in the authors' code. A
+    ratio of 0 freezes CLIP's parameters.
 
     Returns:
         groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.
