@@ -29,6 +29,11 @@ FLOAT32_LIMIT_BYTES = 2e9
 ENCODING_STATE_DIR = STATE_DIR / "predictions"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context of fp16 or bf16 by autocast; without autocast for fp32."""
+    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
+
+
 class Encoder(Protocol):
     """What is used of a model: `methods.parts.method.Method` is one."""
 
@@ -154,7 +159,7 @@ def _encode_views(
     # [b, V, T, 3, S, S] -> [b V, T, 3, S, S] -> chunks [<= micro_batch, T, 3, S, S]
     for chunk in frames.flatten(0, 1).split(micro_batch):
         chunk = chunk.to(device, non_blocking=True)
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+        with autocast(device, precision):
             parts.append(model.encode(chunk).float())
     return torch.cat(parts).unflatten(0, frames.shape[:2])  # [b V, ...] -> [b, V, ...]
 

@@ -32,12 +32,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from clipzoo.clips.encoding import autocast
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -231,8 +230,7 @@ class StepGradients:
         self, forward: nn.Module, inputs: Tensor, text: ClassText
     ) -> tuple[Tensor, ClassText]:
         inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
-        dtype = DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
+        with autocast(self.device, self.precision):
             return forward(inputs, text)
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:

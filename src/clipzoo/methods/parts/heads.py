@@ -6,46 +6,16 @@ rounded down to one that does, and there are never fewer frame positions than fr
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
-from open_clip.transformer import QuickGELU
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
 """Width of one attention head in every OpenAI tower and in the temporal Transformer."""
 POSITIONS = 77
 """Frame positions, as in the released heads, if the text tower has no context length."""
-
-
-class _Block(nn.Module):
-    """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1 = nn.LayerNorm(width, eps=1e-12)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
-        self.ln_2 = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.ln_1(x)
-        x = x + self.attn(h, h, h, need_weights=False)[0]
-        return x + self.mlp(self.ln_2(x))
-
-
-class _Transformer(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int) -> None:
-        super().__init__()
-        self.resblocks = nn.Sequential(*[_Block(width, heads) for _ in range(layers)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resblocks(x)
 
 
 class TemporalHead(nn.Module):
@@ -68,7 +38,8 @@ class TemporalHead(nn.Module):
         if head == "Transf":
             heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
             self.frame_position_embeddings = nn.Embedding(positions, width)
-            self.transformer = _Transformer(width, layers, heads)
+            blocks = [_block(width, heads) for _ in range(layers)]
+            self.transformer = nn.Sequential(OrderedDict(resblocks=nn.Sequential(*blocks)))
             self.apply(_initialize)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -80,6 +51,12 @@ class TemporalHead(nn.Module):
             return frames
         x = frames + self.frame_position_embeddings.weight[: frames.shape[1]]  # + [T, D]
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
+
+
+def _block(width: int, heads: int) -> ResidualAttentionBlock:
+    """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
+    norm = partial(nn.LayerNorm, eps=1e-12)
+    return ResidualAttentionBlock(width, heads, act_layer=QuickGELU, norm_layer=norm)
 
 
 def _initialize(module: nn.Module) -> None:
