@@ -28,32 +28,6 @@ MAX_SEGMENTS = 1024
 """Most frames of a clip."""
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
-OLD_KEYS = {
-    "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
-    "`clipzoo missing DATASET --accept` writes",
-    "demo.other_pretrain_steps": "demo.other_archs.pretrain_steps",
-    "demo.other_pretrain_batch": "demo.other_archs.pretrain_batch",
-    "demo.other_train_steps": "demo.other_archs.train_steps",
-    "demo.other_videos": "demo.other_archs.eval_videos",
-    "bike.zero_shot": "bike.zero_shot_scoring",
-    "bike.map_softmaxes": "bike.authors_map_softmaxes",
-    "bike.map_running_batch": "bike.authors_running_map_batch",
-    "bike_attributes.datasets": "attributes.datasets",
-    "bike_attributes.lexicon": "attributes.lexicon",
-    "bike_attributes.template": "attributes.template",
-    "bike_attributes.arch": "attributes.arch",
-    "bike_attributes.weights": "attributes.weights",
-    "bike_attributes.num_segments": "attributes.num_segments",
-    "bike_attributes.top_k": "attributes.top_k",
-    "bike_attributes.train_json": "attributes.train_json",
-    "bike_attributes.val_json": "attributes.val_json",
-    "bike_attributes.fused_with": "fusion.with",
-    "bike_attributes.video_weight": "fusion.video_weight",
-    "actionclip.eval_batch": "actionclip.authors_test_batch",
-    "train.clip_ratio": "train.tower_lr_ratio",
-    "train.update_every": "train.steps_per_lr_update",
-}
-"""Dotted keys of earlier versions -> what to write instead."""
 METHODS_DIR = Path(__file__).parent / "methods"
 
 
@@ -553,6 +527,26 @@ class Params(Section):
         sections of other methods."""
         others = self.methods.keys() - {self.model.method}
         return flatten(self.model_dump(exclude={"runtime", *others}))
+
+
+OLD_KEYS = {
+    "data.allow_missing": "nothing: what a copy of the videos lacks is now in a ledger, which "
+    "`clipzoo missing DATASET --accept` writes",
+    "demo.other_pretrain_steps": "demo.other_archs.pretrain_steps",
+    "demo.other_pretrain_batch": "demo.other_archs.pretrain_batch",
+    "demo.other_train_steps": "demo.other_archs.train_steps",
+    "demo.other_videos": "demo.other_archs.eval_videos",
+    "bike.zero_shot": "bike.zero_shot_scoring",
+    "bike.map_softmaxes": "bike.authors_map_softmaxes",
+    "bike.map_running_batch": "bike.authors_running_map_batch",
+    **{f"bike_attributes.{key}": f"attributes.{key}" for key in AttributesConfig.model_fields},
+    "bike_attributes.fused_with": "fusion.with",
+    "bike_attributes.video_weight": "fusion.video_weight",
+    "actionclip.eval_batch": "actionclip.authors_test_batch",
+    "train.clip_ratio": "train.tower_lr_ratio",
+    "train.update_every": "train.steps_per_lr_update",
+}
+"""Dotted keys of earlier versions -> what to write instead."""
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from clipzoo.clips import sampling, transforms
+from clipzoo.config import TrainConfig
 from clipzoo.models.clip import normalize
 from clipzoo.train.optim import schedule_factor
 from parity.inputs import Case
@@ -57,18 +58,17 @@ def learning_rates(
 
     The schedule is multistep if there are milestones, else cosine.
     """
+    settings = TrainConfig.model_construct(  # some cases have fractions of an epoch
+        epochs=epochs,
+        warmup_epochs=warmup_epochs,
+        schedule="multistep" if milestones else "cosine",
+        steps_per_lr_update=update_every,
+        milestones=milestones,
+        gamma=gamma,
+    )
     values = []
     for step in range(0, epochs * iterations_per_epoch, 7):
-        lr = base_lr * schedule_factor(
-            step,
-            steps_per_epoch=iterations_per_epoch,
-            epochs=epochs,
-            warmup_epochs=warmup_epochs,
-            schedule="multistep" if milestones else "cosine",
-            steps_per_lr_update=update_every,
-            milestones=milestones,
-            gamma=gamma,
-        )
+        lr = base_lr * schedule_factor(step, iterations_per_epoch, settings)
         values.append([step, lr * clip_ratio, lr])
     return {"values": values}
 

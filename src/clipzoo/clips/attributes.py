@@ -86,17 +86,12 @@ def sentence_tokens(
 ) -> Tensor:
     """Token ids of the sentence of each record: start, at most `length` - 2 tokens, end, zeros.
 
-    As in the authors' code, a long sentence is cut.
+    They are int32 [N, L] for N records, with L = `length` of the text tower and the tokenizer of
+    `arch`. As in the authors' code, a long sentence is cut.
 
     Args:
-        records: N videos.
-        path: the file with their attributes.
-        sentence: attributes of a video -> its sentence (`Method.sentence`).
-        arch: whose tokenizer is used.
-        length: L, of the text tower.
-
-    Returns:
-        int32 [N, L].
+        path: the file with the attributes.
+        sentence: attributes of a video -> its sentence (`SentenceInputs.sentence`).
 
     Raises:
         ListError: some videos have no attributes, or too few; names them.

@@ -7,12 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.sampling import (
-    TRAIN_SAMPLERS,
-    check_test_sampler,
-    sample_centres,
-    sample_test,
-)
+from clipzoo.clips.sampling import TRAIN_SAMPLERS, check_test_sampler, sample_centres, sample_test
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
@@ -56,18 +51,11 @@ class TrainClips:
         return self.records[position % len(self.records)]
 
     def load(self, position: int, epoch: int) -> Tensor:
-        """One clip; all its random choices come from (seed, epoch, position) alone.
+        """One clip, uint8 [T, 3, S, S]; StoreError, with the video, if a frame cannot be read.
 
-        Args:
-            position: place of the record; those from len(records) on repeat the records with other
-                random choices (few-shot epochs are longer than their list).
-            epoch: from 0.
-
-        Returns:
-            uint8 [T, 3, S, S].
-
-        Raises:
-            StoreError: a frame cannot be read; the message names the video.
+        All random choices come from (seed, epoch, position) alone, with epochs from 0. Positions
+        from len(records) on repeat the records with other random choices: few-shot epochs are
+        longer than their list.
         """
         record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
@@ -104,14 +92,7 @@ class ViewClips:
         return [f"clip{c}-{crop}" for c in range(self.clips) for crop in crops]
 
     def load(self, position: int) -> Tensor:
-        """All views of one video.
-
-        Returns:
-            uint8 [V, T, 3, S, S].
-
-        Raises:
-            StoreError: a frame cannot be read; the message names the video.
-        """
+        """All views of one video, uint8 [V, T, 3, S, S]; StoreError as `TrainClips.load`."""
         record = self.records[position]
         indices = self._sample(record.num_frames)  # [clips, T]
         num_frames, size = self.num_segments, self.transform.input_px

@@ -29,6 +29,11 @@ FLOAT32_LIMIT_BYTES = 2e9
 ENCODING_STATE_DIR = STATE_DIR / "predictions"
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context of fp16 or bf16 by autocast; without autocast for fp32."""
+    return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
+
+
 class Encoder(Protocol):
     """What is used of a model: `methods.parts.method.Method` is one."""
 
@@ -77,10 +82,8 @@ def encode_videos(
     of micro_batch clips.
 
     Args:
-        model: a method with `encode(frames uint8 [b, T, 3, S, S]) -> [b, ...]`, on `device`.
-        clips: `load(position)` gives uint8 [V, T, 3, S, S].
+        model: a method, on `device`.
         positions: of the videos to encode, in any order.
-        device: of the model.
         micro_batch: clips encoded at once.
         precision: `fp32`, or `fp16` or `bf16` by autocast.
         workers: loader threads.
@@ -156,7 +159,7 @@ def _encode_views(
     # [b, V, T, 3, S, S] -> [b V, T, 3, S, S] -> chunks [<= micro_batch, T, 3, S, S]
     for chunk in frames.flatten(0, 1).split(micro_batch):
         chunk = chunk.to(device, non_blocking=True)
-        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES):
+        with autocast(device, precision):
             parts.append(model.encode(chunk).float())
     return torch.cat(parts).unflatten(0, frames.shape[:2])  # [b V, ...] -> [b, V, ...]
 
@@ -174,11 +177,9 @@ def encode_set(
     Several machines need one shared folder, as the whole pipeline does.
 
     Args:
-        model: a method; moved to `device`.
-        clips: the set.
+        model: a method; moved to `device`, which encodes the share of this process.
         set_name: for the progress bar and the scratch files.
         params: `test.precision` and `runtime` are read.
-        device: encodes the share of this process.
 
     Returns:
         features [N, V, ...] float32 in the order of the records, float16 if float32 would take

@@ -18,12 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clipzoo.clips.attributes import (
-    TrainSentences,
-    ViewSentences,
-    attributes_path,
-    sentence_tokens,
-)
+from clipzoo.clips.attributes import TrainSentences, ViewSentences, attributes_path, sentence_tokens
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import ConfigError, Params
@@ -99,11 +94,8 @@ class Inputs(Protocol):
         """`clips` temporal clips times `crops` spatial crops of each record, clip-major.
 
         Args:
-            records: the videos.
-            list_name: the list that they are from: `train`, `val` or `whole`.
-            clips: temporal clips of a video; a sentence is one view, whatever the numbers.
-            crops: spatial crops of a clip.
-            dense: whether clips are dense windows.
+            list_name: the list that the records are from: `train`, `val` or `whole`.
+            clips, crops, dense: as in the section `test`; a sentence is always one view.
 
         Raises:
             StoreError, ListError: as `training`.

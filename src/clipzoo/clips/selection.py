@@ -85,13 +85,8 @@ def training_records(params: Params) -> TrainingRecords:
 
 
 def validation_records(params: Params, num_classes: int, min_frames: int) -> list[Record]:
-    """The videos, of all classes, that a training validates on.
-
-    Args:
-        params: `data.dataset` has the list.
-        num_classes: of the dataset.
-        min_frames: `Method.val_min_frames`.
-    """
+    """The videos, of all classes, that a training validates on; `min_frames` as the method's
+    `val_min_frames`."""
     records = measured(params, params.data.dataset, ["val"], num_classes).records
     return [record for record in records if record.num_frames >= min_frames]
 
@@ -140,13 +135,8 @@ def _evaluated(params: Params, records: Sequence[Record]) -> list[Record]:
 
 
 def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
-    """Ids, ascending, of the classes to train on.
-
-    Args:
-        dataset: its training list determines the base classes.
-        classes: `data.classes`, all or base.
-        num_classes: of the dataset.
-    """
+    """Ids, ascending, of the classes to train on: all, or base (`data.classes`), which the training
+    list of the dataset determines."""
     if classes == "all":
         return list(range(num_classes))
     return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
@@ -160,7 +150,6 @@ def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:
 
     Args:
         records: the whole training list.
-        num_classes: K, of the dataset.
     """
     counts = Counter(record.label for record in records)
     by_frequency = sorted(range(num_classes), key=lambda label: (-counts[label], label))

@@ -13,6 +13,7 @@ step.
 import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -127,6 +128,7 @@ def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
     return _resize(image, width, height, "bicubic")  # [H, W, 3] -> [height, width, 3]
 
 
+@dataclass(frozen=True)
 class TrainTransform:
     """The training augmentation, drawn once for all frames of a clip except for the steps marked *.
 
@@ -139,18 +141,13 @@ class TrainTransform:
     (without RandAugment and jitter, which are PIL's, but amplify what the resize leaves).
     """
 
-    def __init__(self, input_px: int, augment: AugmentConfig) -> None:
-        self.input_px = input_px
-        self.augment = augment
+    input_px: int
+    augment: AugmentConfig
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Tensor:
-        """Augment one clip; ValueError if its frames differ in size.
+        """One augmented clip, uint8 [T, 3, input_px, input_px]; `rng` makes all random choices.
 
-        Args:
-            rng: makes all random choices.
-
-        Returns:
-            uint8 [T, 3, input_px, input_px].
+        ValueError if its frames differ in size.
         """
         size, augment = self.input_px, self.augment
         clip = np.empty((len(frames), 3, size, size), np.uint8)
@@ -255,30 +252,26 @@ def multi_scale_pairs(width: int, height: int, size: int) -> list[tuple[int, int
     return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
 
 
+@dataclass(frozen=True)
 class ViewTransform:
     """The spatial views of a test clip: resize the short side (bicubic), then fixed crops."""
 
-    def __init__(self, input_px: int, short_side_px: int, crops: int) -> None:
-        if crops not in CROPS:
-            raise ValueError(f"crops: found {crops}; allowed: one of {CROPS}")
-        if short_side_px < input_px:
+    input_px: int
+    short_side_px: int
+    crops: int
+
+    def __post_init__(self) -> None:
+        if self.crops not in CROPS:
+            raise ValueError(f"crops: found {self.crops}; allowed: one of {CROPS}")
+        if self.short_side_px < self.input_px:
             raise ValueError(
-                f"short_side_px: found {short_side_px}; allowed: at least the model's input of "
-                f"{input_px} px"
+                f"short_side_px: found {self.short_side_px}; allowed: at least the model's input "
+                f"of {self.input_px} px"
             )
-        self.input_px = input_px
-        self.short_side_px = short_side_px
-        self.crops = crops
 
     def __call__(self, frames: Frames, out: np.ndarray | None = None) -> Tensor:
-        """All crops of one clip, in the order of `crop_names`.
-
-        Args:
-            out: memory for the result; None = new memory.
-
-        Returns:
-            uint8 [crops, T, 3, input_px, input_px].
-        """
+        """All crops of one clip, uint8 [crops, T, 3, input_px, input_px], in the order of
+        `crop_names`; `out` is memory for them, None = new memory."""
         size = self.input_px
         shape = (self.crops, len(frames), 3, size, size)
         views = np.empty(shape, np.uint8) if out is None else out

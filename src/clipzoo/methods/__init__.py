@@ -35,12 +35,7 @@ from clipzoo.models.text import tensor_faults
 from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
 from clipzoo.runtime.distributed import say
 from clipzoo.settings import describe_difference, training_settings
-from clipzoo.tensors import (
-    WeightsError,
-    read_metadata,
-    read_safetensors,
-    write_safetensors,
-)
+from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 Options = TypeVar("Options", bound=Section)
 
@@ -155,12 +150,7 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
         _check_activation(params.model.checkpoint, True, meta)
     torch.manual_seed(params.seed)  # the head's initialization
     model = build(params, towers)
-    checkpoint = {}
-    if params.model.checkpoint:
-        _load_checkpoint(model, params, text_tower, meta)
-        checkpoint["checkpoint_sha256"] = file_sha256(params.model.checkpoint)
-    return model, {
-        **checkpoint,
+    metadata: dict[str, Any] = {
         "clip": meta,
         "method": params.model.method,
         "num_segments": params.model.num_segments,
@@ -168,6 +158,10 @@ def new_model(params: Params) -> tuple[Method, dict[str, Any]]:
         "recipe": params.recipe,
         "settings": training_settings(params.settings()),
     }
+    if params.model.checkpoint:
+        _load_checkpoint(model, params, text_tower, meta)
+        metadata["checkpoint_sha256"] = file_sha256(params.model.checkpoint)
+    return model, metadata
 
 
 def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
@@ -217,8 +211,7 @@ def _model_metadata(metadata: Mapping[str, str], path: str | Path) -> ModelMetad
 
 def raw_model() -> FrameMean:
     """The raw CLIP as a video model: the mean of its frame embeddings, nothing trained."""
-    towers, _ = load_clip()
-    return FrameMean(towers).eval()
+    return FrameMean(load_clip()[0]).eval()
 
 
 def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> None:
@@ -267,11 +260,8 @@ def _check_activation(path: str | Path, quick_gelu: bool, clip: dict[str, Any]) 
     """Raise WeightsError if a checkpoint's towers have another activation than the CLIP weights.
 
     The class texts are embedded by the CLIP weights. Under the wrong activation nothing fails, but
-    the probabilities of a released model of Text4Vis are off by 0.006.
-
-    Args:
-        quick_gelu: whether its towers have QuickGELU.
-        clip: metadata of models/clip.safetensors.
+    the probabilities of a released model of Text4Vis are off by 0.006. `clip` is the metadata of
+    the weights.
     """
     if quick_gelu == clip["quick_gelu"]:
         return
@@ -292,9 +282,7 @@ def _load_checkpoint(
 ) -> None:
     """Load `model.checkpoint`: a model file of this project, or one that the authors released.
 
-    Args:
-        text_tower: that of models/clip.safetensors.
-        clip: the metadata of that file.
+    `text_tower` and `clip` are the text tower and the metadata of models/clip.safetensors.
     """
     path = Path(params.model.checkpoint)
     if not path.is_file():

@@ -90,15 +90,7 @@ class ActionClip(VideoMethod):
     draws_templates = True
 
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__(
-            towers,
-            num_segments,
-            head=options.head,
-            layers=options.head_layers,
-            temporal_module=options.temporal_module,
-            joint=options.joint,
-            trains_text=options.text_tower == "trained",
-        )
+        super().__init__(towers, options, num_segments)
         self.drops_units = options.head == "Transf_cls"
         self.train_sampler = options.train_sampler
         self.test_sampler = options.test_sampler

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from clipzoo.methods.parts.heads import temporal_head
+from clipzoo.methods.parts.heads import TemporalHead, head_sizes
 from clipzoo.methods.parts.losses import ds_loss, nce_loss
 from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
@@ -99,7 +99,6 @@ class Bike(Method):
     Args:
         towers: any open_clip model. Its vision tower and logit_scale become part of this module; of
             its text tower only the sizes are read.
-        options: the section `bike`.
         num_segments: T, frames per clip.
     """
 
@@ -108,9 +107,8 @@ class Bike(Method):
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
         self.visual = towers.get_submodule("visual")
-        self.fusion_model = temporal_head(
-            towers, options.head, layers=options.head_layers, num_segments=num_segments
-        )
+        sizes = head_sizes(towers, num_segments)
+        self.fusion_model = TemporalHead(options.head, layers=options.head_layers, **sizes)
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
         self.options = options
         self.train_sampler = options.train_sampler

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from clipzoo.clips.inputs import SentenceInputs
 from clipzoo.config import ConfigError, Params
-from clipzoo.methods.parts.heads import text_sizes
+from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.similarity import scaled_cosines
@@ -81,11 +81,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 
 
 class AttributeHead(nn.Module):
-    """Two MLPs, `query_fc` for class prompts and `sentence_fc` for sentences: [..., D] -> [..., D].
-
-    Args:
-        width: D.
-    """
+    """Two MLPs [..., D] -> [..., D]: `query_fc` for class prompts, `sentence_fc` for sentences."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,7 +103,6 @@ class BikeAttributes(Method):
 
     Args:
         towers: any open_clip model. Its text tower and logit_scale become part of this module.
-        options: the section `bike_attributes`.
         num_segments: has no effect, as there are no frames.
     """
 
@@ -116,7 +111,7 @@ class BikeAttributes(Method):
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
         super().__init__()
         self.visual = nn.Identity()  # nothing here sees a frame
-        self.fusion_model = AttributeHead(text_sizes(towers)["embed_dim"])
+        self.fusion_model = AttributeHead(head_sizes(towers, num_segments)["width"])
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
         self.text = TextTower(towers).requires_grad_(False)
         self.val_min_frames = options.val_min_frames

@@ -87,15 +87,7 @@ class Text4Vis(VideoMethod):
     """
 
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__(
-            towers,
-            num_segments,
-            head=options.head,
-            layers=options.head_layers,
-            temporal_module=options.temporal_module,
-            joint=options.joint,
-            trains_text=options.text_tower == "trained",
-        )
+        super().__init__(towers, options, num_segments)
         self.compares_videos = options.loss == "infonce"
         # As in the reference, one embedding per clip needs no head. Its parameters then require no
         # gradients, for which DDP would wait.

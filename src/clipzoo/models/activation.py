@@ -31,18 +31,13 @@ def activation_name(quick_gelu: bool) -> str:
 
 
 def file_activation(
-    name: str,
-    path: Path,
-    content: dict[str, Any],
-    activation: str | None,
+    name: str, path: Path, content: dict[str, Any], activation: str | None
 ) -> tuple[bool, str]:
     """Whether the towers of a weights file have QuickGELU, and how that is known.
 
     Args:
-        name: the architecture, as open_clip writes it.
         content: what `archives.read_file` returns for the file.
-        activation: `model.activation`; None = there is no such key, as for
-            `attributes.weights`.
+        activation: `model.activation`; None = there is no such key, as for `attributes.weights`.
 
     Raises:
         WeightsError: it is not known, or what is set contradicts the file.

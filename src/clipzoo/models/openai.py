@@ -27,11 +27,8 @@ def is_archive(content: Mapping[str, Any]) -> bool:
 
 
 def has_mixed_storage(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether tensors were once stored as OpenAI's code does: weights in float16, the rest not.
-
-    Args:
-        tensors: name -> tensor of any dtype, as it is in the file (`archives.stored_tensors`).
-    """
+    """Whether tensors, as `archives.stored_tensors` returns them, were once stored as OpenAI's code
+    stores them: weights in float16, the rest not."""
     floats = {name: value for name, value in tensors.items() if value.is_floating_point()}
     rest = [value for name, value in floats.items() if FLOAT32_PARTS.search(name)]
     weights = [value for name, value in floats.items() if not FLOAT32_PARTS.search(name)]

@@ -117,12 +117,7 @@ def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
 
 
 def cut_texts(arch: str, texts: list[str], token_ids: Tensor) -> dict[int, int]:
-    """The texts that are longer than a text tower's context.
-
-    Args:
-        arch: the architecture whose tokenizer was used.
-        texts: N texts.
-        token_ids: their tokens from `tokenize`, [N, L] int64.
+    """The texts that are longer than a text tower's context; `tokenize` gave their tokens [N, L].
 
     Returns:
         position -> number of tokens, start and end included, counted up to 8 L.
@@ -150,10 +145,9 @@ def check_prompts(
     """Refuse prompts of one template that became equal when they were cut off at the context's end.
 
     Args:
-        arch: the architecture whose tokenizer was used.
         texts: P K prompts, template by template.
         names: K class names, or words, that are in them.
-        token_ids: the tokens of the prompts, [P K, L] int64.
+        token_ids: the tokens of the prompts according to `tokenize`, [P K, L] int64.
         distinct: whether such prompts are an error, or only a note.
         say: is called with notes: on prompts that are cut off, and on equal ones.
 
@@ -206,8 +200,7 @@ def embed_class_names(
     """Embed K class names in P templates, with one {} each, with the frozen text tower.
 
     Args:
-        towers: an open_clip model in evaluation mode.
-        arch: its architecture, which determines the tokenizer.
+        towers: an open_clip model in evaluation mode; `arch` determines the tokenizer.
         distinct: as in `check_prompts`, whose ConfigError is raised here; so is `say`.
         advance: is called with the number of prompts, of P K, that were embedded since.
     """
@@ -244,7 +237,6 @@ def embed_tokens(
     clip/model.py (`encode_text` with `return_token`).
 
     Args:
-        towers: an open_clip model in evaluation mode.
         text: the class text of one template.
         advance: is called with the number of prompts, of K, that were embedded since.
 
@@ -287,15 +279,9 @@ def embed_tokens(
 
 def save_class_text(text: ClassText, path: str | Path, **metadata: str) -> None:
     """Write the class text and its metadata (arch, weights' sha256, templates, classifier)."""
-    tensors = {"token_ids": text.token_ids, "class_embeddings": text.class_embeddings}
-    if text.token_embeddings is not None:
-        tensors["token_embeddings"] = text.token_embeddings
+    tensors = {k: v.contiguous().clone() for k in SHAPES if (v := getattr(text, k)) is not None}
     names = json.dumps(text.class_names, ensure_ascii=False)
-    write_safetensors(
-        {k: v.contiguous().clone() for k, v in tensors.items()},
-        path,
-        {"class_names": names, **metadata},
-    )
+    write_safetensors(tensors, path, {"class_names": names, **metadata})
 
 
 def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> ClassText:
@@ -353,7 +339,6 @@ def tensor_faults(
     """The faults of the tensors of a file; all values must be finite.
 
     Args:
-        tensors: the tensors of the file.
         expected: name -> a letter for each dimension, as PKD; token ids are int64, others float32.
         sizes: the sizes of dimensions that are known; equal letters are equal sizes.
     """

@@ -22,10 +22,8 @@ from clipzoo.train.setup import TrainingError
 def compile_tower(visual: nn.Module, backend: str | Callable[..., object] = "inductor") -> None:
     """Compile a vision tower in place, when it first runs; names of parameters do not change.
 
-    Args:
-        visual: the tower with its temporal modules and activation checkpointing, before
-            DistributedDataParallel wraps it.
-        backend: the backend of torch.compile; tests use one that does not compile.
+    It must have its temporal modules and activation checkpointing, and DistributedDataParallel must
+    not wrap it yet. Tests use a backend that does not compile.
     """
     import torch._dynamo.config  # slow
 

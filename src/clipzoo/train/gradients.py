@@ -32,12 +32,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from clipzoo.clips.encoding import autocast
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,8 @@ def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
 
 
 def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
-    """How a run splits its steps, by dotted key; empty if its result does not depend on that.
-
-    Returns:
-        `runtime.micro_batch`, and `runtime.processes` of all machines together.
-    """
+    """How a run splits its steps, by dotted key: `runtime.micro_batch`, and `runtime.processes` of
+    all machines together. It is empty if the result does not depend on that."""
     if not any(isinstance(module, _BatchNorm) for module in method.modules()):
         return {}
     return {"runtime.micro_batch": micro_batch, "runtime.processes": world_size()}
@@ -234,8 +230,7 @@ class StepGradients:
         self, forward: nn.Module, inputs: Tensor, text: ClassText
     ) -> tuple[Tensor, ClassText]:
         inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
-        dtype = DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
+        with autocast(self.device, self.precision):
             return forward(inputs, text)
 
     def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -274,11 +269,8 @@ class StepGradients:
 
 
 def _gather(rows: Sequence[Tensor], parts: Sequence[MicroBatch], total: int) -> Tensor:
-    """Rows [b, ...] of all parts and processes in the order of the step, without a graph.
-
-    Returns:
-        float32 [total, ...], the same on every process.
-    """
+    """Rows [b, ...] of all parts and processes in the order of the step, without a graph: float32
+    [total, ...], the same on every process."""
     places = [place for part in parts if part.counted for place in part.places]
     local = torch.cat([r.detach().float() for r in rows])  # of [b, ...] -> [n + fillers, ...]
     local = local[: len(places)]  # fillers are the last rows

@@ -58,9 +58,7 @@ class TrainingLog:
     """Logs every step; only rank 0 writes.
 
     Args:
-        directory: the folder of the curves.
         history: the rows of the steps that an earlier run took before it was killed.
-        total_steps: the steps of the whole run.
         device: the device whose waiting is measured.
     """
 
@@ -93,7 +91,6 @@ class TrainingLog:
         Args:
             rows: for each step `step` (from 0), `loss`, `lr` and, after a validation, `val_top1`
                 or `val_map`.
-            num_clips: the clips of these steps.
             skipped_steps: the steps that the scaler of fp16 has skipped in the run so far.
         """
         self.num_clips += num_clips

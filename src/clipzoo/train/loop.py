@@ -187,16 +187,7 @@ def _next_inputs(
 def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> float:
     """Set the learning rate of every group for a step; returns that of the head."""
     settings = run.params.train
-    factor = schedule_factor(
-        step,
-        steps_per_epoch=run.plan.steps_per_epoch,
-        epochs=settings.epochs,
-        warmup_epochs=settings.warmup_epochs,
-        schedule=settings.schedule,
-        steps_per_lr_update=settings.steps_per_lr_update,
-        milestones=settings.milestones,
-        gamma=settings.gamma,
-    )
+    factor = schedule_factor(step, run.plan.steps_per_epoch, settings)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return settings.lr * factor

@@ -1,7 +1,6 @@
 """Which parameters learn at which rate, and how the rates change over a run."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,12 +16,8 @@ def parameter_groups(model: nn.Module, lr: float, tower_lr_ratio: float) -> list
 
     `visual.*`, `text.*` and `logit_scale` come from CLIP. Everything else is the head, and so are
     the temporal modules inside the tower (`control_point`). Both groups use the optimizer's weight
-    decay, for every parameter, biases and norms included. All this is as in the authors' code.
-
-    Args:
-        lr: peak rate of the head.
-        tower_lr_ratio: factor of the rate for CLIP's parameters (`ratio` or `clip_ratio` in the
-            authors' configs); 0 freezes them.
+    decay, for every parameter, biases and norms included. All this is as in the authors' code. A
+    ratio of 0 freezes CLIP's parameters.
 
     Returns:
         groups with `params`, `lr` and `base_lr` (the peak); an empty group is left out.
@@ -63,17 +58,7 @@ def count_skipped_steps(
     return steps - int(counts[0]) if counts else steps
 
 
-def schedule_factor(
-    step: int,
-    *,
-    steps_per_epoch: int,
-    epochs: int,
-    warmup_epochs: float,
-    schedule: str,
-    steps_per_lr_update: int = 1,
-    milestones: Sequence[float] = (),
-    gamma: float = 0.1,
-) -> float:
+def schedule_factor(step: int, steps_per_epoch: int, settings: TrainConfig) -> float:
     """Factor of the base learning rate at an optimizer step: warm-up from 0, then `schedule`.
 
     The rate changes only at the first step of an epoch and at every `steps_per_lr_update`-th step
@@ -87,9 +72,6 @@ def schedule_factor(
 
     Example: 40 steps in an epoch, 5 warm-up epochs, steps_per_lr_update 10: steps 0 to 8 have
     factor 0, steps 9 to 18 have 9 / 40 / 5 = 0.045.
-
-    Raises:
-        ValueError: the schedule is unknown. (`TrainConfig` checks the milestones.)
     """
     # 12 steps in an epoch, steps_per_lr_update 5: the rate of step i is that of the last change,
     # which is where i + 1 is a multiple of 5, or the first step of the epoch.
@@ -97,15 +79,14 @@ def schedule_factor(
     #   i         0  1  2  3  4  5  6  7  8  9 10 11 | 0  1
     #   changed   0  0  0  0  4  4  4  4  4  9  9  9 | 0  0
     epoch, i = divmod(step, steps_per_epoch)
-    changed = max((i + 1) // steps_per_lr_update * steps_per_lr_update - 1, 0)
+    every, warmup = settings.steps_per_lr_update, settings.warmup_epochs
+    changed = max((i + 1) // every * every - 1, 0)
     progress = epoch + changed / steps_per_epoch
-    if progress < warmup_epochs:
-        return progress / warmup_epochs
-    if schedule == "constant":
+    if progress < warmup:
+        return progress / warmup
+    if settings.schedule == "constant":
         return 1.0
-    if schedule == "multistep":
-        return gamma ** sum(milestone <= progress for milestone in milestones)
-    if schedule != "cosine":
-        raise ValueError(f"schedule: found {schedule!r}; allowed: cosine, multistep, constant")
-    share = min((progress - warmup_epochs) / max(epochs - warmup_epochs, 1e-12), 1.0)
+    if settings.schedule == "multistep":
+        return settings.gamma ** sum(milestone <= progress for milestone in settings.milestones)
+    share = min((progress - warmup) / max(settings.epochs - warmup, 1e-12), 1.0)
     return (math.cos(math.pi * share) + 1) / 2

@@ -53,10 +53,8 @@ class Progress:
 def fingerprint(params: Params, inputs: list[Path], split: Mapping[str, int]) -> str:
     """Identity of a training run, 16 hex digits.
 
-    Args:
-        params: the parameters, of which all but `runtime` and ROUNDING count.
-        inputs: the files that training reads, whose bytes count.
-        split: the part of `runtime` that changes a result (`split_settings`).
+    All parameters but `runtime` and ROUNDING count, the bytes of the files that training reads
+    (`inputs`), and of `runtime` the part that changes a result (`split`, of `split_settings`).
     """
     settings = {k: v for k, v in params.settings().items() if k not in ROUNDING}
     digest = hashlib.sha256(json.dumps({**settings, **split}, sort_keys=True).encode())

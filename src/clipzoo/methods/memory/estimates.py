@@ -13,12 +13,7 @@ from torch import Tensor, nn
 from clipzoo.config import Params
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import (
-    build_clip,
-    context_length,
-    embed_dim,
-    num_parameters,
-)
+from clipzoo.models.clip import build_clip, context_length, embed_dim, num_parameters
 from clipzoo.models.text import ClassText
 
 CUDA_BYTES = 1.5e9
@@ -41,9 +36,7 @@ evenly."""
 
 
 def meta_model(params: Params, *, training: bool = True) -> Method:
-    """The model of a run without weights, on the meta device.
-
-    It is in training mode, or in that of evaluations.
+    """The model of a run without weights, on the meta device, in training or evaluation mode.
 
     Raises:
         ConfigError: an unknown architecture, or an option that its tower does not support.

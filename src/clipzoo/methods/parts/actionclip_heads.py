@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo.methods.parts.dropout import drop
-from clipzoo.methods.parts.heads import HEAD_WIDTH, TemporalHead, text_sizes
+from clipzoo.methods.parts.heads import TemporalHead
 
 ENCODER_HEADS = 8
 """Attention heads of Transf_cls."""
@@ -56,19 +56,6 @@ def video_head(
     return {"Conv_1D": ConvolutionHead, "LSTM": RecurrentHead}[head](width, positions)
 
 
-def head_of_clip(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> nn.Module:
-    """A `video_head` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(towers)
-    return video_head(
-        head,
-        width=sizes["embed_dim"],
-        heads=sizes["width"] // HEAD_WIDTH,
-        layers=layers,
-        positions=max(sizes["context_length"], num_segments),
-        num_segments=num_segments,
-    )
-
-
 def _unused_positions(positions: int, width: int) -> nn.Embedding:
     """N(0, 0.02), as those that are used. Not trained: DistributedDataParallel would wait for
     their gradients."""
@@ -91,10 +78,6 @@ class ConvolutionHead(nn.Module):
     next. The authors re-read the memory of [T, D] as [D, T] where a transpose was meant, so a
     "channel" of the convolution is T neighboring numbers of one frame (D is a multiple of T in
     their models). Published weights were trained like that, so it is kept.
-
-    Args:
-        width: D.
-        positions: rows of the frame positions, which are not used.
     """
 
     def __init__(self, width: int, positions: int) -> None:
@@ -119,12 +102,8 @@ class ConvolutionHead(nn.Module):
 
 
 class RecurrentHead(nn.Module):
-    """LSTM: a residual LSTM over the frames, then the mean; in float32.
-
-    Args:
-        width: D, also of the hidden state, which starts at zero.
-        positions: rows of the frame positions, which are not used.
-    """
+    """LSTM: a residual LSTM over the frames, then the mean; in float32. Its hidden state has D
+    numbers too, and starts at zero."""
 
     def __init__(self, width: int, positions: int) -> None:
         super().__init__()
@@ -140,11 +119,8 @@ class RecurrentHead(nn.Module):
 class ClassTokenHead(nn.Module):
     """Transf_cls: a Transformer over a class token and the frames; the token's output.
 
-    Args:
-        width: D; its attention has 8 heads, or the next lower divisor of D.
-        layers: post-norm layers.
-        positions: rows of the frame positions, which are not used.
-        num_segments: T; no other number of frames fits.
+    Its layers are post-norm, with 8 attention heads, or the next lower divisor of D. It fits no
+    number of frames but `num_segments`.
     """
 
     def __init__(self, width: int, layers: int, positions: int, num_segments: int) -> None:

@@ -6,53 +6,16 @@ rounded down to one that does, and there are never fewer frame positions than fr
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
-import torch
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 HEAD_WIDTH = 64
 """Width of one attention head in every OpenAI tower and in the temporal Transformer."""
 POSITIONS = 77
 """Frame positions, as in the released heads, if the text tower has no context length."""
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the activation of the OpenAI models."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
-
-
-class _Block(nn.Module):
-    """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1 = nn.LayerNorm(width, eps=1e-12)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                c_fc=nn.Linear(width, 4 * width),
-                gelu=QuickGELU(),
-                c_proj=nn.Linear(4 * width, width),
-            )
-        )
-        self.ln_2 = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.ln_1(x)
-        x = x + self.attn(h, h, h, need_weights=False)[0]
-        return x + self.mlp(self.ln_2(x))
-
-
-class _Transformer(nn.Module):
-    def __init__(self, width: int, layers: int, heads: int) -> None:
-        super().__init__()
-        self.resblocks = nn.Sequential(*[_Block(width, heads) for _ in range(layers)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.resblocks(x)
 
 
 class TemporalHead(nn.Module):
@@ -75,7 +38,8 @@ class TemporalHead(nn.Module):
         if head == "Transf":
             heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
             self.frame_position_embeddings = nn.Embedding(positions, width)
-            self.transformer = _Transformer(width, layers, heads)
+            blocks = [_block(width, heads) for _ in range(layers)]
+            self.transformer = nn.Sequential(OrderedDict(resblocks=nn.Sequential(*blocks)))
             self.apply(_initialize)
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -89,16 +53,10 @@ class TemporalHead(nn.Module):
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
-def temporal_head(towers: nn.Module, head: str, *, layers: int, num_segments: int) -> TemporalHead:
-    """A `TemporalHead` of the authors' sizes for any open_clip model."""
-    sizes = text_sizes(towers)
-    return TemporalHead(
-        head,
-        width=sizes["embed_dim"],
-        heads=sizes["width"] // HEAD_WIDTH,
-        layers=layers,
-        positions=max(sizes["context_length"], num_segments),
-    )
+def _block(width: int, heads: int) -> ResidualAttentionBlock:
+    """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
+    norm = partial(nn.LayerNorm, eps=1e-12)
+    return ResidualAttentionBlock(width, heads, act_layer=QuickGELU, norm_layer=norm)
 
 
 def _initialize(module: nn.Module) -> None:
@@ -109,17 +67,17 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def text_sizes(towers: Any) -> dict[str, int]:
-    """Embedding size, text width and context length of any open_clip model."""
+def head_sizes(towers: Any, num_segments: int) -> dict[str, int]:
+    """The `width`, `heads` and `positions` of the authors' heads for any open_clip model."""
     text: Any = getattr(towers, "text", towers)  # CustomTextCLIP and CoCa have a module
     projection = getattr(text, "text_projection", None)
     if isinstance(projection, nn.Linear):
-        embed_dim = projection.out_features
+        width = projection.out_features
     elif projection is not None:
-        embed_dim = projection.shape[1]
+        width = projection.shape[1]
     else:
-        embed_dim = getattr(text, "output_dim", None) or towers.visual.output_dim
+        width = getattr(text, "output_dim", None) or towers.visual.output_dim
     norm = getattr(text, "ln_final", None)
-    width = norm.normalized_shape[0] if norm is not None else embed_dim
-    context_length = getattr(towers, "context_length", None) or POSITIONS
-    return {"embed_dim": int(embed_dim), "width": int(width), "context_length": int(context_length)}
+    text_width = norm.normalized_shape[0] if norm is not None else width
+    positions = max(getattr(towers, "context_length", None) or POSITIONS, num_segments)
+    return {"width": width, "heads": text_width // HEAD_WIDTH, "positions": positions}

@@ -35,8 +35,6 @@ def ds_loss(logits: Tensor, labels: Tensor) -> Tensor:
     multiplied by the softmax over all rows of logits / 1000, times the batch size.
 
     Source: BIKE's code (NCELoss.py, class DS); no published config uses it.
-
-    Args, returns: as for `nce_loss`.
     """
     by_video, by_text = (
         rows * (rows / DUAL_TEMPERATURE).softmax(dim=0) * len(labels)
@@ -51,12 +49,8 @@ def _both_directions(by_video: Tensor, by_text: Tensor, labels: Tensor) -> Tenso
 
 
 def one_direction(rows: Tensor, labels: Tensor) -> Tensor:
-    """The mean of all entries of KL(targets || softmax(row)) times the batch size, a scalar.
-
-    Args:
-        rows: logits, float32 [B, B].
-        labels: class ids, int64 [B].
-    """
+    """The mean of all entries of KL(targets || softmax(row)) times the batch size, a scalar, of
+    logits [B, B] and labels [B]."""
     same = (labels[:, None] == labels[None, :]).float()  # [B, 1] == [1, B] -> [B, B]
     targets = (SAME_CLASS * same).softmax(dim=1)  # symmetric, so it serves both directions
     return (

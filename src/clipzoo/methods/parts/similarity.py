@@ -32,7 +32,6 @@ def scaled_cosines(
         features: [..., D], any norm.
         class_embeddings: [K, D], any norm, or [P, K, D]: the templates' normalized embeddings are
             averaged first (the prompt ensemble of CLIP).
-        scale: 100 in testing.
 
     Returns:
         [..., K] float32 in [-scale, scale].
@@ -49,16 +48,10 @@ def scaled_cosines(
 
 
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """softmax(100 cos), of the video embedding averaged over views *before* normalization.
+    """softmax(100 cos) [N, K] of video embeddings [N, V, D] and classes [K, D] or [P, K, D]; views
+    are averaged *before* normalization.
 
     Source: Text4Vis, arXiv 2207.01297 (multi-view testing).
-
-    Args:
-        features: video embeddings [N, V, D] before normalization.
-        class_embeddings: [K, D] or [P, K, D].
-
-    Returns:
-        [N, K].
     """
     videos = features.float().mean(dim=1)  # [N, V, D] -> [N, D]
     return scaled_cosines(videos, class_embeddings).softmax(dim=-1)  # [N, K]
@@ -101,14 +94,8 @@ def spotted_cosines(
 
 
 def frame_weights(frames: Tensor, token_embeddings: Tensor, temperature: float) -> Tensor:
-    """The weights of `spotted_cosines`: how much each class looks at each frame.
-
-    Args:
-        frames, token_embeddings, temperature: as in `spotted_cosines`.
-
-    Returns:
-        [B, K, T] float32; they are positive and sum to 1 over frames.
-    """
+    """The weights of `spotted_cosines`, with the same arguments: how much each class looks at each
+    frame, [B, K, T] float32. They are positive and sum to 1 over frames."""
     rows = []
     for part in _unit(frames).split(VIDEOS_AT_ONCE):  # [b, T, D]
         blocks = _class_blocks(part, token_embeddings)
@@ -148,32 +135,20 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def bike_frame_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """softmax(100 x t) per frame, mean over frames; frame features are *not* normalized.
+    """softmax(100 x t) of each frame, averaged over frames, [N, K], of frames [N, T, D] of the raw
+    vision tower, which are *not* normalized, and L2-normalized classes [K, D].
 
     Source: BIKE's zero-shot evaluation on UCF101, HMDB51 and ActivityNet.
-
-    Args:
-        features: frame features of the raw vision tower [N, T, D].
-        class_embeddings: [K, D], L2-normalized.
-
-    Returns:
-        [N, K].
     """
     logits = TEST_SCALE * features.float() @ class_embeddings.float().T  # [N, T, D] -> [N, T, K]
     return logits.softmax(dim=-1).mean(dim=1)  # [N, T, K] -> [N, K]
 
 
 def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
-    """softmax(100 cos) per template, mean over templates.
+    """softmax(100 cos) of each template, averaged over templates, [N, K], of video embeddings
+    [N, D] and classes [P, K, D].
 
     Source: ActionCLIP, arXiv 2109.08472 (testing with 16 templates).
-
-    Args:
-        features: video embeddings [N, D].
-        class_embeddings: [P, K, D].
-
-    Returns:
-        [N, K].
     """
     prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
     logits = scaled_cosines(features, prompts)  # [N, P K]

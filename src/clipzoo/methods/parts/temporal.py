@@ -80,14 +80,8 @@ def _shift_resnet(visual: ModifiedResNet, num_segments: int) -> None:
 
 
 def shift_channels(x: Tensor, share: int) -> Tensor:
-    """Move the first 1/`share` of the channels one frame back, the next 1/`share` one forward.
-
-    Args:
-        x: [B, T, C, ...].
-        share: 4 or 8 in the reference; at least 2.
-
-    Returns:
-        the same shape and dtype, with zeros where no frame follows or precedes.
+    """Move the first 1/`share` of the channels of [B, T, C, ...] one frame back, the next 1/`share`
+    one forward, with zeros where no frame follows or precedes; `share` is at least 2.
     """
     # share = 4, channels a b c d of frames 0 1 2:
     #
@@ -103,13 +97,17 @@ def shift_channels(x: Tensor, share: int) -> Tensor:
     return out
 
 
-class ShiftedBlock(nn.Module):
-    """TSM in a ViT: shift 1/8 of the patch tokens' channels each way, then run the block `net`."""
+class _Shifted(nn.Module):
+    """A module `net` of a tower, before which channels are shifted between T frames."""
 
     def __init__(self, net: nn.Module, num_segments: int) -> None:
         super().__init__()
         self.net = net
         self.num_segments = num_segments
+
+
+class ShiftedBlock(_Shifted):
+    """TSM in a ViT: shift 1/8 of the patch tokens' channels each way, then run the block."""
 
     def forward(self, x: Tensor, *args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
         patches = x[:, 1:].unflatten(0, (-1, self.num_segments))  # [BT, N, C] -> [B, T, N - 1, C]
@@ -120,13 +118,8 @@ class ShiftedBlock(nn.Module):
         return self.net(x, *args, **kwargs)
 
 
-class ShiftedConv(nn.Module):
+class ShiftedConv(_Shifted):
     """TSM in a ResNet: shift 1/8 of the channels each way before a block's first convolution."""
-
-    def __init__(self, net: nn.Module, num_segments: int) -> None:
-        super().__init__()
-        self.net = net
-        self.num_segments = num_segments
 
     def forward(self, x: Tensor) -> Tensor:
         clips = x.unflatten(0, (-1, self.num_segments))  # [BT, C, H, W] -> [B, T, C, H, W]

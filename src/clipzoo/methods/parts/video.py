@@ -1,15 +1,32 @@
 """What Text4Vis and ActionCLIP share: towers, a temporal module, a head on the frames of a clip."""
 
 from dataclasses import replace
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from clipzoo.methods.parts.actionclip_heads import head_of_clip
+from clipzoo.methods.parts.actionclip_heads import video_head
+from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models.text import ClassText
+
+
+class VideoOptions(Protocol):
+    """The options that both methods have."""
+
+    @property
+    def head(self) -> str: ...
+    @property
+    def head_layers(self) -> int: ...
+    @property
+    def temporal_module(self) -> str: ...
+    @property
+    def joint(self) -> bool: ...
+    @property
+    def text_tower(self) -> str: ...
 
 
 class VideoMethod(Method):
@@ -20,9 +37,6 @@ class VideoMethod(Method):
             `joint`) and logit_scale become part of this module, and so does its text tower if it is
             trained; otherwise only its sizes are read.
         num_segments: T, frames per clip.
-        head, layers: as `video_head` takes them.
-        temporal_module, joint: as `with_temporal_module` takes them.
-        trains_text: whether the text tower is trained.
 
     Raises:
         ConfigError: the vision tower does not support an option.
@@ -31,25 +45,20 @@ class VideoMethod(Method):
     uses_head: bool = True
     """Whether there are frames for the head to combine."""
 
-    def __init__(
-        self,
-        towers: nn.Module,
-        num_segments: int,
-        *,
-        head: str,
-        layers: int,
-        temporal_module: str,
-        joint: bool,
-        trains_text: bool,
-    ) -> None:
+    def __init__(self, towers: nn.Module, options: VideoOptions, num_segments: int) -> None:
         super().__init__()
         # The order is that of the tensors in model files. The text tower comes last, because it
         # takes the towers apart.
         visual = towers.get_submodule("visual")
-        self.visual = with_temporal_module(visual, temporal_module, joint, num_segments)
-        self.fusion_model = head_of_clip(towers, head, layers=layers, num_segments=num_segments)
+        self.visual = with_temporal_module(
+            visual, options.temporal_module, options.joint, num_segments
+        )
+        sizes = head_sizes(towers, num_segments)
+        self.fusion_model = video_head(
+            options.head, layers=options.head_layers, num_segments=num_segments, **sizes
+        )
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())
-        self.text = TextTower(towers) if trains_text else None
+        self.text = TextTower(towers) if options.text_tower == "trained" else None
         self.num_segments = num_segments
 
     def video_embeddings(self, pixels: Tensor, *keys: Tensor) -> Tensor:
