@@ -17,8 +17,8 @@ from clipzoo.comparison.runs import (
     check_same_videos,
 )
 from clipzoo.evaluate.intervals import paired_interval
+from clipzoo.recorded import MOST
 from clipzoo.report.metric_names import interval_of
-from clipzoo.report.stored import MOST
 from clipzoo.report.tables import markdown_table
 from clipzoo.sections import Section
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from pydantic import ConfigDict
 from torch import Tensor
 
 from clipzoo.evaluate import metrics
@@ -27,7 +26,8 @@ from clipzoo.files import file_sha256, raise_all, read_json, require_regular, wr
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
 from clipzoo.paths import KEPT_PREDICTIONS_DIR, MODEL_FILE
-from clipzoo.sections import Section, build
+from clipzoo.recorded import MadeWith, VideoSet
+from clipzoo.sections import build
 from clipzoo.tensors import WeightsError, read_safetensors
 
 WEIGHTS = [step / 100 for step in range(101)]
@@ -58,16 +58,14 @@ class Scores:
     """The scores of the training videos; None unless `score_training` was true in the run."""
 
 
-class Kept(Section):
+class Kept(MadeWith):
     """test.json beside the kept predictions of a recipe: the metrics of its run, or what a user's
     file is."""
 
-    model_config = ConfigDict(extra="ignore")
     environment: str
     source: str = ""
     """The file that a user gave; '' = the predictions are those of a run."""
     videos_sha256: str = ""
-    model_sha256: str = ""
 
 
 def read_scores(path: str | Path, recipe: str = "") -> Scores:
@@ -309,19 +307,12 @@ def describe(video: Scores, attributes: Scores, recipe: str) -> dict[str, int | 
     about = attributes.about
     assert about is not None, "both are predictions of this project"
     assert video.about is not None
-    described: dict[str, int | str] = {
-        "dataset": about.dataset,
+    return {
+        **about.model_dump(include=set(VideoSet.keys()), exclude_unset=True),
         "protocol": f"{video.about.protocol}; fused with attributes",
-        "num_videos": about.num_videos,
-        "num_expected": about.num_expected,
-        "videos_sha256": about.videos_sha256,
-        "missing_sha256": about.missing_sha256,
         "video_recipe": recipe,
         "video_model_sha256": video.about.model_sha256,
     }
-    if about.expected_sha256:
-        described["expected_sha256"] = about.expected_sha256
-    return described
 
 
 def add_video_branch(provenance: Mapping[str, str], kept: Kept) -> dict[str, str]:

@@ -148,9 +148,7 @@ def score_training_videos(
 
 
 def describe_set(videos: MeasuredSet, protocol: str) -> dict[str, int | str]:
-    """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
-    videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
-    videos of this set are missing, expected_sha256, the fingerprint of the complete set.
+    """The metrics of `VideoSet`; expected_sha256 only if videos of this set are missing.
 
     Videos of the set's lists that `lists/<dataset>/missing.csv` names are expected too (for
     `whole`, all it names).

@@ -21,11 +21,7 @@ def record_provenance(params: Params, device: str, directory: str | Path) -> dic
         directory: of settings.json.
 
     Returns:
-        metrics: settings_sha256, the fingerprint of these settings; training_sha256, that of the
-        settings that trained the model (`training_settings`); model_sha256, the digest of the model
-        file; environment (`machine.environment`) of the pre-training, the training and the
-        evaluation, each that differs from the one before; and, if the run has a
-        `model.checkpoint`, its checkpoint_sha256.
+        the metrics of `MadeWith`; checkpoint_sha256 only if the run has a `model.checkpoint`.
     """
     meta = read_model_metadata()
     settings = {**params.settings(), **meta.split}

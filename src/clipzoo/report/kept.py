@@ -4,7 +4,6 @@ A released file gets a link in models/zoo/ whose name has the digest of its cont
 of a run say by themselves what it started from, and other content under the same name runs again.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -30,6 +29,7 @@ from clipzoo.paths import (
     metrics_file,
     settings_file,
 )
+from clipzoo.recorded import TrainedBy
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
@@ -66,13 +66,12 @@ def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
     if not path.is_file():
         return f"{path}{MISSING}"
     try:
-        meta = json.loads(read_metadata(path)["model"])
-        recipe, used = meta.get("recipe"), meta.get("settings", {})
-    except (WeightsError, KeyError, ValueError, AttributeError):
+        trained = TrainedBy.model_validate_json(read_metadata(path)["model"])
+    except (WeightsError, KeyError, ValueError):
         return f"{path} is not a model file of this project"
-    if recipe != name:
-        return f"{path} is the model of {recipe or 'an earlier version'}"
-    changed = verdicts.modified(used, training_settings(settings), "test")
+    if trained.recipe != name:
+        return f"{path} is the model of {trained.recipe or 'an earlier version'}"
+    changed = verdicts.modified(trained.settings, training_settings(settings), "test")
     return f"{path} was trained with another {', '.join(changed)}" if changed else ""
 
 
