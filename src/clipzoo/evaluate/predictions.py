@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,10 +20,9 @@ from clipzoo.data.records import (
     read_missing,
     videos_sha256,
 )
-from clipzoo.data.targets import label_tensor
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
-from clipzoo.evaluate.protocols import Evaluation
+from clipzoo.evaluate.protocols import Evaluation, compare_zero_shot
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.evaluate.scoring import score_set
 from clipzoo.files import (
@@ -62,21 +61,27 @@ class Results:
     videos: MeasuredSet
     described: Mapping[str, int | str]
     """What identifies the videos (`describe_set`)."""
-    view_names: Sequence[str]
     evaluation: Evaluation
-    values: Mapping[str, float]
-    """The metrics."""
     raw: Evaluation | None = None
     """The same of the raw CLIP; None in tests."""
+    interpolated: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of mixed weights (`interpolation.describe_choice`)."""
     saliency: Tensor | None = None
     """How much each class looks at each frame, [N, K, T]; None = the method does not provide it."""
     training: TrainingScores | None = None
     """What the model says of the training videos; None = not asked for."""
 
+    def values(self) -> dict[str, float]:
+        """The metrics."""
+        values = self.evaluation.values
+        if self.raw is not None:
+            values = compare_zero_shot(self.evaluation, self.raw)
+        return {**values, **self.interpolated}
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the prediction file, by name."""
         found = {
-            "labels": self.evaluation.labels,
+            "labels": self.evaluation.scored.labels,
             "features": self.evaluation.scored.features,
             "probabilities": self.evaluation.probabilities,
         }
@@ -91,18 +96,19 @@ class Results:
         return found
 
 
-def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
-    """Positions in `records`, int64 [M] ascending, of the test videos of each official split.
+def read_splits(videos: MeasuredSet) -> list[Tensor]:
+    """Positions, int64 [M] ascending, of the test videos of each official split of a dataset.
 
-    Empty for a dataset with a single split, which has no lists/<dataset>/splits.csv.
+    Empty if not all videos are measured, or for a dataset with a single split, which has no
+    lists/<dataset>/splits.csv.
 
     Raises:
         ListError: splits.csv names a video that is not among the records, or no video.
     """
-    path = list_file(dataset, "splits")
-    if not path.is_file():
+    dataset, path = videos.dataset, list_file(videos.dataset, "splits")
+    if not (videos.complete and path.is_file()):
         return []
-    position = {record.video_id: i for i, record in enumerate(records)}
+    position = {record.video_id: i for i, record in enumerate(videos.records)}
     members: dict[str, list[int]] = {}
     for line, video_id, split in read_rows(path, SPLIT_COLUMNS):
         if video_id not in position:
@@ -142,7 +148,7 @@ def score_training_videos(
         return None
     return TrainingScores(
         probabilities=scored.probabilities(),
-        labels=label_tensor(records, text.num_classes),
+        labels=scored.labels,
         video_ids=[record.video_id for record in records],
     )
 
@@ -190,11 +196,11 @@ def write_results(results: Results, params: Params, device: torch.device) -> Pat
     if results.training is not None:
         about["train_video_ids"] = json.dumps(results.training.video_ids)
     tensors, records = results.tensors(), results.videos.records
-    class_names = results.evaluation.scored.text.class_names
-    save(name, tensors, records, results.view_names, class_names, about)
+    scored = results.evaluation.scored
+    save(name, tensors, records, scored.view_names, scored.text.class_names, about)
     write_videos(plots, records, tensors, results.evaluation.single)
     path = metrics_file(params.recipe, name)
-    write_metrics(path, {**results.described, **provenance, **results.values})
+    write_metrics(path, {**results.described, **provenance, **results.values()})
     say(f"wrote predictions/{name}.*, {path}, {plots}/")
     return plots
 
