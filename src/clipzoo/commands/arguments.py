@@ -40,10 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_command(
-    commands: Commands,
-    name: str,
-    summary: str,
-    examples: Sequence[str],
+    commands: Commands, name: str, summary: str, examples: Sequence[str]
 ) -> argparse.ArgumentParser:
     """Add a subcommand.
 

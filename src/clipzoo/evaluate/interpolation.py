@@ -54,15 +54,7 @@ def accuracy_curve(
 ) -> list[tuple[float, ...]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
 
-    All processes call this.
-
-    Args:
-        params: `zero_shot.interpolation` may be empty.
-        device: encodes the videos.
-        tuned: the model whose vision tower is fine-tuned.
-        clips: the videos.
-        text: the class text of `tuned` (`scoring.class_text`).
-        set_name: of the videos, for the progress bar.
+    All processes call this. The text is the class text of `tuned` (`scoring.class_text`).
 
     Returns:
         A row of `COLUMNS` for each alpha, in percent; empty on all ranks but 0.

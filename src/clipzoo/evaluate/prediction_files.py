@@ -101,13 +101,8 @@ def read_videos(path: Path) -> list[PredictedVideo]:
 
 
 def check_videos(videos: Sequence[PredictedVideo], table: Path, about: Mapping[str, str]) -> None:
-    """Raise ListError unless a table has the videos, and the order, of the tensors beside it.
-
-    Args:
-        videos: its rows.
-        table: its path.
-        about: metadata of the file with the tensors.
-    """
+    """Raise ListError unless a table has the videos, and the order, of the tensors beside it, whose
+    file has the metadata `about`."""
     path = table.with_suffix(".safetensors")
     expected = read_about(about, path)
     digest = videos_sha256(video.video_id for video in videos)

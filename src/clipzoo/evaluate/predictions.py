@@ -13,26 +13,13 @@ from torch import Tensor
 from clipzoo.clips import selection
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
-from clipzoo.data.records import (
-    SPLIT_COLUMNS,
-    Record,
-    missing_path,
-    read_missing,
-    videos_sha256,
-)
+from clipzoo.data.records import SPLIT_COLUMNS, Record, missing_path, read_missing, videos_sha256
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.evaluate.protocols import Evaluation, compare_zero_shot
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.evaluate.scoring import score_set
-from clipzoo.files import (
-    ListError,
-    file_sha256,
-    read_rows,
-    replacing,
-    write_csv,
-    write_metrics,
-)
+from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_csv, write_metrics
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predictions_file
@@ -127,16 +114,8 @@ def score_training_videos(
 ) -> TrainingScores | None:
     """Score the training list from one view, if the method's `score_training` asks for it.
 
-    Every process calls this. Returns None if not asked for, and on all ranks but 0.
-
-    Args:
-        params: `model.method`'s options may have `score_training`.
-        model: encodes and scores the videos.
-        text: the model's class text, of all K classes.
-        device: encodes the videos.
-
-    Raises:
-        ListError: the training list is missing or invalid.
+    Every process calls this. Returns None if not asked for, and on all ranks but 0. ListError if
+    the training list is missing or invalid.
     """
     if not params.options.get("score_training", False):
         return None
@@ -158,10 +137,6 @@ def describe_set(videos: MeasuredSet, protocol: str) -> dict[str, int | str]:
 
     Videos of the set's lists that `lists/<dataset>/missing.csv` names are expected too (for
     `whole`, all it names).
-
-    Args:
-        videos: the set.
-        protocol: views and lists in words.
     """
     dataset, lists = videos.dataset, videos.lists
     path, ids = missing_path(dataset), [record.video_id for record in videos.records]
@@ -219,11 +194,9 @@ def save(
     model; the second has the ids in the same order and `readable`.
 
     Args:
-        set_name: `test` or `zero_shot_<dataset>`.
         tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
         records: the N videos, in the order of the tensors' rows.
         view_names: V names, stored as a JSON list.
-        class_names: K names.
         metadata: stored as strings; `features_dtype` is added.
     """
     text = {key: str(value) for key, value in metadata.items()}

@@ -71,13 +71,8 @@ def evaluate_test(
 
 
 def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> float:
-    """mAP in percent as the authors compute it, where that differs from its definition.
-
-    Args:
-        probabilities: [N, K] from the method's `score`.
-        labels: [N] int64, or targets [N, K].
-        protocol: of the method.
-    """
+    """mAP in percent as the authors compute it, where that differs from its definition, of
+    probabilities [N, K] from the method's `score` and labels [N] or targets [N, K]."""
     for _ in range(protocol.softmaxes - 1):
         probabilities = probabilities.softmax(dim=-1)
     if protocol.running_batch:
@@ -89,15 +84,8 @@ def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) ->
     """Accuracy over the whole batches of a list, as a loader with `drop_last` gives them.
 
     ActionCLIP's authors test so (test.py of sallymmx/ActionCLIP): the last videos of the list do
-    not count.
-
-    Args:
-        probabilities: [N, K], in the order of the list.
-        labels: [N] int64, or targets [N, K].
-        batch: videos in a batch.
-
-    Returns:
-        authors_num_videos, and, if that is not 0, authors_top1 with its interval and authors_top5.
+    not count. The metrics are authors_num_videos and, if that is not 0, authors_top1 with its
+    interval and authors_top5.
 
     Example: 19,357 videos in batches of 64: authors_num_videos 19,328.
     """
@@ -196,16 +184,11 @@ def _among(scored: Scored, classes: Tensor) -> dict[str, float]:
 
 
 def evaluate_base_to_novel(scored: Scored, base: Sequence[int]) -> dict[str, float]:
-    """Accuracy among the classes trained on, and among those that training never saw.
+    """Accuracy among the classes trained on, whose ids are `base`, and among all others.
 
     Source: base-to-novel generalization as in ViFi-CLIP (arXiv 2212.03640).
 
-    Args:
-        scored: all videos.
-        base: ids of the classes trained on.
-
-    Returns:
-        base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
+    The metrics are base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
 
     Raises:
         MetricsError: a multi-label set, or no videos of the base or of the novel classes.

@@ -10,15 +10,10 @@ from clipzoo.runtime.machine import environment
 
 
 def record_provenance(params: Params, device: str, directory: str | Path) -> dict[str, str]:
-    """Write settings.json: the values that a result was made with.
+    """Write settings.json: the values that a result was made with on `cpu` or `cuda`.
 
     They are those of `Params.settings`, and those of `runtime` that the training depended on
     (`split` in the metadata of the model file).
-
-    Args:
-        params: its settings are written.
-        device: type of the device that computes, `cpu` or `cuda`.
-        directory: of settings.json.
 
     Returns:
         the metrics of `MadeWith`; checkpoint_sha256 only if the run has a `model.checkpoint`.

@@ -117,10 +117,7 @@ def trained_text(text: ClassText, num_trained: int) -> ClassText:
 def class_text(model: Method, text: ClassText, device: torch.device) -> ClassText:
     """The text that a model classifies with, on the CPU: that of its own text tower, if trained.
 
-    Args:
-        model: on any device, and on the CPU afterwards.
-        text: of embed_labels, or `trained_text`.
-        device: computes it.
+    The text is that of embed_labels, or `trained_text`. The model is on the CPU afterwards.
     """
     found = model.to(device).class_text(text.to(device)).to("cpu")
     model.cpu()
@@ -129,12 +126,9 @@ def class_text(model: Method, text: ClassText, device: torch.device) -> ClassTex
 
 @torch.no_grad()
 def score_videos(model: Method, features: Tensor, text: ClassText) -> Tensor:
-    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
+    """The method's probabilities, [N, K] float32, of features [N, V, ...] float32 or float16.
 
-    Args:
-        model: its `score` has no parameters.
-        features: [N, V, ...] float32 or float16.
-        text: of K classes, from `class_text`.
+    It scores a bounded number of videos at once, on the CPU: `score` has no parameters.
     """
     parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]
     return torch.cat(parts)  # [<= SCORED_AT_ONCE, K] each -> [N, K]

@@ -54,12 +54,8 @@ def kept_predictions(name: str) -> list[Path]:
 
 
 def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
-    """Why the kept model of a recipe cannot be used; '' = it can.
-
-    Args:
-        name: the recipe.
-        settings: the settings that it has now, by dotted key.
-    """
+    """Why the kept model of a recipe, with the settings that it has now, cannot be used; '' = it
+    can."""
     from clipzoo.tensors import WeightsError, read_metadata  # slow: it imports torch
 
     path = kept_model(name)
@@ -76,10 +72,7 @@ def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
 
 
 def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
-    """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them.
-
-    Args: as for `fault_of_model`.
-    """
+    """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them."""
     for path in kept_predictions(name):
         if not path.is_file():
             return f"{path}{MISSING}"
@@ -206,13 +199,10 @@ def given_predictions(path: Path, option: str) -> list[Path]:
 
 
 def take_predictions(name: str, path: Path) -> bool:
-    """Put a user's predictions where those of a recipe are kept.
+    """Put a user's predictions where those of a recipe are kept; returns whether they are new.
 
     The test.json beside them says which file they are and, if the user's file has a .json file
     beside it, in which environment they were computed.
-
-    Returns:
-        whether other ones were kept before, or none.
     """
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)

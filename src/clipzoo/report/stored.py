@@ -110,10 +110,7 @@ def read_stored(
     """A JSON file that a stage wrote, as its section and as it is.
 
     Args:
-        section: what a file of this kind holds.
-        path: the file.
         run: the run that the file belongs to; '' = none.
-        error: what to raise if it cannot be read.
 
     Raises:
         error: the file cannot be read.
@@ -135,12 +132,8 @@ def read_metrics_file(path: Path, run: str, error: Fault = ListError) -> dict[st
 
 
 def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings of a metrics file; None = not recorded, or those of another run or model.
-
-    Args:
-        root: the folder of the repository.
-        recipe: the name of the run.
-        stem: the name of the metrics file, without its suffix.
+    """The settings of the metrics file `stem` of a run, in the repository `root`; None = not
+    recorded, or those of another run or model.
 
     Raises:
         ListError, ConfigError: one of the two files is damaged (`read_stored`).
