@@ -31,8 +31,7 @@ def main() -> None:
     videos = selection.measured(params, dataset, ["val"], text.num_classes)
     protocol = protocols.describe_views(views.clips, views.crops, views.dense)
     protocol += "" if videos.complete else f", {videos.share} videos"
-    about = f"{protocol}; {MODEL_FILE}"
-    scoring.announce("test", videos, text, about, params=params, device=device)
+    scoring.announce("test", videos, text, f"{protocol}; {MODEL_FILE}", params, device)
     model = load_model(params)
     inputs = model.open_inputs(params, dataset, text)
     clips = inputs.views(

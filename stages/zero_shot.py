@@ -33,7 +33,7 @@ def main() -> None:
     protocol = protocols.describe_views(views.clips, views.crops)
     protocol += f", {videos.share} videos ({' + '.join(videos.lists)})"
     about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
-    scoring.announce(f"zero_shot {dataset}", videos, text, about, params=params, device=device)
+    scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
     tuned, raw = load_model(params).for_zero_shot(), raw_model()
     inputs = tuned.open_inputs(params, dataset, text)
     clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)

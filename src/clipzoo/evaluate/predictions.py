@@ -257,12 +257,8 @@ def write_videos(
 def readable(
     probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> dict[str, pa.Array]:
-    """Columns that say what was predicted for each video.
-
-    Args:
-        probabilities: [N, K] float32.
-        labels: [N] int64, or targets [N, K] of 0 and 1.
-        class_names: K names.
+    """Columns that say what was predicted for each video, of probabilities [N, K] float32 and of
+    labels [N] int64, or targets [N, K] of 0 and 1.
 
     Returns:
         of N values each: `class`, the true one (several are separated by `; `); `predicted`, the

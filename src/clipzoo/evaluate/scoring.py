@@ -61,7 +61,6 @@ def announce(
     videos: MeasuredSet,
     text: ClassText,
     about: str,
-    *,
     params: Params,
     device: torch.device,
 ) -> None:
