@@ -219,10 +219,8 @@ def measure_test() -> Job:
 
     def test() -> None:
         measured = evaluate_test(
-            scored(model, features, text),
-            labels,
+            scored(model, features, text, labels, views),
             trained_classes=range(text.num_classes),
-            view_names=views,
             dense=False,
         )
         about = predictions.describe_set(
@@ -250,18 +248,18 @@ def measure_zero_shot() -> Job:
     model, text = raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
     labels = label_tensor(records, text.num_classes)
-    models = [scored(model, torch.randn(len(records), 1, DIM), text) for _ in range(2)]
+    names, views = text.class_names, ["clip0-centre"]
+    models = [
+        scored(model, torch.randn(len(records), 1, DIM), text, labels, views) for _ in range(2)
+    ]
 
     def test() -> None:
-        tuned, raw = (
-            evaluate_zero_shot(part, labels, protocols=["full", "half"]) for part in models
-        )
+        tuned, raw = (evaluate_zero_shot(part, protocols=["full", "half"]) for part in models)
         compare_zero_shot(tuned, raw)
         tensors = {"labels": labels}
         for prefix, measured in (("", tuned), ("raw_", raw)):
             tensors[f"{prefix}features"] = measured.scored.features
             tensors[f"{prefix}probabilities"] = measured.probabilities
-        names, views = text.class_names, ["clip0-centre"]
         predictions.save("zero_shot", tensors, records, views, names, {})
 
     return test
@@ -278,13 +276,19 @@ def raw_method():
     return FrameMean(clip)
 
 
-def scored(model, features, text):
+def scored(model, features, text, labels, views):
     """What a method's features score."""
     from functools import partial
 
     from clipzoo.evaluate.scoring import Scored, score_videos
 
-    return Scored(score=partial(score_videos, model), features=features, text=text)
+    return Scored(
+        score=partial(score_videos, model),
+        features=features,
+        view_names=views,
+        labels=labels,
+        text=text,
+    )
 
 
 def random_text():

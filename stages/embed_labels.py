@@ -18,12 +18,7 @@ from clipzoo.files import file_sha256
 from clipzoo.methods import needs_token_embeddings
 from clipzoo.models.classifiers import random_classifier
 from clipzoo.models.clip import load_clip
-from clipzoo.models.text import (
-    class_text_path,
-    embed_class_names,
-    embed_tokens,
-    save_class_text,
-)
+from clipzoo.models.text import class_text_path, embed_class_names, embed_tokens, save_class_text
 from clipzoo.paths import CLIP_FILE, list_file
 from clipzoo.runtime.progress import progress_bar
 

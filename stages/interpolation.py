@@ -19,7 +19,6 @@ from clipzoo.config import Params, load_params
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
     from clipzoo.clips import selection
-    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import interpolation, scoring
     from clipzoo.methods import load_model
     from clipzoo.methods.memory.start import start_run
@@ -40,8 +39,7 @@ def main() -> None:
     clips = inputs.views(records, "val", clips=views.clips, crops=views.crops, dense=views.dense)
     classes = selection.training_classes(dataset, params.data.classes, text.num_classes)
     text = scoring.class_text(tuned, scoring.trained_text(text, len(classes)), device)
-    labels = label_tensor(records, text.num_classes)
-    rows = interpolation.accuracy_curve(params, device, tuned, clips, labels, text, "val")
+    rows = interpolation.accuracy_curve(params, device, tuned, clips, text, "val")
     if rank() == 0:
         interpolation.write_curve(rows, interpolation.VAL_CURVE)
     say(f"wrote {interpolation.VAL_CURVE}; next: zero_shot")

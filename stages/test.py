@@ -19,14 +19,11 @@ def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
     from clipzoo.clips import selection
     from clipzoo.config import load_params
-    from clipzoo.data.targets import label_tensor
-    from clipzoo.evaluate import predictions, protocols, scoring
-    from clipzoo.evaluate.plots import draw_examples, plot_test
+    from clipzoo.evaluate import plots, predictions, protocols, scoring
     from clipzoo.methods import load_model
     from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
     from clipzoo.paths import MODEL_FILE
-    from clipzoo.runtime.distributed import say, world_size
 
     params, device = start_run(load_params(), training=False)
     dataset, views = params.data.dataset, params.test
@@ -34,11 +31,7 @@ def main() -> None:
     videos = selection.measured(params, dataset, ["val"], text.num_classes)
     protocol = protocols.describe_views(views.clips, views.crops, views.dense)
     protocol += "" if videos.complete else f", {videos.share} videos"
-    say(
-        f"test: {len(videos.records)} videos of {dataset} ({text.num_classes} classes), "
-        f"{protocol}; {MODEL_FILE} ({params.model.arch}), {views.precision}, "
-        f"{world_size()} x {device.type}"
-    )
+    scoring.announce("test", videos, text, f"{protocol}; {MODEL_FILE}", params, device)
     model = load_model(params)
     inputs = model.open_inputs(params, dataset, text)
     clips = inputs.views(
@@ -52,27 +45,22 @@ def main() -> None:
         return
     evaluation = protocols.evaluate_test(
         scored,
-        label_tensor(videos.records, text.num_classes),
         trained_classes=classes,
-        view_names=clips.view_names,
         dense=views.dense,
         authors=model.authors_map,
         authors_batch=model.authors_batch,
     )
-    one_view = protocols.single_view(scored.features, clips.view_names)
     results = predictions.Results(
         name="test",
         videos=videos,
         described=predictions.describe_set(videos, protocol),
-        view_names=clips.view_names,
         evaluation=evaluation,
-        values=evaluation.values,
-        saliency=scoring.saliency(model, one_view, text),
+        saliency=scoring.saliency(model, scored),
         training=training,
     )
-    plots = predictions.write_results(results, params, device)
-    plot_test(plots, evaluation.probabilities, evaluation.labels, text.class_names)
-    draw_examples(clips, results.tensors(), text.class_names, plots)
+    folder = predictions.write_results(results, params, device)
+    plots.plot_test(folder, evaluation.probabilities, scored.labels, text.class_names)
+    plots.draw_examples(clips, results.tensors(), text.class_names, folder)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
     from clipzoo.clips import selection
     from clipzoo.config import load_params
-    from clipzoo.data.targets import label_tensor
     from clipzoo.evaluate import interpolation, predictions, protocols, scoring
     from clipzoo.methods import load_model, raw_model
     from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
     from clipzoo.paths import CLIP_FILE, MODEL_FILE, plots_dir
-    from clipzoo.runtime.distributed import say, world_size
 
     dataset, (params, device) = dataset_argument(), start_run(load_params(), training=False)
     name, views = f"zero_shot_{dataset}", params.zero_shot
@@ -34,40 +32,34 @@ def main() -> None:
     videos = selection.whole_set(params, dataset, text.num_classes)
     protocol = protocols.describe_views(views.clips, views.crops)
     protocol += f", {videos.share} videos ({' + '.join(videos.lists)})"
-    say(
-        f"zero_shot {dataset}: {len(videos.records)} videos, {text.num_classes} classes "
-        f"({' and '.join(views.protocols)}), {protocol}; {MODEL_FILE} and {CLIP_FILE} "
-        f"({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
-    )
+    about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
+    scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
     tuned, raw = load_model(params).for_zero_shot(), raw_model()
     inputs = tuned.open_inputs(params, dataset, text)
     clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)
     tuned_text = scoring.class_text(tuned, text, device)
     scored = scoring.score_set(tuned, clips, tuned_text, name, params=params, device=device)
     scored_raw = scoring.score_set(raw, clips, text, f"raw_{name}", params=params, device=device)
-    labels = label_tensor(videos.records, text.num_classes)
-    curve = interpolation.accuracy_curve(params, device, tuned, clips, labels, tuned_text, name)
+    curve = interpolation.accuracy_curve(params, device, tuned, clips, tuned_text, name)
     if scored is None or scored_raw is None:  # rank 0 has the whole set, and writes
         return
     described = predictions.describe_set(videos, protocol)
-    splits = predictions.read_splits(dataset, videos.records) if videos.complete else []
-    missing = int(described["num_expected"]) - int(described["num_videos"])
     evaluation, raw_evaluation = (
         protocols.evaluate_zero_shot(
-            part, labels, protocols=views.protocols, splits=splits, num_missing=missing
+            part,
+            protocols=views.protocols,
+            splits=predictions.read_splits(videos),
+            num_missing=int(described["num_expected"]) - int(described["num_videos"]),
         )
         for part in (scored, scored_raw)
     )
-    values = protocols.compare_zero_shot(evaluation, raw_evaluation)
-    values |= interpolation.describe_choice(curve, plots_dir(params.recipe, name))
     results = predictions.Results(
         name=name,
         videos=videos,
         described=described,
-        view_names=clips.view_names,
         evaluation=evaluation,
-        values=values,
         raw=raw_evaluation,
+        interpolated=interpolation.describe_choice(curve, plots_dir(params.recipe, name)),
     )
     predictions.write_results(results, params, device)
 

@@ -17,7 +17,7 @@ LAYERS = (
     ("files", "paths"),
     ("yaml_files", "settings"),
     ("sections",),
-    ("config", "tensors"),
+    ("config", "recorded", "tensors"),
     ("runtime", "data", "models", "report", "given_files"),
     ("annotations", "frames", "clips"),
     ("methods",),

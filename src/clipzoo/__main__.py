@@ -1,64 +1,12 @@
 """Commands outside the pipeline: `clipzoo COMMAND`."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
 from clipzoo.runtime.ending import ending
-from clipzoo.commands import (
-    check,
-    compare,
-    fuse,
-    listing,
-    lists,
-    missing,
-    predictions,
-    repro,
-    results,
-    scan,
-    use,
-    zoo,
-)
-from clipzoo.commands.arguments import show_examples
+from clipzoo.commands.arguments import make_parser
 from clipzoo.files import shown
-
-COMMANDS = (
-    scan,
-    missing,
-    lists,
-    listing,
-    use,
-    check,
-    repro,
-    zoo,
-    results,
-    predictions,
-    compare,
-    fuse,
-)
-"""The modules of the commands, in the order of the help text."""
-EXAMPLES = (
-    "recipes 'text4vis/k400-*'",
-    "check text4vis/k400-vitb16-f8",
-    "use demo/head-none",
-    "scan mine ~/videos",
-    "COMMAND --help",
-)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; its result has `run`, the function of the chosen command."""
-    parser = argparse.ArgumentParser(
-        prog="clipzoo",
-        description=__doc__,
-        epilog=show_examples(EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.register(commands)
-    return parser
 
 
 def main() -> None:

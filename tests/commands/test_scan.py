@@ -108,12 +108,12 @@ def test_edited_class_names_are_kept(project):
     classes = Path("data/annotations/mine/classes.csv")
     classes.write_text(classes.read_text().replace("run fast", "running fast"))
     touch(root, "sit_down/a.mp4")
-    assert scan("mine", root).class_names == ["running fast", "sit down"]
+    assert [c.name for c in scan("mine", root).classes] == ["running fast", "sit down"]
 
 
 def test_train_and_val_folders_are_no_classes(project):
     root = touch(project / "v", "train/a/1.mp4", "val/a/1.mp4", "train/b/1.mp4", "val/b/2.mp4")
-    assert scan("mine", root).class_names == ["a", "b"]
+    assert [c.name for c in scan("mine", root).classes] == ["a", "b"]
 
 
 def test_one_video_a_class_is_for_validation_alone(project):

@@ -1,6 +1,7 @@
 """Weights between two vision towers, their accuracies, and the choice among them."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.config import Params, load_params, replace
+from clipzoo.data.records import Record
 from clipzoo.evaluate import interpolation
 from clipzoo.evaluate.interpolation import (
     VAL_CURVE,
@@ -96,7 +98,9 @@ class NoiseClips:
     """Six videos of noise, with one view each."""
 
     view_names = ("clip0-centre",)
-    records = tuple(range(6))
+
+    def __init__(self, labels: Iterable[int] = range(6)) -> None:
+        self.records = [Record(str(label), 9, label) for label in labels]
 
     def load(self, position: int) -> Tensor:
         generator = torch.Generator().manual_seed(position)
@@ -124,9 +128,9 @@ def test_the_curve_has_the_accuracy_of_each_mixed_model(params):
     labels = videos + 6 * torch.tensor([0, 0, 0, 1, 1, 2])
     for model, embeddings in enumerate(models):  # else the answers below would be others
         assert torch.equal((embeddings @ classes[0].T).argmax(1), 6 * model + videos)
-    clips = NoiseClips()
+    clips = NoiseClips(labels.tolist())
     text = class_text(classes)
-    rows = accuracy_curve(params, CPU, tuned_model(), clips, labels, text, "test")  # pyright: ignore
+    rows = accuracy_curve(params, CPU, tuned_model(), clips, text, "test")  # pyright: ignore
     assert [row[0] for row in rows] == [0.0, 0.5, 1.0]
     assert [row[1] for row in rows] == [pytest.approx(100 * n / 6) for n in (3, 2, 1)]
     for _, top1, low, high in rows:
@@ -148,7 +152,6 @@ def test_the_curve_is_of_the_model_that_is_measured(params):
             CPU,
             model,
             NoiseClips(),  # pyright: ignore[reportArgumentType]
-            torch.arange(6),
             text,
             "test",
         )

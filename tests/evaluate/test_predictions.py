@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,17 +136,17 @@ def test_equal_probabilities_are_predicted_as_they_are_measured():
 
 
 def test_splits_are_positions_in_the_whole_set():
-    assert predictions.read_splits("ds", RECORDS) == []
+    assert predictions.read_splits(measured(["whole"])) == []
     second = RECORDS[1].video_id
     rows = [(RECORDS[0].video_id, 1), (second, 2), (RECORDS[0].video_id, 2)]
     write_csv(SPLIT_COLUMNS, rows, "lists/ds/splits.csv")
-    stored = predictions.read_splits("ds", RECORDS)
+    stored = predictions.read_splits(measured(["whole"]))
     assert [positions.tolist() for positions in stored] == [[0], [0, 1]]
     with pytest.raises(ListError, match=rf"splits\.csv:3: video_id: found '{second}'.* run build"):
-        predictions.read_splits("ds", RECORDS[:1])
+        predictions.read_splits(replace(measured(["whole"]), records=RECORDS[:1], num_listed=1))
     write_csv(SPLIT_COLUMNS, [], "lists/ds/splits.csv")
     with pytest.raises(ListError, match="no line after the header"):
-        predictions.read_splits("ds", RECORDS)
+        predictions.read_splits(measured(["whole"]))
 
 
 def test_a_set_is_described_by_its_sorted_ids():

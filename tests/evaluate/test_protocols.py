@@ -1,5 +1,7 @@
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +35,14 @@ def frame_score(features: Tensor, text: ClassText) -> Tensor:
     return (100 * features[:, 0] @ text.class_embeddings[0].T).softmax(dim=-1).mean(dim=1)
 
 
-def scored(score: Score, features: Tensor, text: ClassText) -> Scored:
-    return Scored(score=score, features=features, text=text)
+def scored(
+    score: Score,
+    features: Tensor,
+    text: ClassText,
+    labels: Tensor,
+    view_names: Sequence[str] = ("clip0-centre",),
+) -> Scored:
+    return Scored(score=score, features=features, view_names=view_names, labels=labels, text=text)
 
 
 def golden(name: str, kind: str) -> dict:
@@ -55,15 +63,15 @@ def bike_case() -> tuple[dict, Tensor, Tensor, ClassText]:
 
 def test_half_class_equals_the_golden_halves():
     case, features, labels, text = bike_case()
-    halves = protocols.evaluate_halves(scored(frame_score, features, text), labels)
+    halves = protocols.evaluate_halves(scored(frame_score, features, text, labels))
     assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-4)
     assert np.mean(halves["top5"]) == pytest.approx(case["half_top5_mean"])
 
 
 def test_zero_shot_equals_the_golden_summary():
     case, features, labels, text = bike_case()
-    seen = scored(frame_score, features, text)
-    values = protocols.evaluate_zero_shot(seen, labels, protocols=["full", "half"]).values
+    seen = scored(frame_score, features, text, labels)
+    values = protocols.evaluate_zero_shot(seen, protocols=["full", "half"]).values
     expected = [
         "full_top1",
         "full_top1_ci95_low",
@@ -85,8 +93,8 @@ def test_half_class_equals_the_golden_case_of_text4vis():
     labels = torch.from_numpy(np.random.RandomState(case["label_seed"]).randint(0, classes, num))
     features = functional.normalize(noise(case["feature_seed"], num, dim), dim=-1)
     features = features + case["mix"] * text[labels]
-    seen = scored(cosine_score, features[:, None], class_text(text[None]))
-    halves = protocols.evaluate_halves(seen, labels)
+    seen = scored(cosine_score, features[:, None], class_text(text[None]), labels)
+    halves = protocols.evaluate_halves(seen)
     assert halves["top1"] == pytest.approx(case["half_top1"], abs=1e-5)
 
 
@@ -94,8 +102,8 @@ def test_a_half_lets_only_its_own_classes_compete():
     text = class_text(torch.eye(4)[None])
     labels = torch.arange(4)
     features = torch.eye(4)[[1, 0, 3, 2]][:, None] + 0.5 * torch.eye(4)[:, None]  # all wrong
-    seen = scored(cosine_score, features, text)
-    full = protocols.evaluate_zero_shot(seen, labels, protocols=["full", "half"]).values
+    seen = scored(cosine_score, features, text, labels)
+    full = protocols.evaluate_zero_shot(seen, protocols=["full", "half"]).values
     assert full["full_top1"] == 0
     pairs = [set(protocols.half_classes(4, i).tolist()) for i in range(10)]
     rivals = [pair in ({0, 1}, {2, 3}) for pair in pairs]
@@ -104,8 +112,9 @@ def test_a_half_lets_only_its_own_classes_compete():
 
 
 def test_fewer_than_four_classes_have_no_halves():
-    seen = scored(cosine_score, torch.eye(3)[:, None], class_text(torch.eye(3)[None]))
-    evaluation = protocols.evaluate_zero_shot(seen, torch.arange(3), protocols=["full", "half"])
+    text = class_text(torch.eye(3)[None])
+    seen = scored(cosine_score, torch.eye(3)[:, None], text, torch.arange(3))
+    evaluation = protocols.evaluate_zero_shot(seen, protocols=["full", "half"])
     values = evaluation.values
     assert "half_top1_mean" not in values
     assert values["full_top1"] == values["full_top5"] == 100
@@ -113,8 +122,8 @@ def test_fewer_than_four_classes_have_no_halves():
 
 def test_protocols_that_are_not_asked_for_are_not_measured():
     _, features, labels, text = bike_case()
-    seen = scored(frame_score, features, text)
-    values = protocols.evaluate_zero_shot(seen, labels, protocols=["half"]).values
+    seen = scored(frame_score, features, text, labels)
+    values = protocols.evaluate_zero_shot(seen, protocols=["half"]).values
     assert list(values) == ["half_top1_mean", "half_top1_std"]
 
 
@@ -122,10 +131,11 @@ NAMES = ["clip0-left", "clip0-right", "clip0-centre", "clip1-left", "clip1-right
 
 
 def test_single_view_is_clip_0_centre_crop():
-    features = torch.arange(12.0).view(2, 6, 1)
-    assert protocols.single_view(features, NAMES).tolist() == [[[2.0]], [[8.0]]]
+    features, text = torch.arange(12.0).view(2, 6, 1), class_text(torch.eye(2)[None])
+    seen = scored(cosine_score, features, text, torch.arange(2), NAMES)
+    assert seen.single_view().tolist() == [[[2.0]], [[8.0]]]
     with pytest.raises(ValueError, match="clip0-centre"):
-        protocols.single_view(features[:, :2], NAMES[:2])
+        replace(seen, features=features[:, :2], view_names=NAMES[:2]).single_view()
 
 
 def test_test_reports_single_and_multi_view():
@@ -135,10 +145,8 @@ def test_test_reports_single_and_multi_view():
     labels = torch.tensor([0, 1])
     names = ["clip0-centre", "clip1-centre"]
     found = protocols.evaluate_test(
-        scored(cosine_score, features, text),
-        labels,
+        scored(cosine_score, features, text, labels, names),
         trained_classes=[0, 1],
-        view_names=names,
         dense=False,
         authors_batch=2,
     )
@@ -155,10 +163,8 @@ def test_test_reports_single_and_multi_view():
 def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense: bool):
     features = torch.eye(2)[:, None].expand(2, len(names), 2)
     found = protocols.evaluate_test(
-        scored(cosine_score, features, class_text(torch.eye(2)[None])),
-        torch.arange(2),
+        scored(cosine_score, features, class_text(torch.eye(2)[None]), torch.arange(2), names),
         trained_classes=[0, 1],
-        view_names=names,
         dense=dense,
     )
     assert "top1" in found.values
@@ -171,24 +177,23 @@ def test_base_and_novel_classes_compete_apart():
     seen_as = torch.eye(4)[[0, 2, 2, 1]]  # of classes 0, 1 alone: 0, a tie; of 2, 3: 2, a tie
     seen_as[1, 0], seen_as[3, 3] = 0.5, 0.5
     text = class_text(torch.eye(4)[None])
-    seen = scored(cosine_score, seen_as[:, None], text)
-    values = protocols.evaluate_base_to_novel(seen, labels, [0, 1])
+    seen = scored(cosine_score, seen_as[:, None], text, labels)
+    values = protocols.evaluate_base_to_novel(seen, [0, 1])
     assert values == {
         "base_top1": 50,
         "novel_top1": 100,
         "base_to_novel_hmean": pytest.approx(200 / 3),
     }
-    first = scored(cosine_score, seen_as[:2, None], text)
+    first = scored(cosine_score, seen_as[:2, None], text, labels[:2])
     with pytest.raises(metrics.MetricsError, match="no video of the novel classes"):
-        protocols.evaluate_base_to_novel(first, labels[:2], [0, 1])
+        protocols.evaluate_base_to_novel(first, [0, 1])
 
 
 def test_splits_are_scored_one_by_one_over_all_classes():
     labels = torch.tensor([0, 1, 1, 0])
     features, text = torch.eye(2)[[0, 0, 1, 0]][:, None], class_text(torch.eye(2)[None])
     found = protocols.evaluate_zero_shot(
-        scored(cosine_score, features, text),
-        labels,
+        scored(cosine_score, features, text, labels),
         protocols=["splits"],
         splits=[torch.tensor([0, 1]), torch.tensor([0, 2, 3])],
     )
@@ -204,7 +209,7 @@ def test_comparison_with_the_raw_model_is_paired():
     labels, text = torch.tensor([0, 1, 1, 0]), class_text(torch.eye(2)[None])
     tuned, raw = (
         protocols.evaluate_zero_shot(
-            scored(cosine_score, torch.eye(2)[predicted][:, None], text), labels, protocols=["full"]
+            scored(cosine_score, torch.eye(2)[predicted][:, None], text, labels), protocols=["full"]
         )
         for predicted in (labels, [0, 0, 1, 0])
     )
@@ -271,7 +276,7 @@ def test_half_bounds_hold_for_every_class_and_outcome_of_the_missing_videos():
     scores = torch.rand(num + missing, num_classes, generator=torch.Generator().manual_seed(0))
 
     def mean(scores: Tensor, labels: Tensor) -> tuple[list[float], float]:
-        halves = protocols.evaluate_halves(scored(in_order, scores[:, None], text), labels)["top1"]
+        halves = protocols.evaluate_halves(scored(in_order, scores[:, None], text, labels))["top1"]
         return halves, sum(halves) / len(halves)
 
     halves, _ = mean(scores[:num], labels)

@@ -1,6 +1,7 @@
 """From features to probabilities, and the class text of a model."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -52,4 +53,11 @@ def test_the_class_text_is_that_of_the_model_from_what_training_was_given(tmp_pa
 
 def test_without_saliency_there_is_none():
     text = class_text(torch.randn(1, 4, DIM))
-    assert scoring.saliency(MeanOfViews(), torch.randn(3, 1, 2, DIM), text) is None
+    scored = scoring.Scored(
+        score=partial(scoring.score_videos, MeanOfViews()),
+        features=torch.randn(3, 1, 2, DIM),
+        view_names=["clip0-centre"],
+        labels=torch.zeros(3, dtype=torch.int64),
+        text=text,
+    )
+    assert scoring.saliency(MeanOfViews(), scored) is None

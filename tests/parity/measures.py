@@ -139,9 +139,11 @@ def _zero_shot(
     scored = Scored(
         score=lambda f, t: score(f, t.class_embeddings[0]),
         features=features,
+        view_names=["clip0-centre"],
+        labels=labels,
         text=class_text(text[None]),
     )
-    halves = protocols.evaluate_halves(scored, labels, present_only=True)
+    halves = protocols.evaluate_halves(scored, present_only=True)
     for k in (1, 5):
         result[f"full_top{k}"] = metrics.percent(metrics.in_top_k(full, labels, k))
         half = halves[f"top{k}"]

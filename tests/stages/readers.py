@@ -27,6 +27,7 @@ from clipzoo.__main__ import make_parser
 from clipzoo.annotations.joining import read_annotations
 from clipzoo.clips.attributes import read_attributes, sentence_tokens
 from clipzoo.clips.clips import ViewClips
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.commands import predictions, use
 from clipzoo.commands.missing import known_failures
@@ -358,7 +359,9 @@ def _read_attributes(path: Path) -> Any:
 
 
 def _read_splits(path: Path) -> Any:
-    return read_splits(DATASET, read_list(f"lists/{DATASET}/val.csv", 48))
+    records = read_list(f"lists/{DATASET}/val.csv", 48)
+    found = MeasuredSet(dataset=DATASET, records=records, lists=["val"], num_listed=len(records))
+    return read_splits(found)
 
 
 def _read_failures(path: Path) -> Any:

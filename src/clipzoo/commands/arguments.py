@@ -1,7 +1,8 @@
-"""What the commands share: subcommands with examples in their help, and plain tables."""
+"""The parser of all commands, and what they share: examples in their help, and plain tables."""
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TypeAlias
 
 from clipzoo.files import shown
@@ -9,12 +10,37 @@ from clipzoo.files import shown
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What a command file's `register` adds its command to."""
 
+COMMANDS = (
+    *("scan", "missing", "lists"),  # of datasets
+    *("listing", "use", "check", "repro", "zoo"),  # of recipes
+    *("results", "predictions", "compare", "fuse"),  # of results
+)
+"""The modules of the commands, in the order of the help text."""
+EXAMPLES = (
+    "recipes 'text4vis/k400-*'",
+    "check text4vis/k400-vitb16-f8",
+    "use demo/head-none",
+    "scan mine ~/videos",
+    "COMMAND --help",
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; its result has `run`, the function of the chosen command."""
+    parser = argparse.ArgumentParser(
+        prog="clipzoo",
+        description="Commands outside the pipeline: `clipzoo COMMAND`.",
+        epilog=show_examples(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:  # each module adds its own
+        import_module(f"clipzoo.commands.{name}").register(commands)
+    return parser
+
 
 def add_command(
-    commands: Commands,
-    name: str,
-    summary: str,
-    examples: Sequence[str],
+    commands: Commands, name: str, summary: str, examples: Sequence[str]
 ) -> argparse.ArgumentParser:
     """Add a subcommand.
 

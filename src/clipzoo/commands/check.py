@@ -42,11 +42,7 @@ from clipzoo.data.records import read_labels
 from clipzoo.files import shown
 from clipzoo.frames.manifest import manifest_path
 from clipzoo.paths import KEPT_PREDICTIONS_DIR, list_file
-from clipzoo.report.kept import (
-    fault_of_model,
-    fault_of_predictions,
-    kept_model,
-)
+from clipzoo.report.kept import fault_of_model, fault_of_predictions, kept_model
 from clipzoo.report.recipes import Recipe, load_recipe, recipe_settings
 from clipzoo.report.verdicts import video_sets
 
@@ -120,9 +116,9 @@ def _clip_weights(topic: str, arch: str, weights: str) -> Finding:
         return Finding(topic=topic, text=f"{weights}: made by prepare_clip", ok=True)
     name = open_clip_name(arch)
     if weights not in open_clip.list_pretrained_tags_by_model(name):
-        if is_file_name(weights):
-            return Finding(topic=topic, text=weights, ok=Path(weights).is_file())
-        text = f"{weights}: {name} has no such tag, and there is no such file"
+        text = weights
+        if not is_file_name(weights):
+            text += f": {name} has no such tag, and there is no such file"
         return Finding(topic=topic, text=text, ok=Path(weights).is_file())
     try:
         local, folder = find_tag(name, weights), weights_folder()
@@ -200,14 +196,7 @@ def _disk(params: Params, recipe: Recipe, surveys: Mapping[str, Survey | str]) -
     free = shutil.disk_usage(".").free
     text = f"about {missing / 1e9:.0f} GB of frames to extract, {free / 1e9:.0f} GB free"
     demo = set(params.data.datasets) <= set(params.data.demo)
-    return Finding(topic="disk", text=text, ok=True if demo else missing < free)
-
-
-def _num_train(params: Params) -> int | None:
-    """Training videos according to the list, else to the dataset's file; None = unknown."""
-    listed = num_lines(list_file(params.data.dataset, "train"))
-    spec = spec_or_none(params.data.dataset)
-    return listed if listed is not None else spec and spec.expected("train", params.data.split)
+    return Finding(topic="disk", text=text, ok=demo or missing < free)
 
 
 def _machine(params: Params) -> Iterator[Finding]:
@@ -320,28 +309,25 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
     if params.model.arch.startswith("RN"):
         text += "; batch normalization sees micro-batches, so they matter here"
     yield Finding(topic="batch", text=text, ok=train.batch_size >= processes)
-    videos = _num_train(params)
+    spec, labels = spec_or_none(params.data.dataset), list_file(params.data.dataset, "labels")
+    videos = num_lines(list_file(params.data.dataset, "train"))
+    if videos is None:
+        videos = spec and spec.expected("train", params.data.split)
     if not videos:
         yield Finding(topic="steps", text="the number of training videos is not known yet", ok=None)
         return
     from clipzoo.train.plan import make_plan
 
-    picked = _num_classes(params) * params.data.shots or videos
-    plan = make_plan(params, picked, videos)
+    num_classes = spec.num_classes if spec else None
+    if labels.is_file():
+        num_classes = len(read_labels(labels))
+    picked = (num_classes or 0) * params.data.shots  # 0 = all, or the classes are not known
+    plan = make_plan(params, picked or videos, videos)
     text = (
         f"{videos} training videos, {plan.num_clips} clips an epoch, {plan.steps_per_epoch} steps "
         f"x {train.epochs} epochs = {plan.total_steps}"
     )
     yield Finding(topic="steps", text=text, ok=plan.num_clips > 0)
-
-
-def _num_classes(params: Params) -> int:
-    """Classes of the training dataset according to its list, else to its file; 0 = unknown."""
-    labels = list_file(params.data.dataset, "labels")
-    if labels.is_file():
-        return len(read_labels(labels))
-    spec = spec_or_none(params.data.dataset)
-    return (spec and spec.num_classes) or 0
 
 
 def _hours(recipe: Recipe, params: Params) -> str:
@@ -353,9 +339,8 @@ def _hours(recipe: Recipe, params: Params) -> str:
     return f"about {recipe.gpu_hours:g} of training on the authors' GPUs, according to {source}"
 
 
-def _verdict(findings: Sequence[Finding]) -> str:
+def _verdict(faults: Sequence[Finding]) -> str:
     """`ready`, or the first thing that is missing, in one line."""
-    faults = [finding for finding in findings if finding.ok is False]
     if not faults:
         return "ready"
     text = textwrap.shorten(
@@ -370,17 +355,17 @@ def _run(arguments: argparse.Namespace) -> None:
     name = arguments.recipe
     recipe, _ = load_recipe(name)
     findings = check_recipe(name, read_arguments(arguments, [name]))
-    print(f"check {name}: {_verdict(findings)}")
+    faults = [finding for finding in findings if finding.ok is False]
+    print(f"check {name}: {_verdict(faults)}")
     print(f"{'':8}{recipe.about}")
     for finding in findings:
         text = shown(finding.text, kept="\n")
         print(f"{MARKS[finding.ok]:8}{finding.topic}: {text}")
     if load_params(PARAMS_FILE).recipe == name:
         print(leftovers(), end="")
-    missing = [finding.topic for finding in findings if finding.ok is False]
-    if missing:
-        things = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
-        raise ConfigError(f"{things} missing: {', '.join(missing)}")
+    if faults:
+        things = "1 thing is" if len(faults) == 1 else f"{len(faults)} things are"
+        raise ConfigError(f"{things} missing: {', '.join(fault.topic for fault in faults)}")
     words = option_words(arguments)
     zoo = shlex.join(["clipzoo", "zoo", name, *words])
     print(f"next: {zoo if words else f'make zoo RECIPES={shlex.quote(name)}'}")

@@ -41,11 +41,7 @@ def _has_annotations(folder: Path) -> bool:
 
 
 def dataset_findings(params: Params, dataset: str, found: Survey | str) -> Iterator[Finding]:
-    """Paths and counts of one dataset.
-
-    Args:
-        found: the result of `try_survey`.
-    """
+    """Paths and counts of one dataset; `found` is what `try_survey` gave."""
     try:
         spec = load_spec(dataset)
     except ConfigError as error:
@@ -90,8 +86,7 @@ def _video_findings(
     if isinstance(found, Survey):
         yield _coverage(dataset, found)
     else:
-        text = f"{num_files:,} videos in {manifest}"
-        yield Finding(topic=topic, text=text, ok=None)
+        yield Finding(topic=topic, text=f"{num_files:,} videos in {manifest}", ok=None)
     text = f"videos at {root}"
     if not root.exists():
         text += ": no such folder; set CLIPZOO_DATA to the folder that holds it"
@@ -101,9 +96,8 @@ def _video_findings(
 def _coverage(dataset: str, found: Survey) -> Finding:
     """Whether every annotated video has a file or is in the ledger."""
     topic, total = f"videos of {dataset}", len(found.joined.videos)
-    shortage = found.shortage
-    if shortage:
-        text = f"{shortage} ({few(found.added)}); {ways_out(dataset)}"
+    if found.shortage:
+        text = f"{found.shortage} ({few(found.added)}); {ways_out(dataset)}"
         return Finding(topic=topic, text=text, ok=False)
     text = f"{found.num_files:,} videos in {manifest_path(dataset)}, {total:,} annotated"
     if found.lost:

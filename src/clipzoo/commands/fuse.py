@@ -65,10 +65,7 @@ def measure(video: Path, attributes: Path, weight: float, labels: Path | None) -
                 "[videos]"
             )
         given = fusion.Scores(
-            name=str(labels),
-            probabilities=first.probabilities,
-            labels=tensor.long(),
-            video_ids=None,
+            name=str(labels), probabilities=first.probabilities, labels=tensor.long()
         )
         try:
             metrics.check(first.probabilities, tensor.long())
@@ -123,12 +120,8 @@ def describe(fused: Fusion) -> str:
 def released_params(recipe: str, weight: float | None) -> Params:
     """The parameters of the run that compares released scores with a recipe's published numbers.
 
-    Args:
-        recipe: the recipe of the second branch, which says what it is fused with.
-        weight: the share of the first branch; None = the recipe's.
-
-    Raises:
-        ConfigError: the recipe is unknown, or fuses nothing.
+    The recipe is that of the second branch, which says what it is fused with; a weight of None
+    stands for the recipe's. ConfigError if the recipe is unknown, or fuses nothing.
     """
     _, params = load_recipe(recipe)
     if not params.fusion.with_:
@@ -143,11 +136,8 @@ def released_params(recipe: str, weight: float | None) -> Params:
 
 
 def write_results(fused: Fusion, params: Params) -> Path:
-    """Write the results of released scores, as the stage `fuse` writes its own.
-
-    Returns:
-        the path of the metrics file.
-    """
+    """Write the results of released scores, as the stage `fuse` writes its own; returns the path of
+    the metrics file."""
     from clipzoo.data.records import videos_sha256
     from clipzoo.evaluate.fusion import plot_weights
     from clipzoo.files import file_sha256

@@ -5,13 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipzoo.annotations.peer_lists import (
-    FORMATS,
-    Entry,
-    guess_format,
-    read_entries,
-    write_entries,
-)
+from clipzoo.annotations.peer_lists import FORMATS, Entry, guess_format, read_entries, write_entries
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.data.index import index_path, read_index
 from clipzoo.data.records import videos_sha256

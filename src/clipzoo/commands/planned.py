@@ -97,11 +97,8 @@ def plan(name: str, options: Options = UNCHANGED, runtime: Mapping[str, Any] | N
 
 
 def place_files(run: Run) -> bool:
-    """Put the files that a user gives for a run where its stages look for them.
-
-    Returns:
-        whether predictions that it is fused with are others than before.
-    """
+    """Put the files that a user gives for a run where its stages look for them; returns whether
+    predictions that it is fused with are others than before."""
     if run.options.released is not None:
         kept.link_released(run.params.recipe, run.options.released)
     changed = False
@@ -184,10 +181,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_parents(texts: Sequence[str], names: Sequence[str]) -> dict[str, Path]:
-    """The files of `--parent [RECIPE=]FILE`.
-
-    Args:
-        names: the chosen recipes.
+    """The files of `--parent [RECIPE=]FILE`, for the recipes that a command line names.
 
     Raises:
         ConfigError: no chosen recipe has such a parent, or several have and none is named.
@@ -242,11 +236,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def read_arguments(arguments: argparse.Namespace, names: Sequence[str]) -> Options:
-    """The options of a command line.
-
-    Args:
-        arguments: what was typed after a command with `add_options`.
-        names: the chosen recipes.
+    """The options of a command line with `add_options`, for the recipes that it names.
 
     Raises:
         ConfigError: as `parse_settings` and `parse_parents`; or several recipes and one file of

@@ -61,11 +61,6 @@ class ScanSummary:
     only_val: bool
     """Each class has only one video, so all are for validation and none for training."""
 
-    @property
-    def class_names(self) -> list[str]:
-        """The names of `classes`."""
-        return [count.name for count in self.classes]
-
 
 def scan(dataset: str, root: Path) -> ScanSummary:
     """Find the videos below a folder and write data/raw/<dataset>.csv.
@@ -198,8 +193,8 @@ def _run(arguments: argparse.Namespace) -> None:
     summary = scan(arguments.dataset, arguments.root)
     size_mb = summary.num_bytes / 1e6
     print(f"scan: {summary.num_videos} videos ({size_mb:.1f} MB) in {arguments.root}")
-    if summary.class_names:
-        print(f"{len(summary.class_names)} classes: {few(summary.class_names, 10)}")
+    if summary.classes:
+        print(f"{len(summary.classes)} classes: {few([c.name for c in summary.classes], 10)}")
         print(_describe_classes(summary), end="")
     if summary.others:
         names = few(summary.others, 10)
@@ -207,8 +202,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if summary.link:
         print(f"made the link {summary.link} (for this machine only; git ignores it)")
     print(f"wrote {', '.join(summary.written)}")
-    recipes = [] if summary.class_names else recipes_of(arguments.dataset)
-    if not summary.class_names:
+    recipes = [] if summary.classes else recipes_of(arguments.dataset)
+    if not summary.classes:
         print(_describe_copy(arguments.dataset))
     print(_next_steps(arguments.dataset, summary, recipes))
 
@@ -257,12 +252,8 @@ def _describe_copy(dataset: str) -> str:
 
 
 def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> str:
-    """What to do after a scan.
-
-    Args:
-        recipes: the recipes that use the dataset. Their settings fit it, while those of params.yaml
-            may be the demo's.
-    """
+    """What to do after a scan: run one of the recipes that use the dataset, whose settings fit it,
+    or else change params.yaml, which may be the demo's."""
     track = shlex.join(["git", "add", *summary.written])
     if recipes:
         first = shlex.quote(recipes[0])
@@ -275,7 +266,7 @@ def _next_steps(dataset: str, summary: ScanSummary, recipes: Sequence[str]) -> s
             f"next: clipzoo check {first}, then clipzoo zoo {first}"
         )
     names = evaluate = ""
-    if summary.class_names:
+    if summary.classes:
         names = f"class names are in {summary.written[-2]}: edit them there\n"
     if summary.only_val:
         evaluate = " -S train.epochs=0"

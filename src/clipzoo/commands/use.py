@@ -79,7 +79,8 @@ def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, An
         for part in sections:
             section = section.setdefault(part, CommentedMap())  # a method's may be missing
         if section.get(last) != value:
-            changes.append((key, _plain(section.get(last)), value))
+            old = section.get(last)
+            changes.append((key, list(old) if isinstance(old, list) else old, value))
             section[last] = value
         if last in section.ca.items and (comment := section.ca.items[last][2]):
             comment.start_mark = CommentMark(0)  # one space before it, however long the value
@@ -87,11 +88,6 @@ def write_params(params: Params, path: Path = PARAMS_FILE) -> list[tuple[str, An
     editor.dump(document, text)
     _write_checked(path, text.getvalue(), params.recipe)
     return changes
-
-
-def _plain(value: Any) -> Any:
-    """A ruamel value as a plain one, for printing."""
-    return list(value) if isinstance(value, list) else value
 
 
 def _write_checked(path: Path, text: str, recipe: str) -> None:

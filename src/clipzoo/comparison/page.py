@@ -11,14 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
-from clipzoo.comparison.runs import (
-    Measured,
-    Run,
-    check_same_videos,
-)
+from clipzoo.comparison.runs import Measured, Run, check_same_videos
 from clipzoo.evaluate.intervals import paired_interval
+from clipzoo.recorded import MOST
 from clipzoo.report.metric_names import interval_of
-from clipzoo.report.stored import MOST
 from clipzoo.report.tables import markdown_table
 from clipzoo.sections import Section
 
@@ -89,13 +85,6 @@ beyond what its imports take. A step is an optimizer step, with the texts that i
 is encoded and scored, with the texts encoded before. Reading frames is not included. Other machines
 give other seconds, and GPUs other ratios.
 """
-DIFFERENCE_HEADER = (
-    "Pair",
-    "Difference in top-1",
-    "Only the first right",
-    "Only the second right",
-    "Better",
-)
 BENCHMARK_HEADER = (
     "Run",
     "Trained parameters",
@@ -265,8 +254,9 @@ def _describe_set(sets: Mapping[str, Measured]) -> str:
 
 
 def _differences(sets: Mapping[str, Measured]) -> str:
+    only = ("Only the first right", "Only the second right")
     rows = [difference_row(first, second, sets) for first, second in combinations(sets, 2)]
-    return markdown_table(DIFFERENCE_HEADER, rows)
+    return markdown_table(("Pair", "Difference in top-1", *only, "Better"), rows)
 
 
 def _with_interval(values: Mapping[str, Any], key: str, sign: str = "") -> str:

@@ -12,12 +12,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from clipzoo.data.records import videos_sha256
-from clipzoo.evaluate.prediction_files import (
-    RAW_COLUMN,
-    SINGLE_COLUMN,
-    VIDEOS_COLUMNS,
-    VIDEOS_FILE,
-)
+from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.files import raise_all, read_rows
 from clipzoo.paths import metrics_file, plots_dir, settings_file
 from clipzoo.report.stored import again, load_settings, read_metrics_file
@@ -145,12 +140,8 @@ def read_set(name: str, stem: str, key: str) -> Measured:
 
 
 def check_same_videos(sets: Mapping[str, Measured], stem: str) -> None:
-    """Raise CompareError unless all runs were measured on the same videos, in one order.
-
-    Args:
-        sets: the same set of each run, by the name of the run.
-        stem: the name of the metrics files, for messages.
-    """
+    """Raise CompareError unless all runs, by whose names the sets are, were measured on the same
+    videos, in one order; `stem` is the name of the metrics files."""
     (first, expected), *others = sets.items()
     faults = []
     for name, measured in others:

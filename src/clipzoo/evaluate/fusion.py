@@ -11,23 +11,17 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from pydantic import ConfigDict
 from torch import Tensor
 
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.plots import save_figure
-from clipzoo.evaluate.prediction_files import (
-    AGAIN,
-    About,
-    check_videos,
-    read_about,
-    read_videos,
-)
+from clipzoo.evaluate.prediction_files import AGAIN, About, check_videos, read_about, read_videos
 from clipzoo.files import file_sha256, raise_all, read_json, require_regular, write_csv
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
 from clipzoo.paths import KEPT_PREDICTIONS_DIR, MODEL_FILE
-from clipzoo.sections import Section, build
+from clipzoo.recorded import MadeWith, VideoSet
+from clipzoo.sections import build
 from clipzoo.tensors import WeightsError, read_safetensors
 
 WEIGHTS = [step / 100 for step in range(101)]
@@ -48,9 +42,9 @@ class Scores:
     """Names the branch and its file in messages."""
     probabilities: Tensor
     """[N, K] float32."""
-    labels: Tensor | None
+    labels: Tensor | None = None
     """[N] int64; None = the file has none."""
-    video_ids: list[str] | None
+    video_ids: list[str] | None = None
     """The ids of the rows; None = the file has none."""
     about: About | None = None
     """The metadata of the file; None = it has none."""
@@ -58,16 +52,13 @@ class Scores:
     """The scores of the training videos; None unless `score_training` was true in the run."""
 
 
-class Kept(Section):
+class Kept(MadeWith):
     """test.json beside the kept predictions of a recipe: the metrics of its run, or what a user's
     file is."""
 
-    model_config = ConfigDict(extra="ignore")
-    environment: str
     source: str = ""
     """The file that a user gave; '' = the predictions are those of a run."""
     videos_sha256: str = ""
-    model_sha256: str = ""
 
 
 def read_scores(path: str | Path, recipe: str = "") -> Scores:
@@ -86,10 +77,7 @@ def read_scores(path: str | Path, recipe: str = "") -> Scores:
     path = Path(path)
     require_regular(path, WeightsError)
     if path.suffix != ".safetensors":
-        scores = Scores(
-            name=str(path), probabilities=read_tensor(path), labels=None, video_ids=None
-        )
-        return _checked(scores)
+        return _checked(Scores(name=str(path), probabilities=read_tensor(path)))
     tensors, metadata = read_safetensors(path)
     about, table = read_about(metadata, path), path.with_suffix(".parquet")
     if recipe and about.recipe != recipe:
@@ -217,11 +205,8 @@ def check_same_videos(first: Scores, second: Scores) -> None:
 
 
 def same_labels(first: Scores, second: Scores) -> Tensor:
-    """The labels of two branches, [N] int64, after `check_same_videos`.
-
-    Raises:
-        FusionError: neither has labels.
-    """
+    """The labels of two branches, [N] int64, after `check_same_videos`; FusionError if there are
+    none."""
     check_same_videos(first, second)
     labels = first.labels if first.labels is not None else second.labels
     if labels is None:
@@ -257,17 +242,12 @@ def best_weight(curve: Curve, published: float) -> float:
 
 
 def compare(video: Scores, attributes: Scores, labels: Tensor, weight: float) -> dict[str, float]:
-    """Metrics of the fusion with one weight, of both parts, and of their differences.
+    """Metrics of the fusion with one weight of the video branch, of both parts, and of their
+    differences.
 
-    Args:
-        video, attributes: of the same videos.
-        labels: [N] int64.
-        weight: of the video branch.
-
-    Returns:
-        fused_weight; fused_, video_ and attributes_ with top1, its interval and top5, in percent;
-        fused_gain_over_video and fused_gain_over_attributes in percentage points, with their
-        intervals.
+    They are fused_weight; fused_, video_ and attributes_ with top1, its interval and top5, in
+    percent; fused_gain_over_video and fused_gain_over_attributes in percentage points, with their
+    intervals. The labels are [N] int64.
     """
     parts = {"video": video.probabilities, "attributes": attributes.probabilities}
     values = {"fused_weight": weight}
@@ -284,14 +264,8 @@ def compare(video: Scores, attributes: Scores, labels: Tensor, weight: float) ->
 def measure_best(
     video: Scores, attributes: Scores, labels: Tensor, weight: float
 ) -> dict[str, float]:
-    """Metrics of the weight that is best on the training videos: fused_best_weight, and in percent
-    fused_best_top1 with its interval and fused_best_top5.
-
-    Args:
-        video, attributes: of the videos that are measured.
-        labels: of these, [N] int64.
-        weight: of the video branch.
-    """
+    """Metrics, on the videos that are measured, of the weight that is best on the training videos:
+    fused_best_weight, and in percent fused_best_top1 with its interval and fused_best_top5."""
     fused = _fuse(video, attributes, weight)
     return {"fused_best_weight": weight, **_accuracies("fused_best", fused, labels)}
 
@@ -309,42 +283,27 @@ def describe(video: Scores, attributes: Scores, recipe: str) -> dict[str, int | 
     about = attributes.about
     assert about is not None, "both are predictions of this project"
     assert video.about is not None
-    described: dict[str, int | str] = {
-        "dataset": about.dataset,
+    return {
+        **about.model_dump(include=set(VideoSet.keys()), exclude_unset=True),
         "protocol": f"{video.about.protocol}; fused with attributes",
-        "num_videos": about.num_videos,
-        "num_expected": about.num_expected,
-        "videos_sha256": about.videos_sha256,
-        "missing_sha256": about.missing_sha256,
         "video_recipe": recipe,
         "video_model_sha256": video.about.model_sha256,
     }
-    if about.expected_sha256:
-        described["expected_sha256"] = about.expected_sha256
-    return described
 
 
 def add_video_branch(provenance: Mapping[str, str], kept: Kept) -> dict[str, str]:
-    """The provenance of a fusion with that of its video branch.
-
-    Returns:
-        `environment`, of both; and `video_source`, if a user gave a file for the branch.
-    """
+    """The provenance of a fusion with that of its video branch: the `environment` of both, and
+    `video_source` if a user gave a file for the branch."""
     found = [*kept.environment.split("; "), *provenance["environment"].split("; ")]
     source = {"video_source": kept.source} if kept.source else {}
-    return {**provenance, "environment": "; ".join(dict.fromkeys(found)), **source}
+    return {**provenance, "environment": "; ".join(dict.fromkeys(filter(None, found))), **source}
 
 
 def plot_weights(
     directory: str | Path, curves: Mapping[str, Curve], marked: Mapping[str, float]
 ) -> None:
-    """Write weights.csv (weight, and a column for each curve) and weights.png.
-
-    Args:
-        directory: created if missing.
-        curves: by name; all have the same weights.
-        marked: weights by name, drawn as vertical lines.
-    """
+    """Write weights.csv (weight, and a column for each curve) and weights.png, where vertical lines
+    are the `marked` weights."""
     directory = Path(directory)
     rows = zip(WEIGHTS, *([top1 for _, top1 in c] for c in curves.values()), strict=True)
     write_csv(("weight", *(f"{name}_top1" for name in curves)), rows, directory / "weights.csv")

@@ -9,7 +9,7 @@ import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from clipzoo.clips.inputs import Views
 from clipzoo.config import Params
@@ -49,22 +49,12 @@ def accuracy_curve(
     device: torch.device,
     tuned: Method,
     clips: Views,
-    labels: Tensor,
     text: ClassText,
     set_name: str,
 ) -> list[tuple[float, ...]]:
     """Top-1 of every alpha of `zero_shot.interpolation` on one set of videos.
 
-    All processes call this.
-
-    Args:
-        params: `zero_shot.interpolation` may be empty.
-        device: encodes the videos.
-        tuned: the model whose vision tower is fine-tuned.
-        clips: the N videos.
-        labels: [N] int64.
-        text: the class text of `tuned` (`scoring.class_text`).
-        set_name: of the videos, for the progress bar.
+    All processes call this. The text is the class text of `tuned` (`scoring.class_text`).
 
     Returns:
         A row of `COLUMNS` for each alpha, in percent; empty on all ranks but 0.
@@ -75,7 +65,7 @@ def accuracy_curve(
         name, model = f"{set_name} alpha {alpha:g}", interpolate(raw, tuned, alpha)
         scored = score_set(model, clips, text, name, params=params, device=device)
         if scored is not None:  # rank 0 has them all
-            values = metrics.evaluate(scored.probabilities(), labels)
+            values = metrics.evaluate(scored.probabilities(), scored.labels)
             rows.append((alpha, *(values[key] for key in COLUMNS[1:])))
     return rows
 

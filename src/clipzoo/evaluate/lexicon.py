@@ -17,13 +17,7 @@ from clipzoo.clips.attributes import read_attributes
 from clipzoo.clips.encoding import encode_set
 from clipzoo.clips.inputs import FrameInputs
 from clipzoo.config import AttributesConfig, Params
-from clipzoo.data.records import (
-    Record,
-    class_name_faults,
-    missing_path,
-    read_labels,
-    read_missing,
-)
+from clipzoo.data.records import Record, class_name_faults, missing_path, read_labels, read_missing
 from clipzoo.data.spec import DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, read_text
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings

@@ -72,7 +72,7 @@ def check(probabilities: Tensor, labels: Tensor) -> None:
 
 
 def in_top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Whether each video's label is among its k most likely classes.
+    """Whether each video's label is among its k most likely classes, [N] bool.
 
     Among equal probabilities the lower class id comes first, so a constant score is no better than
     chance. With K <= k every label is in.
@@ -80,24 +80,14 @@ def in_top_k(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     Args:
         probabilities: [N, K] float.
         labels: [N] int64 in [0, K).
-
-    Returns:
-        [N] bool.
     """
     return ranks(probabilities, labels) <= k
 
 
 def ranks(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The rank of each video's label among the classes; 1 = the most likely one.
+    """The rank of each video's label among the classes, [N] int64 in [1, K]; 1 = the most likely.
 
-    Ties are broken as in `in_top_k`.
-
-    Args:
-        probabilities: [N, K] float.
-        labels: [N] int64 in [0, K).
-
-    Returns:
-        [N] int64 in [1, K].
+    Args and ties: as in `in_top_k`.
     """
     label_scores = probabilities.gather(1, labels[:, None])  # [N, K] -> [N, 1]
     lower_id = torch.arange(probabilities.shape[1]) < labels[:, None]  # [N, K]
@@ -125,12 +115,7 @@ def accuracy(key: str, correct: Tensor) -> dict[str, float]:
 
 def gain(key: str, correct: Tensor, baseline: Tensor) -> dict[str, float]:
     """KEY, KEY_ci95_low and KEY_ci95_high: an accuracy minus another one on the same videos, in
-    percentage points, and its paired interval.
-
-    Args:
-        key: of the difference.
-        correct, baseline: [N] bool, of the same videos in the same order.
-    """
+    percentage points, and its paired interval; both are [N] bool, in the same order."""
     won, lost = int((correct & ~baseline).sum()), int((baseline & ~correct).sum())
     low, high = paired_interval(won, lost, len(correct))
     value = 100 * (won - lost) / len(correct)
@@ -144,13 +129,9 @@ def per_class_counts(correct: Tensor, labels: Tensor, num_classes: int) -> tuple
 
 
 def mean_class_accuracy(correct: Tensor, labels: Tensor) -> float:
-    """Mean over classes of the accuracy within the class, in percent.
+    """Mean over classes of the accuracy within the class, in percent, of `correct` [N] bool.
 
     Classes without videos are excluded.
-
-    Args:
-        correct: [N] bool.
-        labels: [N] int64.
     """
     hits, videos = per_class_counts(correct, labels, int(labels.max()) + 1)
     present = videos > 0

@@ -74,12 +74,8 @@ def plot_test(
 
 
 def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Draw top-1 against alpha with its intervals.
-
-    Args:
-        path: of the png.
-        curves: rows of alpha, top-1 and its interval's ends, in percent, of each set of videos.
-    """
+    """Draw top-1 against alpha with its intervals: each set of videos has rows of alpha, top-1 and
+    the interval's ends, in percent."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name, rows in curves.items():
@@ -107,8 +103,7 @@ def draw_examples(
         clips: the N videos that were tested.
         predictions: probabilities [N, K], labels [N] int64 or targets [N, K], and perhaps saliency
             [N, K, T] of the first clip's center crop.
-        class_names: K names.
-        directory: the folder that gets both pictures.
+        class_names, directory: as in `plot_test`.
 
     Raises:
         StoreError: a frame cannot be read; names the video.
@@ -198,12 +193,8 @@ def _filled_figure(width: float, row_height: float, num_rows: int = 1) -> tuple[
 
 
 def _draw_strips(pictures: Sequence[Tensor], every: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with the frames of each clip side by side in every `every`-th row.
-
-    Args:
-        pictures: uint8 [T, 3, S, S] of each clip.
-        every: 2 leaves a row above each clip.
-    """
+    """A figure with the frames of each clip, uint8 [T, 3, S, S], side by side in every `every`-th
+    row: 2 leaves a row above each clip."""
     width = min(len(pictures[0]), MAX_FRAMES) * FRAME_INCHES
     figure, rows = _filled_figure(width, FRAME_INCHES, every * len(pictures))
     for axes, frames in zip(rows[every - 1 :: every], pictures, strict=True):
@@ -227,14 +218,8 @@ def _shown(num_frames: int) -> np.ndarray:
 
 
 def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
-    """Positions of the examples, the right ones first: the first video of each class by id, then
-    the second of each, and so on.
-
-    Args:
-        clips: the N videos.
-        right: [N] bool.
-        labels: [N] int64.
-    """
+    """Positions of the examples, the right ones ([N] bool) first: the first video of each class by
+    id, then the second of each, and so on."""
     ids = [(record.video_id, record.start_frame) for record in clips.records]
     seen: Counter[tuple[int, bool]] = Counter()
     turns = []  # (how many videos of this class and outcome come before, position), by id
@@ -249,12 +234,8 @@ def _choose_examples(clips: Views, right: Tensor, labels: Tensor) -> list[int]:
 
 
 def _draw_per_class(path: Path, rows: Sequence[tuple[str, float, int]]) -> None:
-    """Bars for the classes below 100 %; the others would be bars of equal length.
-
-    Args:
-        path: of the png.
-        rows: class name, accuracy in percent and number of videos, the least accurate class first.
-    """
+    """Bars for the classes below 100 %; the others would be bars of equal length. A row is a class
+    name, its accuracy in percent and its number of videos, the least accurate class first."""
     below = [row for row in rows if row[1] < 100]
     shown = below[:MAX_CLASSES]
     if len(shown) < len(below):

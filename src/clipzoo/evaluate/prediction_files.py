@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 from pyarrow import parquet
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 from safetensors import safe_open
 
 from clipzoo.data.records import videos_sha256
 from clipzoo.files import ListError, require_regular
+from clipzoo.recorded import VideoSet
 from clipzoo.sections import Section, build
 
 VIDEOS_FILE = "videos.csv"
@@ -28,12 +29,6 @@ RAW_COLUMN = "raw_predicted"
 AGAIN = "run the recipe that wrote it again (`clipzoo zoo RECIPE --again`)"
 
 
-def _whole_number(text: object) -> int:
-    if not isinstance(text, str) or not text.isdecimal() or len(text) > 9:
-        raise ValueError("a whole number, as text")
-    return int(text)
-
-
 def _ids(text: object) -> list[str]:
     try:
         ids = json.loads(text) if isinstance(text, str) else None
@@ -44,23 +39,21 @@ def _ids(text: object) -> list[str]:
     return ids
 
 
-class About(Section):
+class About(VideoSet):
     """Metadata of a prediction file, which is all text."""
 
-    model_config = ConfigDict(extra="ignore")
-    dataset: str
-    protocol: str
-    num_videos: Annotated[int, BeforeValidator(_whole_number)]
-    num_expected: Annotated[int, BeforeValidator(_whole_number)]
-    videos_sha256: str
-    """Fingerprint of the ids of the rows (`data.records.videos_sha256`)."""
-    expected_sha256: str = ""
-    missing_sha256: str = ""
     model_sha256: str
     recipe: str = ""
     """Name of the run; '' = an older version wrote the file."""
     train_video_ids: Annotated[list[str] | None, BeforeValidator(_ids)] = None
     """The ids of the rows of train_probabilities; None = `score_training` was false."""
+
+    @field_validator("num_videos", "num_expected", mode="before")
+    @classmethod
+    def _whole_number(cls, text: object) -> int:
+        if not isinstance(text, str) or not text.isdecimal() or len(text) > 9:
+            raise ValueError("a whole number, as text")
+        return int(text)
 
 
 class PredictedVideo(Section):
@@ -108,13 +101,8 @@ def read_videos(path: Path) -> list[PredictedVideo]:
 
 
 def check_videos(videos: Sequence[PredictedVideo], table: Path, about: Mapping[str, str]) -> None:
-    """Raise ListError unless a table has the videos, and the order, of the tensors beside it.
-
-    Args:
-        videos: its rows.
-        table: its path.
-        about: metadata of the file with the tensors.
-    """
+    """Raise ListError unless a table has the videos, and the order, of the tensors beside it, whose
+    file has the metadata `about`."""
     path = table.with_suffix(".safetensors")
     expected = read_about(about, path)
     digest = videos_sha256(video.video_id for video in videos)

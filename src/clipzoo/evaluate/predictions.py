@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,27 +13,13 @@ from torch import Tensor
 from clipzoo.clips import selection
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
-from clipzoo.data.records import (
-    SPLIT_COLUMNS,
-    Record,
-    missing_path,
-    read_missing,
-    videos_sha256,
-)
-from clipzoo.data.targets import label_tensor
+from clipzoo.data.records import SPLIT_COLUMNS, Record, missing_path, read_missing, videos_sha256
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
-from clipzoo.evaluate.protocols import Evaluation
+from clipzoo.evaluate.protocols import Evaluation, compare_zero_shot
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.evaluate.scoring import score_set
-from clipzoo.files import (
-    ListError,
-    file_sha256,
-    read_rows,
-    replacing,
-    write_csv,
-    write_metrics,
-)
+from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_csv, write_metrics
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predictions_file
@@ -62,21 +48,27 @@ class Results:
     videos: MeasuredSet
     described: Mapping[str, int | str]
     """What identifies the videos (`describe_set`)."""
-    view_names: Sequence[str]
     evaluation: Evaluation
-    values: Mapping[str, float]
-    """The metrics."""
     raw: Evaluation | None = None
     """The same of the raw CLIP; None in tests."""
+    interpolated: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of mixed weights (`interpolation.describe_choice`)."""
     saliency: Tensor | None = None
     """How much each class looks at each frame, [N, K, T]; None = the method does not provide it."""
     training: TrainingScores | None = None
     """What the model says of the training videos; None = not asked for."""
 
+    def values(self) -> dict[str, float]:
+        """The metrics."""
+        values = self.evaluation.values
+        if self.raw is not None:
+            values = compare_zero_shot(self.evaluation, self.raw)
+        return {**values, **self.interpolated}
+
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the prediction file, by name."""
         found = {
-            "labels": self.evaluation.labels,
+            "labels": self.evaluation.scored.labels,
             "features": self.evaluation.scored.features,
             "probabilities": self.evaluation.probabilities,
         }
@@ -91,18 +83,19 @@ class Results:
         return found
 
 
-def read_splits(dataset: str, records: Sequence[Record]) -> list[Tensor]:
-    """Positions in `records`, int64 [M] ascending, of the test videos of each official split.
+def read_splits(videos: MeasuredSet) -> list[Tensor]:
+    """Positions, int64 [M] ascending, of the test videos of each official split of a dataset.
 
-    Empty for a dataset with a single split, which has no lists/<dataset>/splits.csv.
+    Empty if not all videos are measured, or for a dataset with a single split, which has no
+    lists/<dataset>/splits.csv.
 
     Raises:
         ListError: splits.csv names a video that is not among the records, or no video.
     """
-    path = list_file(dataset, "splits")
-    if not path.is_file():
+    dataset, path = videos.dataset, list_file(videos.dataset, "splits")
+    if not (videos.complete and path.is_file()):
         return []
-    position = {record.video_id: i for i, record in enumerate(records)}
+    position = {record.video_id: i for i, record in enumerate(videos.records)}
     members: dict[str, list[int]] = {}
     for line, video_id, split in read_rows(path, SPLIT_COLUMNS):
         if video_id not in position:
@@ -121,16 +114,8 @@ def score_training_videos(
 ) -> TrainingScores | None:
     """Score the training list from one view, if the method's `score_training` asks for it.
 
-    Every process calls this. Returns None if not asked for, and on all ranks but 0.
-
-    Args:
-        params: `model.method`'s options may have `score_training`.
-        model: encodes and scores the videos.
-        text: the model's class text, of all K classes.
-        device: encodes the videos.
-
-    Raises:
-        ListError: the training list is missing or invalid.
+    Every process calls this. Returns None if not asked for, and on all ranks but 0. ListError if
+    the training list is missing or invalid.
     """
     if not params.options.get("score_training", False):
         return None
@@ -142,22 +127,16 @@ def score_training_videos(
         return None
     return TrainingScores(
         probabilities=scored.probabilities(),
-        labels=label_tensor(records, text.num_classes),
+        labels=scored.labels,
         video_ids=[record.video_id for record in records],
     )
 
 
 def describe_set(videos: MeasuredSet, protocol: str) -> dict[str, int | str]:
-    """The metrics that identify a set of videos: dataset, protocol, num_videos, num_expected,
-    videos_sha256, missing_sha256 (of lists/<dataset>/missing.csv, '' if there is none) and, if
-    videos of this set are missing, expected_sha256, the fingerprint of the complete set.
+    """The metrics of `VideoSet`; expected_sha256 only if videos of this set are missing.
 
     Videos of the set's lists that `lists/<dataset>/missing.csv` names are expected too (for
     `whole`, all it names).
-
-    Args:
-        videos: the set.
-        protocol: views and lists in words.
     """
     dataset, lists = videos.dataset, videos.lists
     path, ids = missing_path(dataset), [record.video_id for record in videos.records]
@@ -192,11 +171,11 @@ def write_results(results: Results, params: Params, device: torch.device) -> Pat
     if results.training is not None:
         about["train_video_ids"] = json.dumps(results.training.video_ids)
     tensors, records = results.tensors(), results.videos.records
-    class_names = results.evaluation.scored.text.class_names
-    save(name, tensors, records, results.view_names, class_names, about)
+    scored = results.evaluation.scored
+    save(name, tensors, records, scored.view_names, scored.text.class_names, about)
     write_videos(plots, records, tensors, results.evaluation.single)
     path = metrics_file(params.recipe, name)
-    write_metrics(path, {**results.described, **provenance, **results.values})
+    write_metrics(path, {**results.described, **provenance, **results.values()})
     say(f"wrote predictions/{name}.*, {path}, {plots}/")
     return plots
 
@@ -215,11 +194,9 @@ def save(
     model; the second has the ids in the same order and `readable`.
 
     Args:
-        set_name: `test` or `zero_shot_<dataset>`.
         tensors: features [N, V, ...], probabilities [N, K] float32, labels [N] or [N, K] int64.
         records: the N videos, in the order of the tensors' rows.
         view_names: V names, stored as a JSON list.
-        class_names: K names.
         metadata: stored as strings; `features_dtype` is added.
     """
     text = {key: str(value) for key, value in metadata.items()}
@@ -280,12 +257,8 @@ def write_videos(
 def readable(
     probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> dict[str, pa.Array]:
-    """Columns that say what was predicted for each video.
-
-    Args:
-        probabilities: [N, K] float32.
-        labels: [N] int64, or targets [N, K] of 0 and 1.
-        class_names: K names.
+    """Columns that say what was predicted for each video, of probabilities [N, K] float32 and of
+    labels [N] int64, or targets [N, K] of 0 and 1.
 
     Returns:
         of N values each: `class`, the true one (several are separated by `; `); `predicted`, the

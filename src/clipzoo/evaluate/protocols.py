@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
@@ -21,8 +20,6 @@ class Evaluation:
     """What was measured of one model on one set of videos."""
 
     scored: Scored
-    labels: Tensor
-    """[N] int64, or targets [N, K] of 0 and 1."""
     probabilities: Tensor
     """[N, K] float32, from all views."""
     values: dict[str, float]
@@ -36,26 +33,10 @@ def describe_views(clips: int, crops: int, dense: bool = False) -> str:
     return f"clips {clips}, crops {crops}, {'dense' if dense else 'uniform'}"
 
 
-def single_view(features: Tensor, view_names: Sequence[str]) -> Tensor:
-    """Clip 0, center crop: features [N, V, ...] -> [N, 1, ...].
-
-    The center crop of several lies up to 2 px off the single crop: the authors round it so.
-
-    Raises:
-        ValueError: no such view among `view_names`.
-    """
-    if SINGLE_VIEW not in view_names:
-        raise ValueError(f"views: found {list(view_names)}; a single view needs {SINGLE_VIEW!r}")
-    index = list(view_names).index(SINGLE_VIEW)
-    return features[:, index : index + 1]  # [N, V, ...] -> [N, 1, ...]
-
-
 def evaluate_test(
     scored: Scored,
-    labels: Tensor,
     *,
     trained_classes: Sequence[int],
-    view_names: Sequence[str],
     dense: bool,
     authors: AuthorsMap | None = None,
     authors_batch: int = 0,
@@ -67,40 +48,31 @@ def evaluate_test(
 
     Args:
         scored: all videos.
-        labels: [N] int64, or targets [N, K].
         trained_classes: ids of the classes trained on; if these are not all classes, the metrics of
             `evaluate_base_to_novel` are added.
-        view_names: V names.
         dense: whether clips are dense windows.
         authors: their protocol for mAP, whose value is added as authors_map; None = no other.
         authors_batch: videos in a batch of their tests, where these drop the last, partial batch:
             the metrics of `evaluate_whole_batches` are added; 0 = they drop none.
     """
-    probabilities = scored.probabilities()
+    probabilities, labels = scored.probabilities(), scored.labels
     values = metrics.evaluate(probabilities, labels)
     if authors is not None:
         values["authors_map"] = authors_map(probabilities, labels, authors)
     if authors_batch:
         values |= evaluate_whole_batches(probabilities, labels, authors_batch)
     single = None
-    if len(view_names) > 1 and not dense:
-        single = scored.score(single_view(scored.features, view_names), scored.text)
+    if len(scored.view_names) > 1 and not dense:
+        single = scored.score(scored.single_view(), scored.text)
         values |= with_prefix("single_view_", metrics.evaluate(single, labels))
     if len(trained_classes) < scored.text.num_classes:
-        values |= evaluate_base_to_novel(scored, labels, trained_classes)
-    return Evaluation(
-        scored=scored, labels=labels, probabilities=probabilities, values=values, single=single
-    )
+        values |= evaluate_base_to_novel(scored, trained_classes)
+    return Evaluation(scored=scored, probabilities=probabilities, values=values, single=single)
 
 
 def authors_map(probabilities: Tensor, labels: Tensor, protocol: AuthorsMap) -> float:
-    """mAP in percent as the authors compute it, where that differs from its definition.
-
-    Args:
-        probabilities: [N, K] from the method's `score`.
-        labels: [N] int64, or targets [N, K].
-        protocol: of the method.
-    """
+    """mAP in percent as the authors compute it, where that differs from its definition, of
+    probabilities [N, K] from the method's `score` and labels [N] or targets [N, K]."""
     for _ in range(protocol.softmaxes - 1):
         probabilities = probabilities.softmax(dim=-1)
     if protocol.running_batch:
@@ -112,15 +84,8 @@ def evaluate_whole_batches(probabilities: Tensor, labels: Tensor, batch: int) ->
     """Accuracy over the whole batches of a list, as a loader with `drop_last` gives them.
 
     ActionCLIP's authors test so (test.py of sallymmx/ActionCLIP): the last videos of the list do
-    not count.
-
-    Args:
-        probabilities: [N, K], in the order of the list.
-        labels: [N] int64, or targets [N, K].
-        batch: videos in a batch.
-
-    Returns:
-        authors_num_videos, and, if that is not 0, authors_top1 with its interval and authors_top5.
+    not count. The metrics are authors_num_videos and, if that is not 0, authors_top1 with its
+    interval and authors_top5.
 
     Example: 19,357 videos in batches of 64: authors_num_videos 19,328.
     """
@@ -153,16 +118,13 @@ def half_classes(num_classes: int, split: int) -> Tensor:
     )  # [K] -> [K // 2]
 
 
-def evaluate_halves(
-    scored: Scored, labels: Tensor, *, present_only: bool = False
-) -> dict[str, list[float]]:
+def evaluate_halves(scored: Scored, *, present_only: bool = False) -> dict[str, list[float]]:
     """Half-class accuracies: only the half's classes compete, on the videos of those classes.
 
     A score that is normalized over classes is so over those of the half only.
 
     Args:
-        scored: all videos.
-        labels: [N] int64 in [0, K).
+        scored: all videos, with one label each.
         present_only: exclude a half's classes without videos, as the authors' code does; if False,
             they compete.
 
@@ -173,8 +135,8 @@ def evaluate_halves(
     for split in range(NUM_HALVES):
         classes = half_classes(scored.text.num_classes, split)
         if present_only:
-            classes = classes[torch.isin(classes, labels)]  # [K // 2] -> [M]
-        for key, value in _among(scored, labels, classes).items():
+            classes = classes[torch.isin(classes, scored.labels)]  # [K // 2] -> [M]
+        for key, value in _among(scored, classes).items():
             result[key].append(value)
     return result
 
@@ -205,14 +167,10 @@ def half_bounds(
     return float(np.mean(lows)), float(np.mean(highs))
 
 
-def _among(scored: Scored, labels: Tensor, classes: Tensor) -> dict[str, float]:
-    """top1 and top5 on the videos of some classes, when only these compete; empty without videos.
-
-    Args:
-        scored, labels: as in `evaluate_halves`.
-        classes: int64 [M] distinct ids.
-    """
-    text = scored.text
+def _among(scored: Scored, classes: Tensor) -> dict[str, float]:
+    """top1 and top5 on the videos of some classes, int64 [M] distinct ids, when only these compete;
+    empty without videos."""
+    text, labels = scored.text, scored.labels
     position = torch.full((text.num_classes,), -1)  # [K]
     position[classes] = torch.arange(len(classes))
     chosen = position[labels] >= 0  # [N]
@@ -225,29 +183,24 @@ def _among(scored: Scored, labels: Tensor, classes: Tensor) -> dict[str, float]:
     return {f"top{k}": metrics.percent(metrics.in_top_k(probabilities, targets, k)) for k in (1, 5)}
 
 
-def evaluate_base_to_novel(scored: Scored, labels: Tensor, base: Sequence[int]) -> dict[str, float]:
-    """Accuracy among the classes trained on, and among those that training never saw.
+def evaluate_base_to_novel(scored: Scored, base: Sequence[int]) -> dict[str, float]:
+    """Accuracy among the classes trained on, whose ids are `base`, and among all others.
 
     Source: base-to-novel generalization as in ViFi-CLIP (arXiv 2212.03640).
 
-    Args:
-        scored, labels: as in `evaluate_halves`.
-        base: ids of the classes trained on.
-
-    Returns:
-        base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
+    The metrics are base_top1, novel_top1 and base_to_novel_hmean, their harmonic mean, in percent.
 
     Raises:
         MetricsError: a multi-label set, or no videos of the base or of the novel classes.
     """
-    if labels.dim() != 1:
+    if scored.labels.dim() != 1:
         raise metrics.MetricsError("data.classes: base needs one label a video; found several")
     is_base = torch.zeros(scored.text.num_classes, dtype=torch.bool)  # [K]
     is_base[list(base)] = True
     values = []
     for name, members in (("base", is_base), ("novel", ~is_base)):
         classes = members.nonzero()[:, 0]  # [K] -> [M]
-        accuracies = _among(scored, labels, classes)
+        accuracies = _among(scored, classes)
         if not accuracies:
             raise metrics.MetricsError(f"data.classes: base: no video of the {name} classes")
         values.append(accuracies["top1"])
@@ -257,7 +210,6 @@ def evaluate_base_to_novel(scored: Scored, labels: Tensor, base: Sequence[int]) 
 
 def evaluate_zero_shot(
     scored: Scored,
-    labels: Tensor,
     *,
     protocols: Sequence[str],
     splits: Sequence[Tensor] = (),
@@ -272,7 +224,6 @@ def evaluate_zero_shot(
 
     Args:
         scored: all videos.
-        labels: [N] int64.
         protocols: any of `full`, `half` and `splits`; a half needs two classes, so `half` is
             skipped for sets with fewer than 4.
         splits: positions int64 [M] of the test videos of each official split; empty for a set with
@@ -282,15 +233,16 @@ def evaluate_zero_shot(
     Raises:
         MetricsError: a multi-label set; these protocols need single labels.
     """
+    labels, num_classes = scored.labels, scored.text.num_classes
     if labels.dim() != 1:
         raise metrics.MetricsError("zero-shot protocols need one label a video; found several")
-    probabilities, num_classes = scored.probabilities(), scored.text.num_classes
+    probabilities = scored.probabilities()
     metrics.check(probabilities, labels)
     result = {}
     if "full" in protocols:
         result |= with_prefix("full_", _accuracies(metrics.evaluate(probabilities, labels)))
     if "half" in protocols and num_classes >= MIN_HALF_CLASSES:
-        halves = evaluate_halves(scored, labels)["top1"]
+        halves = evaluate_halves(scored)["top1"]
         result |= _mean_and_std("half_top1", halves)
         if num_missing:
             low, high = half_bounds(halves, labels, num_classes, num_missing)
@@ -300,7 +252,7 @@ def evaluate_zero_shot(
             correct = metrics.in_top_k(probabilities, labels, k)  # [N]
             parts = [metrics.percent(correct[positions]) for positions in splits]
             result |= _mean_and_std(f"splits_top{k}", parts)
-    return Evaluation(scored=scored, labels=labels, probabilities=probabilities, values=result)
+    return Evaluation(scored=scored, probabilities=probabilities, values=result)
 
 
 def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
@@ -313,6 +265,7 @@ def compare_zero_shot(tuned: Evaluation, raw: Evaluation) -> dict[str, float]:
     classes compete, also gain, the paired difference in percentage points, with its interval."""
     values = tuned.values | with_prefix("raw_", raw.values)
     if "full_top1" in values:
-        right = [metrics.in_top_k(e.probabilities, e.labels, 1) for e in (tuned, raw)]  # [N] each
+        labels = tuned.scored.labels
+        right = [metrics.in_top_k(e.probabilities, labels, 1) for e in (tuned, raw)]  # [N] each
         values |= metrics.gain("gain", *right)
     return values

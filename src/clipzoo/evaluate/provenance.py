@@ -10,22 +10,13 @@ from clipzoo.runtime.machine import environment
 
 
 def record_provenance(params: Params, device: str, directory: str | Path) -> dict[str, str]:
-    """Write settings.json: the values that a result was made with.
+    """Write settings.json: the values that a result was made with on `cpu` or `cuda`.
 
     They are those of `Params.settings`, and those of `runtime` that the training depended on
     (`split` in the metadata of the model file).
 
-    Args:
-        params: its settings are written.
-        device: type of the device that computes, `cpu` or `cuda`.
-        directory: of settings.json.
-
     Returns:
-        metrics: settings_sha256, the fingerprint of these settings; training_sha256, that of the
-        settings that trained the model (`training_settings`); model_sha256, the digest of the model
-        file; environment (`machine.environment`) of the pre-training, the training and the
-        evaluation, each that differs from the one before; and, if the run has a
-        `model.checkpoint`, its checkpoint_sha256.
+        the metrics of `MadeWith`; checkpoint_sha256 only if the run has a `model.checkpoint`.
     """
     meta = read_model_metadata()
     settings = {**params.settings(), **meta.split}

@@ -1,18 +1,22 @@
 """From encoded videos to probabilities: the class text of a model, its scores and its saliency."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.clips.encoding import encode_set
 from clipzoo.clips.inputs import Views
+from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
+from clipzoo.data.targets import label_tensor
 from clipzoo.methods import load_classifier
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
+from clipzoo.runtime.distributed import say, world_size
 
 SCORED_AT_ONCE = 4096
 Score = Callable[[Tensor, ClassText], Tensor]
@@ -26,12 +30,46 @@ class Scored:
     score: Score
     features: Tensor
     """[N, V, ...] float32 or float16."""
+    view_names: Sequence[str]
+    """The names of the V views."""
+    labels: Tensor
+    """[N] int64, or targets [N, K] of 0 and 1."""
     text: ClassText
     """The text of all K classes, as `class_text` gives it."""
 
     def probabilities(self) -> Tensor:
         """The probabilities of all videos from all views, [N, K] float32."""
         return self.score(self.features, self.text)
+
+    def single_view(self) -> Tensor:
+        """The features of clip 0's center crop, [N, 1, ...].
+
+        The center crop of several lies up to 2 px off the single crop: the authors round it so.
+
+        Raises:
+            ValueError: no such view among `view_names`.
+        """
+        names = list(self.view_names)
+        if SINGLE_VIEW not in names:
+            raise ValueError(f"views: found {names}; a single view needs {SINGLE_VIEW!r}")
+        index = names.index(SINGLE_VIEW)
+        return self.features[:, index : index + 1]  # [N, V, ...] -> [N, 1, ...]
+
+
+def announce(
+    stage: str,
+    videos: MeasuredSet,
+    text: ClassText,
+    about: str,
+    params: Params,
+    device: torch.device,
+) -> None:
+    """Print what a stage is going to measure: the videos, and what there is to say `about` them;
+    then the backbone, the precision and the machine."""
+    say(
+        f"{stage}: {len(videos.records)} videos of {videos.dataset}, {text.num_classes} classes, "
+        f"{about} ({params.model.arch}), {params.test.precision}, {world_size()} x {device.type}"
+    )
 
 
 def score_set(
@@ -47,7 +85,13 @@ def score_set(
     features = encode_set(model, clips, set_name, params=params, device=device)
     if features is None:
         return None
-    return Scored(score=partial(score_videos, model), features=features, text=text)
+    return Scored(
+        score=partial(score_videos, model),
+        features=features,
+        view_names=clips.view_names,
+        labels=label_tensor(clips.records, text.num_classes),
+        text=text,
+    )
 
 
 def trained_text(text: ClassText, num_trained: int) -> ClassText:
@@ -72,10 +116,7 @@ def trained_text(text: ClassText, num_trained: int) -> ClassText:
 def class_text(model: Method, text: ClassText, device: torch.device) -> ClassText:
     """The text that a model classifies with, on the CPU: that of its own text tower, if trained.
 
-    Args:
-        model: on any device, and on the CPU afterwards.
-        text: of embed_labels, or `trained_text`.
-        device: computes it.
+    The text is that of embed_labels, or `trained_text`. The model is on the CPU afterwards.
     """
     found = model.to(device).class_text(text.to(device)).to("cpu")
     model.cpu()
@@ -84,24 +125,21 @@ def class_text(model: Method, text: ClassText, device: torch.device) -> ClassTex
 
 @torch.no_grad()
 def score_videos(model: Method, features: Tensor, text: ClassText) -> Tensor:
-    """The method's probabilities [N, K] float32 on the CPU, a bounded number of videos at once.
+    """The method's probabilities, [N, K] float32, of features [N, V, ...] float32 or float16.
 
-    Args:
-        model: its `score` has no parameters.
-        features: [N, V, ...] float32 or float16.
-        text: of K classes, from `class_text`.
+    It scores a bounded number of videos at once, on the CPU: `score` has no parameters.
     """
     parts = [model.score(part.float(), text) for part in features.split(SCORED_AT_ONCE)]
     return torch.cat(parts)  # [<= SCORED_AT_ONCE, K] each -> [N, K]
 
 
 @torch.no_grad()
-def saliency(model: Method, features: Tensor, text: ClassText) -> Tensor | None:
-    """How much each class looks at each frame, float16 [N, K, T] of features [N, 1, T, D] of a
-    single view; None if the method does not provide it or was not asked to."""
+def saliency(model: Method, scored: Scored) -> Tensor | None:
+    """How much each class looks at each frame of a single view, float16 [N, K, T]; None if the
+    method does not provide it or was not asked to."""
     parts = []
-    for part in features.split(SCORED_AT_ONCE):
-        weights = model.saliency(part.float(), text)  # [n, 1, K, T]
+    for part in scored.single_view().split(SCORED_AT_ONCE):  # [n, 1, T, D]
+        weights = model.saliency(part.float(), scored.text)  # [n, 1, K, T]
         if weights is None:
             return None
         parts.append(weights[:, 0].half())  # [n, 1, K, T] -> [n, K, T]

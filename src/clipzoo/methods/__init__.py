@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor, nn
 
 from clipzoo import config
@@ -33,6 +33,7 @@ from clipzoo.models.clip import (
 )
 from clipzoo.models.text import tensor_faults
 from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
+from clipzoo.recorded import TrainedBy
 from clipzoo.runtime.distributed import say
 from clipzoo.settings import describe_difference, training_settings
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
@@ -76,24 +77,15 @@ def _known_method(name: str) -> str:
     return name
 
 
-class ModelMetadata(Section):
+class ModelMetadata(TrainedBy):
     """What rebuilds the model of a file: JSON in the metadata of the file."""
 
+    model_config = ConfigDict(extra="forbid")
     clip: ClipMetadata
     method: Annotated[str, AfterValidator(_known_method)]
     num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
     options: dict[str, Any]
     """The options of the method, which checks them."""
-    split: dict[str, int] = Field(default_factory=dict)
-    """`split_settings` of the training, by dotted key, where its result depends on them."""
-    environment: str = ""
-    """What computed the training (`machine.environment`); '' = nothing was trained."""
-    checkpoint_sha256: str = ""
-    """Digest of the file that `model.checkpoint` named; '' = none."""
-    recipe: str = ""
-    """Name of the run that trained it."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """`training_settings` of that run; empty in files of earlier versions."""
 
 
 TEXT_TOLERANCE = 1e-3

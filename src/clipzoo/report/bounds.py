@@ -71,16 +71,11 @@ def mean_bounds(parts: Sequence[Bounds | None]) -> Bounds | None:
 
 
 def judge(bounds: Bounds, published: float, tolerance: float) -> str:
-    """The verdict on a result of which only bounds are known.
+    """The verdict on a result of which only bounds are known; all values are percentages.
 
     - reproduced: every possible value is within the tolerance of the published one;
     - within reach: some possible value may be, so [low - tolerance, high + tolerance] has it;
     - not reached: all are further below; above: all are further above.
-
-    Args:
-        bounds: the lowest and highest result possible on the complete set.
-        published: percent.
-        tolerance: percentage points.
     """
     low, high = bounds.low, bounds.high
     reach = tolerance + ROUNDING

@@ -4,7 +4,6 @@ A released file gets a link in models/zoo/ whose name has the digest of its cont
 of a run say by themselves what it started from, and other content under the same name runs again.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -30,6 +29,7 @@ from clipzoo.paths import (
     metrics_file,
     settings_file,
 )
+from clipzoo.recorded import TrainedBy
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import RECIPES_DIR, fused_recipes, load_recipes
 from clipzoo.report.released import released_file, released_run
@@ -54,33 +54,25 @@ def kept_predictions(name: str) -> list[Path]:
 
 
 def fault_of_model(name: str, settings: Mapping[str, Any]) -> str:
-    """Why the kept model of a recipe cannot be used; '' = it can.
-
-    Args:
-        name: the recipe.
-        settings: the settings that it has now, by dotted key.
-    """
+    """Why the kept model of a recipe, with the settings that it has now, cannot be used; '' = it
+    can."""
     from clipzoo.tensors import WeightsError, read_metadata  # slow: it imports torch
 
     path = kept_model(name)
     if not path.is_file():
         return f"{path}{MISSING}"
     try:
-        meta = json.loads(read_metadata(path)["model"])
-        recipe, used = meta.get("recipe"), meta.get("settings", {})
-    except (WeightsError, KeyError, ValueError, AttributeError):
+        trained = TrainedBy.model_validate_json(read_metadata(path)["model"])
+    except (WeightsError, KeyError, ValueError):
         return f"{path} is not a model file of this project"
-    if recipe != name:
-        return f"{path} is the model of {recipe or 'an earlier version'}"
-    changed = verdicts.modified(used, training_settings(settings), "test")
+    if trained.recipe != name:
+        return f"{path} is the model of {trained.recipe or 'an earlier version'}"
+    changed = verdicts.modified(trained.settings, training_settings(settings), "test")
     return f"{path} was trained with another {', '.join(changed)}" if changed else ""
 
 
 def fault_of_predictions(name: str, settings: Mapping[str, Any]) -> str:
-    """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them.
-
-    Args: as for `fault_of_model`.
-    """
+    """Why the kept predictions of a recipe cannot be used; '' = they can, or a user gave them."""
     for path in kept_predictions(name):
         if not path.is_file():
             return f"{path}{MISSING}"
@@ -207,13 +199,10 @@ def given_predictions(path: Path, option: str) -> list[Path]:
 
 
 def take_predictions(name: str, path: Path) -> bool:
-    """Put a user's predictions where those of a recipe are kept.
+    """Put a user's predictions where those of a recipe are kept; returns whether they are new.
 
     The test.json beside them says which file they are and, if the user's file has a .json file
     beside it, in which environment they were computed.
-
-    Returns:
-        whether other ones were kept before, or none.
     """
     tensors, table = given_predictions(path, f"--parent {name}")
     kept_tensors, kept_table, about = kept_predictions(name)

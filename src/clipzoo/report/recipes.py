@@ -203,14 +203,8 @@ def _load(
 
 
 def _refuse_cycles(name: str, folder: Path, read: Reader, before: list[str]) -> None:
-    """Raise ConfigError if a recipe needs itself, as a parent or to be fused with.
-
-    Args:
-        name: the recipe, which may not exist.
-        folder: the folder of all recipes.
-        read: reads a file.
-        before: the recipes that need it, each of which needs the one after it.
-    """
+    """Raise ConfigError if a recipe, which may not exist, needs itself, as a parent or to be fused
+    with; each recipe of `before` needs the one after it, and the last one needs this one."""
     path = folder / f"{name}.yaml"
     if name in before:
         cycle = " -> ".join([*before[before.index(name) :], name])

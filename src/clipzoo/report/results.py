@@ -172,13 +172,11 @@ class _Run:
 
     def _file_rows(self, stem: str) -> Iterator[Row]:
         values = self.files[stem]
-        for key, name in RESULTS[kind_of(stem)].items():
+        for key in RESULTS[kind_of(stem)]:
             if key in values:
                 (std,) = [values[k] for k in deviation_of(key)] or [None]
                 low, high = [values[k] for k in interval_of(key)] or [None, None]
-                yield from self._rows_of(
-                    [stem], name, key, values[key], std=std, ci95_low=low, ci95_high=high
-                )
+                yield from self._rows_of([stem], key, values[key], std=std, interval=(low, high))
 
     def _split_rows(self) -> Iterator[Row]:
         """Means over Kinetics-600's splits, if all were measured (std with ddof 0)."""
@@ -187,20 +185,17 @@ class _Run:
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
-                name = NAMES[metric]
-                yield from self._rows_of(stems, name, metric, mean, std=std, dataset=SPLIT_DATASET)
+                yield from self._rows_of(stems, metric, mean, std=std, dataset=SPLIT_DATASET)
 
     def _rows_of(
         self,
         stems: list[str],
-        name: str,
         key: str,
         value: float,
         *,
         dataset: str = "",
         std: float | None = None,
-        ci95_low: float | None = None,
-        ci95_high: float | None = None,
+        interval: tuple[float | None, float | None] = (None, None),
     ) -> Iterator[Row]:
         """A result of one metrics file, or the mean over several: once for each number that was
         published for it, or once alone."""
@@ -224,12 +219,12 @@ class _Run:
                 dataset=dataset,
                 arch=settings.get("model.arch", ""),
                 num_frames=settings.get("model.num_segments"),
-                result=name,
+                result=NAMES[key],
                 metric=key,
                 value=value,
                 std=std,
-                ci95_low=ci95_low,
-                ci95_high=ci95_high,
+                ci95_low=interval[0],
+                ci95_high=interval[1],
                 num_videos=sum(self.files[s][counted] for s in stems),
                 num_expected=sum(self.files[s]["num_expected"] for s in stems),
                 videos_sha256=values["videos_sha256"] if whole_set else "",

@@ -10,15 +10,13 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from clipzoo.files import Fault, ListError, json_sha256, read_json
 from clipzoo.paths import metrics_file, settings_file
+from clipzoo.recorded import MOST, MadeWith, VideoSet
 from clipzoo.report.bounds import AUTHORS_ACCURACIES
 from clipzoo.report.metric_names import NAMES, deviation_of, interval_of, kind_of
 from clipzoo.sections import Section, SectionType, build, require
 from clipzoo.settings import training_settings
 from clipzoo.yaml_files import ConfigError
 
-MOST = 10**15
-"""Largest number in a metrics file: sums and squares of it are finite."""
-Count = Annotated[int, Field(ge=1, le=MOST)]
 COMPANIONS = {
     key: [
         *deviation_of(key),
@@ -45,28 +43,19 @@ class Metrics(Section):
     __pydantic_extra__: dict[str, Annotated[Any, AfterValidator(_number_or_text)]]
 
 
-class Training(Metrics):
+class Training(Metrics, MadeWith):
     """train.json; without training it has no videos."""
 
+    model_config = ConfigDict(extra="allow")
     num_videos: int = Field(ge=0, le=MOST)
     videos_sha256: str
     steps: int = Field(ge=0, le=MOST)
-    environment: str = ""
 
 
-class Measured(Metrics):
+class Measured(Metrics, VideoSet, MadeWith):
     """test.json, fused.json or zero_shot_<dataset>.json: the results on a set of videos."""
 
-    dataset: str
-    protocol: str
-    num_videos: Count
-    num_expected: Count
-    videos_sha256: str
-    expected_sha256: str = ""
-    missing_sha256: str = ""
-    settings_sha256: str = ""
-    environment: str = ""
-    checkpoint_sha256: str = ""
+    model_config = ConfigDict(extra="allow")
     video_source: str = ""
 
     @model_validator(mode="after")
@@ -110,15 +99,6 @@ class Settings(Section):
     authors_test_batch: int = Field(default=0, ge=0, le=MOST, alias="actionclip.authors_test_batch")
 
 
-class _Fingerprint(Section):
-    """The digests of a run's settings, and of those of its model, in any metrics file."""
-
-    model_config = ConfigDict(extra="ignore")
-    settings_sha256: str = ""
-    training_sha256: str = ""
-    """'' = there is no model, as in fusions of score files."""
-
-
 def again(run: str) -> str:
     """What to run so that all files of a run are written again, for messages."""
     return f"run `clipzoo zoo {run} --again`" if run else "run `dvc repro --force`"
@@ -130,10 +110,7 @@ def read_stored(
     """A JSON file that a stage wrote, as its section and as it is.
 
     Args:
-        section: what a file of this kind holds.
-        path: the file.
         run: the run that the file belongs to; '' = none.
-        error: what to raise if it cannot be read.
 
     Raises:
         error: the file cannot be read.
@@ -151,16 +128,12 @@ def read_stored(
 
 def read_metrics_file(path: Path, run: str, error: Fault = ListError) -> dict[str, Any]:
     """The values of a metrics file; raises as `read_stored`."""
-    return read_stored(KINDS.get(kind_of(path.stem), _Fingerprint), path, run, error)[1]
+    return read_stored(KINDS.get(kind_of(path.stem), MadeWith), path, run, error)[1]
 
 
 def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
-    """The settings of a metrics file; None = not recorded, or those of another run or model.
-
-    Args:
-        root: the folder of the repository.
-        recipe: the name of the run.
-        stem: the name of the metrics file, without its suffix.
+    """The settings of the metrics file `stem` of a run, in the repository `root`; None = not
+    recorded, or those of another run or model.
 
     Raises:
         ListError, ConfigError: one of the two files is damaged (`read_stored`).
@@ -170,7 +143,7 @@ def load_settings(root: Path, recipe: str, stem: str) -> dict[str, Any] | None:
     if not (path.exists() and metrics.exists()):
         return None
     _, settings = read_stored(Settings, path, recipe)
-    used, _ = read_stored(_Fingerprint, metrics, recipe)
+    used, _ = read_stored(MadeWith, metrics, recipe)
     trained = json_sha256(training_settings(settings))
     if used.training_sha256 not in ("", trained):
         return None

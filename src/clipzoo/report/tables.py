@@ -4,7 +4,7 @@ Nothing here depends on the clock or the machine: the same metrics, settings and
 same bytes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ RESULTS_FILE = "RESULTS.md"
 ZOO_FILE = "zoo.csv"
 FEW_VIDEOS = 30
 """Below this number of videos, an interval is marked: one video more or less moves it by points."""
+
+Columns = Mapping[str, Callable[[Row], str]]
+"""The title of each column, and its cell in a row."""
 
 INTRODUCTION = f"""# Results
 
@@ -175,69 +178,46 @@ def _run_verdict(rows: Sequence[Row]) -> str:
 
 def results_table(rows: Iterable[Row]) -> str:
     """The results of one run, as a markdown table for each dataset and protocol."""
-    header = (
-        "Result",
-        "Value",
-        "Dataset",
-        "Videos",
-        "Protocol",
-        "Environment",
-        "Published",
-        "Expected",
-        "Delta",
-        "Verdict",
-    )
-    groups: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+    columns: Columns = {
+        "Result": lambda row: row.result,
+        "Value": _value,
+        "Dataset": lambda row: row.dataset,
+        "Videos": _videos,
+        "Protocol": lambda row: row.protocol,
+        "Environment": lambda row: row.environment,
+        "Published": lambda row: _number(row.published),
+        "Expected": lambda row: _number(row.expected),
+        "Delta": _delta,
+        "Verdict": lambda row: row.verdict,
+    }
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        cells = (
-            row.result,
-            _value(row),
-            row.dataset,
-            _videos(row),
-            row.protocol,
-            row.environment,
-            _number(row.published),
-            _number(row.expected),
-            _delta(row),
-            row.verdict,
-        )
-        groups.setdefault((row.dataset, row.protocol), []).append(cells)
-    return "\n".join(_table(header, cells) for cells in groups.values())
+        groups.setdefault((row.dataset, row.protocol), []).append(row)
+    return "\n".join(_table_of(columns, group) for group in groups.values())
 
 
 def published_table(rows: Sequence[Row]) -> str:
     """Rows of published numbers as a markdown table, sorted by recipe."""
-    header = (
-        "Recipe",
-        "Dataset",
-        "Model",
-        "Result",
-        "Views",
-        "Published",
-        "Ours",
-        "Videos",
-        "Delta",
-        "Environment",
-        "Verdict",
-    )
-    cells = [
-        (
-            f"`{row.recipe}`",
-            row.dataset,
-            f"{row.arch}, {row.num_frames} frames",
-            row.result,
-            row.protocol,
-            "no number" if row.published is None else f"{row.published:g}",
-            _value(row) if row.value is not None else "",
-            _videos(row) if row.value is not None else "",
-            _delta(row),
-            row.environment,
-            row.verdict,
-        )
-        for row in sorted(rows, key=lambda row: (recipe_of(row.recipe) or row.recipe, row.recipe))
-        if row.source
-    ]
-    return _table(header, cells)
+    columns: Columns = {
+        "Recipe": lambda row: f"`{row.recipe}`",
+        "Dataset": lambda row: row.dataset,
+        "Model": lambda row: f"{row.arch}, {row.num_frames} frames",
+        "Result": lambda row: row.result,
+        "Views": lambda row: row.protocol,
+        "Published": lambda row: "no number" if row.published is None else f"{row.published:g}",
+        "Ours": _value,
+        "Videos": _videos,
+        "Delta": _delta,
+        "Environment": lambda row: row.environment,
+        "Verdict": lambda row: row.verdict,
+    }
+    published = [row for row in rows if row.source]
+    published.sort(key=lambda row: (recipe_of(row.recipe) or row.recipe, row.recipe))
+    return _table_of(columns, published)
+
+
+def _table_of(columns: Columns, rows: Sequence[Row]) -> str:
+    return _table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -278,6 +258,7 @@ def _drop_constants(
 
 
 def _value(row: Row) -> str:
+    """The value with its deviation and its interval; '' = not run here."""
     value = _number(row.value)
     if row.std is not None:
         value += f" ± {row.std:.1f}"
@@ -288,6 +269,8 @@ def _value(row: Row) -> str:
 
 
 def _videos(row: Row) -> str:
+    if row.value is None:
+        return ""
     videos = str(row.num_videos)
     if row.num_expected != row.num_videos:
         videos += f" of {row.num_expected}"

@@ -126,9 +126,7 @@ def compare_videos(values: Mapping[str, Any], published: str) -> tuple[str, bool
 def is_part(values: Mapping[str, Any], published: str) -> bool:
     """Whether a result was measured on the published set without the videos that a copy lacks.
 
-    Args:
-        values: a metrics file's values, as for `compare_videos`.
-        published: the list that the recipe names; '' = none.
+    Args: as in `compare_videos`.
     """
     if not published:
         return False
@@ -202,11 +200,8 @@ def authors_split(recipe: Recipe | None, settings: Mapping[str, Any]) -> dict[st
     """The authors' micro-batch, by dotted key: what batch normalization depends on.
 
     Only their clips on one GPU count. With fewer GPUs and as large a micro-batch, the statistics
-    are over as many clips.
-
-    Args:
-        recipe: says on how many GPUs its config gives the batch size; None or 0 = not known.
-        settings: the recipe's settings, by dotted key.
+    are over as many clips. Nothing is known without a recipe that says on how many GPUs its config
+    gives the batch size.
     """
     gpus = recipe.authors.config_gpus if recipe else 0
     return {"runtime.micro_batch": settings["train.batch_size"] // gpus} if gpus else {}
