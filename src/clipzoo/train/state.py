@@ -116,6 +116,8 @@ def load_state(
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         progress = Progress(**content["progress"])
+        if list(content["model"]) != list(model.state_dict()):  # the moments are by position
+            raise ValueError("it has other parameters, or in another order")
         model.load_state_dict(content["model"])
         for saved, group in zip(
             content["optimizer"]["param_groups"], optimizer.param_groups, strict=True
