@@ -30,7 +30,7 @@ VARIANTS = {
     "Text4Vis and BIKE": {},
     "Text4Vis on Kinetics-400 (RandAugment)": RANDAUGMENT,
     "multi-scale crop": CROP,
-    "colour jitter": JITTER,
+    "color jitter": JITTER,
     "ActionCLIP on UCF101 and HMDB51 (crop, jitter)": CROP | JITTER,
     "ActionCLIP on Kinetics-400 (crop, jitter, RandAugment)": CROP | JITTER | RANDAUGMENT,
 }

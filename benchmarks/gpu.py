@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--minutes 9.5] [--sections NAME ...] [--output FOLDER]
 
     right   `pytest -m gpu`: a GPU computes what a CPU does
-    fast    training steps: the authors' and ours; attention; synchronisations
+    fast    training steps: the authors' and ours; attention; synchronizations
     full    memory: peaks against the estimate of `check`, the largest micro-batches
     fed     the loader: threads, processes, and the time that steps wait for it
 

@@ -1,4 +1,4 @@
-"""How fast a training step is: the authors' and ours, side by side; attention; synchronisations.
+"""How fast a training step is: the authors' and ours, side by side; attention; synchronizations.
 
 Variants alternate with the authors' step in short rounds, and the ratio of each round is one
 measurement. FLOPs of the model are those of the forward pass times 3, without what checkpointing
@@ -53,7 +53,7 @@ def fast(section: Section, setting: Setting) -> None:
             with section.attempt(f"{arch}: steps"):
                 _compare(section, setting, arch, (OURS, FUSED, CHANNELS_LAST), ceiling)
             free_memory(setting.device)
-            with section.attempt(f"{arch}: attention and synchronisations"):
+            with section.attempt(f"{arch}: attention and synchronizations"):
                 _look_inside(section, setting, arch)
             free_memory(setting.device)
     if setting.device.type != "cuda":
@@ -154,10 +154,10 @@ def _look_inside(section: Section, setting: Setting, arch: str) -> None:
     stepper = Stepper(setting, arch, OURS, batch_that_fits(setting, arch))
     stepper.warm_up()
     if setting.device.type == "cuda":
-        with section.attempt(f"{arch}: synchronisations"):
-            places = synchronisations(stepper)
+        with section.attempt(f"{arch}: synchronizations"):
+            places = synchronizations(stepper)
             section.row(
-                "Synchronisations",
+                "Synchronizations",
                 model=arch,
                 a_step=places.total(),
                 places=", ".join(f"{place} x {n}" for place, n in places.most_common()),
@@ -168,7 +168,7 @@ def _look_inside(section: Section, setting: Setting, arch: str) -> None:
         _attention_backends(section, setting, arch, stepper)
 
 
-def synchronisations(stepper: Stepper) -> Counter[str]:
+def synchronizations(stepper: Stepper) -> Counter[str]:
     """File and line -> number of waits of the host for the GPU in one step, as torch sees them."""
     synchronize(stepper.device)
     with warnings.catch_warnings(record=True) as caught:

@@ -81,7 +81,7 @@ class Variant:
     changes: dict[str, Any] = field(default_factory=dict)
     """Of params.yaml, by key."""
     floats: bool = False
-    """Normalised float32 frames from pageable memory; otherwise uint8 from pinned memory."""
+    """Normalized float32 frames from pageable memory; otherwise uint8 from pinned memory."""
     channels_last: bool = False
 
 

@@ -5,7 +5,7 @@
 Frames are stored at two sizes: exactly 340x256, and with a short side of 320 px as in the recipes
 of Kinetics, which must be resized to 256 before the crop. Both loops read 8 of 280 frames and make
 the same crops to 224, so that their pixels can be compared. The PIL loop is timed twice: up to
-uint8, where ours ends too (the device normalises), and up to the normalised float32 clip, as in the
+uint8, where ours ends too (the device normalizes), and up to the normalized float32 clip, as in the
 authors' loaders. The three alternate in short rounds, on one core; the ratio of each round is one
 measurement. Without --videos the frames are rendered (a zooming fractal with noise).
 
@@ -106,7 +106,7 @@ def pil_view(folder: Path, num_frames: int) -> np.ndarray:
 
 
 def to_floats(clip: np.ndarray) -> torch.Tensor:
-    """uint8 [T, 3, S, S] -> float32, scaled and normalised step by step as the authors do."""
+    """uint8 [T, 3, S, S] -> float32, scaled and normalized step by step as the authors do."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return torch.from_numpy(clip).float().div(255).sub_(mean).div_(std)
 
@@ -125,12 +125,12 @@ def compare(
     """Print ratios and pixel difference of two loaders; returns our clips a second (best round)."""
     pairs = [(ours(p).numpy().reshape(-1), pil(p).reshape(-1)) for p in range(20)]
     difference = float(np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]))
-    ratios: dict[str, list[float]] = {"normalised floats": [], "uint8": []}
+    ratios: dict[str, list[float]] = {"normalized floats": [], "uint8": []}
     fastest = 0.0
     for number in range(rounds):
         positions = range(number * CLIPS_PER_ROUND, (number + 1) * CLIPS_PER_ROUND)
         fast = seconds(ours, positions)
-        ratios["normalised floats"].append(seconds(lambda p: to_floats(pil(p)), positions) / fast)
+        ratios["normalized floats"].append(seconds(lambda p: to_floats(pil(p)), positions) / fast)
         ratios["uint8"].append(seconds(pil, positions) / fast)
         fastest = max(fastest, CLIPS_PER_ROUND / fast)
     for end, values in ratios.items():

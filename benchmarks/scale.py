@@ -213,7 +213,7 @@ def measure_test() -> Job:
     params, model, text = load_params(), raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
     labels = label_tensor(records, text.num_classes)
-    views = [f"clip{clip}-{crop}" for clip in range(4) for crop in ("left", "right", "centre")]
+    views = [f"clip{clip}-{crop}" for clip in range(4) for crop in ("left", "right", "center")]
     features = torch.randn(len(records), NUM_VIEWS, DIM)
     features += 0.5 * text.class_embeddings[0][labels][:, None]
 
@@ -248,7 +248,7 @@ def measure_zero_shot() -> Job:
     model, text = raw_method(), random_text()
     records = read_list(f"lists/{DATASET}/val.csv", text.num_classes)
     labels = label_tensor(records, text.num_classes)
-    names, views = text.class_names, ["clip0-centre"]
+    names, views = text.class_names, ["clip0-center"]
     models = [
         scored(model, torch.randn(len(records), 1, DIM), text, labels, views) for _ in range(2)
     ]

@@ -98,4 +98,4 @@ def test_clips_are_tokens_by_position():
     assert clips.record(3) == RECORDS[1]
     views = ViewSentences(RECORDS, tokens)
     assert views.load(1).tolist() == [[3, 4, 5]]
-    assert list(views.view_names) == ["clip0-centre"]
+    assert list(views.view_names) == ["clip0-center"]

@@ -61,7 +61,7 @@ AT_9 = {
 
 
 @pytest.mark.parametrize("name", AT_9)
-def test_colours_at_magnitude_9(name):
+def test_colors_at_magnitude_9(name):
     found = at_magnitude_9(name)
     rounding = 1 if name in ("Contrast", "Brightness") else 0  # float32 in PIL, float64 here
     assert np.abs(found.astype(int) - AT_9[name]).max() <= rounding
@@ -89,7 +89,7 @@ def test_shapes_at_magnitude_9(draw, sign):
     ],
 )
 def test_cutout_at_magnitude_9(x, y, rows, columns):
-    """12 px wide with both ends, so 13, from the drawn centre less 6."""
+    """12 px wide with both ends, so 13, from the drawn center less 6."""
     expected = FRAME.copy()
     expected[rows, columns] = (125, 123, 114)
     assert np.array_equal(at_magnitude_9("CutoutAbs", x, y), expected)
@@ -200,7 +200,7 @@ def test_all_sizes_and_places_of_the_multi_scale_crop_are_drawn_alike():
     places = {(x // u, y // v): n for (x, y, w, h), n in windows.items() if (w, h) == (224, 224)}
     assert set(places) == set(MULTI_SCALE_PLACES)
     assert len(places) == 13
-    # No corner but the four, and no place between a corner and its neighbour.
+    # No corner but the four, and no place between a corner and its neighbor.
     assert {(1, 0), (0, 1), (3, 0), (4, 3), (2, 1)}.isdisjoint(places)
     assert all(count == pytest.approx(100, abs=45) for count in places.values())
 

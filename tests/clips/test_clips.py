@@ -32,7 +32,7 @@ AUGMENT = AugmentConfig(
 
 
 class MemoryStore:
-    """Frame i of video `v<k>` has the colour (i, 10 * k, 0)."""
+    """Frame i of video `v<k>` has the color (i, 10 * k, 0)."""
 
     def __init__(self, lengths: list[int]) -> None:
         self.videos = {f"v{k}": VideoInfo(n, 40, 32, 0.0, k) for k, n in enumerate(lengths)}
@@ -81,28 +81,28 @@ def test_views_are_clip_major():
     assert views.shape == (6, 4, 3, 16, 16)
     expected = [[0, 10, 20, 30]] * 3 + [[9, 19, 29, 39]] * 3
     assert views[:, :, 0, 0, 0].tolist() == expected
-    assert clips.view_names[:4] == ["clip0-left", "clip0-right", "clip0-centre", "clip1-left"]
+    assert clips.view_names[:4] == ["clip0-left", "clip0-right", "clip0-center", "clip1-left"]
 
 
 def test_a_sampler_of_tests_and_one_of_training():
-    """10 frames, T = 4: the first frames of the parts are 0, 2, 5, 7, the centres 0, 3, 5, 8."""
+    """10 frames, T = 4: the first frames of the parts are 0, 2, 5, 7, the centers 0, 3, 5, 8."""
     store, records = MemoryStore([10]), [Record("v0", 10, 0)]
-    first, centres = (
+    first, centers = (
         ViewClips(store, records, ViewTransform(16, 32, 1), 4, 1, False, sampler)
-        for sampler in ("first", "centres")
+        for sampler in ("first", "centers")
     )
     assert first.load(0)[0, :, 0, 0, 0].tolist() == [0, 2, 5, 7]
-    assert centres.load(0)[0, :, 0, 0, 0].tolist() == [0, 3, 5, 8]
-    train = TrainClips(store, records, TrainTransform(16, AUGMENT), 4, 1, "centres")
+    assert centers.load(0)[0, :, 0, 0, 0].tolist() == [0, 3, 5, 8]
+    train = TrainClips(store, records, TrainTransform(16, AUGMENT), 4, 1, "centers")
     for epoch in range(3):
         assert train.load(0, epoch)[:, 0, 0, 0].tolist() == [0, 3, 5, 8]
 
 
 @pytest.mark.parametrize(("clips", "dense"), [(2, False), (1, True)])
-def test_centres_make_one_clip(clips, dense):
+def test_centers_make_one_clip(clips, dense):
     records = [Record("v0", 10, 0)]
     with pytest.raises(ValueError, match=f"clips: found {clips}.*allowed: 1, not dense"):
-        ViewClips(MemoryStore([10]), records, ViewTransform(16, 32, 1), 4, clips, dense, "centres")
+        ViewClips(MemoryStore([10]), records, ViewTransform(16, 32, 1), 4, clips, dense, "centers")
 
 
 def test_records_that_do_not_fit_the_store_are_listed():

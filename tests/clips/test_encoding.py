@@ -29,7 +29,7 @@ class FakeClips:
 
     def __init__(self, num_videos: int = NUM_VIDEOS, broken: tuple[int, ...] = ()) -> None:
         self.records = [Record(f"v{i}", 9, i % 3) for i in range(num_videos)]
-        self.view_names = ["clip0-centre", "clip1-centre"]
+        self.view_names = ["clip0-center", "clip1-center"]
         self.broken = broken
 
     def load(self, position: int) -> Tensor:

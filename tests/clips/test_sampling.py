@@ -9,7 +9,7 @@ import pytest
 from clipzoo.clips.sampling import (
     TRAIN_SAMPLERS,
     inclusive_ranges,
-    sample_centres,
+    sample_centers,
     sample_inclusive,
     sample_test,
     sample_train,
@@ -43,21 +43,21 @@ def test_golden_indices(case):
         (1, 1, [0]),
     ],
 )
-def test_centres_of_the_parts(num_frames, num_segments, expected):
-    indices = sample_centres(num_frames, num_segments)
+def test_centers_of_the_parts(num_frames, num_segments, expected):
+    indices = sample_centers(num_frames, num_segments)
     assert indices.tolist() == expected
     assert indices.dtype == np.int64
     rng = np.random.default_rng(0)
-    drawn = [TRAIN_SAMPLERS["centres"](num_frames, num_segments, rng) for _ in range(3)]
+    drawn = [TRAIN_SAMPLERS["centers"](num_frames, num_segments, rng) for _ in range(3)]
     assert all(indices.tolist() == expected for indices in drawn)
     assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
 
 
-def test_centres_need_frames_and_segments():
+def test_centers_need_frames_and_segments():
     with pytest.raises(ValueError, match="num_frames: found 0"):
-        sample_centres(0, 8)
+        sample_centers(0, 8)
     with pytest.raises(ValueError, match="num_segments: found 0"):
-        sample_centres(8, 0)
+        sample_centers(8, 0)
 
 
 @pytest.mark.parametrize(

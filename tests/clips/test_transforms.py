@@ -99,14 +99,14 @@ def test_flip_and_gray_hold_for_the_whole_clip():
     for flip, gray in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
         config = replace(AUGMENT, {"short_side_px": 80, "flip": flip, "grayscale": gray})
         flips.append(TrainTransform(64, config)(frames, np.random.default_rng(0)))
-    plain, flipped, grey = flips
+    plain, flipped, gray = flips
     assert torch.equal(plain.flip(-1), flipped)
-    assert torch.equal(grey[:, 0], grey[:, 1])
+    assert torch.equal(gray[:, 0], gray[:, 1])
     luma = np.asarray(Image.fromarray(plain[1].permute(1, 2, 0).numpy()).convert("L"))
-    assert np.abs(luma.astype(int) - grey[1, 0].numpy()).max() <= 1
+    assert np.abs(luma.astype(int) - gray[1, 0].numpy()).max() <= 1
 
 
-def test_clips_are_flipped_and_grey_as_often_as_asked():
+def test_clips_are_flipped_and_gray_as_often_as_asked():
     """Of a whole frame that is red on the left and black on the right."""
     whole = {"short_side_px": 16, "min_area": 1.0, "min_aspect": 1.0, "max_aspect": 1.0}
     transform = TrainTransform(16, replace(AUGMENT, {**whole, "flip": 0.3, "grayscale": 0.1}))
@@ -114,10 +114,10 @@ def test_clips_are_flipped_and_grey_as_often_as_asked():
     frame[:, :, :8, 0] = 255
     rng = np.random.default_rng(0)
     clips = torch.stack([transform(frame, rng)[0] for _ in range(2000)])  # [2000, 3, 16, 16]
-    flipped, grey = clips[:, 0, 0, -1] > 0, clips[:, 2].amax((1, 2)) > 0
+    flipped, gray = clips[:, 0, 0, -1] > 0, clips[:, 2].amax((1, 2)) > 0
     assert float(flipped.float().mean()) == pytest.approx(0.3, abs=0.03)
-    assert float(grey.float().mean()) == pytest.approx(0.1, abs=0.02)
-    assert float((flipped & grey).float().mean()) == pytest.approx(0.03, abs=0.01)
+    assert float(gray.float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert float((flipped & gray).float().mean()) == pytest.approx(0.03, abs=0.01)
 
 
 def test_random_crops_cover_what_they_should():
@@ -188,7 +188,7 @@ def test_jpegs_of_several_sizes_in_a_row():
         assert (decode(jpeg) == simplejpeg.decode_jpeg(jpeg)).all()
 
 
-def test_normalise():
+def test_normalize():
     frames = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     expected = (torch.tensor([[0.0], [1.0]]) - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
     torch.testing.assert_close(normalize(frames)[..., 0, 0], expected)

@@ -79,7 +79,7 @@ def write_set(run: str, stem: str, key: str, settings: dict[str, Any]) -> None:
         tensors["train_labels"] = LABELS.clone()
         about |= {"model_sha256": "m", "recipe": run}
         about["train_video_ids"] = json.dumps([record.video_id for record in RECORDS])
-        predictions.save("test", tensors, RECORDS, ["clip0-centre"], ["x", "y", "z"], about)
+        predictions.save("test", tensors, RECORDS, ["clip0-center"], ["x", "y", "z"], about)
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def save(stem: str) -> None:
         MeasuredSet(dataset="d", records=records, lists=["val"], num_listed=len(records)), "p"
     )
     predictions.save(
-        stem, tensors, records, ["clip0-centre"], NAMES, {**about, "model_sha256": "m"}
+        stem, tensors, records, ["clip0-center"], NAMES, {**about, "model_sha256": "m"}
     )
 
 

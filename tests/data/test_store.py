@@ -24,7 +24,7 @@ from clipzoo.frames.extraction import extract
 from videos import make_video, run_ffmpeg
 
 JPEG_ERROR = 4.0
-"""Mean absolute difference (of 255) between two readers; neighbouring frames differ by over 5."""
+"""Mean absolute difference (of 255) between two readers; neighboring frames differ by over 5."""
 
 
 def open_reader(params_for, dataset: str, root: Path, extra: str = "", **changes):
@@ -84,12 +84,12 @@ def test_three_readers_give_the_same_frames(project, params_for):
     assert (shards.videos["c/turned"].width, shards.videos["c/turned"].height) == (48, 60)
 
 
-def jpeg_of_colour(value: int) -> bytes:
+def jpeg_of_color(value: int) -> bytes:
     return simplejpeg.encode_jpeg(np.full((16, 16, 3), value, np.uint8))
 
 
 def test_frame_files_may_bear_the_name_of_their_folder(project, params_for):
-    root, jpegs = project / "rgb", [jpeg_of_colour(value) for value in (0, 100, 200)]
+    root, jpegs = project / "rgb", [jpeg_of_color(value) for value in (0, 100, 200)]
     for folder in ("x/46GP8", "y/b+c"):
         (root / folder).mkdir(parents=True)
         name = folder.rpartition("/")[2]

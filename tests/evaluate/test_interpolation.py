@@ -97,7 +97,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 class NoiseClips:
     """Six videos of noise, with one view each."""
 
-    view_names = ("clip0-centre",)
+    view_names = ("clip0-center",)
 
     def __init__(self, labels: Iterable[int] = range(6)) -> None:
         self.records = [Record(str(label), 9, label) for label in labels]

@@ -33,7 +33,7 @@ def test_best_words_are_ordered_and_ties_go_to_the_first():
 
 
 class Clip(nn.Module):
-    """Its frame embeddings are the mean colour of a frame, times 3."""
+    """Its frame embeddings are the mean color of a frame, times 3."""
 
     class Tower(nn.Module):
         def forward(self, frames):

@@ -175,7 +175,7 @@ def test_the_first_of_equals_is_predicted(row: list[float], expected: int):
     assert metrics.first_of_highest(torch.tensor([row])).tolist() == [expected]
 
 
-class ColourStore:
+class ColorStore:
     """Every pixel of frame i of video `v<k>` is (i, 10 * k, 0); the left eighth is white."""
 
     def __init__(self, num_videos: int) -> None:
@@ -193,11 +193,11 @@ def view_clips(order: list[int], num_segments: int = 4, crops: int = 3) -> ViewC
     """Videos `v<k>` in the given order; three crops, of which the left one is partly white."""
     records = [Record(f"v{k}", 64, 0) for k in order]
     transform = ViewTransform(32, 32, crops)
-    return ViewClips(ColourStore(len(order)), records, transform, num_segments, 2, False)
+    return ViewClips(ColorStore(len(order)), records, transform, num_segments, 2, False)
 
 
 def drawn(figure) -> list[tuple[int, str, str]]:
-    """(video, text, colour) of each row."""
+    """(video, text, color) of each row."""
     return [
         (
             int(axes.images[0].get_array()[0, 0, 1]) // 10,
@@ -230,15 +230,15 @@ def test_examples_of_one_kind_fill_the_places_of_the_other(num_wrong: int, expec
     labels = torch.zeros(8, dtype=torch.int64)
     probabilities = scores([1] * num_wrong + [0] * (8 - num_wrong), 2)
     figure = plots.examples_figure(view_clips(list(range(8))), probabilities, labels, ["a", "b"])
-    colours = [colour for _, _, colour in drawn(figure)]
-    assert colours == ["tab:green"] * (6 - expected) + ["tab:red"] * expected
+    colors = [color for _, _, color in drawn(figure)]
+    assert colors == ["tab:green"] * (6 - expected) + ["tab:red"] * expected
 
 
 @pytest.mark.parametrize(
     ("num_segments", "crops", "frames"),
     [(4, 3, [0, 16, 32, 48]), (4, 1, [0, 16, 32, 48]), (32, 1, [0, 8, 18, 26, 36, 44, 54, 62])],
 )
-def test_examples_show_the_frames_of_the_first_clips_centre(num_segments, crops, frames):
+def test_examples_show_the_frames_of_the_first_clips_center(num_segments, crops, frames):
     clips = view_clips([0, 1, 2], num_segments, crops)
     figure = plots.examples_figure(clips, scores([0] * 3, 2), torch.zeros(3).long(), ["a", "b"])
     strip = np.asarray(figure.axes[2].images[0].get_array())

@@ -38,7 +38,7 @@ def test_saved_predictions_hold_all_that_scores_them():
         "probabilities": torch.tensor([[0.5, 0.2, 0.3], [0.6, 0.2, 0.2]]),
         "labels": torch.tensor([1, 0]),
     }
-    views = ["clip0-left", "clip0-right", "clip0-centre"]
+    views = ["clip0-left", "clip0-right", "clip0-center"]
     metadata = {"arch": "ViT-L/14", "num_videos": 2}
     predictions.save("test", tensors, RECORDS, views, NAMES, metadata)
     read, metadata = read_safetensors("predictions/test.safetensors")
@@ -67,7 +67,7 @@ def test_equal_predictions_are_equal_bytes():
     metadata = {f"key {i}": 'ü "\n\x01' for i in range(8)}
     written = set()
     for _ in range(3):
-        predictions.save("test", tensors, RECORDS, ["clip0-centre"], NAMES, metadata)
+        predictions.save("test", tensors, RECORDS, ["clip0-center"], NAMES, metadata)
         written.add(Path("predictions/test.safetensors").read_bytes())
         written.add(Path("predictions/test.parquet").read_bytes())
     assert len(written) == 2
@@ -83,7 +83,7 @@ def test_multi_label_sets_have_all_true_classes_and_the_best_rank():
         "probabilities": torch.tensor([[0.1, 0.6, 0.3], [0.2, 0.0, 0.8]]),
         "labels": label_tensor(records, 3),
     }
-    predictions.save("test", tensors, records, ["clip0-centre"], NAMES, {})
+    predictions.save("test", tensors, records, ["clip0-center"], NAMES, {})
     table = parquet.read_table("predictions/test.parquet")
     assert table.column("label").to_pylist() == ["0;2", ""]
     assert table.column("class").to_pylist() == ["run; jump", ""]

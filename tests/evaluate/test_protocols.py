@@ -40,7 +40,7 @@ def scored(
     features: Tensor,
     text: ClassText,
     labels: Tensor,
-    view_names: Sequence[str] = ("clip0-centre",),
+    view_names: Sequence[str] = ("clip0-center",),
 ) -> Scored:
     return Scored(score=score, features=features, view_names=view_names, labels=labels, text=text)
 
@@ -127,23 +127,23 @@ def test_protocols_that_are_not_asked_for_are_not_measured():
     assert list(values) == ["half_top1_mean", "half_top1_std"]
 
 
-NAMES = ["clip0-left", "clip0-right", "clip0-centre", "clip1-left", "clip1-right", "clip1-centre"]
+NAMES = ["clip0-left", "clip0-right", "clip0-center", "clip1-left", "clip1-right", "clip1-center"]
 
 
-def test_single_view_is_clip_0_centre_crop():
+def test_single_view_is_clip_0_center_crop():
     features, text = torch.arange(12.0).view(2, 6, 1), class_text(torch.eye(2)[None])
     seen = scored(cosine_score, features, text, torch.arange(2), NAMES)
     assert seen.single_view().tolist() == [[[2.0]], [[8.0]]]
-    with pytest.raises(ValueError, match="clip0-centre"):
+    with pytest.raises(ValueError, match="clip0-center"):
         replace(seen, features=features[:, :2], view_names=NAMES[:2]).single_view()
 
 
 def test_test_reports_single_and_multi_view():
     text = class_text(torch.eye(2)[None])
-    # The centre of clip 0 is wrong on video 1; the mean of its views is right.
+    # The center of clip 0 is wrong on video 1; the mean of its views is right.
     features = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 3.0]]])
     labels = torch.tensor([0, 1])
-    names = ["clip0-centre", "clip1-centre"]
+    names = ["clip0-center", "clip1-center"]
     found = protocols.evaluate_test(
         scored(cosine_score, features, text, labels, names),
         trained_classes=[0, 1],
@@ -159,7 +159,7 @@ def test_test_reports_single_and_multi_view():
     assert {"top1_ci95_low", "single_view_top1_ci95_low", "single_view_map"} <= set(values)
 
 
-@pytest.mark.parametrize(("names", "dense"), [(["clip0-centre"], False), (NAMES, True)])
+@pytest.mark.parametrize(("names", "dense"), [(["clip0-center"], False), (NAMES, True)])
 def test_one_view_and_dense_windows_have_no_single_view(names: list[str], dense: bool):
     features = torch.eye(2)[:, None].expand(2, len(names), 2)
     found = protocols.evaluate_test(

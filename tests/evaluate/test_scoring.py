@@ -56,7 +56,7 @@ def test_without_saliency_there_is_none():
     scored = scoring.Scored(
         score=partial(scoring.score_videos, MeanOfViews()),
         features=torch.randn(3, 1, 2, DIM),
-        view_names=["clip0-centre"],
+        view_names=["clip0-center"],
         labels=torch.zeros(3, dtype=torch.int64),
         text=text,
     )

@@ -189,9 +189,9 @@ def test_a_frozen_text_tower_is_no_part_of_the_model():
 
 
 def test_the_loop_is_told_what_the_options_say():
-    video = model(train_sampler="centres", test_sampler="first", authors_test_batch=64)
+    video = model(train_sampler="centers", test_sampler="first", authors_test_batch=64)
     found = (video.train_sampler, video.test_sampler, video.authors_batch)
-    assert found == ("centres", "first", 64)
+    assert found == ("centers", "first", 64)
     assert video.draws_templates
     assert video.compares_videos
 

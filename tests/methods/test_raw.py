@@ -31,7 +31,7 @@ def by_frame_of(clip) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_mean_averages_frames_and_views_and_then_normalises():
+def test_mean_averages_frames_and_views_and_then_normalizes():
     model, clip = method("mean")
     by_frame = clip.get_submodule("visual")(normalize(frames().flatten(0, 1))).unflatten(
         0, (2, T)
@@ -54,7 +54,7 @@ def test_softmax_averages_the_probabilities_of_frames_as_they_are():
     text = functional.normalize(torch.randn(1, 4, 128), dim=-1)
     views = torch.stack([features, features.flip(0)], dim=1)  # [2, V = 2, T, D]
     every = torch.cat([features, features.flip(0)], dim=1)  # [2, V T, D]
-    expected = (100 * every @ text[0].T).softmax(dim=-1).mean(dim=1)  # not normalised
+    expected = (100 * every @ text[0].T).softmax(dim=-1).mean(dim=1)  # not normalized
     torch.testing.assert_close(model.score(views, class_text(text)), expected)
 
 

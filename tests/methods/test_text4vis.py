@@ -105,7 +105,7 @@ def test_logits_keep_float32_under_autocast():
         torch.testing.assert_close(video.logits(features, text), exact)
 
 
-def test_scores_average_views_before_normalisation_and_normalised_templates():
+def test_scores_average_views_before_normalization_and_normalized_templates():
     video = model()
     features = torch.tensor([[[10.0, 0.0], [0.0, 1.0]]])  # the long first view decides
     text = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[5.0, 0.0], [0.0, 0.2]]])

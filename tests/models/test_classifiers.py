@@ -8,7 +8,7 @@ from clipzoo.models.classifiers import lda_classifier, random_classifier
 
 
 @pytest.mark.parametrize("orthogonal", [False, True])
-def test_random_classifiers_are_normalised_and_seeded(orthogonal):
+def test_random_classifiers_are_normalized_and_seeded(orthogonal):
     rows = random_classifier(5, 16, 3, orthogonal=orthogonal)
     assert rows.shape == (1, 5, 16)
     torch.testing.assert_close(rows[0].norm(dim=-1), torch.ones(5))

@@ -1,4 +1,4 @@
-"""CLIP's normalisation of pixels."""
+"""CLIP's normalization of pixels."""
 
 import torch
 

@@ -66,7 +66,7 @@ def test_token_embeddings_are_those_of_every_position(clip, tmp_path, monkeypatc
     torch.testing.assert_close(
         torch.nn.functional.normalize(rows, dim=-1), text.class_embeddings[0]
     )
-    assert not torch.allclose(rows.norm(dim=-1), torch.ones(3), atol=1e-2), "not normalised"
+    assert not torch.allclose(rows.norm(dim=-1), torch.ones(3), atol=1e-2), "not normalized"
     # A position sees only what stands before it: another word at the end changes no token before.
     other = embed_tokens(
         clip, embed_class_names(clip, ARCH, ["a red circle becoming small"], ["{}"])

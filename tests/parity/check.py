@@ -66,7 +66,7 @@ TOPICS = {
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),
     "inclusive-ranges": Topic(data.inclusive_ranges, _exact),
-    "segment-centres": Topic(data.segment_centres, _exact),
+    "segment-centres": Topic(data.segment_centers, _exact),
     "multi-scale-pairs": Topic(data.multi_scale_pairs, _exact),
     "warmup-cosine": Topic(data.learning_rates, _rates),
     "warmup-multistep": Topic(data.learning_rates, _rates),

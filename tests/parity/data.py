@@ -33,9 +33,9 @@ def inclusive_ranges(*, num_frames: int, num_segments: int) -> Case:
     return {"ranges": [[first + 1, last + 1] for first, last in ranges]}
 
 
-def segment_centres(*, num_frames: int, num_segments: int) -> Case:
-    """Frame numbers (from 1) of the centres of a video's parts, with which ActionCLIP tests."""
-    return {"indices": sampling.sample_centres(num_frames, num_segments) + 1}  # [T]
+def segment_centers(*, num_frames: int, num_segments: int) -> Case:
+    """Frame numbers (from 1) of the centers of a video's parts, with which ActionCLIP tests."""
+    return {"indices": sampling.sample_centers(num_frames, num_segments) + 1}  # [T]
 
 
 def multi_scale_pairs(*, width: int, height: int, size: int) -> Case:
@@ -84,7 +84,7 @@ def preprocess(
     num_frames: int,
     probe_yx: list[list[int]],
 ) -> Case:
-    """Crops of an image of waves in three colours: shape, mean of each frame, and single pixels.
+    """Crops of an image of waves in three colors: shape, mean of each frame, and single pixels.
 
     Args:
         frame_seed: of frame 0; frame i has frame_seed + i.

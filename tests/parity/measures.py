@@ -26,14 +26,14 @@ def half_class(
 ) -> Case:
     """Full-class and half-class zero-shot accuracies of noisy copies of the class embeddings.
 
-    Features are noise + mix * text of the label; `unit_parts` L2-normalises both before they are
-    mixed. Features and text are normalised at the end in any case.
+    Features are noise + mix * text of the label; `unit_parts` L2-normalizes both before they are
+    mixed. Features and text are normalized at the end in any case.
     """
     labels = draw_labels(label_seed, num_videos, num_classes)
     text, parts = noise(text_seed, num_classes, dim), noise(feature_seed, num_videos, dim)
     if unit_parts:
         text, parts = functional.normalize(text, dim=-1), functional.normalize(parts, dim=-1)
-    features = (parts + mix * text[labels])[:, None]  # [N, V = 1, D]; normalised by the score
+    features = (parts + mix * text[labels])[:, None]  # [N, V = 1, D]; normalized by the score
     return _zero_shot(similarity.text4vis_probabilities, features, labels, text)
 
 
@@ -139,7 +139,7 @@ def _zero_shot(
     scored = Scored(
         score=lambda f, t: score(f, t.class_embeddings[0]),
         features=features,
-        view_names=["clip0-centre"],
+        view_names=["clip0-center"],
         labels=labels,
         text=class_text(text[None]),
     )

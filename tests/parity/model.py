@@ -83,7 +83,7 @@ def text4vis(
         clip: sizes of the towers.
         num_segments: T.
         batch: B videos.
-        input_seed: of the normalised frames [B T, 3, S, S].
+        input_seed: of the normalized frames [B T, 3, S, S].
         head: `Transf` or `None`.
         class_names: K names.
         template: the prompt; {} is the name.
@@ -206,7 +206,7 @@ def bike_attribute_head(
     sentence_seed: int,
     sentence_shape: list[int],
 ) -> Case:
-    """BIKE's attribute head on noise, which is not normalised.
+    """BIKE's attribute head on noise, which is not normalized.
 
     Args:
         query_seed: of the class embeddings.
@@ -286,5 +286,5 @@ def actionclip_options(**changes: object) -> ActionClipOptions:
     """Options of ActionCLIP with the authors' values for Kinetics-400, except for `changes`."""
     values: dict[str, object] = {"head": "Transf", "head_layers": 6, "temporal_module": "none"}
     values |= {"joint": False, "text_tower": "trained", "train_sampler": "ticks"}
-    values |= {"test_sampler": "centres", "authors_test_batch": 0}
+    values |= {"test_sampler": "centers", "authors_test_batch": 0}
     return ActionClipOptions.model_validate({**values, **changes})

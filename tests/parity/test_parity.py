@@ -94,7 +94,7 @@ def test_a_single_wrong_index_is_found():
 def test_incomplete_and_overfull_cases_are_no_passes():
     case = load("protocol")[0]
     assert check({"kind": "val-uniform", "num_frames": 9}) == "missing input num_segments"
-    assert check(case | {"colour": 1}).startswith("unknown output colour")
+    assert check(case | {"color": 1}).startswith("unknown output color")
     inputs = {k: v for k, v in case.items() if k != "indices"}
     assert check(inputs).startswith("no output to compare")
     assert check({"kind": "val-triangular"}).startswith("unknown kind 'val-triangular'; known: ")

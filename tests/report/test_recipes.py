@@ -292,7 +292,7 @@ def test_actionclip_s_own_values(name):
     assert values["text.templates"][7] == "{}"
     assert (values["actionclip.text_tower"], values["actionclip.test_sampler"]) == (
         "trained",
-        "centres",
+        "centers",
     )
     # On Kinetics-400, the 128 of the training config drop as many as the 64 of the test config.
     tested = configs("actionclip")[file.replace("_train", "_test")]
@@ -313,7 +313,7 @@ def test_actionclip_s_own_values(name):
     if values["augment.randaugment_n"]:
         assert int(config["data.randaug.M"]) == values["augment.randaugment_m"]
     random = config.get("data.random_shift") == "True"
-    assert values["actionclip.train_sampler"] == ("ticks" if random else "centres")
+    assert values["actionclip.train_sampler"] == ("ticks" if random else "centers")
     crop = ("crop", "short_side_px", "color_jitter", "grayscale")
     assert [values[f"augment.{key}"] for key in crop] == ["multi_scale", 0, 0.8, 0.2]
 

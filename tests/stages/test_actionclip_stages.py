@@ -1,4 +1,4 @@
-"""ActionCLIP through the scripts of the stages: templates, centre frames, both towers trained."""
+"""ActionCLIP through the scripts of the stages: templates, center frames, both towers trained."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def workspace(copy_of_demo, monkeypatch):
     return copy_of_demo
 
 
-def centre_frames(num_frames: int) -> list[list[int]]:
+def center_frames(num_frames: int) -> list[list[int]]:
     """One clip, of videos with more frames than segments."""
     part = num_frames / NUM_SEGMENTS
     return [[int(i * num_frames / NUM_SEGMENTS + (part - 1) / 2) for i in range(NUM_SEGMENTS)]]
@@ -43,12 +43,12 @@ def probabilities(videos: Tensor, classes: Tensor) -> Tensor:
     return (100 * cosines).softmax(dim=-1).mean(dim=1)
 
 
-def test_without_training_it_is_the_raw_clip_on_centre_frames_with_all_templates(workspace):
+def test_without_training_it_is_the_raw_clip_on_center_frames_with_all_templates(workspace):
     workspace.run_here("train")
     workspace.run_here("test")
     workspace.run_here("zero_shot", "demo_unseen")
     for name, dataset in (("test", "demo_shapes"), (UNSEEN, "demo_unseen")):
-        raw = raw_embeddings(dataset, centre_frames)
+        raw = raw_embeddings(dataset, center_frames)
         tensors, ids = predictions(workspace, name)
         expected = torch.cat([raw[video_id] for video_id in ids])  # [N, D]
         torch.testing.assert_close(tensors["features"][:, 0], expected, atol=1e-5, rtol=1e-4)
@@ -96,7 +96,7 @@ def test_training_changes_both_towers(workspace):
 
 
 @pytest.mark.parametrize("key", ["test", "zero_shot"])
-def test_more_clips_than_centres_are_refused_before_training(workspace, key):
+def test_more_clips_than_centers_are_refused_before_training(workspace, key):
     workspace.set(**{f"{key}__clips": 2})
     with pytest.raises(ConfigError, match=rf"{key}\.clips: found 2; allowed: 1"):
         workspace.run_here("train")

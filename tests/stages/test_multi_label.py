@@ -101,7 +101,7 @@ def test_whole_videos_are_tested_with_all_their_labels(charades, fresh_workspace
     precisions = hits.cumsum(0) / torch.arange(1, 4)[:, None]
     expected = 100 * float((hits * precisions).sum(0).mean())  # one video of each class
     assert values["map"] == pytest.approx(expected, 1e-5)
-    # one clip and the centre crop, as in training
+    # one clip and the center crop, as in training
     assert train["val_map_best"] == pytest.approx(values.get("single_view_map", expected), 1e-4)
     with Path("zoo.csv").open() as file:
         rows = {row["metric"]: row for row in csv.DictReader(file) if row["recipe"] == "mine"}

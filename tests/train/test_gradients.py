@@ -111,7 +111,7 @@ def test_a_process_without_clips_computes_a_filler(monkeypatch):
 
 
 class _WithBatchNorm(FrameMean):
-    """A comparing method with batch normalisation and dropout in its tower."""
+    """A comparing method with batch normalization and dropout in its tower."""
 
     compares_videos = True
 
@@ -126,7 +126,7 @@ class _WithBatchNorm(FrameMean):
         return ((features @ features.T - features @ texts.T) ** 2).mean()
 
 
-def test_only_batch_normalisation_records_the_split_of_a_step(monkeypatch):
+def test_only_batch_normalization_records_the_split_of_a_step(monkeypatch):
     monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: 3)
     expected = {"runtime.micro_batch": 4, "runtime.processes": 3}
     assert split_settings(_WithBatchNorm(), 4) == expected

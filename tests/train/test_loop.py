@@ -31,7 +31,7 @@ NUM_CLASSES, NUM_VIDEOS = 3, 10
 class NoiseClips:
     """Clips that are a function of (record, epoch), as the real loader's are."""
 
-    view_names = ("clip0-centre",)
+    view_names = ("clip0-center",)
     record = TrainClips.record
 
     def __init__(self, views: bool) -> None:

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.sampling import TRAIN_SAMPLERS, check_test_sampler, sample_centres, sample_test
+from clipzoo.clips.sampling import TRAIN_SAMPLERS, check_test_sampler, sample_centers, sample_test
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
 from clipzoo.files import raise_all
 
-SINGLE_VIEW = "clip0-centre"
+SINGLE_VIEW = "clip0-center"
 """Name of the center crop of the first clip, which every set of views has."""
 
 
@@ -114,8 +114,8 @@ class ViewClips:
 
     def _sample(self, num_frames: int) -> np.ndarray:
         """Indices int64 [clips, T] of a video's frames."""
-        if self.sampler == "centres":
-            return sample_centres(num_frames, self.num_segments)[None]  # [T] -> [1, T]
+        if self.sampler == "centers":
+            return sample_centers(num_frames, self.num_segments)[None]  # [T] -> [1, T]
         return sample_test(num_frames, self.num_segments, self.clips, self.dense)
 
 

@@ -118,7 +118,7 @@ class FrameInputs:
     train_sampler: str = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
     test_sampler: str = "first"
-    """How frames are chosen in validations and tests: `first` or `centres`."""
+    """How frames are chosen in validations and tests: `first` or `centers`."""
 
     def __post_init__(self) -> None:
         _check_inputs(self.params, "frames")

@@ -10,7 +10,7 @@ training in ascending order, and raise ValueError if a count is not allowed.
 
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
 use the same samplers; BIKE trains with `sample_inclusive` (on Charades with `sample_train`),
-ActionCLIP tests with `sample_centres`. The authors count frames from 1 (`index_bias`).
+ActionCLIP tests with `sample_centers`. The authors count frames from 1 (`index_bias`).
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ def inclusive_ranges(num_frames: int, num_segments: int) -> list[tuple[int, int]
     return [(round(length * i), round(length * (i + 1))) for i in range(num_segments)]
 
 
-def sample_centres(num_frames: int, num_segments: int) -> np.ndarray:
+def sample_centers(num_frames: int, num_segments: int) -> np.ndarray:
     """The center of each of T equal parts of the video, without randomness, [T].
 
     Source: ActionCLIP, datasets/datasets.py, lines 143-155 (sallymmx/ActionCLIP): part i of a video
@@ -93,7 +93,7 @@ def sample_centres(num_frames: int, num_segments: int) -> np.ndarray:
 TRAIN_SAMPLERS = {
     "ticks": sample_train,
     "inclusive": sample_inclusive,
-    "centres": lambda num_frames, num_segments, rng: sample_centres(num_frames, num_segments),
+    "centers": lambda num_frames, num_segments, rng: sample_centers(num_frames, num_segments),
 }
 """Name that a method gives (`train_sampler`) -> sampler."""
 
@@ -123,7 +123,7 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
 
 def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
     """Raise ValueError if a sampler of tests cannot produce such clips."""
-    if sampler == "centres" and (num_clips > 1 or dense):
+    if sampler == "centers" and (num_clips > 1 or dense):
         raise ValueError(
             f"clips: found {num_clips}{' dense' if dense else ''}; allowed: 1, not dense, because "
             "the centers of a video's parts make one clip; actionclip.test_sampler=first has more"

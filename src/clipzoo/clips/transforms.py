@@ -287,8 +287,8 @@ class ViewTransform:
 
 def crop_names(crops: int) -> list[str]:
     """Names of the crops, in the order of `crop_places`."""
-    corners = ["top-left", "top-right", "bottom-left", "bottom-right", "centre"]
-    names = {1: ["centre"], 3: ["left", "right", "centre"], 5: corners}
+    corners = ["top-left", "top-right", "bottom-left", "bottom-right", "center"]
+    names = {1: ["center"], 3: ["left", "right", "center"], 5: corners}
     names[10] = [name + flip for name in corners for flip in ("", "-flipped")]
     return names[crops]
 

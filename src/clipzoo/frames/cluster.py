@@ -333,6 +333,6 @@ def _await_idle(client: Client, key: str) -> None:
 
 
 def _running_tasks(key: str, dask_worker: Worker) -> int:
-    """How many tasks of this run occupy a thread of a worker, cancelled ones included."""
+    """How many tasks of this run occupy a thread of a worker, canceled ones included."""
     tasks = dask_worker.state.all_running_tasks
     return sum(str(task.key).startswith(key) for task in tasks)

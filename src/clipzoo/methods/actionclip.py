@@ -50,10 +50,10 @@ class Options(Section):
     since there is one embedding for a clip."""
     text_tower: Literal["trained", "frozen"]
     """Whether the text tower is trained too, at lr * tower_lr_ratio."""
-    train_sampler: Literal["ticks", "centres"]
-    """Frames in training: one random frame of each part of the video, or the centres."""
-    test_sampler: Literal["centres", "first"]
-    """Frames in validations and tests: the centres of the parts, in one clip; or the first ones,
+    train_sampler: Literal["ticks", "centers"]
+    """Frames in training: one random frame of each part of the video, or the centers."""
+    test_sampler: Literal["centers", "first"]
+    """Frames in validations and tests: the centers of the parts, in one clip; or the first ones,
     and later ones in later clips."""
     authors_test_batch: int = Field(ge=0)
     """Videos in a batch of the authors' tests, which drop the last, partial one; 0 = no such

@@ -53,11 +53,11 @@ class Method(nn.Module):
     draws_templates: bool = False
     """Whether a clip's text in training has one template, drawn for each clip and epoch; only if
     it `compares_videos`. The class text passed to the loss is then that of P = 1 template."""
-    train_sampler: Literal["ticks", "inclusive", "centres"] = "ticks"
+    train_sampler: Literal["ticks", "inclusive", "centers"] = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
-    test_sampler: Literal["first", "centres"] = "first"
+    test_sampler: Literal["first", "centers"] = "first"
     """Which frames of its parts a video gives in validations and tests: the first ones, later ones
-    in later clips; or the centres, in a single clip."""
+    in later clips; or the centers, in a single clip."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     authors_map: "AuthorsMap | None" = None
