@@ -18,11 +18,8 @@ from clipzoo.config import Params, load_params
 
 def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
-    from clipzoo.clips import selection
     from clipzoo.evaluate import interpolation, scoring
-    from clipzoo.methods import load_model
     from clipzoo.methods.memory.start import start_run
-    from clipzoo.models.text import load_class_text
     from clipzoo.runtime.distributed import rank, say
 
     params = load_params()
@@ -30,16 +27,11 @@ def main() -> None:
         interpolation.write_curve([], interpolation.VAL_CURVE)
         return
     params, device = start_run(params, training=False)
-    dataset, views = params.data.dataset, params.test
-    text = load_class_text(dataset, params.text.templates)
-    records = selection.measured(params, dataset, ["val"], text.num_classes).records
-    say(f"interpolation: shares {params.zero_shot.interpolation}, {len(records)} of {dataset}")
-    tuned = load_model(params)
-    inputs = tuned.open_inputs(params, dataset, text)
-    clips = inputs.views(records, "val", clips=views.clips, crops=views.crops, dense=views.dense)
-    classes = selection.training_classes(dataset, params.data.classes, text.num_classes)
-    text = scoring.class_text(tuned, scoring.trained_text(text, len(classes)), device)
-    rows = interpolation.accuracy_curve(params, device, tuned, clips, text, "val")
+    found = scoring.open_validation(params)
+    about = f"shares {params.zero_shot.interpolation}"
+    scoring.announce("interpolation", found.videos, found.text, about, params, device)
+    text = scoring.class_text(found.model, found.text, device)
+    rows = interpolation.accuracy_curve(params, device, found.model, found.clips, text, "val")
     if rank() == 0:
         interpolation.write_curve(rows, interpolation.VAL_CURVE)
     say(f"wrote {interpolation.VAL_CURVE}; next: zero_shot")

@@ -13,6 +13,8 @@ predictions/zero_shot_NAME.{safetensors,parquet}, metrics/<recipe>/zero_shot_NAM
 plots/<recipe>/zero_shot_NAME/. With `zero_shot.interpolation` also the curve of mixed weights.
 """
 
+from functools import partial
+
 from clipzoo.runtime.launch import dataset_argument, run_stage
 
 
@@ -30,8 +32,7 @@ def main() -> None:
     name, views = f"zero_shot_{dataset}", params.zero_shot
     text = load_class_text(dataset, params.text.templates)
     videos = selection.whole_set(params, dataset, text.num_classes)
-    protocol = protocols.describe_views(views.clips, views.crops)
-    protocol += f", {videos.share} videos ({' + '.join(videos.lists)})"
+    protocol = protocols.describe_zero_shot(views, videos)
     about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
     scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
     tuned, raw = load_model(params).for_zero_shot(), raw_model()
@@ -44,21 +45,18 @@ def main() -> None:
     if scored is None or scored_raw is None:  # rank 0 has the whole set, and writes
         return
     described = predictions.describe_set(videos, protocol)
-    evaluation, raw_evaluation = (
-        protocols.evaluate_zero_shot(
-            part,
-            protocols=views.protocols,
-            splits=predictions.read_splits(videos),
-            num_missing=int(described["num_expected"]) - int(described["num_videos"]),
-        )
-        for part in (scored, scored_raw)
+    evaluate = partial(
+        protocols.evaluate_zero_shot,
+        protocols=views.protocols,
+        splits=predictions.read_splits(videos),
+        num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
     results = predictions.Results(
         name=name,
         videos=videos,
         described=described,
-        evaluation=evaluation,
-        raw=raw_evaluation,
+        evaluation=evaluate(scored),
+        raw=evaluate(scored_raw),
         interpolated=interpolation.describe_choice(curve, plots_dir(params.recipe, name)),
     )
     predictions.write_results(results, params, device)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clipzoo.clips.selection import MeasuredSet
+from clipzoo.config import load_params
 from clipzoo.evaluate import metrics, protocols
 from clipzoo.evaluate.intervals import paired_interval
 from clipzoo.evaluate.scoring import Score, Scored
@@ -240,9 +242,17 @@ def test_the_authors_number_of_kinetics_videos():
         assert values["authors_num_videos"] == 19_328
 
 
-def test_describe_views():
-    assert protocols.describe_views(2, 1) == "clips 2, crops 1, uniform"
-    assert protocols.describe_views(4, 3, dense=True) == "clips 4, crops 3, dense"
+def test_protocols_in_words():
+    params = load_params()
+    videos = MeasuredSet(dataset="d", records=[], lists=["train", "val"], num_listed=0)
+    some = replace(videos, num_listed=5)
+    views = params.test.model_copy(update={"clips": 2, "crops": 1})
+    assert protocols.describe_test(views, videos) == "clips 2, crops 1, uniform"
+    views = params.test.model_copy(update={"clips": 4, "crops": 3, "dense": True})
+    assert protocols.describe_test(views, some) == "clips 4, crops 3, dense, 0 of 5 videos"
+    views = params.zero_shot.model_copy(update={"clips": 2, "crops": 1})
+    expected = "clips 2, crops 1, uniform, all videos (train + val)"
+    assert protocols.describe_zero_shot(views, videos) == expected
 
 
 def test_the_authors_running_map_is_of_the_softmaxes_they_take():

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.selection import MeasuredSet
+from clipzoo.config import TestConfig, ZeroShotConfig
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
@@ -28,9 +30,18 @@ class Evaluation:
     """Probabilities [N, K] from a single view; None = there is no other view, or none is single."""
 
 
-def describe_views(clips: int, crops: int, dense: bool = False) -> str:
-    """Views in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame windows."""
-    return f"clips {clips}, crops {crops}, {'dense' if dense else 'uniform'}"
+def describe_test(views: TestConfig, videos: MeasuredSet) -> str:
+    """The protocol of a test in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame
+    windows; how many videos, if not all."""
+    sampling = "dense" if views.dense else "uniform"
+    some = "" if videos.complete else f", {videos.share} videos"
+    return f"clips {views.clips}, crops {views.crops}, {sampling}{some}"
+
+
+def describe_zero_shot(views: ZeroShotConfig, videos: MeasuredSet) -> str:
+    """The protocol of a zero-shot set in words: `clips 2, crops 1, uniform, all videos (whole)`."""
+    lists = " + ".join(videos.lists)
+    return f"clips {views.clips}, crops {views.crops}, uniform, {videos.share} videos ({lists})"
 
 
 def evaluate_test(

@@ -7,15 +7,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from clipzoo.clips import selection
 from clipzoo.clips.clips import SINGLE_VIEW
 from clipzoo.clips.encoding import encode_set
 from clipzoo.clips.inputs import Views
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
 from clipzoo.data.targets import label_tensor
-from clipzoo.methods import load_classifier
+from clipzoo.methods import load_classifier, load_model
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.text import ClassText
+from clipzoo.models.text import ClassText, load_class_text
 from clipzoo.runtime.distributed import say, world_size
 
 SCORED_AT_ONCE = 4096
@@ -54,6 +55,43 @@ class Scored:
             raise ValueError(f"views: found {names}; a single view needs {SINGLE_VIEW!r}")
         index = names.index(SINGLE_VIEW)
         return self.features[:, index : index + 1]  # [N, V, ...] -> [N, 1, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The trained model, and the validation videos of its dataset in the views of `test`."""
+
+    model: Method
+    videos: MeasuredSet
+    clips: Views
+    text: ClassText
+    """The class text of its training (`trained_text`)."""
+    trained_classes: list[int]
+    """Ids of the classes that it was trained on."""
+
+
+def open_validation(params: Params) -> Validation:
+    """Load the trained model and open what `test` measures.
+
+    Raises:
+        ListError, StoreError, ConfigError, WeightsError: the list, the frames, the model file or
+            the classifier of its training cannot be read, or are those of another run.
+    """
+    dataset, views = params.data.dataset, params.test
+    text = load_class_text(dataset, params.text.templates)
+    videos = selection.measured(params, dataset, ["val"], text.num_classes)
+    model = load_model(params)
+    inputs = model.open_inputs(params, dataset, text)
+    trained = selection.training_classes(dataset, params.data.classes, text.num_classes)
+    return Validation(
+        model=model,
+        videos=videos,
+        clips=inputs.views(
+            videos.records, "val", clips=views.clips, crops=views.crops, dense=views.dense
+        ),
+        text=trained_text(text, len(trained)),
+        trained_classes=trained,
+    )
 
 
 def announce(
