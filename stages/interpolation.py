@@ -27,11 +27,13 @@ def main() -> None:
         interpolation.write_curve([], interpolation.VAL_CURVE)
         return
     params, device = start_run(params, training=False)
-    found = scoring.open_validation(params)
+    validation = scoring.open_validation(params)
     about = f"shares {params.zero_shot.interpolation}"
-    scoring.announce("interpolation", found.videos, found.text, about, params, device)
-    text = scoring.class_text(found.model, found.text, device)
-    rows = interpolation.accuracy_curve(params, device, found.model, found.clips, text, "val")
+    scoring.announce("interpolation", validation.videos, validation.text, about, params, device)
+    text = scoring.class_text(validation.model, validation.text, device)
+    rows = interpolation.accuracy_curve(
+        params, device, validation.model, validation.clips, text, "val"
+    )
     if rank() == 0:
         interpolation.write_curve(rows, interpolation.VAL_CURVE)
     say(f"wrote {interpolation.VAL_CURVE}; next: zero_shot")

@@ -23,27 +23,27 @@ def main() -> None:
     from clipzoo.paths import MODEL_FILE
 
     params, device = start_run(load_params(), training=False)
-    found = scoring.open_validation(params)
-    model, clips = found.model, found.clips
-    protocol = protocols.describe_test(params.test, found.videos)
+    validation = scoring.open_validation(params)
+    model, clips = validation.model, validation.clips
+    protocol = protocols.describe_test(params.test, validation.videos)
     about = f"{protocol}; {MODEL_FILE}"
-    scoring.announce("test", found.videos, found.text, about, params, device)
-    text = scoring.class_text(model, found.text, device)
+    scoring.announce("test", validation.videos, validation.text, about, params, device)
+    text = scoring.class_text(model, validation.text, device)
     scored = scoring.score_set(model, clips, text, "test", params=params, device=device)
     training = predictions.score_training_videos(params, model, text, device)
     if scored is None:  # rank 0 has the whole set, and writes
         return
     evaluation = protocols.evaluate_test(
         scored,
-        trained_classes=found.trained_classes,
+        trained_classes=validation.trained_classes,
         dense=params.test.dense,
         authors=model.authors_map,
         authors_batch=model.authors_batch,
     )
     results = predictions.Results(
         name="test",
-        videos=found.videos,
-        described=predictions.describe_set(found.videos, protocol),
+        videos=validation.videos,
+        described=predictions.describe_set(validation.videos, protocol),
         evaluation=evaluation,
         saliency=scoring.saliency(model, scored),
         training=training,
