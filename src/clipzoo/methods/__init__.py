@@ -23,13 +23,13 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
 from clipzoo.models.activation import activation_name
+from clipzoo.models.architectures import open_clip_name
 from clipzoo.models.clip import (
     ClipMetadata,
     build_clip,
     checked_metadata,
     load_clip,
     load_strictly,
-    open_clip_name,
 )
 from clipzoo.models.text import tensor_faults
 from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
@@ -166,7 +166,12 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     tensors, metadata = read_safetensors(path)
     meta = _model_metadata(metadata, path)
     _check_arch(path, meta.clip.arch, params)
-    towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
+    towers = build_clip(
+        meta.clip.arch,
+        meta.clip.input_px,
+        quick_gelu=meta.clip.quick_gelu,
+        config=meta.clip.config,
+    )
     spec = METHODS[meta.method]
     options = config.build(spec.options, meta.options, path, "metadata.model.options")
     check_settings(meta, params, path)

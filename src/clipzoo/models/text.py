@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.files import raise_all
+from clipzoo.models.architectures import (
+    check_text_extra,
+    context_length,
+    is_elsewhere,
+    known_name,
+    model_config,
+    open_clip_name,
+)
 from clipzoo.models.clip import encode_texts
 from clipzoo.tensors import WeightsError, read_safetensors, send_indices, write_safetensors
 
@@ -104,16 +113,34 @@ def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
     """Token ids [N, context_length] int64, zero-padded, from the architecture's tokenizer.
 
     Raises:
-        ConfigError: the tokenizer has to be downloaded and the hub cannot be reached.
+        ConfigError: the tokenizer is of the package transformers, which is not installed; or it has
+            to be downloaded, and the hub cannot be reached.
     """
-    try:
-        tokenizer = open_clip.get_tokenizer(arch, context_length=context_length)
-    except OSError as error:
-        raise ConfigError(
-            f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached "
-            f"({error}); choose an architecture with CLIP's tokenizer"
-        ) from error
+    check_text_extra(arch)
+    name = open_clip_name(arch)
+    source = model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    # A tokenizer of transformers lies beside the model, or on the hub; CLIP's own is in open_clip.
+    with nullcontext(name) if source else known_name(name, None) as known:
+        try:
+            tokenizer = open_clip.get_tokenizer(known, context_length=context_length)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model.arch: {arch} needs the tokenizer {source}, which cannot be loaded: it is "
+                f"neither in the model hub's cache nor can it be downloaded ({error}); fill the "
+                "cache on another machine (HF_HOME), or choose an architecture with CLIP's "
+                "tokenizer"
+            ) from error
     return tokenizer(texts)
+
+
+def check_tokenizer(arch: str) -> None:
+    """Load an architecture's tokenizer, which downloads it to the model hub's cache if it is not
+    open_clip's, so that later stages need no network.
+
+    Raises:
+        ConfigError: as `tokenize`.
+    """
+    tokenize(arch, ["a"], context_length(arch))
 
 
 def cut_texts(arch: str, texts: list[str], token_ids: Tensor) -> dict[int, int]:
@@ -205,7 +232,7 @@ def embed_class_names(
         advance: is called with the number of prompts, of P K, that were embedded since.
     """
     texts = [template.format(name) for template in templates for name in class_names]
-    length = int(getattr(towers, "context_length", 77))
+    length = context_length(arch)
     token_ids = tokenize(arch, texts, length)  # [P K, L]
     check_prompts(arch, texts, class_names, token_ids, distinct=distinct, say=say)
     embeddings = _encode(towers, token_ids, advance)  # [P K, L] -> [P K, D]
@@ -324,10 +351,9 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
 
 
 def _token_faults(token_ids: Tensor, arch: str) -> list[str]:
-    config = open_clip.get_model_config(arch)
-    if config is None:
+    if not is_elsewhere(arch) and arch not in open_clip.list_models():
         return [f"metadata.arch: found {arch!r}; allowed: an architecture of open_clip"]
-    largest = config["text_cfg"].get("vocab_size", math.inf) - 1
+    largest = model_config(arch)["text_cfg"].get("vocab_size", math.inf) - 1
     low, high = int(token_ids.min()), int(token_ids.max())
     fault = f"token_ids: found {low} to {high}; allowed with {arch}: 0 to {largest}"
     return [] if low >= 0 and high <= largest else [fault]
