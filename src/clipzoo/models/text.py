@@ -53,8 +53,9 @@ class ClassText:
     class_names: list[str]
     """K names, in label order."""
     token_embeddings: Tensor | None = None
-    """Output of the text tower for each token of the only template, [K, L, D] float32, projected
-    like the class embeddings and not normalized. None where the method does not need it."""
+    """Output of the text tower for each token of the only template, [K, M, D] float32, projected
+    like the class embeddings and not normalized. M is L, or L + 1 where the tower appends a token
+    (CoCa). None where the method does not need it."""
 
     @property
     def num_classes(self) -> int:
@@ -261,7 +262,8 @@ def embed_tokens(
     """Output of the text tower for each token of the class prompts, padding included.
 
     Like a class embedding, each is normalized by the last layer norm and projected. Source: BIKE,
-    clip/model.py (`encode_text` with `return_token`).
+    clip/model.py (`encode_text` with `return_token`). CoCa's text tower appends a token of its own,
+    whose output is the class embedding, to the L of a text: it is the last of L + 1.
 
     Args:
         text: the class text of one template.
@@ -269,7 +271,7 @@ def embed_tokens(
 
     Returns:
         [K, L, D] float32, not L2-normalized; the row of a prompt's end token is its class
-        embedding before normalization.
+        embedding before normalization. [K, L + 1, D] of CoCa.
 
     Raises:
         ConfigError: there are several templates, or the text tower has no such tokens.
@@ -283,16 +285,18 @@ def embed_tokens(
     norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
     if norm is None or projection is None:
         raise ConfigError("model.arch: its text tower has no token embeddings; choose a ViT")
-    # open_clip returns the end token's embedding alone: take what its last layer norm puts out.
+    # open_clip returns the end token's embedding alone: take what goes into its last layer norm.
+    # CoCa's norm is given the last token alone, but its Transformer returns all of them.
     rows: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
+    blocks = tower.transformer
+    handle = blocks.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
     try:
         _encode(towers, text.token_ids[0], advance)
     finally:
         handle.remove()
     tokens = torch.cat(rows)  # [K, L, W]
     project = projection if isinstance(projection, nn.Linear) else lambda x: x @ projection
-    tokens = project(tokens).float()  # [K, L, W] -> [K, L, D]
+    tokens = project(norm(tokens)).float()  # [K, L, W] -> [K, L, D]
     # Each class embedding must be one of its tokens' embeddings, up to its length.
     classes = text.class_embeddings[0][:, None]  # [P, K, D] -> [K, 1, D]
     distances = torch.cdist(functional.normalize(tokens, dim=-1), classes)  # [K, L, 1]
@@ -339,6 +343,8 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
         found = f"{repeated[0]!r} more than once"
     faults = [f"metadata.class_names: found {found}; allowed: distinct names"] if found else []
     expected = {name: SHAPES[name] for name in SHAPES if name in tensors or name != TOKENS}
+    if TOKENS in expected and _appends_token(metadata.get("arch", "")):
+        expected[TOKENS] = "KMD"
     faults += tensor_faults(tensors, expected, {"K": len(names)} if names else {})
     faults += [] if faults else _token_faults(tensors["token_ids"], metadata.get("arch", ""))
     raise_all(
@@ -348,6 +354,12 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
         WeightsError,
     )
     return ClassText(**tensors, class_names=names)
+
+
+def _appends_token(arch: str) -> bool:
+    """Whether an architecture's text tower appends a token of its own to those of a text."""
+    known = is_elsewhere(arch) or arch in open_clip.list_models()
+    return known and bool(model_config(arch)["text_cfg"].get("embed_cls"))
 
 
 def _token_faults(token_ids: Tensor, arch: str) -> list[str]:
