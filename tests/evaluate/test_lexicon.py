@@ -90,7 +90,7 @@ def test_the_scoring_clip_has_its_own_size_and_frames():
     assert (other.model.arch, other.model.input_px) == ("ViT-L/14-336", 336)
     assert other.test.short_side_px == 336
     assert other.model.method == "raw"
-    assert other.options == {"fusion": "mean"}
+    assert other.options == {"fusion": "mean", "test_sampler": "first"}
     assert PARAMS.model.method == "text4vis"
 
 

@@ -121,7 +121,8 @@ class FrameInputs:
     train_sampler: str = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
     test_sampler: str = "first"
-    """How frames are chosen in validations and tests: `first` or `centers`."""
+    """How frames are chosen in validations and tests: `first`, or a key of
+    `sampling.SINGLE_CLIP_SAMPLERS`."""
 
     def __post_init__(self) -> None:
         _check_inputs(self.params, "frames")

@@ -74,7 +74,7 @@ def scoring_params(params: Params) -> Params:
         update={
             "model": params.model.model_copy(update=values),
             "test": params.test.model_copy(update={"short_side_px": short_side}),
-            "raw": {"fusion": "mean"},
+            "raw": {"fusion": "mean", "test_sampler": "first"},
         }
     )
 

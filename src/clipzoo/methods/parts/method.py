@@ -63,9 +63,10 @@ class Method(nn.Module):
     it `compares_videos`. The class text passed to the loss is then that of P = 1 template."""
     train_sampler: Literal["ticks", "inclusive", "centers"] = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
-    test_sampler: Literal["first", "centers"] = "first"
-    """Which frames of its parts a video gives in validations and tests: the first ones, later ones
-    in later clips; or the centers, in a single clip."""
+    test_sampler: Literal["first", "centers", "linspace"] = "first"
+    """Which frames a video gives in validations and tests: the first ones of its parts, later ones
+    in later clips; or, in a single clip, the centers of its parts, or frames at equal distances
+    from its first to its last one."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     authors_map: "AuthorsMap | None" = None
