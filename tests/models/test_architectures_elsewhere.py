@@ -31,6 +31,7 @@ from clipzoo.models.clip import (
     save_clip,
     uses_quick_gelu,
 )
+from clipzoo.models.pixels import PIXELS, pixels_of, pixels_of_stand_in
 from clipzoo.models.text import embed_class_names, tokenize
 from clipzoo.models.weights import load_weights
 from clipzoo.paths import CLIP_FILE
@@ -106,12 +107,17 @@ def test_a_model_is_loaded_kept_and_built_again_without_its_place(place, monkeyp
     loaded = load_weights(name, "pretrained", 48, say=lines.append)
     assert lines == [f"{name}: {WEIGHTS}"]
     assert uses_quick_gelu(loaded)
+    assert pixels_of(loaded).mean == (0.5, 0.5, 0.5), "of preprocess_cfg"
+    assert pixels_of(loaded).std == PIXELS["openai"].std, "open_clip's default"
+    assert pixels_of(load_weights(name, "pretrained", 48, pixels="pe")) == PIXELS["pe"]
+    assert pixels_of_stand_in(name, "auto") == pixels_of(loaded)
     torch.testing.assert_close(embed(loaded, 48), embed(towers, 48), rtol=0, atol=0)
     save_clip(loaded, CLIP_FILE, arch=name, input_px=48, source="pretrained")
 
     shutil.rmtree(folder)
     monkeypatch.setattr(architectures, "_elsewhere", {})
     kept, meta = load_clip()
+    assert pixels_of(kept) == pixels_of(loaded)
     assert (meta["arch"], meta["config"]["embed_dim"]) == (name, 48)
     torch.testing.assert_close(embed(kept, 48), embed(towers, 48), rtol=0, atol=0)
     assert (input_size(name, 50), context_length(name)) == (72, 9)
