@@ -127,6 +127,11 @@ def test_a_model_is_loaded_kept_and_built_again_without_its_place(place, monkeyp
     assert text.dim == 48
     with pytest.raises(WeightsError, match=r"open_clip_config\.json"):
         read_elsewhere(name)
+    CLIP_FILE.rename("moved.safetensors")  # as metadata in another file of ours
+    architectures._elsewhere.clear()
+    moved, _ = load_clip("moved.safetensors")
+    torch.testing.assert_close(embed(moved, 48), embed(towers, 48), rtol=0, atol=0)
+    assert input_size(name, 50) == 72
 
 
 @both

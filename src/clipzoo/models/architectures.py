@@ -134,6 +134,12 @@ def weights_elsewhere(name: str) -> Path:
     )
 
 
+def remember(name: str, config: dict[str, Any] | None) -> None:
+    """Note the configuration that a file of ours keeps, if this process has read no other."""
+    if config is not None:
+        _elsewhere.setdefault(name, config)
+
+
 def _kept_config(name: str) -> dict[str, Any] | None:
     """The configuration that models/clip.safetensors keeps, if it is a model of this name."""
     try:
@@ -166,16 +172,17 @@ def known_name(
         yield f"{FOLDER}{folder}"
 
 
-def input_size(arch: str, input_px: int) -> int:
+def input_size(arch: str, input_px: int, config: dict[str, Any] | None = None) -> int:
     """`input_px` rounded up to a multiple of the vision tower's patch, or of its stride where it
     has convolutions.
 
     The size that an architecture is made for is kept: ViT-SO400M-14-SigLIP-384 was trained on the
-    first 378 of 384 pixels.
+    first 378 of 384 pixels. `config` is the architecture's configuration; None = `model_config`.
     """
-    if input_px == native_px(arch):
+    vision = (config or model_config(arch))["vision_cfg"]
+    if input_px == _own_px(vision):
         return input_px
-    stride = _stride(model_config(arch)["vision_cfg"])
+    stride = _stride(vision)
     return math.ceil(input_px / stride) * stride
 
 
@@ -200,7 +207,11 @@ def _timm_stride(timm_name: str) -> int:
 
 def native_px(arch: str) -> int:
     """Side (px) of the input that an architecture is made for."""
-    size = model_config(arch)["vision_cfg"].get("image_size", 224)
+    return _own_px(model_config(arch)["vision_cfg"])
+
+
+def _own_px(vision: dict[str, Any]) -> int:
+    size = vision.get("image_size", 224)
     return int(size[0] if isinstance(size, list) else size)
 
 
@@ -214,15 +225,18 @@ def context_length(arch: str) -> int:
     return int(model_config(arch)["text_cfg"].get("context_length", 77))
 
 
-def check_text_extra(arch: str, *, tokenizer: bool = True) -> None:
+def check_text_extra(
+    arch: str, *, tokenizer: bool = True, config: dict[str, Any] | None = None
+) -> None:
     """Raise ConfigError if an architecture needs the package transformers, which only the extra
     `text` of this project installs.
 
     Args:
         arch: some have a tokenizer of transformers, and some a text tower.
         tokenizer: whether texts are cut into tokens; otherwise the text tower alone counts.
+        config: the architecture's configuration; None = `model_config`.
     """
-    text = model_config(arch)["text_cfg"]
+    text = (config or model_config(arch))["text_cfg"]
     parts = {"text tower": text.get("hf_model_name")}
     if tokenizer:
         parts["tokenizer"] = text.get("hf_tokenizer_name")
@@ -230,6 +244,6 @@ def check_text_extra(arch: str, *, tokenizer: bool = True) -> None:
     if needs and importlib.util.find_spec("transformers") is None:
         raise ConfigError(
             f"model.arch: {arch} needs the package transformers for {' and '.join(needs)}, and it "
-            "is not installed; `pip install 'clipzoo[text]'` installs it (in a clone: `uv pip "
-            "install --editable '.[text]'`), or choose an architecture with CLIP's own tokenizer"
+            "is not installed; install it with this project's extra clipzoo[text] (`pip install "
+            "--editable '.[text]'` in its folder), or choose an architecture with CLIP's tokenizer"
         )

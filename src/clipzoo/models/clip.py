@@ -22,6 +22,7 @@ from clipzoo.models.architectures import (
     known_name,
     model_config,
     open_clip_name,
+    remember,
 )
 from clipzoo.models.pixels import OPENAI, Pixels, pixels_of, preprocess_config
 from clipzoo.paths import CLIP_FILE
@@ -67,7 +68,7 @@ def build_clip(
             text tower's own cannot be downloaded.
     """
     name = open_clip_name(arch)
-    check_text_extra(name, tokenizer=False)
+    check_text_extra(name, tokenizer=False, config=config)
     override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
     if pretrained is None:
         logging.disable(logging.WARNING)  # open_clip warns about random initialization
@@ -76,7 +77,7 @@ def build_clip(
             towers = open_clip.create_model(
                 known,
                 pretrained=None if is_elsewhere(name) else pretrained,
-                force_image_size=input_size(name, input_px),
+                force_image_size=input_size(name, input_px, config),
                 force_preprocess_cfg=preprocess_config(pixels),
                 load_weights=pretrained is not None,
                 require_pretrained=pretrained is not None,
@@ -199,6 +200,7 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
 def rebuild_clip(metadata: ClipMetadata) -> nn.Module:
     """The towers that a file's metadata describe, with random weights."""
     arch, input_px = metadata.arch, metadata.input_px
+    remember(arch, metadata.config)
     return build_clip(
         arch,
         input_px,

@@ -284,7 +284,10 @@ def embed_tokens(
     tower: Any = getattr(towers, "text", towers)  # CustomTextCLIP has a module
     norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
     if norm is None or projection is None:
-        raise ConfigError("model.arch: its text tower has no token embeddings; choose a ViT")
+        raise ConfigError(
+            "model.arch: its text tower, of the package transformers, has no token embeddings that "
+            "can be compared with frames; choose one with CLIP's own text tower, as ViT-B-16"
+        )
     # open_clip returns the end token's embedding alone: take what goes into its last layer norm.
     # CoCa's norm is given the last token alone, but its Transformer returns all of them.
     rows: list[Tensor] = []
