@@ -130,6 +130,20 @@ def test_the_tokens_of_coca_end_with_the_one_that_it_appends(tmp_path, monkeypat
     assert [name for name, _ in tower.tower.named_children()] == ["text"]
 
 
+def test_a_text_tower_without_a_projection_has_token_embeddings_too(monkeypatch):
+    config = copy.deepcopy(get_model_config(ARCH))
+    assert config is not None
+    config["text_cfg"] |= {"proj_type": "none", "width": config["embed_dim"]}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "demo-unprojected", {**config, "custom_text": True})
+    towers = build_clip("demo-unprojected", 64)
+    text = embed_class_names(towers, "demo-unprojected", NAMES, ["{}"])
+    tokens = embed_tokens(towers, text)
+    assert tokens.shape == (3, 12, config["embed_dim"])
+    ends = tokens[torch.arange(3), text.token_ids[0].argmax(dim=1)]
+    ends = torch.nn.functional.normalize(ends, dim=-1)
+    torch.testing.assert_close(ends, text.class_embeddings[0])
+
+
 def test_siglips_bias_is_not_part_of_a_trained_text_tower(monkeypatch):
     config = {**(get_model_config(ARCH) or {}), "init_logit_bias": -10}
     monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-demo-bias", config)

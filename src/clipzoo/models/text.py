@@ -283,7 +283,7 @@ def embed_tokens(
         )
     tower: Any = getattr(towers, "text", towers)  # CustomTextCLIP has a module
     norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
-    if norm is None or projection is None:
+    if norm is None:
         raise ConfigError(
             "model.arch: its text tower, of the package transformers, has no token embeddings that "
             "can be compared with frames; choose one with CLIP's own text tower, as ViT-B-16"
@@ -298,8 +298,11 @@ def embed_tokens(
     finally:
         handle.remove()
     tokens = torch.cat(rows)  # [K, L, W]
-    project = projection if isinstance(projection, nn.Linear) else lambda x: x @ projection
-    tokens = project(norm(tokens)).float()  # [K, L, W] -> [K, L, D]
+    tokens = norm(tokens)
+    if projection is not None:  # otherwise W = D
+        # [K, L, W] -> [K, L, D]
+        tokens = projection(tokens) if isinstance(projection, nn.Linear) else tokens @ projection
+    tokens = tokens.float()
     # Each class embedding must be one of its tokens' embeddings, up to its length.
     classes = text.class_embeddings[0][:, None]  # [P, K, D] -> [K, 1, D]
     distances = torch.cdist(functional.normalize(tokens, dim=-1), classes)  # [K, L, 1]
