@@ -49,17 +49,18 @@ def test_mean_averages_frames_and_views_and_then_normalizes():
 
 @torch.no_grad()
 def test_normalized_mean_lets_every_frame_count_the_same():
-    """With frames of norms 1 and 9, whose plain mean is nearly the second frame."""
+    """Also a gray one beside a bright one, whose plain mean is nearly the bright one."""
     model, clip = method("normalized_mean")
     by_frame = functional.normalize(by_frame_of(clip), dim=-1)  # [2, T, D]
     features = model.encode(frames())
     torch.testing.assert_close(features, by_frame.mean(dim=1))
     model.visual = nn.Flatten()  # frames of one pixel: their 3 colors are the embedding
-    short, long = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 90.0]])
-    clip = torch.stack([short, long])[None, :, :, None, None]  # [b = 1, T = 2, 3, 1, 1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw, "normalize", lambda pixels: pixels)
-        assert model.encode(clip).flatten().tolist() == pytest.approx([0.3, 0.4, 0.5])
+    pixels = torch.tensor([[120, 120, 120], [255, 0, 255]], dtype=torch.uint8)
+    pixels = pixels[None, :, :, None, None]  # [b = 1, T = 2, 3, 1, 1]
+    gray, bright = normalize(pixels).flatten(2)[0]
+    assert bright.norm() > 9 * gray.norm()
+    expected = (gray / gray.norm() + bright / bright.norm()) / 2
+    torch.testing.assert_close(model.encode(pixels)[0], expected)
 
 
 @torch.no_grad()
