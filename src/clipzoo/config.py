@@ -208,6 +208,20 @@ class DemoConfig(Section):
     other_archs: OtherArchsConfig
 
 
+PixelsName = Literal[
+    "auto",
+    "openai",
+    "openai-squash",
+    "half",
+    "siglip",
+    "clipa",
+    "mobileclip",
+    "mobileclip2",
+    "pe",
+    "imagenet",
+]
+
+
 class ModelConfig(Section):
     arch: str = Field(min_length=1)
     """An open_clip architecture; `ViT-L/14` and `ViT-L-14` are the same."""
@@ -216,6 +230,9 @@ class ModelConfig(Section):
     activation: Literal["auto", "quickgelu", "gelu"]
     """The activation of towers whose weights file does not show it; auto is an error then, if the
     architecture exists with both."""
+    pixels: PixelsName
+    """Mean, std and resize of the input (`models.pixels.PIXELS`); auto: those of the weights, which
+    is an error for a file if the tags of its architecture differ."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]

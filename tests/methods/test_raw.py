@@ -8,8 +8,9 @@ from torch.nn import functional
 from clipzoo.config import ConfigError
 from clipzoo.methods import raw
 from clipzoo.methods.parts.method import Batch
-from clipzoo.models.clip import build_clip, normalize
+from clipzoo.models.clip import build_clip
 from parity.inputs import class_text
+from tiny import normalize
 
 T, PX = 3, 32
 

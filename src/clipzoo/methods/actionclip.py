@@ -31,7 +31,6 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
 from clipzoo.methods.parts.video import VideoMethod
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
 
@@ -100,7 +99,7 @@ class ActionClip(VideoMethod):
         """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
         # Dropout draws by the content of a clip, so that a step draws alike however it is split.
         keys = [clip_keys(inputs)] if self.training and self.drops_units else []  # [b] int64
-        return self.video_embeddings(normalize(inputs), *keys)
+        return self.video_embeddings(self.normalize(inputs), *keys)
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """The symmetric KL loss of the clips of a whole step and their prompts.

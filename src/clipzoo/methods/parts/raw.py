@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from clipzoo.config import ConfigError
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.similarity import bike_frame_probabilities, text4vis_probabilities
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 
 
@@ -19,12 +18,13 @@ class FrameMean(Method):
     """
 
     def __init__(self, towers: nn.Module) -> None:
-        super().__init__()
+        super().__init__(towers)
         self.visual = towers.get_submodule("visual")
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D] of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalize(inputs)).mean(dim=1)  # [b, T, D] -> [b, D]
+        frames = frame_embeddings(self.visual, self.normalize(inputs))  # [b, T, D]
+        return frames.mean(dim=1)  # [b, T, D] -> [b, D]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Raises ConfigError: there is nothing to train."""
@@ -44,7 +44,7 @@ class FrameSoftmax(FrameMean):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Frame embeddings [b, T, D], not normalized, of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalize(inputs))
+        return frame_embeddings(self.visual, self.normalize(inputs))
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
