@@ -77,7 +77,5 @@ def test_a_model_file_needs_weights_with_its_pixels():
     methods.save_model(model, "model.safetensors", metadata)
     assert methods.load_model(params("text4vis", ""), "model.safetensors").pixels == model.pixels
     prepare(quick_gelu=True)
-    with pytest.raises(
-        WeightsError, match=r"safetensors: was trained .* mean 0\.5 .* models/clip"
-    ):
+    with pytest.raises(WeightsError, match=r"safetensors: was trained .* mean 0\.5 .* models/clip"):
         methods.new_model(params("text4vis", "model.safetensors"))
