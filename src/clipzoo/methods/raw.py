@@ -24,7 +24,6 @@ from torch.nn import functional
 
 from clipzoo.config import Section
 from clipzoo.methods.parts.raw import FrameMean, FrameSoftmax, frame_embeddings
-from clipzoo.models.clip import normalize
 
 
 class Options(Section):
@@ -49,7 +48,7 @@ class NormalizedFrameMean(FrameMean):
 
         In float32 even under autocast.
         """
-        frames = frame_embeddings(self.visual, normalize(inputs))  # [b, T, D]
+        frames = frame_embeddings(self.visual, self.normalize(inputs))  # [b, T, D]
         return functional.normalize(frames.float(), dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
 
 
