@@ -37,7 +37,7 @@ from clipzoo.config import Params
 from clipzoo.config import replace as change
 from clipzoo.files import json_sha256, write_json
 from clipzoo.methods import needs_token_embeddings
-from clipzoo.models.clip import context_length, embed_dim
+from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.text import ClassText
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime.machine import environment

@@ -13,16 +13,21 @@ from clipzoo.config import load_params
 from clipzoo.demo.pretraining import pretrain_budget, stand_in_clip
 from clipzoo.files import write_metrics
 from clipzoo.models.activation import activation_name
+from clipzoo.models.architectures import (
+    input_size,
+    is_elsewhere,
+    open_clip_name,
+    read_elsewhere,
+)
 from clipzoo.models.clip import (
     build_clip,
     has_small_budgets,
-    input_size,
     num_parameters,
-    open_clip_name,
     save_clip,
     uses_quick_gelu,
 )
 from clipzoo.models.pixels import pixels_of, pixels_of_stand_in
+from clipzoo.models.text import check_tokenizer
 from clipzoo.models.weights import check_unread, load_weights
 from clipzoo.paths import CLIP_FILE, METRICS_DIR
 from clipzoo.runtime.machine import environment
@@ -36,6 +41,9 @@ def main() -> None:
     is_loaded = weights not in ("demo", "random")
     if not is_loaded:
         check_unread(weights, params.model.activation)
+    if is_elsewhere(arch):
+        read_elsewhere(arch)  # not what an earlier clip.safetensors keeps
+    check_tokenizer(arch)
     side = input_size(arch, input_px)
     rounded = f" (rounded up from {input_px} to a multiple of the patch)"
     pixels = pixels_of_stand_in(open_clip_name(arch), params.model.pixels)

@@ -58,3 +58,16 @@ def test_links_at_which_dvc_would_stop_are_removed(params):
     Path("x.pt").unlink()
     remove_links(broken=True)
     assert list(links()) == ["attributes.lexicon"]
+
+
+def test_the_files_of_an_architecture_in_a_folder_are_given(params):
+    Path("mine").mkdir()
+    for name in ("open_clip_config.json", "open_clip_model.safetensors", "README.md"):
+        Path("mine", name).write_text(name)
+    record_given_files(replace(params, {"model.arch": "local-dir:mine"}))
+    assert digests("prepare_clip") == {
+        f"model.arch.{name}": file_sha256(Path("mine", name))
+        for name in ("open_clip_config.json", "open_clip_model.safetensors")
+    }
+    record_given_files(replace(params, {"model.arch": "local-dir:nowhere"}))
+    assert digests("prepare_clip") == {}

@@ -224,9 +224,11 @@ PixelsName = Literal[
 
 class ModelConfig(Section):
     arch: str = Field(min_length=1)
-    """An open_clip architecture; `ViT-L/14` and `ViT-L-14` are the same."""
+    """An open_clip architecture (`ViT-L/14` and `ViT-L-14` are the same), or where a model of
+    open_clip lies: local-dir:FOLDER or hf-hub:OWNER/NAME."""
     weights: str = Field(min_length=1)
-    """demo | random | an open_clip pretrained tag | a path to a weights file."""
+    """demo | random | an open_clip pretrained tag | a path to a weights file | pretrained, the
+    weights beside a configuration in a folder or on the hub."""
     activation: Literal["auto", "quickgelu", "gelu"]
     """The activation of towers whose weights file does not show it; auto is an error then, if the
     architecture exists with both."""

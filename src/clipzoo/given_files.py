@@ -18,7 +18,7 @@ DIGESTS_DIR = Path("data/digests")
 def given_files(params: Params) -> dict[str, dict[str, Path]]:
     """The files that parameters name, by stage and dotted key; '' and tags name none."""
     named = {
-        "prepare_clip": {"model.weights": params.model.weights},
+        "prepare_clip": {"model.weights": params.model.weights, **_of_folder(params.model.arch)},
         "attributes": {
             f"attributes.{key}": getattr(params.attributes, key)
             for key in ("lexicon", "train_json", "val_json", "weights")
@@ -32,6 +32,18 @@ def given_files(params: Params) -> dict[str, dict[str, Path]]:
             if value and (not key.endswith(".weights") or is_file_name(value))
         }
         for stage, files in named.items()
+    }
+
+
+def _of_folder(arch: str) -> dict[str, str]:
+    """The files of `model.arch: local-dir:FOLDER`: the configuration and weights of a model."""
+    folder = Path(arch.removeprefix("local-dir:"))
+    if not arch.startswith("local-dir:") or not folder.is_dir():
+        return {}
+    return {
+        f"model.arch.{path.name}": str(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".json", ".safetensors", ".bin")
     }
 
 

@@ -27,7 +27,7 @@ CHANCE = 100 / NUM_CLASSES
 def fresh_clip(seed: int) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(seed)
     model = build_clip(ARCH, PX)
-    return model, pretraining.caption_tokens(model, ARCH, ["{}"])
+    return model, pretraining.caption_tokens(ARCH, ["{}"])
 
 
 def stand_in(seed: int) -> tuple[dict[str, Tensor], dict[str, float | int]]:
@@ -164,7 +164,7 @@ def test_stills_are_fixed_by_their_seed_and_go_through_the_classes():
 def test_captions_are_the_labels_of_both_datasets():
     model = torch.nn.Module()
     model.context_length = 12  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
-    tokens = pretraining.caption_tokens(model, "ViT-demo-16", ["{}", "see {}"])
+    tokens = pretraining.caption_tokens("ViT-demo-16", ["{}", "see {}"])
     assert tokens.shape == (2, len(world.ALL_CLASSES), 12)
     rows = {tuple(row) for row in tokens[0].tolist()}
     assert len(rows) == len(world.ALL_CLASSES)

@@ -1,11 +1,14 @@
 """Prompts, tokens and class embeddings."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from open_clip import factory, get_model_config
 
 from clipzoo.config import ConfigError
+from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import (
     ClassText,
@@ -96,6 +99,45 @@ def test_single_prompts_of_templates_and_classes():
     assert torch.equal(prompts.token_ids, torch.stack(rows)[None])
     assert torch.equal(prompts.class_embeddings, torch.stack(rows)[None] / 2)
     assert prompts.class_names == ["c", "c", "a"]
+
+
+def test_the_tokens_of_coca_end_with_the_one_that_it_appends(tmp_path, monkeypatch):
+    """Its class embedding is that of the appended token, and not of the end token."""
+    monkeypatch.chdir(tmp_path)
+    arch = "coca-demo"
+    config = copy.deepcopy(get_model_config("coca_ViT-B-32"))
+    assert config is not None
+    config["vision_cfg"] |= {"layers": 1, "width": 64, "image_size": 32}
+    config["text_cfg"] |= {"layers": 2, "width": 64, "heads": 2}
+    config["multimodal_cfg"] |= {"layers": 1, "width": 64, "heads": 2}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, arch, {**config, "embed_dim": 64})
+    torch.manual_seed(0)
+    towers = build_clip(arch, 32)
+    text = embed_class_names(towers, arch, NAMES, ["{}"])
+    tokens = embed_tokens(towers, text)
+    assert tokens.shape == (3, 76 + 1, 64)
+    rows = torch.nn.functional.normalize(tokens[:, -1], dim=-1)
+    torch.testing.assert_close(rows, text.class_embeddings[0])
+    assert not torch.allclose(tokens[:, 1], tokens[:, 2], atol=1e-3)
+    save_class_text(replace(text, token_embeddings=tokens), class_text_path("ds"), arch=arch)
+    read = load_class_text("ds").token_embeddings
+    assert read is not None
+    assert torch.equal(read, tokens)
+    # Nothing is left in the text tower that captions alone have.
+    tower = TextTower(towers)
+    tower(text.token_ids.clone()).sum().backward()
+    assert [name for name, p in tower.named_parameters() if p.grad is None] == []
+    assert [name for name, _ in tower.tower.named_children()] == ["text"]
+
+
+def test_siglips_bias_is_not_part_of_a_trained_text_tower(monkeypatch):
+    config = {**(get_model_config(ARCH) or {}), "init_logit_bias": -10}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-demo-bias", config)
+    towers = build_clip("ViT-demo-bias", 64)
+    assert "logit_bias" in dict(towers.named_parameters())
+    tower = TextTower(towers)
+    tower(torch.zeros(1, 1, 12, dtype=torch.int64)).sum().backward()
+    assert [name for name, p in tower.named_parameters() if p.grad is None] == []
 
 
 def test_token_embeddings_need_one_template(clip):

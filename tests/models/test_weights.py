@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from clipzoo.models import weights
+from clipzoo.models import hub as model_hub
 from clipzoo.models.clip import build_clip, encode_images, save_clip, uses_quick_gelu
-from clipzoo.models.weights import is_reachable, load_weights
+from clipzoo.models.hub import is_reachable
+from clipzoo.models.weights import load_weights
 from clipzoo.tensors import WeightsError
 
 ARCH, PX = "ViT-demo-16", 32
@@ -192,8 +193,8 @@ class Hub:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The hub of a tag of `GELU`; the cache is where HF_HOME would put it, and empty."""
     cache = tmp_path / "hf-home/hub"
-    monkeypatch.setattr(weights.huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(weights.huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(model_hub.huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(model_hub.huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setitem(_PRETRAINED, GELU, {TAG: {"hf_hub": f"{REPOSITORY}/"}})
     return Hub(cache)
 
@@ -245,7 +246,7 @@ def test_unreachable_hub_is_an_error_within_seconds(cache: str, clip: nn.Module,
     start = time.monotonic()
     with pytest.raises(WeightsError, match=r"127\.0\.0\.1:9, which cannot be reached.*HF_ENDPOINT"):
         load_weights(GELU, TAG, PX)
-    assert time.monotonic() - start < weights.PROBE_SECONDS + 2
+    assert time.monotonic() - start < model_hub.PROBE_SECONDS + 2
 
 
 def test_a_hub_that_never_answers_counts_as_unreachable():

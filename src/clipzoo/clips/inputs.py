@@ -24,7 +24,7 @@ from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, open_store
-from clipzoo.models.clip import input_size
+from clipzoo.models.architectures import input_size
 from clipzoo.models.pixels import Pixels
 
 FEWEST_TOKENS = 1000

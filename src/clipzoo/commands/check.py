@@ -96,11 +96,13 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
 
 
 def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
-    """The CLIP weights and the model to start from."""
+    """The CLIP weights, what its texts need, and the model to start from."""
     yield _clip_weights("CLIP weights", params.model.arch, params.model.weights)
     scorer = params.attributes
+    yield from _text_extra("texts", params.model.arch)
     if scorer.datasets and scorer.weights:
         yield _clip_weights("weights for attributes", scorer.arch, scorer.weights)
+        yield from _text_extra("texts for attributes", scorer.arch)
     checkpoint = params.model.checkpoint
     if not checkpoint:
         return
@@ -113,17 +115,35 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
         yield Finding(topic="checkpoint", text=checkpoint, ok=Path(checkpoint).is_file())
 
 
+def _text_extra(topic: str, arch: str) -> Iterator[Finding]:
+    """A fault where an architecture needs the extra `text`, which is not installed."""
+    from clipzoo.models.architectures import check_text_extra
+    from clipzoo.tensors import WeightsError
+
+    try:
+        check_text_extra(arch)
+    except (ConfigError, WeightsError) as error:
+        yield Finding(topic=topic, text=str(error), ok=False)
+
+
 def _clip_weights(topic: str, arch: str, weights: str) -> Finding:
     """Where the weights of a CLIP come from: a file, a tag in `CLIPZOO_WEIGHTS`, a download."""
     import open_clip  # slow to import, and other commands do not need it
 
-    from clipzoo.models.clip import open_clip_name
+    from clipzoo.models.architectures import is_elsewhere, open_clip_name, read_elsewhere
+    from clipzoo.models.weights import BESIDE
     from clipzoo.models.weights_folder import VARIABLE, find_tag, weights_files, weights_folder
     from clipzoo.tensors import WeightsError
 
     if weights in ("demo", "random"):
         return Finding(topic=topic, text=f"{weights}: made by prepare_clip", ok=True)
     name = open_clip_name(arch)
+    if is_elsewhere(name) and weights == BESIDE:
+        try:
+            read_elsewhere(name)
+        except WeightsError as error:
+            return Finding(topic=topic, text=str(error), ok=False)
+        return Finding(topic=topic, text=f"those of {name}, which prepare_clip reads", ok=None)
     if weights not in open_clip.list_pretrained_tags_by_model(name):
         text = weights
         if not is_file_name(weights):

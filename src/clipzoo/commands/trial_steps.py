@@ -14,7 +14,8 @@ from clipzoo import methods
 from clipzoo.clips.inputs import Inputs
 from clipzoo.config import Params
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import build_clip, context_length, embed_dim
+from clipzoo.models.architectures import context_length, embed_dim
+from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches

@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from clipzoo.config import DemoConfig
 from clipzoo.demo.world import ALL_CLASSES, render, sample_still
+from clipzoo.models.architectures import context_length, open_clip_name
 from clipzoo.models.clip import (
     build_clip,
     encode_images,
     encode_texts,
     num_parameters,
-    open_clip_name,
 )
 from clipzoo.models.pixels import OPENAI, Pixels, normalize, pixels_of
 from clipzoo.models.text import tokenize
@@ -84,11 +84,11 @@ def draw_stills(count: int, side_px: int, seed: tuple[int, ...]) -> tuple[Tensor
     return stills, labels
 
 
-def caption_tokens(model: nn.Module, arch: str, templates: list[str]) -> Tensor:
+def caption_tokens(arch: str, templates: list[str]) -> Tensor:
     """Token ids [P, K, L] int64: P templates x the names of all K classes of the world."""
     captions = [template.format(c.name) for template in templates for c in ALL_CLASSES]
-    length = int(getattr(model, "context_length", 77))
-    token_ids = tokenize(open_clip_name(arch), captions, length)  # [P K, L]
+    length = context_length(arch)
+    token_ids = tokenize(arch, captions, length)  # [P K, L]
     return token_ids.view(len(templates), -1, length)  # [P K, L] -> [P, K, L]
 
 
@@ -131,7 +131,7 @@ def stand_in_clip(
     """
     torch.manual_seed(seed)
     model = build_clip(arch, input_px, pixels=pixels)
-    token_ids = caption_tokens(model, arch, templates)
+    token_ids = caption_tokens(arch, templates)
     losses = pretrain(model, token_ids, input_px, budget, seed)
     last = losses[-max(1, len(losses) // 10) :]
     accuracies = retrieval(model, token_ids, input_px, seed)

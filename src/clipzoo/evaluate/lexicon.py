@@ -21,7 +21,8 @@ from clipzoo.data.records import Record, class_name_faults, missing_path, read_l
 from clipzoo.data.spec import DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, read_text
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
-from clipzoo.models.clip import load_clip, native_px, open_clip_name
+from clipzoo.models.architectures import native_px, open_clip_name
+from clipzoo.models.clip import load_clip
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
 from clipzoo.paths import list_file

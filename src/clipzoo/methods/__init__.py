@@ -23,12 +23,12 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
 from clipzoo.models.activation import activation_name
+from clipzoo.models.architectures import open_clip_name
 from clipzoo.models.clip import (
     ClipMetadata,
     checked_metadata,
     load_clip,
     load_strictly,
-    open_clip_name,
     rebuild_clip,
 )
 from clipzoo.models.pixels import Pixels

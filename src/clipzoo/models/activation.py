@@ -18,6 +18,7 @@ from typing import Any
 import open_clip
 
 from clipzoo.models import openai
+from clipzoo.models.architectures import model_config
 from clipzoo.models.archives import stored_tensors
 from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.weights_folder import tag_of_file
@@ -82,8 +83,7 @@ def _is_openais(name: str) -> bool:
 
 def _setting(name: str, activation: str | None) -> tuple[bool, str] | None:
     """Whether the parameters set QuickGELU, and which one does; None = they leave it open."""
-    config = open_clip.get_model_config(name) or {}
-    if config.get("quick_gelu"):
+    if model_config(name).get("quick_gelu"):
         if activation == "gelu":
             raise WeightsError(
                 f"model.activation: found 'gelu'; allowed with model.arch {name}, which has "

@@ -6,7 +6,6 @@ metadata, what is needed to rebuild it: architecture, activation, input size, so
 
 import json
 import logging
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,27 +15,18 @@ from torch import Tensor, nn
 
 from clipzoo.config import MAX_PX, ConfigError, Params
 from clipzoo.files import near, raise_all
+from clipzoo.models.architectures import (
+    check_text_extra,
+    input_size,
+    is_elsewhere,
+    known_name,
+    model_config,
+    open_clip_name,
+)
 from clipzoo.models.pixels import OPENAI, Pixels, pixels_of, preprocess_config
 from clipzoo.paths import CLIP_FILE
 from clipzoo.sections import Section, SectionType, build
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
-
-open_clip.add_model_config(Path(__file__).parent / "configs")
-
-
-def open_clip_name(arch: str) -> str:
-    """Name of an architecture as open_clip writes it: `ViT-L/14-336px` -> `ViT-L-14-336`.
-
-    ConfigError, with similar names, if open_clip has no such architecture.
-    """
-    name = arch.replace("/", "-").replace("@", "-").removesuffix("px")
-    known = open_clip.list_models()
-    if name in known:
-        return name
-    raise ConfigError(
-        f"model.arch: found {arch!r}{near(name, known)}; allowed: any open_clip architecture; "
-        "open_clip.list_models() lists all"
-    )
 
 
 def has_small_budgets(params: Params) -> bool:
@@ -48,19 +38,6 @@ def has_small_budgets(params: Params) -> bool:
     return params.model.weights == "demo" and open_clip_name(arch) != open_clip_name(demo_arch)
 
 
-def input_size(arch: str, input_px: int) -> int:
-    """`input_px` rounded up to a multiple of the vision tower's patch (32 for ResNets)."""
-    vision = _model_config(arch)["vision_cfg"]
-    patch = 32 if isinstance(vision.get("layers"), list) else vision.get("patch_size") or 1
-    return math.ceil(input_px / patch) * patch
-
-
-def native_px(arch: str) -> int:
-    """Side (px) of the input that an architecture is made for."""
-    size = _model_config(arch)["vision_cfg"].get("image_size", 224)
-    return int(size[0] if isinstance(size, list) else size)
-
-
 def build_clip(
     arch: str,
     input_px: int,
@@ -69,6 +46,7 @@ def build_clip(
     pixels: Pixels = OPENAI,
     pretrained: str | None = None,
     device: str = "cpu",
+    config: dict[str, Any] | None = None,
 ) -> nn.Module:
     """A CLIP of open_clip in float32, in evaluation mode.
 
@@ -79,22 +57,38 @@ def build_clip(
             architecture's configuration says.
         pixels: what the weights expect of their input (`pixels_of` reads it).
         pretrained: a tag or a file with weights; None = random initialization.
+        config: the configuration of a `local-dir:` or `hf-hub:` name, as `ClipMetadata` keeps it;
+            None = `model_config`.
         device: cpu, or meta for shapes only (in a `torch.device("meta")` context).
+
+    Raises:
+        ConfigError: the text tower needs the extra `text`, which is not installed.
+        WeightsError: the configuration of such a name is not one that open_clip can build, or the
+            text tower's own cannot be downloaded.
     """
     name = open_clip_name(arch)
+    check_text_extra(name, tokenizer=False)
     override: dict[str, Any] = {} if quick_gelu is None else {"force_quick_gelu": quick_gelu}
     if pretrained is None:
         logging.disable(logging.WARNING)  # open_clip warns about random initialization
     try:
-        towers = open_clip.create_model(
-            name,
-            pretrained=pretrained,
-            force_image_size=input_size(name, input_px),
-            force_preprocess_cfg=preprocess_config(pixels),
-            load_weights=pretrained is not None,
-            device=device,
-            **override,
-        )
+        with known_name(name, config, pretrained) as known:
+            towers = open_clip.create_model(
+                known,
+                pretrained=None if is_elsewhere(name) else pretrained,
+                force_image_size=input_size(name, input_px),
+                force_preprocess_cfg=preprocess_config(pixels),
+                load_weights=pretrained is not None,
+                require_pretrained=pretrained is not None,
+                pretrained_text=False,  # of the package transformers, without CLIP's training
+                device=device,
+                **override,
+            )
+    except (OSError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        is_download = isinstance(error, OSError) and pretrained is None
+        if is_download or (is_elsewhere(name) and not isinstance(error, ConfigError)):
+            raise WeightsError(f"model.arch: open_clip cannot build {name} ({error})") from error
+        raise
     finally:
         logging.disable(logging.NOTSET)
     return towers.float().eval()
@@ -120,20 +114,23 @@ def save_clip(
     environment: str = "",
 ) -> None:
     """Write an open_clip model's parameters, and its `ClipMetadata`, to one safetensors file."""
-    metadata = {
-        "arch": open_clip_name(arch),
+    name = open_clip_name(arch)
+    metadata: dict[str, Any] = {
+        "arch": name,
         "input_px": input_size(arch, input_px),
         "quick_gelu": uses_quick_gelu(towers),
         "pixels": pixels_of(towers).model_dump(),
         "source": source,
         "environment": environment,
     }
+    if is_elsewhere(name):
+        metadata["config"] = model_config(name)
     tensors = {k: v.detach().contiguous().clone() for k, v in towers.state_dict().items()}
     write_safetensors(tensors, path, {"clip": json.dumps(metadata, sort_keys=True)})
 
 
 def _known_arch(name: str) -> str:
-    if name not in open_clip.list_models():
+    if not is_elsewhere(name) and name not in open_clip.list_models():
         raise ValueError(f"an open_clip architecture{near(name, open_clip.list_models())}")
     return name
 
@@ -153,6 +150,8 @@ class ClipMetadata(Section):
     """The value of `model.weights` with which the file was written."""
     environment: str
     """Environment that computed the weights (`machine.environment`); '' = they were loaded."""
+    config: dict[str, Any] | None = None
+    """The configuration of a `local-dir:` or `hf-hub:` architecture, which open_clip's own have."""
 
 
 def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
@@ -163,7 +162,8 @@ def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
 def _clip_metadata(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
     if "clip" not in metadata:
         raise WeightsError(f"{path}: not written by prepare_clip (no 'clip' in its metadata)")
-    return checked_metadata(ClipMetadata, metadata["clip"], path, "clip").model_dump(mode="json")
+    section = checked_metadata(ClipMetadata, metadata["clip"], path, "clip")
+    return section.model_dump(mode="json", exclude_none=True)  # no config, where open_clip has it
 
 
 def checked_metadata(cls: type[SectionType], text: str, path: str | Path, key: str) -> SectionType:
@@ -199,7 +199,13 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
 def rebuild_clip(metadata: ClipMetadata) -> nn.Module:
     """The towers that a file's metadata describe, with random weights."""
     arch, input_px = metadata.arch, metadata.input_px
-    return build_clip(arch, input_px, quick_gelu=metadata.quick_gelu, pixels=metadata.pixels)
+    return build_clip(
+        arch,
+        input_px,
+        quick_gelu=metadata.quick_gelu,
+        pixels=metadata.pixels,
+        config=metadata.config,
+    )
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -241,19 +247,3 @@ def encode_images(towers: nn.Module, images: Tensor) -> Tensor:
 def encode_texts(towers: nn.Module, token_ids: Tensor) -> Tensor:
     """Embeddings [N, D] of token ids [N, L] int64; not L2-normalized."""
     return towers.encode_text(token_ids)  # pyright: ignore[reportCallIssue]
-
-
-def embed_dim(arch: str) -> int:
-    """D, the size of the shared embedding."""
-    return int(_model_config(arch)["embed_dim"])
-
-
-def context_length(arch: str) -> int:
-    """L, the tokens of a text, which are 77 unless the architecture says otherwise."""
-    return int(_model_config(arch).get("text_cfg", {}).get("context_length", 77))
-
-
-def _model_config(arch: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(open_clip_name(arch))
-    assert config is not None, f"open_clip lists {arch} but has no configuration for it"
-    return config

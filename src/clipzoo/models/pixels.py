@@ -13,6 +13,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
+from clipzoo.models.architectures import is_elsewhere, read_description
 from clipzoo.sections import Section, build
 from clipzoo.tensors import WeightsError
 
@@ -87,6 +88,16 @@ def pixels_of_tag(name: str, tag: str) -> Pixels:
     return _of_config(merge_preprocess_dict(PreprocessCfg(), config), f"{name}, {tag}")
 
 
+def pixels_elsewhere(name: str) -> Pixels:
+    """The pixels of a `local-dir:` or `hf-hub:` name, which its configuration has.
+
+    Raises:
+        WeightsError: as `pixels_of_tag`, or the configuration cannot be read.
+    """
+    config = merge_preprocess_dict(PreprocessCfg(), read_description(name)["preprocess_cfg"])
+    return _of_config(config, name)
+
+
 def pixels_of_arch(name: str) -> dict[str, list[str]]:
     """The keys of PIXELS that the tags of an architecture have, each with these tags."""
     names = {pixels: key for key, pixels in PIXELS.items()}
@@ -107,6 +118,8 @@ def pixels_of_file(name: str, path: str, setting: str | None) -> Pixels:
     """
     if setting not in (None, "auto"):
         return PIXELS[setting]
+    if is_elsewhere(name):
+        return pixels_elsewhere(name)
     found = pixels_of_arch(name) or {"openai": []}  # open_clip's default
     if len(found) == 1:
         return PIXELS[next(iter(found))]
@@ -121,6 +134,8 @@ def pixels_of_file(name: str, path: str, setting: str | None) -> Pixels:
 def pixels_of_stand_in(name: str, setting: str) -> Pixels:
     """The pixels of weights that nobody trained elsewhere: those that are set, or those that all
     tags of the architecture have, or else OpenAI's."""
+    if setting == "auto" and is_elsewhere(name):
+        return pixels_elsewhere(name)
     found = list(pixels_of_arch(name)) if setting == "auto" else [setting]
     return PIXELS[found[0]] if len(found) == 1 else OPENAI
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.files import raise_all
+from clipzoo.models.architectures import (
+    check_text_extra,
+    context_length,
+    is_elsewhere,
+    known_name,
+    model_config,
+    open_clip_name,
+)
 from clipzoo.models.clip import encode_texts
 from clipzoo.tensors import WeightsError, read_safetensors, send_indices, write_safetensors
 
@@ -44,8 +53,9 @@ class ClassText:
     class_names: list[str]
     """K names, in label order."""
     token_embeddings: Tensor | None = None
-    """Output of the text tower for each token of the only template, [K, L, D] float32, projected
-    like the class embeddings and not normalized. None where the method does not need it."""
+    """Output of the text tower for each token of the only template, [K, M, D] float32, projected
+    like the class embeddings and not normalized. M is L, or L + 1 where the tower appends a token
+    (CoCa). None where the method does not need it."""
 
     @property
     def num_classes(self) -> int:
@@ -104,16 +114,34 @@ def tokenize(arch: str, texts: list[str], context_length: int) -> Tensor:
     """Token ids [N, context_length] int64, zero-padded, from the architecture's tokenizer.
 
     Raises:
-        ConfigError: the tokenizer has to be downloaded and the hub cannot be reached.
+        ConfigError: the tokenizer is of the package transformers, which is not installed; or it has
+            to be downloaded, and the hub cannot be reached.
     """
-    try:
-        tokenizer = open_clip.get_tokenizer(arch, context_length=context_length)
-    except OSError as error:
-        raise ConfigError(
-            f"model.arch: {arch} needs a tokenizer from a model hub, which cannot be reached "
-            f"({error}); choose an architecture with CLIP's tokenizer"
-        ) from error
+    check_text_extra(arch)
+    name = open_clip_name(arch)
+    source = model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    # A tokenizer of transformers lies beside the model, or on the hub; CLIP's own is in open_clip.
+    with nullcontext(name) if source else known_name(name, None) as known:
+        try:
+            tokenizer = open_clip.get_tokenizer(known, context_length=context_length)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"model.arch: {arch} needs the tokenizer {source}, which cannot be loaded: it is "
+                f"neither in the model hub's cache nor can it be downloaded ({error}); fill the "
+                "cache on another machine (HF_HOME), or choose an architecture with CLIP's "
+                "tokenizer"
+            ) from error
     return tokenizer(texts)
+
+
+def check_tokenizer(arch: str) -> None:
+    """Load an architecture's tokenizer, which downloads it to the model hub's cache if it is not
+    open_clip's, so that later stages need no network.
+
+    Raises:
+        ConfigError: as `tokenize`.
+    """
+    tokenize(arch, ["a"], context_length(arch))
 
 
 def cut_texts(arch: str, texts: list[str], token_ids: Tensor) -> dict[int, int]:
@@ -205,7 +233,7 @@ def embed_class_names(
         advance: is called with the number of prompts, of P K, that were embedded since.
     """
     texts = [template.format(name) for template in templates for name in class_names]
-    length = int(getattr(towers, "context_length", 77))
+    length = context_length(arch)
     token_ids = tokenize(arch, texts, length)  # [P K, L]
     check_prompts(arch, texts, class_names, token_ids, distinct=distinct, say=say)
     embeddings = _encode(towers, token_ids, advance)  # [P K, L] -> [P K, D]
@@ -234,7 +262,8 @@ def embed_tokens(
     """Output of the text tower for each token of the class prompts, padding included.
 
     Like a class embedding, each is normalized by the last layer norm and projected. Source: BIKE,
-    clip/model.py (`encode_text` with `return_token`).
+    clip/model.py (`encode_text` with `return_token`). CoCa's text tower appends a token of its own,
+    whose output is the class embedding, to the L of a text: it is the last of L + 1.
 
     Args:
         text: the class text of one template.
@@ -242,7 +271,7 @@ def embed_tokens(
 
     Returns:
         [K, L, D] float32, not L2-normalized; the row of a prompt's end token is its class
-        embedding before normalization.
+        embedding before normalization. [K, L + 1, D] of CoCa.
 
     Raises:
         ConfigError: there are several templates, or the text tower has no such tokens.
@@ -256,16 +285,18 @@ def embed_tokens(
     norm, projection = getattr(tower, "ln_final", None), getattr(tower, "text_projection", None)
     if norm is None or projection is None:
         raise ConfigError("model.arch: its text tower has no token embeddings; choose a ViT")
-    # open_clip returns the end token's embedding alone: take what its last layer norm puts out.
+    # open_clip returns the end token's embedding alone: take what goes into its last layer norm.
+    # CoCa's norm is given the last token alone, but its Transformer returns all of them.
     rows: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
+    blocks = tower.transformer
+    handle = blocks.register_forward_hook(lambda *args: rows.append(args[-1]))  # [<= BATCH, L, W]
     try:
         _encode(towers, text.token_ids[0], advance)
     finally:
         handle.remove()
     tokens = torch.cat(rows)  # [K, L, W]
     project = projection if isinstance(projection, nn.Linear) else lambda x: x @ projection
-    tokens = project(tokens).float()  # [K, L, W] -> [K, L, D]
+    tokens = project(norm(tokens)).float()  # [K, L, W] -> [K, L, D]
     # Each class embedding must be one of its tokens' embeddings, up to its length.
     classes = text.class_embeddings[0][:, None]  # [P, K, D] -> [K, 1, D]
     distances = torch.cdist(functional.normalize(tokens, dim=-1), classes)  # [K, L, 1]
@@ -312,6 +343,8 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
         found = f"{repeated[0]!r} more than once"
     faults = [f"metadata.class_names: found {found}; allowed: distinct names"] if found else []
     expected = {name: SHAPES[name] for name in SHAPES if name in tensors or name != TOKENS}
+    if TOKENS in expected and _appends_token(metadata.get("arch", "")):
+        expected[TOKENS] = "KMD"
     faults += tensor_faults(tensors, expected, {"K": len(names)} if names else {})
     faults += [] if faults else _token_faults(tensors["token_ids"], metadata.get("arch", ""))
     raise_all(
@@ -323,11 +356,16 @@ def load_class_text(dataset: str, templates: Sequence[str] | None = None) -> Cla
     return ClassText(**tensors, class_names=names)
 
 
+def _appends_token(arch: str) -> bool:
+    """Whether an architecture's text tower appends a token of its own to those of a text."""
+    known = is_elsewhere(arch) or arch in open_clip.list_models()
+    return known and bool(model_config(arch)["text_cfg"].get("embed_cls"))
+
+
 def _token_faults(token_ids: Tensor, arch: str) -> list[str]:
-    config = open_clip.get_model_config(arch)
-    if config is None:
+    if not is_elsewhere(arch) and arch not in open_clip.list_models():
         return [f"metadata.arch: found {arch!r}; allowed: an architecture of open_clip"]
-    largest = config["text_cfg"].get("vocab_size", math.inf) - 1
+    largest = model_config(arch)["text_cfg"].get("vocab_size", math.inf) - 1
     low, high = int(token_ids.min()), int(token_ids.max())
     fault = f"token_ids: found {low} to {high}; allowed with {arch}: 0 to {largest}"
     return [] if low >= 0 and high <= largest else [fault]

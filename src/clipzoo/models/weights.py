@@ -1,9 +1,6 @@
 """Published CLIP weights: a pretrained tag of open_clip, or a file."""
 
 import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +15,16 @@ from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
 from clipzoo.models import openai
 from clipzoo.models.activation import activation_name, file_activation
+from clipzoo.models.architectures import is_elsewhere, open_clip_name, weights_elsewhere
 from clipzoo.models.archives import named_tensors, read_file, unread_keys
-from clipzoo.models.clip import build_clip, load_strictly, open_clip_name, read_clip_metadata
-from clipzoo.models.pixels import PIXELS, Pixels, pixels_of_file, pixels_of_tag
+from clipzoo.models.clip import build_clip, load_strictly, read_clip_metadata
+from clipzoo.models.hub import cached_file, is_reachable
+from clipzoo.models.pixels import PIXELS, Pixels, pixels_elsewhere, pixels_of_file, pixels_of_tag
 from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files, tag_of_file
 from clipzoo.tensors import WeightsError, read_metadata
 
-PROBE_SECONDS = 8
-"""Longest wait for a model hub that does not answer."""
+BESIDE = "pretrained"
+"""The value of `model.weights` for the weights that lie beside the configuration."""
 
 
 def load_weights(
@@ -42,9 +41,11 @@ def load_weights(
 
     Args:
         arch: an open_clip architecture, in either spelling of `open_clip_name`.
-        weights: a pretrained tag, which is looked up in the folder of `CLIPZOO_WEIGHTS` before it
-            is downloaded; or the path of a file: a state dict of open_clip or OpenAI (PyTorch or
-            safetensors), a TorchScript archive of OpenAI, a file of `save_clip`.
+        weights: `pretrained` for a `local-dir:` or `hf-hub:` name, whose weights lie beside its
+            configuration; otherwise a pretrained tag, which is looked up in the folder of
+            `CLIPZOO_WEIGHTS` before it is downloaded; or the path of a file: a state dict of
+            open_clip or OpenAI (PyTorch or safetensors), a TorchScript archive of OpenAI, a file of
+            `save_clip`.
         input_px: side of the input, a multiple of the patch.
         activation: the activation of a file that does not show it: auto, quickgelu or gelu; None =
             auto, where there is no key to set it.
@@ -61,13 +62,16 @@ def load_weights(
     if weights in tags:
         check_unread(weights, activation)
         return _load_tag(name, weights, input_px, pixels, say)
+    if is_elsewhere(name) and weights == BESIDE:
+        check_unread(weights, activation)
+        return _load_elsewhere(name, input_px, pixels, say)
     if Path(weights).is_file():
         return _load_file(name, Path(weights), input_px, activation, pixels, say)
     if weights.endswith(SUFFIXES) or "/" in weights:
         raise WeightsError(f"model.weights: {weights}: no such file")
     raise WeightsError(
         f"model.weights: found {weights!r}; allowed: demo, random, the path of a file, or a tag of "
-        f"{name}: {', '.join(tags) or 'it has none'}"
+        f"{name}: {BESIDE if is_elsewhere(name) else ', '.join(tags) or 'it has none'}"
     )
 
 
@@ -111,6 +115,17 @@ def _load_file(
     return towers
 
 
+def _load_elsewhere(
+    name: str, input_px: int, setting: str | None, say: Callable[[str], None]
+) -> nn.Module:
+    """The towers of a `local-dir:` or `hf-hub:` name, with the weights that lie there."""
+    path = weights_elsewhere(name)
+    read_file(path)  # names what is damaged, and refuses code
+    say(f"{name}: {path.name}")
+    pixels = pixels_elsewhere(name) if setting in (None, "auto") else PIXELS[setting]
+    return build_clip(name, input_px, pixels=pixels, pretrained=str(path))
+
+
 def _file_pixels(name: str, path: Path, content: dict[str, Any], setting: str | None) -> Pixels:
     """The pixels of a file: those that are set, or that its content or its digest shows."""
     if setting in (None, "auto"):
@@ -143,7 +158,7 @@ def _load_tag(
             say(f"{VARIABLE}: {text}")
         if local.is_original:
             return _load_file(name, local.path, input_px, "auto", pixels, say, tag)
-    cached, server = str(local.path) if local else _cached_file(config), _server(config)
+    cached, server = str(local.path) if local else cached_file(*hub_files(config)), _server(config)
     folder = f" and not in {VARIABLE}" if os.environ.get(VARIABLE) else ""
     alternatives = (
         f"a folder with its file ({VARIABLE}); other weights for {name}: model.weights demo "
@@ -175,42 +190,9 @@ def _load_tag(
         ) from error
 
 
-def _cached_file(config: dict[str, Any]) -> str | None:
-    """Path of the tag's weights in the model hub's cache; None = they are not there."""
-    repository, names = hub_files(config)
-    for name in names if repository else ():
-        path = huggingface_hub.try_to_load_from_cache(repository, name)
-        if isinstance(path, str):
-            return path
-    return None
-
-
 def _server(config: dict[str, Any]) -> str:
     """The server from which a tag's weights are downloaded."""
     if config.get("hf_hub"):
         return huggingface_hub.constants.ENDPOINT
     parts = urlsplit(config["url"])
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def is_reachable(server: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Whether a server answers at all within `seconds`.
-
-    Asks in a thread, because a name lookup may hang far longer than any socket timeout.
-    """
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(server, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
-        except urllib.error.HTTPError:
-            pass  # it answers, even if it refuses this request
-        except OSError:
-            return
-        answers.append(True)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)

@@ -26,7 +26,8 @@ import torch
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from clipzoo.files import file_sha256
-from clipzoo.models.clip import build_clip, native_px, num_parameters
+from clipzoo.models.architectures import native_px
+from clipzoo.models.clip import build_clip, num_parameters
 from clipzoo.tensors import WeightsError
 
 VARIABLE = "CLIPZOO_WEIGHTS"

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from clipzoo.config import Params
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import build_clip, context_length, embed_dim, num_parameters
+from clipzoo.models.architectures import context_length, embed_dim
+from clipzoo.models.clip import build_clip, num_parameters
 from clipzoo.models.text import ClassText
 
 CUDA_BYTES = 1.5e9

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+NOT_FOR_TEXTS = ("visual", "logit_scale", "logit_bias", "text_decoder")
 BLOCK = 256
 """Texts encoded at once without gradients: 16 templates of 400 classes are 6,400."""
 
@@ -14,13 +15,15 @@ class TextTower(nn.Module):
     """Token ids -> text embeddings.
 
     Args:
-        towers: any open_clip model; becomes part of this module, and loses its vision tower and
-            logit_scale.
+        towers: any open_clip model; becomes part of this module, and loses what is not for texts:
+            its vision tower, logit_scale, SigLIP's logit_bias and CoCa's decoder of captions.
     """
 
     def __init__(self, towers: nn.Module) -> None:
         super().__init__()
-        del towers.visual, towers.logit_scale
+        for name in NOT_FOR_TEXTS:  # they would have no gradients
+            if getattr(towers, name, None) is not None:
+                delattr(towers, name)
         self.tower = towers
 
     def forward(self, token_ids: Tensor) -> Tensor:
