@@ -62,4 +62,4 @@ def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:
     if isinstance(features, tuple):
         features = features[0]  # CoCa's tower returns (pooled, tokens)
     # [bT, D] -> [b, T, D], or [b, D] -> [b, 1, D]
-    return features.reshape(len(pixels), -1, features.shape[-1])
+    return features.reshape(pixels.shape[0], -1, features.shape[-1])
