@@ -47,6 +47,15 @@ def scaled_cosines(
         return scale * functional.normalize(features.float(), dim=-1) @ classes.T  # [..., K]
 
 
+def template_cosines(
+    features: Tensor, class_embeddings: Tensor, scale: Tensor | float = TEST_SCALE
+) -> Tensor:
+    """`scaled_cosines` with each template: [..., P, K] of features [..., D] and [P, K, D]."""
+    prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
+    cosines = scaled_cosines(features, prompts, scale)  # [..., P K]
+    return cosines.unflatten(-1, class_embeddings.shape[:2])  # [..., P K] -> [..., P, K]
+
+
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
     """softmax(100 cos) [N, K] of video embeddings [N, V, D] and classes [K, D] or [P, K, D]; views
     are averaged *before* normalization.
@@ -162,9 +171,7 @@ def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tens
 
     Source: ActionCLIP, arXiv 2109.08472 (testing with 16 templates).
     """
-    prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
-    logits = scaled_cosines(features, prompts)  # [N, P K]
-    logits = logits.unflatten(1, (class_embeddings.shape[0], -1))  # [N, P K] -> [N, P, K]
+    logits = template_cosines(features, class_embeddings)  # [N, P, K]
     return logits.softmax(dim=-1).mean(dim=1)  # [N, P, K] -> [N, K]
 
 
