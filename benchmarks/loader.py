@@ -39,7 +39,7 @@ from clipzoo.clips.transforms import (
 from clipzoo.config import AugmentConfig
 from clipzoo.data.records import Record
 from clipzoo.data.store import ShardStore, Store, open_store
-from clipzoo.models.clip import CLIP_MEAN, CLIP_STD
+from clipzoo.models.pixels import OPENAI
 from clipzoo.runtime.allocator import keep_freed_memory
 from clipzoo.runtime.machine import usable_cores
 
@@ -107,7 +107,7 @@ def pil_view(folder: Path, num_frames: int) -> np.ndarray:
 
 def to_floats(clip: np.ndarray) -> torch.Tensor:
     """uint8 [T, 3, S, S] -> float32, scaled and normalized step by step as the authors do."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (OPENAI.mean, OPENAI.std))
     return torch.from_numpy(clip).float().div(255).sub_(mean).div_(std)
 
 

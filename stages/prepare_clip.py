@@ -18,9 +18,11 @@ from clipzoo.models.clip import (
     has_small_budgets,
     input_size,
     num_parameters,
+    open_clip_name,
     save_clip,
     uses_quick_gelu,
 )
+from clipzoo.models.pixels import pixels_of, pixels_of_stand_in
 from clipzoo.models.weights import check_unread, load_weights
 from clipzoo.paths import CLIP_FILE, METRICS_DIR
 from clipzoo.runtime.machine import environment
@@ -36,6 +38,7 @@ def main() -> None:
         check_unread(weights, params.model.activation)
     side = input_size(arch, input_px)
     rounded = f" (rounded up from {input_px} to a multiple of the patch)"
+    pixels = pixels_of_stand_in(open_clip_name(arch), params.model.pixels)
     title = f"prepare_clip: {arch} at {side} px{rounded if side != input_px else ''}"
     metrics: dict[str, float | int | str] = {"input_px": side}
     torch.manual_seed(params.seed)
@@ -48,20 +51,23 @@ def main() -> None:
             f"{slow if has_small_budgets(params) else ''}",
             flush=True,
         )
-        towers, training = stand_in_clip(arch, side, params.text.templates, budget, params.seed)
+        towers, training = stand_in_clip(
+            arch, side, params.text.templates, budget, params.seed, pixels
+        )
         metrics |= training
     else:
         print(f"{title}, weights {weights}", flush=True)
         if is_loaded:
-            towers = load_weights(arch, weights, side, params.model.activation)
+            towers = load_weights(arch, weights, side, params.model.activation, params.model.pixels)
         else:
-            towers = build_clip(arch, side)
+            towers = build_clip(arch, side, pixels=pixels)
     computed = "" if is_loaded else environment("cpu")
     save_clip(towers, CLIP_FILE, arch=arch, input_px=side, source=weights, environment=computed)
     metrics |= {"num_parameters": num_parameters(towers), "environment": computed}
     path = METRICS_DIR / "clip.json"
     write_metrics(path, metrics)
     activation = activation_name(uses_quick_gelu(towers))
+    print(f"pixels: {pixels_of(towers)} (model.pixels {params.model.pixels})")
     print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
 
 

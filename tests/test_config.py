@@ -56,6 +56,10 @@ def test_a_short_side_in_quotes_is_a_number(tmp_path):
     assert load_params(changed(tmp_path, "frames.size", "36")).frames.size == 36
 
 
+def test_frames_may_keep_the_size_of_their_video(tmp_path):
+    assert load_params(changed(tmp_path, "frames.size", "source")).frames.size == "source"
+
+
 def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
     value = load_params(changed(tmp_path, "train.grad_clip", 1)).train.grad_clip
     assert value == 1.0
@@ -97,7 +101,8 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
         ("test.crops", 2, ["test.crops", "2", "10"]),
         ("test.crops", True, ["test.crops", "True", "integer"]),
         ("test.crops", 1.0, ["test.crops", "1.0", "integer"]),
-        ("frames.size", "big", ["frames.size", "340x256"]),
+        ("frames.size", "big", ["frames.size", "340x256", "source"]),
+        ("frames.size", "Source", ["frames.size", "'Source'"]),
         ("frames.size", "0x256", ["frames.size", "'0x256'", "sides of 1 to 4096 px"]),
         ("frames.size", True, ["frames.size", "True"]),
         ("text.templates", ["no place"], ["text.templates", "no place", "{}"]),

@@ -1,19 +1,34 @@
 """Small models for tests."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from open_clip.model import CLIP
+from torch import nn
 
 from clipzoo.methods import METHODS, bike_attributes
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.text4vis import Options
+from clipzoo.models import pixels
 from clipzoo.yaml_files import read_yaml
+
+normalize = partial(pixels.normalize, pixels=pixels.OPENAI)
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 DIM, INPUT_PX, CONTEXT, WORDS = 32, 16, 8, 100
 """Sizes of `clip`: of its embedding, frames (twice as large for a ResNet), texts and vocabulary."""
+
+
+class Towers(nn.Module):
+    """In the place of a CLIP: any vision tower, with the pixels that open_clip notes on it."""
+
+    def __init__(self, visual: nn.Module, taken: pixels.Pixels = pixels.OPENAI) -> None:
+        super().__init__()
+        self.visual = visual
+        noted: Any = visual
+        noted.preprocess_cfg = pixels.preprocess_config(taken)
 
 
 def clip(tower: str = "vit") -> CLIP:

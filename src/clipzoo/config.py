@@ -59,8 +59,14 @@ def one_place(template: str) -> str:
     return template
 
 
+SOURCE_SIZE = "source"
+"""The `frames.size` of frames that are not resized."""
+
+
 def _frame_size(size: object) -> object:
     """A short side as a number, also where it is quoted; an exact size as text."""
+    if size == SOURCE_SIZE:
+        return size
     if isinstance(size, str) and re.fullmatch(r"\d{1,4}", size, re.ASCII):
         size = int(size)
     sides: list[int] = []
@@ -70,7 +76,8 @@ def _frame_size(size: object) -> object:
         sides = [int(side) for side in size.split("x")]
     if not sides or min(sides) < 1 or max(sides) > MAX_PX:
         raise ValueError(
-            f"a short side like 256, or an exact size like 340x256; sides of 1 to {MAX_PX} px"
+            f"a short side like 256, an exact size like 340x256, or {SOURCE_SIZE}, which keeps "
+            f"the videos' own sizes; sides of 1 to {MAX_PX} px"
         )
     return size
 
@@ -161,7 +168,8 @@ class DataConfig(Section):
 
 class FramesConfig(Section):
     size: Annotated[int | str, BeforeValidator(_frame_size)]
-    """Stored frame size (px): 256 = the short side, 340x256 = the exact width x height."""
+    """Stored frame size (px): 256 = the short side, 340x256 = the exact width x height, source =
+    that of each video."""
     quality: int = Field(ge=2, le=31)
     """ffmpeg's JPEG quantizer scale, 2 (best) to 31."""
     shard_videos: int = Field(ge=1)
@@ -200,6 +208,20 @@ class DemoConfig(Section):
     other_archs: OtherArchsConfig
 
 
+PixelsName = Literal[
+    "auto",
+    "openai",
+    "openai-squash",
+    "half",
+    "siglip",
+    "clipa",
+    "mobileclip",
+    "mobileclip2",
+    "pe",
+    "imagenet",
+]
+
+
 class ModelConfig(Section):
     arch: str = Field(min_length=1)
     """An open_clip architecture; `ViT-L/14` and `ViT-L-14` are the same."""
@@ -208,6 +230,9 @@ class ModelConfig(Section):
     activation: Literal["auto", "quickgelu", "gelu"]
     """The activation of towers whose weights file does not show it; auto is an error then, if the
     architecture exists with both."""
+    pixels: PixelsName
+    """Mean, std and resize of the input (`models.pixels.PIXELS`); auto: those of the weights, which
+    is an error for a file if the tags of its architecture differ."""
     checkpoint: str
     """A model file to start from, or to evaluate when train.epochs is 0; '' = none."""
     method: Annotated[str, AfterValidator(_method)]

@@ -87,6 +87,7 @@ def test_classes_of_annotation_files_that_differ_only_by_blanks_are_refused(para
     "dataset",
     [
         "kinetics400",
+        "kinetics400_val",
         "ucf101",
         "hmdb51",
         "activitynet",

@@ -85,14 +85,16 @@ def test_views_are_clip_major():
 
 
 def test_a_sampler_of_tests_and_one_of_training():
-    """10 frames, T = 4: the first frames of the parts are 0, 2, 5, 7, the centers 0, 3, 5, 8."""
+    """10 frames, T = 4: the first frames of the parts are 0, 2, 5, 7, the centers 0, 3, 5, 8; at
+    equal distances are 0, 3, 6, 9."""
     store, records = MemoryStore([10]), [Record("v0", 10, 0)]
-    first, centers = (
+    first, centers, linspace = (
         ViewClips(store, records, ViewTransform(16, 32, 1), 4, 1, False, sampler)
-        for sampler in ("first", "centers")
+        for sampler in ("first", "centers", "linspace")
     )
     assert first.load(0)[0, :, 0, 0, 0].tolist() == [0, 2, 5, 7]
     assert centers.load(0)[0, :, 0, 0, 0].tolist() == [0, 3, 5, 8]
+    assert linspace.load(0)[0, :, 0, 0, 0].tolist() == [0, 3, 6, 9]
     train = TrainClips(store, records, TrainTransform(16, AUGMENT), 4, 1, "centers")
     for epoch in range(3):
         assert train.load(0, epoch)[:, 0, 0, 0].tolist() == [0, 3, 5, 8]

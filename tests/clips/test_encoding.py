@@ -14,7 +14,7 @@ from clipzoo.clips import encoding
 from clipzoo.config import load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.data.store import StoreError
-from clipzoo.models.clip import normalize
+from tiny import normalize
 
 PARAMS = replace(
     load_params(Path(__file__).parents[2] / "params.yaml"),

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from clipzoo.clips.sampling import (
+    SINGLE_CLIP_SAMPLERS,
     TRAIN_SAMPLERS,
+    check_test_sampler,
     inclusive_ranges,
     sample_centers,
     sample_inclusive,
+    sample_linspace,
     sample_test,
     sample_train,
 )
@@ -53,11 +56,51 @@ def test_centers_of_the_parts(num_frames, num_segments, expected):
     assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
 
 
-def test_centers_need_frames_and_segments():
+@pytest.mark.parametrize(
+    ("num_frames", "num_segments", "expected"),
+    [
+        (300, 8, [0, 42, 85, 128, 170, 213, 256, 299]),
+        (250, 8, [0, 35, 71, 106, 142, 177, 213, 249]),
+        (10, 4, [0, 3, 6, 9]),
+        (10, 3, [0, 4, 9]),
+        (10, 2, [0, 9]),
+        (8, 8, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (5, 8, [0, 0, 1, 1, 2, 2, 3, 4]),
+        (3, 5, [0, 0, 1, 1, 2]),
+        (2, 4, [0, 0, 0, 1]),
+        (1, 3, [0, 0, 0]),
+        (7, 1, [3]),
+        (8, 1, [4]),
+        (1, 1, [0]),
+    ],
+)
+def test_frames_at_equal_distances_from_the_first_to_the_last(num_frames, num_segments, expected):
+    indices = sample_linspace(num_frames, num_segments)
+    assert indices.tolist() == expected
+    assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize("num_segments", [2, 7, 8, 16, 32])
+def test_equal_distances_are_those_of_the_authors_for_videos_of_any_length(num_segments):
+    """Which divide floating-point numbers and cut what follows the point."""
+    for num_frames in [*range(1, 700), 18_000, 10_000_001]:
+        step = num_segments - 1
+        theirs = [int(i * (num_frames - 1) / step) for i in range(num_segments)]
+        assert sample_linspace(num_frames, num_segments).tolist() == theirs
+
+
+@pytest.mark.parametrize("name", SINGLE_CLIP_SAMPLERS)
+def test_samplers_of_one_clip_refuse_counts_of_0_and_further_clips(name):
+    sample = SINGLE_CLIP_SAMPLERS[name]
     with pytest.raises(ValueError, match="num_frames: found 0"):
-        sample_centers(0, 8)
+        sample(0, 8)
     with pytest.raises(ValueError, match="num_segments: found 0"):
-        sample_centers(8, 0)
+        sample(8, 0)
+    check_test_sampler(name, 1, dense=False)
+    with pytest.raises(ValueError, match=rf"clips: found 4; allowed: 1.*test_sampler {name}"):
+        check_test_sampler(name, 4, dense=False)
+    with pytest.raises(ValueError, match="clips: found 1 dense; allowed: 1, not dense"):
+        check_test_sampler(name, 1, dense=True)
 
 
 @pytest.mark.parametrize(

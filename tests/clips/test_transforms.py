@@ -18,7 +18,8 @@ from clipzoo.clips.transforms import (
     random_area_crop,
 )
 from clipzoo.config import AugmentConfig, replace
-from clipzoo.models.clip import CLIP_MEAN, CLIP_STD, normalize
+from clipzoo.models.pixels import OPENAI
+from tiny import normalize
 
 CASES = json.loads(Path("tests/golden/preprocess.json").read_text())
 AUGMENT = AugmentConfig(
@@ -57,7 +58,7 @@ def test_golden_views(case):
     pixels = normalize(views)
     rows, columns = torch.tensor(case["probe_yx"]).T
     probes = pixels[..., rows, columns].transpose(-1, -2)  # [crops, T, probes, 3]
-    tolerance = 2 / 255 / torch.tensor(CLIP_STD)
+    tolerance = 2 / 255 / torch.tensor(OPENAI.std)
     assert ((probes - torch.tensor(case["probe"])).abs() < tolerance).all()
     assert (pixels.mean((2, 3, 4)) - torch.tensor(case["mean"])).abs().max() < 2e-3
 
@@ -190,7 +191,7 @@ def test_jpegs_of_several_sizes_in_a_row():
 
 def test_normalize():
     frames = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
-    expected = (torch.tensor([[0.0], [1.0]]) - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
+    expected = (torch.tensor([[0.0], [1.0]]) - torch.tensor(OPENAI.mean)) / torch.tensor(OPENAI.std)
     torch.testing.assert_close(normalize(frames)[..., 0, 0], expected)
 
 

@@ -213,7 +213,8 @@ def test_too_little_disk_is_told(here, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "kilobytes"), [("340x256", 14.0), ("256", 14.06), ("320", 21.96), ("680x512", 56.0)]
+    ("size", "kilobytes"),
+    [("340x256", 14.0), ("256", 14.06), ("320", 21.96), ("680x512", 56.0), ("source", 49.41)],
 )
 def test_frames_on_disk_are_in_proportion_to_their_area(size, kilobytes):
     assert check.frame_bytes(size) / 1000 == pytest.approx(kilobytes, abs=0.01)

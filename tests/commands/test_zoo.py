@@ -101,10 +101,11 @@ def test_a_method_whose_section_is_not_in_the_file_gets_one(here):
     Path("params.yaml").write_text(re.sub(r"raw:\n(  .*\n)+", "", text))
     before = load_params("params.yaml")
     assert "raw" not in before.methods
-    changes = use.use(add_recipe({"model": {"method": "raw"}, "raw": {"fusion": "softmax"}}))
+    options = {"fusion": "softmax", "test_sampler": "first"}
+    changes = use.use(add_recipe({"model": {"method": "raw"}, "raw": options}))
     assert ("raw.fusion", None, "softmax") in changes
     params = load_params("params.yaml")
-    assert params.options == {"fusion": "softmax"}
+    assert params.options == options
     assert params.methods["text4vis"] == before.options
 
 

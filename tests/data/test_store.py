@@ -84,6 +84,20 @@ def test_three_readers_give_the_same_frames(project, params_for):
     assert (shards.videos["c/turned"].width, shards.videos["c/turned"].height) == (48, 60)
 
 
+def test_raw_videos_at_their_own_size_are_as_decord_gives_them(project, params_for):
+    """Pixel for pixel, as evaluations that decode videos themselves see them."""
+    decord = pytest.importorskip("decord")
+    root, order = project / "raw", [23, 0, 7, 7]
+    moving_video(root / "c" / "wide.mp4", *H264, size="98x54")
+    moving_video(root / "c" / "tall.mp4", *H264, size="54x98")
+    video = open_reader(params_for, "video", root, "reader: video\n", frames={"size": "source"})
+    for name, shape in (("wide", (54, 98)), ("tall", (98, 54))):
+        theirs = decord.VideoReader(str(root / "c" / f"{name}.mp4")).get_batch(order).asnumpy()
+        ours = frames_of(video, f"c/{name}", order)
+        assert ours.shape[1:3] == shape
+        assert np.array_equal(ours, theirs)
+
+
 def jpeg_of_color(value: int) -> bytes:
     return simplejpeg.encode_jpeg(np.full((16, 16, 3), value, np.uint8))
 

@@ -13,6 +13,7 @@ from clipzoo.data.records import MISSING_COLUMNS, Record
 from clipzoo.evaluate import lexicon
 from clipzoo.files import ListError, write_csv
 from clipzoo.tensors import WeightsError
+from tiny import Towers, normalize
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
@@ -32,24 +33,19 @@ def test_best_words_are_ordered_and_ties_go_to_the_first():
     assert lexicon.best_words(features, words, 3).tolist() == [[1, 2, 3], [0, 3, 1]]
 
 
-class Clip(nn.Module):
+class Tower(nn.Module):
     """Its frame embeddings are the mean color of a frame, times 3."""
 
-    class Tower(nn.Module):
-        def forward(self, frames):
-            return 3 * frames.mean(dim=(2, 3))  # [bT, 3, S, S] -> [bT, 3]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.visual = self.Tower()
+    def forward(self, frames):
+        return 3 * frames.mean(dim=(2, 3))  # [bT, 3, S, S] -> [bT, 3]
 
 
 def test_a_score_is_the_mean_cosine_of_the_frames():
     """Long and short frame embeddings count the same."""
     frames = torch.zeros(1, 2, 3, 4, 4, dtype=torch.uint8)
     frames[0, 0, 0], frames[0, 1] = 255, 140
-    features = lexicon.FrameScorer(Clip()).encode(frames)[0]
-    tower = [Clip.Tower()(lexicon.normalize(frames[0, t : t + 1]))[0] for t in (0, 1)]
+    features = lexicon.FrameScorer(Towers(Tower())).encode(frames)[0]
+    tower = [Tower()(normalize(frames[0, t : t + 1]))[0] for t in (0, 1)]
     word = nn.functional.normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
     cosines = [torch.cosine_similarity(x, word, dim=0) for x in tower]
     assert float(features @ word) == pytest.approx(float(sum(cosines)) / 2, abs=1e-6)
@@ -94,7 +90,7 @@ def test_the_scoring_clip_has_its_own_size_and_frames():
     assert (other.model.arch, other.model.input_px) == ("ViT-L/14-336", 336)
     assert other.test.short_side_px == 336
     assert other.model.method == "raw"
-    assert other.options == {"fusion": "mean"}
+    assert other.options == {"fusion": "mean", "test_sampler": "first"}
     assert PARAMS.model.method == "text4vis"
 
 

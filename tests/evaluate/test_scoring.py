@@ -12,6 +12,7 @@ from clipzoo.evaluate import scoring
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from parity.inputs import class_text
+from tiny import Towers
 
 CPU, DIM = torch.device("cpu"), 5
 
@@ -20,7 +21,7 @@ class MeanOfViews(Method):
     """Doubles the class embeddings; its weights have no effect."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Towers(nn.Identity()))
         self.layer = nn.Linear(1, 1)
 
     def class_text(self, text: ClassText) -> ClassText:

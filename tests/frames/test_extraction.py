@@ -477,6 +477,8 @@ def test_a_root_that_does_not_exist(project, params_for):
         (256, 240, 320, (256, 342)),
         (72, 96, 96, (72, 72)),
         ("340x256", 100, 300, (340, 256)),
+        ("source", 322, 242, (322, 242)),
+        ("source", 97, 131, (97, 131)),
     ],
 )
 def test_stored_size_is_ffmpegs(project, params_for, pool, size, width, height, expected):

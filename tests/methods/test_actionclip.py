@@ -11,10 +11,11 @@ from clipzoo.config import ConfigError
 from clipzoo.methods.actionclip import ActionClip
 from clipzoo.methods.parts import text_tower
 from clipzoo.methods.parts.method import Batch
-from clipzoo.models.clip import build_clip, normalize
+from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
 from parity.inputs import class_text, noise
 from parity.model import actionclip_options
+from tiny import normalize
 
 T, D = 3, 32
 

@@ -10,6 +10,7 @@ from open_clip import factory, get_model_config
 from clipzoo import methods
 from clipzoo.config import Params, load_params, replace
 from clipzoo.models.clip import build_clip, load_clip, save_clip
+from clipzoo.models.pixels import OPENAI, PIXELS, Pixels
 from clipzoo.tensors import WeightsError
 
 ROOT = Path(__file__).parents[2]
@@ -28,8 +29,8 @@ def architectures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def prepare(*, quick_gelu: bool) -> None:
-    model = build_clip(ARCH, PX, quick_gelu=quick_gelu or None)
+def prepare(*, quick_gelu: bool, pixels: Pixels = OPENAI) -> None:
+    model = build_clip(ARCH, PX, quick_gelu=quick_gelu or None, pixels=pixels)
     save_clip(model, "models/clip.safetensors", arch=ARCH, input_px=PX, source="clip.pt")
 
 
@@ -66,4 +67,15 @@ def test_a_model_file_needs_weights_with_its_activation(quick_gelu: bool):
     prepare(quick_gelu=not quick_gelu)
     own = "QuickGELU" if quick_gelu else "GELU"
     with pytest.raises(WeightsError, match=rf"model\.safetensors: its towers have {own}, but"):
+        methods.new_model(params("text4vis", "model.safetensors"))
+
+
+def test_a_model_file_needs_weights_with_its_pixels():
+    prepare(quick_gelu=True, pixels=PIXELS["half"])
+    model, metadata = methods.new_model(params("text4vis", ""))
+    assert model.pixels == PIXELS["half"]
+    methods.save_model(model, "model.safetensors", metadata)
+    assert methods.load_model(params("text4vis", ""), "model.safetensors").pixels == model.pixels
+    prepare(quick_gelu=True)
+    with pytest.raises(WeightsError, match=r"safetensors: was trained .* mean 0\.5 .* models/clip"):
         methods.new_model(params("text4vis", "model.safetensors"))

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from clipzoo.config import ConfigError
 from clipzoo.methods import raw
 from clipzoo.methods.parts.method import Batch
-from clipzoo.models.clip import build_clip, normalize
+from clipzoo.models.clip import build_clip
 from parity.inputs import class_text
+from tiny import normalize
 
 T, PX = 3, 32
 
@@ -16,7 +18,8 @@ T, PX = 3, 32
 def method(fusion: str):
     torch.manual_seed(0)
     clip = build_clip("ViT-demo-16", PX)
-    return raw.build(clip, raw.Options.model_validate({"fusion": fusion}), T), clip
+    options = raw.Options.model_validate({"fusion": fusion, "test_sampler": "linspace"})
+    return raw.build(clip, options, T), clip
 
 
 def frames() -> torch.Tensor:
@@ -43,6 +46,39 @@ def test_mean_averages_frames_and_views_and_then_normalizes():
     cosines = functional.normalize(views.mean(dim=1), dim=-1) @ text[0].T
     expected = (100 * cosines).softmax(dim=-1)
     torch.testing.assert_close(model.score(views, class_text(text)), expected)
+
+
+@torch.no_grad()
+def test_normalized_mean_lets_every_frame_count_the_same():
+    """With frames of norms 1 and 9, whose plain mean is nearly the second frame."""
+    model, clip = method("normalized_mean")
+    by_frame = functional.normalize(by_frame_of(clip), dim=-1)  # [2, T, D]
+    features = model.encode(frames())
+    torch.testing.assert_close(features, by_frame.mean(dim=1))
+    model.visual = nn.Flatten()  # frames of one pixel: their 3 colors are the embedding
+    short, long = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 90.0]])
+    clip = torch.stack([short, long])[None, :, :, None, None]  # [b = 1, T = 2, 3, 1, 1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "normalize", lambda pixels: pixels)
+        assert model.encode(clip).flatten().tolist() == pytest.approx([0.3, 0.4, 0.5])
+
+
+@torch.no_grad()
+def test_normalized_mean_orders_the_classes_as_the_mean_of_the_frames_cosines():
+    """The rule of Open-VCLIP, over the frames of all views."""
+    model, clip = method("normalized_mean")
+    text = functional.normalize(torch.randn(1, 20, 128), dim=-1)
+    features = model.encode(frames())
+    views = torch.stack([features, features.flip(0)], dim=1)  # [2, V = 2, D]
+    by_frame = functional.normalize(by_frame_of(clip), dim=-1)
+    every = torch.cat([by_frame, by_frame.flip(0)], dim=1)  # [2, V T, D]
+    order = (every @ text[0].T).mean(dim=1).argsort(dim=-1)
+    assert torch.equal(model.score(views, class_text(text)).argsort(dim=-1), order)
+
+
+@pytest.mark.parametrize("fusion", raw.FUSIONS)
+def test_the_frames_of_a_test_are_those_of_the_option(fusion):
+    assert method(fusion)[0].test_sampler == "linspace"
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from torch.nn import functional
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.text4vis import Text4Vis
-from clipzoo.models.clip import build_clip, normalize
+from clipzoo.models.clip import build_clip
 from parity.inputs import class_text
-from tiny import text4vis_options
+from tiny import normalize, text4vis_options
 
 T = 3
 

@@ -9,6 +9,7 @@ import torch
 
 from clipzoo import methods
 from clipzoo.models.clip import build_clip, load_clip, load_strictly, read_clip_metadata, save_clip
+from clipzoo.models.pixels import OPENAI
 from clipzoo.models.text import load_class_text
 from clipzoo.settings import training_settings
 from clipzoo.tensors import WeightsError, write_safetensors
@@ -17,6 +18,7 @@ CLIP = {
     "arch": "ViT-demo-16",
     "input_px": 32,
     "quick_gelu": True,
+    "pixels": OPENAI.model_dump(mode="json"),
     "source": "demo",
     "environment": "",
 }

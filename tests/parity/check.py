@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from clipzoo.models.clip import CLIP_STD
+from clipzoo.models.pixels import OPENAI
 from parity import data, measures, model
 from parity.inputs import Case
 
@@ -53,7 +53,7 @@ def _rates(case: Case, _: np.ndarray) -> list[float]:
 
 
 def _pixels(*_: object) -> float:
-    return 2 / 255 / max(CLIP_STD)
+    return 2 / 255 / max(OPENAI.std)
 
 
 TOPICS = {

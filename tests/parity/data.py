@@ -7,9 +7,9 @@ import torch
 
 from clipzoo.clips import sampling, transforms
 from clipzoo.config import TrainConfig
-from clipzoo.models.clip import normalize
 from clipzoo.train.optim import schedule_factor
 from parity.inputs import Case
+from tiny import normalize
 
 
 def sample_indices(

@@ -16,6 +16,7 @@ import yaml
 
 from clipzoo.clips.sampling import TRAIN_SAMPLERS
 from clipzoo.config import ConfigError, load_params
+from clipzoo.data.records import read_labels
 from clipzoo.report.recipes import (
     Recipe,
     fused_recipes,
@@ -33,6 +34,7 @@ PAPERS = {
     "text4vis": "arXiv 2207.01297",
     "bike": "arXiv 2301.00182",
     "actionclip": "arXiv 2109.08472",
+    "pe": "arXiv 2504.13181",
 }
 ZOO = {method: [n for n in NAMES if n.startswith(f"{method}/")] for method in PAPERS}
 PUBLISHED = [name for names in ZOO.values() for name in names]
@@ -66,6 +68,10 @@ MEASURED = {("bike", "map"): "authors_map"}
 # ActionCLIP's tests drop the last batch, in zero-shot too, which is a test of a validation list.
 MEASURED |= {("actionclip", key): "authors_top1" for key in ("top1", "full_top1")}
 MEASURED["actionclip", "top5"] = "authors_top5"
+# Datasets of published.csv -> of the recipe.
+DATASETS = {("pe", "kinetics400"): "kinetics400_val"}
+# Whose authors do not publish the videos that they tested on.
+WITHOUT_SETS = ("pe",)
 # Settings in which a row differs from the config that its recipe names: it has none of its own, or
 # has 32 frames where the config has 8; and a random head on the raw CLIP.
 UNLIKE_CONFIG = {
@@ -112,6 +118,7 @@ def test_there_are_recipes():
     assert len(ZOO["text4vis"]) >= 25
     assert len(ZOO["bike"]) >= 22
     assert len(ZOO["actionclip"]) == 9
+    assert len(ZOO["pe"]) == 5
     assert "demo" in NAMES
     assert not any(name.endswith("base") for name in NAMES)
 
@@ -127,7 +134,8 @@ def test_published_video_sets_are_those_of_the_dataset(name):
     values, published = settings(name), recipe(name).video_sets
     stems = {"test", *(f"zero_shot_{dataset}" for dataset in values["data.zero_shot"])}
     stems |= {"fused"} if fused_recipes(values) else set()
-    assert published.keys() == (stems if name in PUBLISHED else set())
+    known = name in PUBLISHED and method_of(name) not in WITHOUT_SETS
+    assert published.keys() == (stems if known else set())
     for stem, list_name in published.items():
         zero_shot = stem.startswith("zero_shot_")
         dataset = stem.removeprefix("zero_shot_") if zero_shot else values["data.dataset"]
@@ -173,7 +181,8 @@ def as_measured(row: dict[str, str]) -> tuple[str, str]:
         metric = f"full_{metric}"
     if row["notes"].startswith("video + attributes"):
         metric = f"fused_{metric}"
-    return row["dataset"].replace(" split ", "_split"), metric
+    dataset = DATASETS.get((row["method"], row["dataset"]), row["dataset"])
+    return dataset.replace(" split ", "_split"), metric
 
 
 @pytest.mark.parametrize("method", PAPERS)
@@ -316,6 +325,54 @@ def test_actionclip_s_own_values(name):
     assert values["actionclip.train_sampler"] == ("ticks" if random else "centers")
     crop = ("crop", "short_side_px", "color_jitter", "grayscale")
     assert [values[f"augment.{key}"] for key in crop] == ["multi_scale", 0, 0.8, 0.2]
+
+
+@pytest.mark.parametrize("name", ZOO["pe"])
+def test_pe_core_is_evaluated_as_its_authors_do(name):
+    """At the input size of the architecture, on which nothing is trained, in 28 templates."""
+    import open_clip
+
+    values = settings(name)
+    vision = (open_clip.get_model_config(values["model.arch"]) or {})["vision_cfg"]
+    assert values["model.input_px"] == values["test.short_side_px"] == vision["image_size"]
+    tag = open_clip.get_pretrained_cfg(values["model.arch"], values["model.weights"])
+    assert (tag["resize_mode"], tag["interpolation"]) == ("squash", "bilinear")
+    evaluated = {
+        "model.method": "raw",
+        "raw.fusion": "mean",
+        "raw.test_sampler": "linspace",
+        "model.num_segments": 8,
+        "frames.size": "source",
+        "test.precision": "fp16",
+        "train.epochs": 0,
+    }
+    assert {key: values[key] for key in evaluated} == evaluated
+    media = ("photo", "video", "example", "demonstration")
+    verbs = ("using ", "doing ", "during ", "performing ", "practicing ")
+    subjects = ("{}", "a person {}", *(f"a person {verb}{{}}" for verb in verbs))
+    expected = [f"a {medium} of {subject}." for medium in media for subject in subjects]
+    assert values["text.templates"] == expected
+    spec = yaml.safe_load((ROOT / "datasets" / f"{values['data.dataset']}.yaml").read_text())
+    assert (spec["evaluation_only"], spec["reader"]) == (True, "video")
+
+
+def test_the_class_names_of_pe_core_are_the_official_ones_without_parentheses():
+    """And none of their prompts is cut at 32 tokens, where the text towers of all but one end."""
+    import open_clip
+
+    theirs, official = (
+        read_labels(REFERENCE_DIR / "labels" / f"{name}.csv")
+        for name in ("kinetics400_pe", "kinetics400")
+    )
+    changed = {old: new for old, new in zip(official, theirs, strict=True) if old != new}
+    assert len(changed) == 9
+    assert changed["tying knot (not on a tie)"] == "tying knot not on a tie"
+    assert all(re.sub("[()]", "", old) == new for old, new in changed.items())
+    values = settings(ZOO["pe"][0])
+    prompts = [t.replace("{}", name) for t in values["text.templates"] for name in theirs]
+    tokens = open_clip.get_tokenizer("PE-Core-B-16")(prompts)  # [28 * 400, 32]
+    assert tokens.shape == (11_200, 32)
+    assert (tokens != 0).sum(dim=1).max() < 32
 
 
 @pytest.mark.parametrize("name", [n for n in ZOO["bike"] if "bike.train_sampler" in settings(n)])

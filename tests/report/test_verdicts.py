@@ -135,7 +135,7 @@ ROW = Published(
     tolerance=0.4,
     source="a table",
 )
-RECIPE = Recipe(about="a test")
+RECIPE = Recipe(about="a test", video_sets={"test": "ucf101/val_rgb_split_1.txt"})
 
 
 @pytest.mark.parametrize(
@@ -149,6 +149,7 @@ RECIPE = Recipe(about="a test")
         (98.1, ROW, RECIPE, list("abcde"), True, "modified: a, b, c and 2 more"),
         (98.1, ROW, RECIPE, None, True, "no verdict: settings not recorded"),
         (98.1, ROW, RECIPE, [], False, "no verdict: other videos"),
+        (98.1, ROW, Recipe(about=""), [], False, "no verdict: the set of videos is not published"),
         (98.1, ROW, Recipe(about="", verdict=False), [], True, "no verdict: see the recipe"),
         (98.1, None, RECIPE, [], True, "no published value"),
         (98.1, None, None, None, True, "own run"),

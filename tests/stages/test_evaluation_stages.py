@@ -13,8 +13,9 @@ from torch.nn import functional
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import load_params
 from clipzoo.data.store import open_store
-from clipzoo.models.clip import load_clip, normalize
+from clipzoo.models.clip import load_clip
 from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+from tiny import normalize
 
 SIDE, NUM_SEGMENTS = 32, 4  # as in conftest.TINY
 UNSEEN = "zero_shot_demo_unseen"

@@ -13,7 +13,6 @@ from torch.nn import functional
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section
 
@@ -24,12 +23,12 @@ class Options(Section):
 
 class Toy(Method):
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__()
+        super().__init__(towers)
         self.visual = towers.get_submodule("visual")
         self.fusion_model = nn.Linear(128, 128, bias=options.bias)
 
     def encode(self, inputs: Tensor) -> Tensor:
-        frames = frame_embeddings(self.visual, normalize(inputs))  # [b, T, D]
+        frames = frame_embeddings(self.visual, self.normalize(inputs))  # [b, T, D]
         return self.fusion_model(frames).mean(dim=1)  # [b, T, D] -> [b, D]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:

@@ -7,7 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.sampling import TRAIN_SAMPLERS, check_test_sampler, sample_centers, sample_test
+from clipzoo.clips.sampling import (
+    SINGLE_CLIP_SAMPLERS,
+    TRAIN_SAMPLERS,
+    check_test_sampler,
+    sample_test,
+)
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
@@ -114,8 +119,8 @@ class ViewClips:
 
     def _sample(self, num_frames: int) -> np.ndarray:
         """Indices int64 [clips, T] of a video's frames."""
-        if self.sampler == "centers":
-            return sample_centers(num_frames, self.num_segments)[None]  # [T] -> [1, T]
+        if sample := SINGLE_CLIP_SAMPLERS.get(self.sampler):
+            return sample(num_frames, self.num_segments)[None]  # [T] -> [1, T]
         return sample_test(num_frames, self.num_segments, self.clips, self.dense)
 
 

@@ -25,6 +25,7 @@ from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, open_store
 from clipzoo.models.clip import input_size
+from clipzoo.models.pixels import Pixels
 
 FEWEST_TOKENS = 1000
 """Every vocabulary has more."""
@@ -115,10 +116,13 @@ class FrameInputs:
 
     params: Params
     dataset: str
+    pixels: Pixels
+    """What the weights of the method expect."""
     train_sampler: str = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
     test_sampler: str = "first"
-    """How frames are chosen in validations and tests: `first` or `centers`."""
+    """How frames are chosen in validations and tests: `first`, or a key of
+    `sampling.SINGLE_CLIP_SAMPLERS`."""
 
     def __post_init__(self) -> None:
         _check_inputs(self.params, "frames")
@@ -136,7 +140,8 @@ class FrameInputs:
         return []
 
     def training(self, records: Sequence[Record]) -> TrainClips:
-        params, augment = self.params, TrainTransform(self._side, self.params.augment)
+        params = self.params
+        augment = TrainTransform(self._side, params.augment, self.pixels)
         num_segments = params.model.num_segments
         return TrainClips(
             self._store, records, augment, num_segments, params.seed, self.train_sampler
@@ -151,7 +156,7 @@ class FrameInputs:
         crops: int = 1,
         dense: bool = False,
     ) -> ViewClips:
-        transform = ViewTransform(self._side, self.params.test.short_side_px, crops)
+        transform = ViewTransform(self._side, self.params.test.short_side_px, crops, self.pixels)
         num_segments = self.params.model.num_segments
         return ViewClips(
             self._store, records, transform, num_segments, clips, dense, self.test_sampler

@@ -10,7 +10,8 @@ training in ascending order, and raise ValueError if a count is not allowed.
 
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
 use the same samplers; BIKE trains with `sample_inclusive` (on Charades with `sample_train`),
-ActionCLIP tests with `sample_centers`. The authors count frames from 1 (`index_bias`).
+ActionCLIP tests with `sample_centers`. The authors count frames from 1 (`index_bias`). PE-Core
+tests with `sample_linspace`.
 """
 
 import numpy as np
@@ -90,6 +91,27 @@ def sample_centers(num_frames: int, num_segments: int) -> np.ndarray:
     return (parts * num_frames / num_segments + offset).astype(np.int64)
 
 
+def sample_linspace(num_frames: int, num_segments: int) -> np.ndarray:
+    """T frames at equal distances, of which the first and the last are those of the video, [T].
+
+    A single frame is the one in the middle.
+
+    Source: PE-Core, apps/pe/clip_benchmark/datasets/video_classification_dataset.py, `_load_video`
+    (facebookresearch/perception_models): i * (n - 1) / (T - 1), rounded down; n / 2, rounded down,
+    for T = 1.
+
+    Example: n = 10, T = 4: [0, 3, 6, 9]. n = 10, T = 3: [0, 4, 9]. n = 3, T = 5: [0, 0, 1, 1, 2].
+    """
+    # n = 10, T = 3: distances of 9 / 2 = 4.5 frames, which are rounded down
+    #
+    #   frame  0   1   2   3   4   5   6   7   8   9
+    #   place  0                 4.5               9
+    _check_counts(num_frames=num_frames, num_segments=num_segments)
+    if num_segments == 1:
+        return np.array([num_frames // 2])
+    return np.arange(num_segments) * (num_frames - 1) // (num_segments - 1)  # [T]
+
+
 TRAIN_SAMPLERS = {
     "ticks": sample_train,
     "inclusive": sample_inclusive,
@@ -121,12 +143,16 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
     return sample(num_frames, num_segments, num_clips)
 
 
+SINGLE_CLIP_SAMPLERS = {"centers": sample_centers, "linspace": sample_linspace}
+"""Name that a method gives (`test_sampler`) -> sampler of tests that makes one clip of a video."""
+
+
 def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
     """Raise ValueError if a sampler of tests cannot produce such clips."""
-    if sampler == "centers" and (num_clips > 1 or dense):
+    if sampler in SINGLE_CLIP_SAMPLERS and (num_clips > 1 or dense):
         raise ValueError(
             f"clips: found {num_clips}{' dense' if dense else ''}; allowed: 1, not dense, because "
-            "the centers of a video's parts make one clip; actionclip.test_sampler=first has more"
+            f"the method's test_sampler {sampler} makes one clip of a video; first makes more"
         )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from clipzoo.clips.augmentation import color_jitter, randaugment
 from clipzoo.config import CROPS, AugmentConfig
+from clipzoo.models.pixels import OPENAI, Pixels
 
 CROP_TRIES = 10
 MULTI_SCALES = (1, 0.875, 0.75, 0.66)
@@ -115,27 +116,29 @@ def _split(image: np.ndarray, planes: np.ndarray) -> None:
     cv2.split(image, [planes[0], planes[1], planes[2]])
 
 
-def resize_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
-    """Bicubic resize so that the shorter side is `short_side_px`; 0 = the image as it is.
+def resize_frame(image: np.ndarray, short_side_px: int, pixels: Pixels) -> np.ndarray:
+    """A whole frame with a shorter side of `short_side_px`; 0 = the image as it is.
 
-    The longer side is rounded down, as torchvision does: 341x256 becomes 298x224 (298.4).
+    With `squash` both sides are; else the longer one is rounded down, as torchvision does: 341x256
+    becomes 298x224 (298.4).
     """
     height, width = image.shape[:2]
     short = min(height, width)
-    if short_side_px in (0, short):
-        return image
-    width, height = width * short_side_px // short, height * short_side_px // short
-    return _resize(image, width, height, "bicubic")  # [H, W, 3] -> [height, width, 3]
+    if pixels.resize == "squash" and short_side_px:
+        width = height = short_side_px
+    elif short_side_px not in (0, short):
+        width, height = width * short_side_px // short, height * short_side_px // short
+    return _resize(image, width, height, pixels.interpolation)  # -> [height, width, 3]
 
 
 @dataclass(frozen=True)
 class TrainTransform:
     """The training augmentation, drawn once for all frames of a clip except for the steps marked *.
 
-    RandAugment*, resize the short side (bicubic; skipped if the stored frames already have that
-    size), crop a random window, resize it to the input size (bilinear), flip, color jitter*, and
-    turn gray. Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize
-    before its multi-scale crop; every step is a key of `augment`.
+    RandAugment*, resize (`resize_frame`; skipped if the stored frames already have that size), crop
+    a random window, resize it to the input size (bilinear), flip, color jitter*, and turn gray.
+    Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize before its
+    multi-scale crop; every step is a key of `augment`.
 
     On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255
     (without RandAugment and jitter, which are PIL's, but amplify what the resize leaves).
@@ -143,6 +146,7 @@ class TrainTransform:
 
     input_px: int
     augment: AugmentConfig
+    pixels: Pixels = OPENAI
 
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Tensor:
         """One augmented clip, uint8 [T, 3, input_px, input_px]; `rng` makes all random choices.
@@ -180,7 +184,7 @@ class TrainTransform:
         image, augment = _decode(frame), self.augment
         if augment.randaugment_n:
             image = randaugment(image, augment.randaugment_n, augment.randaugment_m, rng)
-        return resize_short_side(image, augment.short_side_px)
+        return resize_frame(image, augment.short_side_px, self.pixels)
 
 
 def random_area_crop(
@@ -254,11 +258,12 @@ def multi_scale_pairs(width: int, height: int, size: int) -> list[tuple[int, int
 
 @dataclass(frozen=True)
 class ViewTransform:
-    """The spatial views of a test clip: resize the short side (bicubic), then fixed crops."""
+    """The spatial views of a test clip: resize (`resize_frame`), then fixed crops."""
 
     input_px: int
     short_side_px: int
     crops: int
+    pixels: Pixels = OPENAI
 
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
@@ -276,7 +281,7 @@ class ViewTransform:
         shape = (self.crops, len(frames), 3, size, size)
         views = np.empty(shape, np.uint8) if out is None else out
         for t in range(len(frames)):
-            image = resize_short_side(_decode(frames[t]), self.short_side_px)
+            image = resize_frame(_decode(frames[t]), self.short_side_px, self.pixels)
             height, width = image.shape[:2]
             for v, (x, y, flip) in enumerate(crop_places(width, height, size, self.crops)):
                 crop = image[y : y + size, x : x + size]  # [H, W, 3] -> [size, size, 3]

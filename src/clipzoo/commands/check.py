@@ -36,7 +36,14 @@ from clipzoo.commands.planned import (
     read_arguments,
 )
 from clipzoo.commands.use import PARAMS_FILE, leftovers
-from clipzoo.config import ConfigError, Params, is_file_name, load_params, replace
+from clipzoo.config import (
+    SOURCE_SIZE,
+    ConfigError,
+    Params,
+    is_file_name,
+    load_params,
+    replace,
+)
 from clipzoo.data.index import index_path
 from clipzoo.data.records import read_labels
 from clipzoo.files import shown
@@ -49,6 +56,8 @@ from clipzoo.report.verdicts import video_sets
 FRAME_BYTES = 14_000
 FRAME_AREA = 340 * 256
 ASPECT = 4 / 3
+SOURCE_PX = 480
+"""Short side of videos whose sizes are not known before they are decoded."""
 DEFAULT_FRAMES = 300
 """Frames of a video if no published list gives them: 10 s at 30 a second."""
 VERDICT_WIDTH = 120
@@ -171,6 +180,7 @@ def _frames_a_video(recipe: Recipe) -> int:
 
 def frame_bytes(size: str) -> float:
     """Estimated bytes of a stored frame; `size` is `frames.size`."""
+    size = str(SOURCE_PX) if size == SOURCE_SIZE else size
     if "x" in size:
         width, height = map(int, size.split("x"))
         area = width * height

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import ffmpeg
 
+from clipzoo.config import SOURCE_SIZE
 from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.timing import Timing
 from clipzoo.data.truncation import find_cut
@@ -65,14 +66,17 @@ def jpeg_command(
     """The ffmpeg command that writes a video's frames as JPEGs to its standard output.
 
     Args:
-        size: '256' (short side; the other is rounded to an even number) or '340x256' (px).
+        size: '256' (short side; the other is rounded to an even number), '340x256' (px), or
+            'source' (as in the video).
         quality: -q:v, 2 (best) to 31.
         fps: frames a second to keep; None = every frame.
         timed: make ffmpeg print when each picture is shown (`Outcome.timing`). Like `SAFE_INPUT`,
             this is in no index and no fingerprint.
     """
     width, _, height = size.partition("x")
-    if not height:
+    if size == SOURCE_SIZE:
+        width, height = "iw", "ih"
+    elif not height:
         width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
     video = _input(path, fps, timed)
     # JPEG implies full range and the matrix of BT.601, whatever the video uses.

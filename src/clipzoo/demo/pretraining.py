@@ -25,10 +25,10 @@ from clipzoo.models.clip import (
     build_clip,
     encode_images,
     encode_texts,
-    normalize,
     num_parameters,
     open_clip_name,
 )
+from clipzoo.models.pixels import OPENAI, Pixels, normalize, pixels_of
 from clipzoo.models.text import tokenize
 from clipzoo.runtime.progress import progress_bar
 
@@ -110,7 +110,12 @@ def contrastive_loss(images: Tensor, texts: Tensor, positions: Tensor, scale: Te
 
 
 def stand_in_clip(
-    arch: str, input_px: int, templates: list[str], budget: Budget, seed: int
+    arch: str,
+    input_px: int,
+    templates: list[str],
+    budget: Budget,
+    seed: int,
+    pixels: Pixels = OPENAI,
 ) -> tuple[nn.Module, dict[str, float | int]]:
     """Build and pre-train a CLIP; the same arguments give the same weights on one machine.
 
@@ -119,12 +124,13 @@ def stand_in_clip(
         input_px: input side, a multiple of the patch.
         templates: prompt templates; each caption is put into one of them at random.
         seed: decides initialization, stills, order, mirroring and templates.
+        pixels: mean and std of its input; how a frame is resized is for later stages.
 
     Returns:
         the model in evaluation mode, and its metrics: steps, loss and those of `retrieval`.
     """
     torch.manual_seed(seed)
-    model = build_clip(arch, input_px)
+    model = build_clip(arch, input_px, pixels=pixels)
     token_ids = caption_tokens(model, arch, templates)
     losses = pretrain(model, token_ids, input_px, budget, seed)
     last = losses[-max(1, len(losses) // 10) :]
@@ -140,6 +146,7 @@ def pretrain(
 
     `token_ids` [P, K, L] int64 come from `caption_tokens`.
     """
+    pixels = pixels_of(model)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=budget.lr, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -152,7 +159,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = budget.lr * _schedule(step, budget.steps)
         with _precision(model):
-            images = encode_images(model, normalize(stills))  # [B, 3, S, S] -> [B, D]
+            images = encode_images(model, normalize(stills, pixels))  # [B, 3, S, S] -> [B, D]
             texts = encode_texts(model, captions)  # [U, L] -> [U, D]
         loss = contrastive_loss(images, texts, positions, scale.exp())
         losses.append(loss.item())
@@ -233,7 +240,8 @@ def retrieval(
     """
     stills, labels = draw_stills(HELD_OUT_PER_CLASS * len(ALL_CLASSES), side_px, (seed, 3))
     with _precision(model):
-        images = torch.cat([encode_images(model, normalize(s)) for s in stills.split(64)])  # [N, D]
+        parts = [normalize(part, pixels_of(model)) for part in stills.split(64)]
+        images = torch.cat([encode_images(model, part) for part in parts])  # [N, D]
         texts = torch.cat([encode_texts(model, t) for t in token_ids[0].split(64)])  # [K, D]
     images, texts = (functional.normalize(x.float(), dim=-1) for x in (images, texts))
     cosines = images @ texts.T  # [N, K]

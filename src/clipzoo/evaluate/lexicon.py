@@ -21,7 +21,7 @@ from clipzoo.data.records import Record, class_name_faults, missing_path, read_l
 from clipzoo.data.spec import DatasetSpec, load_spec
 from clipzoo.files import ListError, few, raise_all, read_text
 from clipzoo.methods.parts.raw import FrameMean, frame_embeddings
-from clipzoo.models.clip import load_clip, native_px, normalize, open_clip_name
+from clipzoo.models.clip import load_clip, native_px, open_clip_name
 from clipzoo.models.text import embed_class_names
 from clipzoo.models.weights import load_weights
 from clipzoo.paths import list_file
@@ -42,7 +42,7 @@ class FrameScorer(FrameMean):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Mean of the unit frame embeddings, [b, D] float32, of uint8 frames [b, T, 3, S, S]."""
-        frames = frame_embeddings(self.visual, normalize(inputs)).float()  # [b, T, D]
+        frames = frame_embeddings(self.visual, self.normalize(inputs)).float()  # [b, T, D]
         return functional.normalize(frames, dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
 
 
@@ -74,7 +74,7 @@ def scoring_params(params: Params) -> Params:
         update={
             "model": params.model.model_copy(update=values),
             "test": params.test.model_copy(update={"short_side_px": short_side}),
-            "raw": {"fusion": "mean"},
+            "raw": {"fusion": "mean", "test_sampler": "first"},
         }
     )
 
@@ -99,7 +99,9 @@ def open_scorer(options: AttributesConfig, dataset: str) -> Scorer:
     if options.arch:
         arch = open_clip_name(options.arch)
         try:
-            clip = load_weights(arch, options.weights, native_px(arch), activation=None, say=say)
+            clip = load_weights(
+                arch, options.weights, native_px(arch), activation=None, pixels=None, say=say
+            )
         except WeightsError as error:
             text = str(error).replace("model.weights", "attributes.weights")
             raise WeightsError(text) from error
@@ -168,7 +170,8 @@ def find_attributes(
         StoreError, ListError: as `FrameInputs.views`.
         InferenceError: some videos cannot be read.
     """
-    views = FrameInputs(params=params, dataset=dataset).views(records, list_name)
+    inputs = FrameInputs(params=params, dataset=dataset, pixels=scorer.model.pixels)
+    views = inputs.views(records, list_name)
     title = f"attributes {dataset} {list_name}"
     features = encode_set(scorer.model, views, title, params=params, device=device)
     if features is None:

@@ -25,12 +25,13 @@ from clipzoo.models import archives
 from clipzoo.models.activation import activation_name
 from clipzoo.models.clip import (
     ClipMetadata,
-    build_clip,
     checked_metadata,
     load_clip,
     load_strictly,
     open_clip_name,
+    rebuild_clip,
 )
+from clipzoo.models.pixels import Pixels
 from clipzoo.models.text import tensor_faults
 from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
 from clipzoo.recorded import TrainedBy
@@ -166,7 +167,7 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     tensors, metadata = read_safetensors(path)
     meta = _model_metadata(metadata, path)
     _check_arch(path, meta.clip.arch, params)
-    towers = build_clip(meta.clip.arch, meta.clip.input_px, quick_gelu=meta.clip.quick_gelu)
+    towers = rebuild_clip(meta.clip)
     spec = METHODS[meta.method]
     options = config.build(spec.options, meta.options, path, "metadata.model.options")
     check_settings(meta, params, path)
@@ -269,6 +270,15 @@ def _check_activation(path: str | Path, quick_gelu: bool, clip: dict[str, Any]) 
     )
 
 
+def _check_pixels(path: str | Path, pixels: Pixels, expected: Pixels) -> None:
+    """Raise WeightsError if a model file was trained with other pixels than the run has."""
+    if pixels != expected:
+        raise WeightsError(
+            f"model.checkpoint {path}: was trained with the pixels {pixels}; {CLIP_FILE} has "
+            f"{expected}; set model.pixels to those of the checkpoint, and run `dvc repro`"
+        )
+
+
 def _load_checkpoint(
     model: Method, params: Params, text_tower: dict[str, Tensor], clip: dict[str, Any]
 ) -> None:
@@ -285,6 +295,7 @@ def _load_checkpoint(
             meta = _model_metadata(metadata, path)
             _check_arch(path, meta.clip.arch, params)
             _check_activation(path, meta.clip.quick_gelu, clip)
+            _check_pixels(path, meta.clip.pixels, Pixels.model_validate(clip["pixels"]))
     elif read_released := METHODS[params.model.method].read_released:
         content = archives.read_file(path)
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):

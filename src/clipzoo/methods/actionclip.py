@@ -35,7 +35,6 @@ from clipzoo.methods.parts.similarity import (
     template_cosines,
 )
 from clipzoo.methods.parts.video import VideoMethod
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
 
@@ -104,7 +103,7 @@ class ActionClip(VideoMethod):
         """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
         # Dropout draws by the content of a clip, so that a step draws alike however it is split.
         keys = [clip_keys(inputs)] if self.training and self.drops_units else []  # [b] int64
-        return self.video_embeddings(normalize(inputs), *keys)
+        return self.video_embeddings(self.normalize(inputs), *keys)
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """The symmetric KL loss of the clips of a whole step and their prompts.

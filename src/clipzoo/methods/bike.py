@@ -34,7 +34,6 @@ from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
 from clipzoo.methods.parts.released import clip_and_head
 from clipzoo.methods.parts.similarity import frame_weights, scaled_cosines, spotted_cosines
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import NoneWord, Section
 
@@ -105,7 +104,7 @@ class Bike(Method):
     compares_videos = True
 
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__()
+        super().__init__(towers)
         self.visual = towers.get_submodule("visual")
         sizes = head_sizes(towers, num_segments)
         self.fusion_model = TemporalHead(options.head, layers=options.head_layers, **sizes)
@@ -121,7 +120,7 @@ class Bike(Method):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """What is compared with the classes, of uint8 frames [b, T, 3, S, S]: see `video`."""
-        return self.video(normalize(inputs))
+        return self.video(self.normalize(inputs))
 
     def video(self, pixels: Tensor) -> Tensor:
         """Embeddings of normalized frames [b, T, 3, S, S], before L2 normalization: of the frames

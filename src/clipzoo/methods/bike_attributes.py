@@ -109,7 +109,7 @@ class BikeAttributes(Method):
     compares_videos = True
 
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
-        super().__init__()
+        super().__init__(towers)
         self.visual = nn.Identity()  # nothing here sees a frame
         self.fusion_model = AttributeHead(head_sizes(towers, num_segments)["width"])
         self.logit_scale = nn.Parameter(towers.get_parameter("logit_scale").detach().clone())

@@ -29,7 +29,6 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
 from clipzoo.methods.parts.video import VideoMethod
 from clipzoo.models import archives
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 from clipzoo.sections import NoneWord, Section, require
 from clipzoo.tensors import WeightsError
@@ -96,7 +95,7 @@ class Text4Vis(VideoMethod):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
-        return self.video_embeddings(normalize(inputs))
+        return self.video_embeddings(self.normalize(inputs))
 
     def similarity(self, features: Tensor, text: ClassText) -> Tensor:
         """Cosines [N, V, K] float32 of video embeddings [N, V, D]; templates are averaged."""

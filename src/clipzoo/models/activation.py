@@ -17,11 +17,10 @@ from typing import Any
 
 import open_clip
 
-from clipzoo.files import file_sha256
 from clipzoo.models import openai
 from clipzoo.models.archives import stored_tensors
 from clipzoo.models.clip import read_clip_metadata
-from clipzoo.models.weights_folder import tag_digest
+from clipzoo.models.weights_folder import tag_of_file
 from clipzoo.tensors import WeightsError, read_metadata
 
 
@@ -98,11 +97,8 @@ def _setting(name: str, activation: str | None) -> tuple[bool, str] | None:
 
 def _by_digest(name: str, path: Path) -> tuple[bool, str] | None:
     """The activation according to open_clip's registry, if it has the file's sha256."""
-    sha256 = file_sha256(path)
-    for model in (name, f"{name}-quickgelu"):
-        for tag in open_clip.list_pretrained_tags_by_model(model):
-            config: dict[str, Any] = open_clip.get_pretrained_cfg(model, tag)
-            digest = tag_digest(config)
-            if digest and sha256.startswith(digest):
-                return bool(config.get("quick_gelu")), f"its sha256 is that of open_clip's {tag}"
-    return None
+    if (model_and_tag := tag_of_file(name, path)) is None:
+        return None
+    config: dict[str, Any] = open_clip.get_pretrained_cfg(*model_and_tag)
+    reason = f"its sha256 is that of open_clip's {model_and_tag[1]}"
+    return bool(config.get("quick_gelu")), reason

@@ -7,25 +7,21 @@ metadata, what is needed to rebuild it: architecture, activation, input size, so
 import json
 import logging
 import math
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import open_clip
-import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from clipzoo.config import MAX_PX, ConfigError, Params
 from clipzoo.files import near, raise_all
+from clipzoo.models.pixels import OPENAI, Pixels, pixels_of, preprocess_config
 from clipzoo.paths import CLIP_FILE
 from clipzoo.sections import Section, SectionType, build
 from clipzoo.tensors import WeightsError, read_metadata, read_safetensors, write_safetensors
 
 open_clip.add_model_config(Path(__file__).parent / "configs")
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def open_clip_name(arch: str) -> str:
@@ -70,6 +66,7 @@ def build_clip(
     input_px: int,
     *,
     quick_gelu: bool | None = None,
+    pixels: Pixels = OPENAI,
     pretrained: str | None = None,
     device: str = "cpu",
 ) -> nn.Module:
@@ -80,6 +77,7 @@ def build_clip(
         input_px: input side; rounded up to a multiple of the patch.
         quick_gelu: activation x * sigmoid(1.702 x) of the OpenAI models; None = as the
             architecture's configuration says.
+        pixels: what the weights expect of their input (`pixels_of` reads it).
         pretrained: a tag or a file with weights; None = random initialization.
         device: cpu, or meta for shapes only (in a `torch.device("meta")` context).
     """
@@ -92,6 +90,7 @@ def build_clip(
             name,
             pretrained=pretrained,
             force_image_size=input_size(name, input_px),
+            force_preprocess_cfg=preprocess_config(pixels),
             load_weights=pretrained is not None,
             device=device,
             **override,
@@ -125,6 +124,7 @@ def save_clip(
         "arch": open_clip_name(arch),
         "input_px": input_size(arch, input_px),
         "quick_gelu": uses_quick_gelu(towers),
+        "pixels": pixels_of(towers).model_dump(),
         "source": source,
         "environment": environment,
     }
@@ -147,6 +147,8 @@ class ClipMetadata(Section):
     """Side of the input, a multiple of the patch."""
     quick_gelu: bool
     """Whether the towers have QuickGELU."""
+    pixels: Pixels = OPENAI
+    """What the weights expect of their input; earlier versions had no others than OpenAI's."""
     source: str
     """The value of `model.weights` with which the file was written."""
     environment: str
@@ -161,7 +163,7 @@ def read_clip_metadata(path: str | Path = CLIP_FILE) -> dict[str, Any]:
 def _clip_metadata(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
     if "clip" not in metadata:
         raise WeightsError(f"{path}: not written by prepare_clip (no 'clip' in its metadata)")
-    return checked_metadata(ClipMetadata, metadata["clip"], path, "clip").model_dump()
+    return checked_metadata(ClipMetadata, metadata["clip"], path, "clip").model_dump(mode="json")
 
 
 def checked_metadata(cls: type[SectionType], text: str, path: str | Path, key: str) -> SectionType:
@@ -189,10 +191,15 @@ def load_clip(path: str | Path = CLIP_FILE) -> tuple[nn.Module, dict[str, Any]]:
     """
     tensors, texts = read_safetensors(path)
     metadata = _clip_metadata(texts, path)
-    arch, input_px = metadata["arch"], metadata["input_px"]
-    towers = build_clip(arch, input_px, quick_gelu=metadata["quick_gelu"])
+    towers = rebuild_clip(ClipMetadata.model_validate(metadata))
     load_strictly(towers, tensors, str(path))
     return towers, metadata
+
+
+def rebuild_clip(metadata: ClipMetadata) -> nn.Module:
+    """The towers that a file's metadata describe, with random weights."""
+    arch, input_px = metadata.arch, metadata.input_px
+    return build_clip(arch, input_px, quick_gelu=metadata.quick_gelu, pixels=metadata.pixels)
 
 
 def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
@@ -224,24 +231,6 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: str) -> N
         WeightsError,
     )
     model.load_state_dict(tensors)
-
-
-def normalize(frames: Tensor) -> Tensor:
-    """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with CLIP's mean and std, on the same device."""
-    shift, scale = _pixel_constants(frames.device)
-    return torch.addcmul(shift, frames.float(), scale)  # (frames / 255 - mean) / std in one pass
-
-
-@cache
-def _pixel_constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """-mean / std and 1 / (255 std), float32 [3, 1, 1], copied to a device once.
-
-    They are not buffers of a model: checkpoints do not have them, and DistributedDataParallel would
-    exchange them in every step.
-    """
-    mean = torch.tensor(CLIP_MEAN, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
-    std = torch.tensor(CLIP_STD, device="cpu").view(3, 1, 1)  # [3] -> [3, 1, 1]
-    return (-mean / std).to(device), (1 / (255 * std)).to(device)
 
 
 def encode_images(towers: nn.Module, images: Tensor) -> Tensor:

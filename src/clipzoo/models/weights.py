@@ -16,11 +16,13 @@ from torch import nn
 
 from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
+from clipzoo.models import openai
 from clipzoo.models.activation import activation_name, file_activation
 from clipzoo.models.archives import named_tensors, read_file, unread_keys
-from clipzoo.models.clip import build_clip, load_strictly, open_clip_name
-from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files
-from clipzoo.tensors import WeightsError
+from clipzoo.models.clip import build_clip, load_strictly, open_clip_name, read_clip_metadata
+from clipzoo.models.pixels import PIXELS, Pixels, pixels_of_file, pixels_of_tag
+from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files, tag_of_file
+from clipzoo.tensors import WeightsError, read_metadata
 
 PROBE_SECONDS = 8
 """Longest wait for a model hub that does not answer."""
@@ -31,6 +33,7 @@ def load_weights(
     weights: str,
     input_px: int,
     activation: str | None = "auto",
+    pixels: str | None = "auto",
     say: Callable[[str], None] = print,
 ) -> nn.Module:
     """A CLIP with published weights: float32, on the CPU, in evaluation mode.
@@ -45,20 +48,21 @@ def load_weights(
         input_px: side of the input, a multiple of the patch.
         activation: the activation of a file that does not show it: auto, quickgelu or gelu; None =
             auto, where there is no key to set it.
+        pixels: `model.pixels`; None as for `activation`.
         say: is called with the place of the weights, and with the keys of a file that nobody reads.
 
     Raises:
         WeightsError: the tag or file does not exist, the hub cannot be reached, the file does not
-            fit, or its activation is not known.
+            fit, or its activation or its pixels are not known.
         ConfigError: `activation` is not auto, and the tag determines it.
     """
     name = open_clip_name(arch)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights in tags:
         check_unread(weights, activation)
-        return _load_tag(name, weights, input_px, say)
+        return _load_tag(name, weights, input_px, pixels, say)
     if Path(weights).is_file():
-        return _load_file(name, Path(weights), input_px, activation, say)
+        return _load_file(name, Path(weights), input_px, activation, pixels, say)
     if weights.endswith(SUFFIXES) or "/" in weights:
         raise WeightsError(f"model.weights: {weights}: no such file")
     raise WeightsError(
@@ -81,21 +85,24 @@ def _load_file(
     path: Path,
     input_px: int,
     activation: str | None,
+    pixels: str | None,
     say: Callable[[str], None],
-    tag_is_quick: bool | None = None,
+    tag: str = "",
 ) -> nn.Module:
-    """The towers of a file; `tag_is_quick` says whether a pretrained tag has QuickGELU."""
+    """The towers of a file; '' = it is not known to be that of a pretrained tag."""
     content = read_file(path)
     if unread := unread_keys(content):
         say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
     tensors = named_tensors(content, str(path))
     for key in [key for key in tensors if key.endswith("attn_mask")]:
         del tensors[key]  # a constant in older files
-    quick_gelu = tag_is_quick
-    if quick_gelu is None:
+    if tag:
+        quick_gelu, chosen = _tag_is_quick(name, tag), _tag_pixels(name, tag, pixels)
+    else:
         quick_gelu, reason = file_activation(name, path, content, activation)
         say(f"{path}: {activation_name(quick_gelu)} towers, because {reason}")
-    towers = build_clip(name, input_px, quick_gelu=quick_gelu)
+        chosen = _file_pixels(name, path, content, pixels)
+    towers = build_clip(name, input_px, quick_gelu=quick_gelu, pixels=chosen)
     try:
         resize_pos_embed(tensors, towers)
     except (AttributeError, RuntimeError) as error:
@@ -104,16 +111,38 @@ def _load_file(
     return towers
 
 
-def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) -> nn.Module:
+def _file_pixels(name: str, path: Path, content: dict[str, Any], setting: str | None) -> Pixels:
+    """The pixels of a file: those that are set, or that its content or its digest shows."""
+    if setting in (None, "auto"):
+        if path.suffix == ".safetensors" and "clip" in read_metadata(path):
+            return Pixels.model_validate(read_clip_metadata(path)["pixels"])
+        if openai.is_archive(content):
+            return PIXELS["openai"]
+        if model_and_tag := tag_of_file(name, path):
+            return pixels_of_tag(*model_and_tag)
+    return pixels_of_file(name, str(path), setting)
+
+
+def _tag_is_quick(name: str, tag: str) -> bool:
+    config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    return bool(config.get("quick_gelu"))
+
+
+def _tag_pixels(name: str, tag: str, setting: str | None) -> Pixels:
+    return pixels_of_tag(name, tag) if setting in (None, "auto") else PIXELS[setting]
+
+
+def _load_tag(
+    name: str, tag: str, input_px: int, pixels: str | None, say: Callable[[str], None]
+) -> nn.Module:
     """The towers of a pretrained tag: from a folder of this machine, the hub's cache or the hub."""
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    is_quick = bool(config.get("quick_gelu"))
     local = find_tag(name, tag)
     if local:
         for text in (f"{tag}: {local.path} ({local.checked})", *local.notes):
             say(f"{VARIABLE}: {text}")
         if local.is_original:
-            return _load_file(name, local.path, input_px, "auto", say, tag_is_quick=is_quick)
+            return _load_file(name, local.path, input_px, "auto", pixels, say, tag)
     cached, server = str(local.path) if local else _cached_file(config), _server(config)
     folder = f" and not in {VARIABLE}" if os.environ.get(VARIABLE) else ""
     alternatives = (
@@ -130,8 +159,13 @@ def _load_tag(name: str, tag: str, input_px: int, say: Callable[[str], None]) ->
         read_file(cached)  # open_clip does not compare checksums
     try:
         with named_disk_errors(huggingface_hub.constants.HF_HUB_CACHE):
-            pretrained = cached or tag
-            return build_clip(name, input_px, quick_gelu=is_quick or None, pretrained=pretrained)
+            return build_clip(
+                name,
+                input_px,
+                quick_gelu=_tag_is_quick(name, tag) or None,
+                pixels=_tag_pixels(name, tag, pixels),
+                pretrained=cached or tag,
+            )
     except DiskError:
         raise
     except (OSError, RuntimeError) as error:

@@ -112,6 +112,18 @@ def tag_digest(config: dict[str, Any]) -> str:
     return Path(url).stem.rpartition("-")[2] if "mlfoundations" in url else ""
 
 
+def tag_of_file(name: str, path: Path) -> tuple[str, str] | None:
+    """The architecture (with either activation) and the tag whose file has the sha256 of this one,
+    according to open_clip's registry; None = there is none."""
+    sha256 = file_sha256(path)
+    for model in (name, f"{name}-quickgelu"):
+        for tag in open_clip.list_pretrained_tags_by_model(model):
+            digest = tag_digest(open_clip.get_pretrained_cfg(model, tag))
+            if digest and sha256.startswith(digest):
+                return model, tag
+    return None
+
+
 def _by_url(
     name: str, config: dict[str, Any], files: list[Path], faults: list[str]
 ) -> LocalWeights | None:

@@ -96,7 +96,8 @@ class Recipe(Section):
     """Which epoch's model the authors published; `train.select` is the same."""
     fusion: str = "video embeddings are averaged over views, then normalized"
     video_sets: dict[str, str] = Field(default_factory=dict)
-    """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on."""
+    """Stem of a metrics file -> list of reference/video_sets.csv that the authors measured on;
+    empty if they publish none, which leaves the recipe without a verdict."""
     gpu_hours: float = Field(default=0.0, ge=0)
     """GPU hours of training: from the authors' log, else scaled from a similar log; 0 = none or not
     known."""

@@ -246,7 +246,8 @@ def verdict(
         if not recipe.verdict:
             return "no verdict: see the recipe"
         if videos is False:
-            return "no verdict: other videos"
+            reason = "other videos" if recipe.video_sets else "the set of videos is not published"
+            return f"no verdict: {reason}"
         if row.clips is None or row.crops is None:
             return "no verdict: views not published"
         if videos is None:

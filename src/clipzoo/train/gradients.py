@@ -65,10 +65,14 @@ def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
     return [MicroBatch(list(part or [0]), counted=bool(part)) for part in parts]
 
 
+def _has_batch_norm(method: Method) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in method.modules())
+
+
 def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
     """How a run splits its steps, by dotted key: `runtime.micro_batch`, and `runtime.processes` of
     all machines together. It is empty if the result does not depend on that."""
-    if not any(isinstance(module, _BatchNorm) for module in method.modules()):
+    if not _has_batch_norm(method):
         return {}
     return {"runtime.micro_batch": micro_batch, "runtime.processes": world_size()}
 
@@ -108,9 +112,11 @@ class StepGradients:
         self.precision, self.scaler = precision, scaler
         self._forward: nn.Module = _Forward(method)
         if dist.is_initialized():
-            ids = [device] if device.type == "cuda" else None
             self._forward = DistributedDataParallel(
-                self._forward, device_ids=ids, gradient_as_bucket_view=True
+                self._forward,
+                device_ids=[device] if device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+                broadcast_buffers=_has_batch_norm(method),  # no other buffers change
             )
 
     def add(

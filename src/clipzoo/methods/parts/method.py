@@ -11,10 +11,12 @@ fusion can be recomputed without the model.
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from clipzoo.clips.inputs import FrameInputs, Inputs
 from clipzoo.config import Params
+from clipzoo.models.pixels import normalization, pixels_of
 from clipzoo.models.text import ClassText
 
 
@@ -43,21 +45,28 @@ class AuthorsMap:
 
 
 class Method(nn.Module):
-    """A model of videos and class texts; parameters are those of the released checkpoints."""
+    """A model of videos and class texts; parameters are those of the released checkpoints.
+
+    Args:
+        towers: an open_clip model, whose `pixels` become those of this one.
+    """
 
     compares_videos: bool = False
     """Whether the loss compares the videos of a step with each other, so that it cannot be summed
     over parts of the step."""
     visual: nn.Module
     """The vision tower."""
+    shift: Tensor
+    scale: Tensor
     draws_templates: bool = False
     """Whether a clip's text in training has one template, drawn for each clip and epoch; only if
     it `compares_videos`. The class text passed to the loss is then that of P = 1 template."""
     train_sampler: Literal["ticks", "inclusive", "centers"] = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
-    test_sampler: Literal["first", "centers"] = "first"
-    """Which frames of its parts a video gives in validations and tests: the first ones, later ones
-    in later clips; or the centers, in a single clip."""
+    test_sampler: Literal["first", "centers", "linspace"] = "first"
+    """Which frames a video gives in validations and tests: the first ones of its parts, later ones
+    in later clips; or, in a single clip, the centers of its parts, or frames at equal distances
+    from its first to its last one."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     authors_map: "AuthorsMap | None" = None
@@ -65,6 +74,17 @@ class Method(nn.Module):
     authors_batch: int = 0
     """Videos in a batch of the authors' evaluation, which drops the last, partial one; 0 = it
     drops none."""
+
+    def __init__(self, towers: nn.Module) -> None:
+        super().__init__()
+        self.pixels = pixels_of(towers)
+        # Released files do not have them, so neither do the model files.
+        for name, value in zip(("shift", "scale"), normalization(self.pixels), strict=True):
+            self.register_buffer(name, value, persistent=False)
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with the mean and std of `pixels`."""
+        return torch.addcmul(self.shift, frames.float(), self.scale)
 
     def open_inputs(self, params: Params, dataset: str, text: ClassText) -> Inputs:
         """What `encode` takes of the videos of a dataset; frames, unless a method says otherwise.
@@ -75,6 +95,7 @@ class Method(nn.Module):
         return FrameInputs(
             params=params,
             dataset=dataset,
+            pixels=self.pixels,
             train_sampler=self.train_sampler,
             test_sampler=self.test_sampler,
         )

@@ -11,7 +11,6 @@ from clipzoo.methods.parts.similarity import (
     scaled_cosines,
     text4vis_probabilities,
 )
-from clipzoo.models.clip import normalize
 from clipzoo.models.text import ClassText
 
 
@@ -23,12 +22,13 @@ class FrameMean(Method):
     """
 
     def __init__(self, towers: nn.Module) -> None:
-        super().__init__()
+        super().__init__(towers)
         self.visual = towers.get_submodule("visual")
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Video embeddings [b, D] of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalize(inputs)).mean(dim=1)  # [b, T, D] -> [b, D]
+        frames = frame_embeddings(self.visual, self.normalize(inputs))  # [b, T, D]
+        return frames.mean(dim=1)  # [b, T, D] -> [b, D]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Raises ConfigError: there is nothing to train."""
@@ -52,7 +52,7 @@ class FrameSoftmax(FrameMean):
 
     def encode(self, inputs: Tensor) -> Tensor:
         """Frame embeddings [b, T, D], not normalized, of uint8 frames [b, T, 3, S, S]."""
-        return frame_embeddings(self.visual, normalize(inputs))
+        return frame_embeddings(self.visual, self.normalize(inputs))
 
     def similarity(self, features: Tensor, text: ClassText) -> Tensor:
         """The mean over frames of their cosines, [N, V, K] float32, of [N, V, T, D]."""

@@ -46,7 +46,7 @@ class VideoMethod(Method):
     """Whether there are frames for the head to combine."""
 
     def __init__(self, towers: nn.Module, options: VideoOptions, num_segments: int) -> None:
-        super().__init__()
+        super().__init__(towers)
         # The order is that of the tensors in model files. The text tower comes last, because it
         # takes the towers apart.
         visual = towers.get_submodule("visual")
