@@ -116,7 +116,9 @@ def test_pe_core_s_rows_are_scored_as_by_its_authors():
         for i in range(8)
     ]
     pixels = (torch.tensor(np.stack(squashed)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-    embedding = functional.normalize(clip.visual(pixels).mean(dim=0), dim=-1)  # [8, D] -> [D]
+    embedding = functional.normalize(
+        clip.get_submodule("visual")(pixels).mean(dim=0), dim=-1
+    )  # [8, D] -> [D]
     classes = functional.normalize(templates.mean(dim=0), dim=-1)  # [K, D]
     expected = (100 * classes @ embedding).softmax(dim=-1)
 
