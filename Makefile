@@ -42,8 +42,8 @@ zoo: setup  ## run recipes one after the other: make zoo RECIPES='text4vis/k400-
 compare: setup  ## write report/comparison.md: make compare, or RECIPES='demo demo/head-none'
 	clipzoo compare $(foreach recipe,$(RECIPES),'$(recipe)') $(OPTIONS)
 
-# Two workers of one thread each: the tests' tensors are so small that more threads make them slower.
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
+# Workers of one thread each: the tests' tensors are so small that more threads make them slower.
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test: setup  ## run the test suite (CPU, offline)
 	$(PYTEST)

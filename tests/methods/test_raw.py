@@ -1,14 +1,19 @@
 """The untrained CLIP as a method, against its formulas."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from clipzoo.clips.sampling import SINGLE_CLIP_SAMPLERS
+from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import ConfigError
 from clipzoo.methods import raw
 from clipzoo.methods.parts.method import Batch
 from clipzoo.models.clip import build_clip
+from clipzoo.models.pixels import PIXELS
 from parity.inputs import class_text
 from tiny import normalize
 
@@ -50,17 +55,18 @@ def test_mean_averages_frames_and_views_and_then_normalizes():
 
 @torch.no_grad()
 def test_normalized_mean_lets_every_frame_count_the_same():
-    """With frames of norms 1 and 9, whose plain mean is nearly the second frame."""
+    """Also a gray one beside a bright one, whose plain mean is nearly the bright one."""
     model, clip = method("normalized_mean")
     by_frame = functional.normalize(by_frame_of(clip), dim=-1)  # [2, T, D]
     features = model.encode(frames())
     torch.testing.assert_close(features, by_frame.mean(dim=1))
     model.visual = nn.Flatten()  # frames of one pixel: their 3 colors are the embedding
-    short, long = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 90.0]])
-    clip = torch.stack([short, long])[None, :, :, None, None]  # [b = 1, T = 2, 3, 1, 1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "normalize", lambda pixels: pixels)
-        assert model.encode(clip).flatten().tolist() == pytest.approx([0.3, 0.4, 0.5])
+    pixels = torch.tensor([[120, 120, 120], [255, 0, 255]], dtype=torch.uint8)
+    pixels = pixels[None, :, :, None, None]  # [b = 1, T = 2, 3, 1, 1]
+    gray, bright = normalize(pixels).flatten(2)[0]
+    assert bright.norm() > 9 * gray.norm()
+    expected = (gray / gray.norm() + bright / bright.norm()) / 2
+    torch.testing.assert_close(model.encode(pixels)[0], expected)
 
 
 @torch.no_grad()
@@ -92,6 +98,36 @@ def test_softmax_averages_the_probabilities_of_frames_as_they_are():
     every = torch.cat([features, features.flip(0)], dim=1)  # [2, V T, D]
     expected = (100 * every @ text[0].T).softmax(dim=-1).mean(dim=1)  # not normalized
     torch.testing.assert_close(model.score(views, class_text(text)), expected)
+
+
+@torch.no_grad()
+def test_pe_core_s_rows_are_scored_as_by_its_authors():
+    """From the frames of a video to probabilities, with PIL and torch alone on the other side."""
+    size, count = 64, 30
+    torch.manual_seed(0)
+    clip = build_clip("PE-Core-T-16-384", size, pixels=PIXELS["pe"])
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)) for _ in range(count)]
+    video = np.stack([np.asarray(image.resize((160, 120))) for image in noise])  # [n, H, W, 3]
+    templates = functional.normalize(torch.randn(28, 5, 512), dim=-1)  # [P, K, D]
+
+    squashed = [
+        np.asarray(Image.fromarray(video[int(i * (count - 1) / 7)]).resize((size, size), 2))
+        for i in range(8)
+    ]
+    pixels = (torch.tensor(np.stack(squashed)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    embedding = functional.normalize(
+        clip.get_submodule("visual")(pixels).mean(dim=0), dim=-1
+    )  # [8, D] -> [D]
+    classes = functional.normalize(templates.mean(dim=0), dim=-1)  # [K, D]
+    expected = (100 * classes @ embedding).softmax(dim=-1)
+
+    options = raw.Options.model_validate({"fusion": "mean", "test_sampler": "linspace"})
+    model = raw.build(clip, options, 8)
+    indices = SINGLE_CLIP_SAMPLERS[model.test_sampler](count, 8)
+    views = ViewTransform(size, size, 1, model.pixels)(video[indices])  # [1, 8, 3, S, S]
+    scores = model.score(model.encode(views)[None], class_text(templates))[0]
+    torch.testing.assert_close(scores, expected, rtol=0, atol=2e-3)
 
 
 def test_it_cannot_be_trained():

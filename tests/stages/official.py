@@ -11,7 +11,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from videos import make_video
@@ -112,6 +112,17 @@ def kinetics400() -> Official:
             *(f"test/x{number:010d}_000001_000011.mp4" for number in range(30)),
             f"replacement/replacement_for_corrupted_k400/{replaced}",
         ],
+    )
+
+
+def kinetics400_val() -> Official:
+    """val.csv alone, and the videos of the whole dataset."""
+    whole = kinetics400()
+    return replace(
+        whole,
+        files={"val.csv": whole.files["val.csv"]},
+        train=[],
+        surplus=[*whole.train, *whole.surplus],
     )
 
 

@@ -34,6 +34,9 @@ class Toy(Method):
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         return functional.cross_entropy(scaled_cosines(features, text.ensemble()), batch.texts)
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        return scaled_cosines(features, text.class_embeddings, 1.0)  # [N, V, K]
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         return text4vis_probabilities(features, text.class_embeddings)
 '''

@@ -135,6 +135,7 @@ def test_an_experiment_in_a_copy_finds_the_videos(fresh_workspace, tmp_path, cap
     assert not (workspace.path / "lists/mine").exists()
 
 
+@pytest.mark.slow
 def test_one_video_a_class_is_evaluated_without_training(fresh_workspace, tmp_path, capsys):
     workspace, root = fresh_workspace, tmp_path / "videos"
     for folder, suffix in (("jump", ".mp4"), ("sit", ".avi")):

@@ -93,6 +93,7 @@ def keep_predictions(root: Path) -> None:
         take_predictions("demo/other", Path("predictions/test.safetensors"))
 
 
+@pytest.mark.slow
 def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeypatch):
     fresh_workspace.set(demo__train_videos=1, train__epochs=2, train__val_every=2)
     fresh_workspace.set(zero_shot__interpolation=[0.5])  # without, no other value is read

@@ -17,9 +17,7 @@ from clipzoo.files import write_csv
 from clipzoo.report.recipes import recipe_settings
 
 QUICK = {
-    "text4vis/ablation-lda-classifier",
     "demo/base-to-novel",
-    "text4vis/zero-shot-hmdb51-vitl14-f8",
     "bike/zero-shot-hmdb51-vitl14-f8",
 }
 """Run by default; the others are slow."""

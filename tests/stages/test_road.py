@@ -21,6 +21,7 @@ from official import Official
 from shrinking import ROOT, short_template, shrunken
 
 from clipzoo import methods
+from clipzoo.data.index import read_index
 from clipzoo.data.records import videos_sha256
 from clipzoo.data.spec import load_spec
 from clipzoo.models.clip import build_clip
@@ -69,7 +70,8 @@ def small_recipe(root: Path, name: str, sets: dict[str, Official]) -> None:
     small = {key: value for key, value in shrunken(name).items() if not key.startswith(own)}
     small.pop("recipe")
     small |= {key: value for key, value in MACHINE.items()}
-    small |= {"model.checkpoint": params.model.checkpoint, "frames.size": FRAMES_PX}
+    small["model.checkpoint"] = params.model.checkpoint
+    small["frames.size"] = "source" if params.frames.size == "source" else FRAMES_PX
     small |= {"text.templates": [short_template(t) for t in params.text.templates][:2]}
     for key, value in small.items():
         section, last = key.split(".")
@@ -254,6 +256,35 @@ def test_the_road_from_an_incomplete_copy_to_a_verdict(name, fresh_workspace):
         ["git", "status", "--porcelain"], cwd=workspace.path, capture_output=True, text=True
     ).stdout
     assert not re.search(r"data/(frames|text|raw/\w+/)|models/|predictions/", untracked)
+
+
+@pytest.mark.slow
+def test_the_road_of_a_row_that_trains_nothing(fresh_workspace):
+    """PE-Core: the validation videos alone, decoded as they are; a difference, and no verdict."""
+    recipe, dataset = "pe/zero-shot-kinetics400-b16-f8", "kinetics400_val"
+    workspace = fresh_workspace
+    sets, videos = prepare(workspace, Road({dataset: official.kinetics400_val}, (recipe,)))
+    small = sets[dataset]
+    output = clipzoo(workspace, "scan", dataset, str(videos / dataset))
+    assert f"{len(small.absent)} of {len(small.annotated)} annotated videos" in output
+    assert recipe in output
+    accept_all(workspace, sets)
+    output = clipzoo(workspace, "zoo", recipe, code=1)
+    assert all(Path(path).stem in output for path in small.broken)
+    accept_all(workspace, sets)
+    clipzoo(workspace, "zoo", recipe)
+
+    metrics = json.loads((workspace.path / f"metrics/{recipe}/test.json").read_text())
+    lost = {*small.absent, *small.broken}
+    assert (metrics["num_videos"], metrics["num_expected"]) == (400 - len(lost), 400)
+    row = published_rows(workspace, recipe)["top1"]
+    assert row["verdict"] == "no verdict: the set of videos is not published"
+    assert float(row["delta"]) == pytest.approx(metrics["top1"] - 3.0)
+    index = read_index(workspace.path / f"data/frames/{dataset}/index.parquet")
+    assert {(row["width"], row["height"]) for row in index.to_pylist()} == {(64, 48)}
+    labels = (workspace.path / f"lists/{dataset}/labels.csv").read_text()
+    assert "tying knot not on a tie" in labels
+    assert not (workspace.path / f"lists/{dataset}/train.csv").exists()
 
 
 def check_means(workspace, recipe: str, sets: list[Official]) -> None:

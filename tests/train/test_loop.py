@@ -600,7 +600,7 @@ def test_validations_have_a_precision_of_their_own(monkeypatch):
     assert precisions == ["bf16", "bf16"]
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("fused", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_steps_that_the_scaler_skips_are_counted(monkeypatch, fused):
     scaler = functools.partial(torch.amp.GradScaler, init_scale=2.0**100, growth_interval=1)
     scaler = functools.partial(scaler, backoff_factor=2.0**-90, growth_factor=2.0**90)

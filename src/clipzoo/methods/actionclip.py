@@ -29,7 +29,11 @@ from clipzoo.methods.parts.dropout import clip_keys
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.released import clip_and_head
-from clipzoo.methods.parts.similarity import actionclip_probabilities, scaled_cosines
+from clipzoo.methods.parts.similarity import (
+    actionclip_probabilities,
+    scaled_cosines,
+    template_cosines,
+)
 from clipzoo.methods.parts.video import VideoMethod
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section, require
@@ -112,6 +116,11 @@ class ActionClip(VideoMethod):
         prompts = text.class_embeddings[0][batch.texts]  # [1, U, D] -> [U, D] -> [b, D]
         logits = scaled_cosines(features, prompts, self.logit_scale.float().exp())  # [b, b]
         return nce_loss(logits, batch.labels)
+
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """The mean over templates of cosines, [N, V, K] float32, of video embeddings [N, V, D]."""
+        # [N, V, D] -> [N, V, P, K] -> [N, V, K]
+        return template_cosines(features, text.class_embeddings, 1.0).mean(dim=-2)
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of video embeddings [N, V, D], with all P templates."""

@@ -144,10 +144,15 @@ class Bike(Method):
         logits = self.logit_scale.float().exp() * cosines[:, batch.texts]  # [b, U] -> [b, b]
         return LOSSES[self.options.loss](logits, batch.labels)
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """s [N, V, K] float32 of features [N, V, ...]; with VCS, that of the spotted frames."""
+        cosines = self.cosines(features.flatten(0, 1), text)  # [N, V, ...] -> [N V, K]
+        return cosines.unflatten(0, features.shape[:2])  # [N V, K] -> [N, V, K]
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Mean over views of the softmax of s, [N, K] float32, of features [N, V, ...]."""
-        cosines = self.cosines(features.flatten(0, 1), text)  # [N, V, ...] -> [N V, K]
-        return cosines.softmax(dim=-1).unflatten(0, features.shape[:2]).mean(dim=1)  # [N, K]
+        # [N, V, ...] -> [N, V, K] -> [N, K]
+        return self.similarity(features, text).softmax(dim=-1).mean(dim=1)
 
     def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
         """VCS's weights [N, V, K, T] float32 of features [N, V, T, D], if `saliency` is on."""

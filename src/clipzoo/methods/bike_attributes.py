@@ -162,10 +162,14 @@ class BikeAttributes(Method):
         logits = scaled_cosines(features, texts, self.logit_scale.float().exp())  # [b, b]
         return nce_loss(logits, batch.labels)
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """Cosines [N, V, K] float32 of features [N, V, D]; templates are averaged."""
+        return scaled_cosines(features, text.class_embeddings, 1.0)
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of features [N, V, D]: softmax(cos), mean over views."""
-        cosines = scaled_cosines(features, text.class_embeddings, 1.0)  # [N, V, K]
-        return cosines.softmax(dim=-1).mean(dim=1)  # [N, V, K] -> [N, K]
+        # [N, V, D] -> [N, V, K] -> [N, K]
+        return self.similarity(features, text).softmax(dim=-1).mean(dim=1)
 
     def for_zero_shot(self) -> Method:
         """Raises ConfigError: only data.dataset has attributes."""

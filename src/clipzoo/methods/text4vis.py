@@ -97,6 +97,10 @@ class Text4Vis(VideoMethod):
         """Video embeddings [b, D], before L2 normalization, of uint8 frames [b, T, 3, S, S]."""
         return self.video_embeddings(self.normalize(inputs))
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """Cosines [N, V, K] float32 of video embeddings [N, V, D]; templates are averaged."""
+        return scaled_cosines(features, text.class_embeddings, 1.0)
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of video embeddings [N, V, D]."""
         return text4vis_probabilities(features, text.class_embeddings)

@@ -147,7 +147,7 @@ class _ClassTokenEncoder(nn.Module):
                     module.bias.zero_()
 
     def forward(self, frames: Tensor, keys: Tensor | None) -> Tensor:
-        token = self.cls_token.expand(len(frames), -1, -1)  # [1, 1, D] -> [B, 1, D]
+        token = self.cls_token.expand(frames.shape[0], -1, -1)  # [1, 1, D] -> [B, 1, D]
         x = torch.cat([token, frames], dim=1) + self.pos_embed  # [B, T + 1, D]
         return self.transformer_enc(x, keys)[:, 0]  # [B, T + 1, D] -> [B, D]
 

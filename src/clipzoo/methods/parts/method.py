@@ -118,6 +118,16 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """Cosines [N, V, K] float32, in [-1, 1] up to rounding, of the arguments of `score`.
+
+        They are for people: BIKE's probabilities are softmaxes of cosines without a scale, and so
+        nearly uniform. `score` is a function of them there alone. The other methods average views
+        or templates elsewhere, or multiply the features by the scale before the classes, and to
+        divide it out again would change the last digits of published numbers.
+        """
+        raise NotImplementedError
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of features [N, V, D] or [N, V, T, D] of V views."""
         raise NotImplementedError

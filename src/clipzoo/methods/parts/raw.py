@@ -6,7 +6,11 @@ from torch import Tensor, nn
 
 from clipzoo.config import ConfigError
 from clipzoo.methods.parts.method import Batch, Method
-from clipzoo.methods.parts.similarity import bike_frame_probabilities, text4vis_probabilities
+from clipzoo.methods.parts.similarity import (
+    bike_frame_probabilities,
+    scaled_cosines,
+    text4vis_probabilities,
+)
 from clipzoo.models.text import ClassText
 
 
@@ -30,6 +34,10 @@ class FrameMean(Method):
         """Raises ConfigError: there is nothing to train."""
         raise ConfigError("train.epochs: the method raw has nothing to train; allowed: 0")
 
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """Cosines [N, V, K] float32 of video embeddings [N, V, D]; templates are averaged."""
+        return scaled_cosines(features, text.class_embeddings, 1.0)
+
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """softmax(100 cos) [N, K] float32 of video embeddings [N, V, D]."""
         return text4vis_probabilities(features, text.class_embeddings)
@@ -45,6 +53,11 @@ class FrameSoftmax(FrameMean):
     def encode(self, inputs: Tensor) -> Tensor:
         """Frame embeddings [b, T, D], not normalized, of uint8 frames [b, T, 3, S, S]."""
         return frame_embeddings(self.visual, self.normalize(inputs))
+
+    def similarity(self, features: Tensor, text: ClassText) -> Tensor:
+        """The mean over frames of their cosines, [N, V, K] float32, of [N, V, T, D]."""
+        by_frame = scaled_cosines(features, text.ensemble(), 1.0)  # [N, V, T, K]
+        return by_frame.mean(dim=2)  # [N, V, T, K] -> [N, V, K]
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of frame embeddings [N, V, T, D]; templates are averaged."""
@@ -62,4 +75,4 @@ def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:
     if isinstance(features, tuple):
         features = features[0]  # CoCa's tower returns (pooled, tokens)
     # [bT, D] -> [b, T, D], or [b, D] -> [b, 1, D]
-    return features.reshape(len(pixels), -1, features.shape[-1])
+    return features.reshape(pixels.shape[0], -1, features.shape[-1])

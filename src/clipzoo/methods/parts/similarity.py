@@ -37,7 +37,7 @@ def scaled_cosines(
         [..., K] float32 in [-scale, scale].
     """
     classes = functional.normalize(class_embeddings.float(), dim=-1)
-    if classes.dim() == 3 and len(classes) > 1:
+    if classes.dim() == 3 and classes.shape[0] > 1:
         classes = functional.normalize(classes.mean(dim=0), dim=-1)  # [P, K, D] -> [K, D]
     elif classes.dim() == 3:
         classes = classes[0]  # [1, K, D] -> [K, D]
@@ -45,6 +45,15 @@ def scaled_cosines(
         # The scale comes first, as in the authors' code, so that probabilities agree to the last
         # digit.
         return scale * functional.normalize(features.float(), dim=-1) @ classes.T  # [..., K]
+
+
+def template_cosines(
+    features: Tensor, class_embeddings: Tensor, scale: Tensor | float = TEST_SCALE
+) -> Tensor:
+    """`scaled_cosines` with each template: [..., P, K] of features [..., D] and [P, K, D]."""
+    prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
+    cosines = scaled_cosines(features, prompts, scale)  # [..., P K]
+    return cosines.unflatten(-1, class_embeddings.shape[:2])  # [..., P K] -> [..., P, K]
 
 
 def text4vis_probabilities(features: Tensor, class_embeddings: Tensor) -> Tensor:
@@ -83,7 +92,7 @@ def spotted_cosines(
     """
     with torch.autocast(frames.device.type, enabled=False):
         rows = []
-        for part in _unit(frames).split(VIDEOS_AT_ONCE):  # [b, T, D]
+        for part in _video_blocks(frames):  # [b, T, D]
             cosines = torch.einsum("btd,kd->kbt", part, _unit(class_embeddings))  # [K, b, T]
             columns = [
                 _spot(part, words, of_class, temperature)  # [k, b]
@@ -97,16 +106,28 @@ def frame_weights(frames: Tensor, token_embeddings: Tensor, temperature: float) 
     """The weights of `spotted_cosines`, with the same arguments: how much each class looks at each
     frame, [B, K, T] float32. They are positive and sum to 1 over frames."""
     rows = []
-    for part in _unit(frames).split(VIDEOS_AT_ONCE):  # [b, T, D]
+    for part in _video_blocks(frames):  # [b, T, D]
         blocks = _class_blocks(part, token_embeddings)
         weights = [_weigh(part, words, temperature) for (words,) in blocks]
         rows.append(torch.cat(weights).transpose(0, 1))  # [K, b, T] -> [b, K, T]
     return torch.cat(rows)  # [B, K, T]
 
 
+def _video_blocks(frames: Tensor) -> tuple[Tensor, ...]:
+    """The unit vectors of frames [B, T, D], for VIDEOS_AT_ONCE videos at a time.
+
+    An exported graph has one block: a loop would freeze the number of its rounds in it.
+    """
+    unit = _unit(frames)  # [B, T, D]
+    return (unit,) if torch.compiler.is_exporting() else unit.split(VIDEOS_AT_ONCE)
+
+
 def _class_blocks(frames: Tensor, *by_class: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Tensors [K, ...], the first of them [K, L, D], for as many classes at a time as keep the
-    weights of all words within BLOCK numbers."""
+    weights of all words within BLOCK numbers; in an exported graph, for all of them."""
+    if torch.compiler.is_exporting():
+        yield by_class
+        return
     per_class = frames.shape[0] * frames.shape[1] * by_class[0].shape[1]  # b T L
     size = max(1, BLOCK // per_class)
     yield from zip(*(tensor.split(size) for tensor in by_class), strict=True)
@@ -118,7 +139,7 @@ def _spot(frames: Tensor, words: Tensor, cosines: Tensor, temperature: float) ->
     def block(frames: Tensor, words: Tensor, cosines: Tensor) -> Tensor:
         return (_weigh(frames, words, temperature) * cosines).sum(dim=-1)  # [k, b, T] -> [k, b]
 
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return block(frames, words, cosines)
     scores: Any = checkpoint(block, frames, words, cosines, use_reentrant=False)
     return scores
@@ -150,9 +171,7 @@ def actionclip_probabilities(features: Tensor, class_embeddings: Tensor) -> Tens
 
     Source: ActionCLIP, arXiv 2109.08472 (testing with 16 templates).
     """
-    prompts = class_embeddings.flatten(0, 1)  # [P, K, D] -> [P K, D]
-    logits = scaled_cosines(features, prompts)  # [N, P K]
-    logits = logits.unflatten(1, (len(class_embeddings), -1))  # [N, P K] -> [N, P, K]
+    logits = template_cosines(features, class_embeddings)  # [N, P, K]
     return logits.softmax(dim=-1).mean(dim=1)  # [N, P, K] -> [N, K]
 
 

@@ -202,11 +202,11 @@ class JointTower(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x).flatten(2).transpose(1, 2)  # [BT, 3, H, W] -> [BT, N, C]
         x = x + self.positional_embedding[1:].to(x.dtype)  # + [N, C]
-        x = x.unflatten(0, (-1, len(self.time_embedding)))  # [BT, N, C] -> [B, T, N, C]
+        x = x.unflatten(0, (-1, self.time_embedding.shape[0]))  # [BT, N, C] -> [B, T, N, C]
         x = x + self.time_embedding[:, None].to(x.dtype)  # + [T, 1, C]
         # [B, T, N, C] -> [B, N T, C]: the frames of a patch follow each other
         x = x.transpose(1, 2).flatten(1, 2)
         token = (self.class_embedding + self.positional_embedding[0]).to(x.dtype)  # [C]
-        x = torch.cat([token.expand(len(x), 1, -1), x], dim=1)  # [B, 1 + N T, C]
+        x = torch.cat([token.expand(x.shape[0], 1, -1), x], dim=1)  # [B, 1 + N T, C]
         x = self.transformer(self.ln_pre(x))
         return self.ln_post(x[:, 0]) @ self.proj  # [B, 1 + N T, C] -> [B, C] -> [B, D]

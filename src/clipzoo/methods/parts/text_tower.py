@@ -29,11 +29,13 @@ class TextTower(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings [..., D] float32, L2-normalized, of token ids [..., L] int64.
 
-        Without gradients, a bounded number of texts is encoded at once.
+        Without gradients, a bounded number of texts is encoded at once, but in an exported graph,
+        in which a loop would freeze the number of its rounds.
         """
         tower: Any = self.tower
         texts = token_ids.flatten(0, -2)  # [..., L] -> [N, L]
-        blocks = [texts] if torch.is_grad_enabled() else texts.split(BLOCK)
+        at_once = torch.is_grad_enabled() or torch.compiler.is_exporting()
+        blocks = [texts] if at_once else texts.split(BLOCK)
         embeddings = torch.cat([tower.encode_text(block) for block in blocks])  # [N, D]
         embeddings = functional.normalize(embeddings.float(), dim=-1)
         return embeddings.unflatten(0, token_ids.shape[:-1])  # [N, D] -> [..., D]
