@@ -99,7 +99,7 @@ class ViewClips:
     def load(self, position: int) -> Tensor:
         """All views of one video, uint8 [V, T, 3, S, S]; StoreError as `TrainClips.load`."""
         record = self.records[position]
-        indices = self._sample(record.num_frames)  # [clips, T]
+        indices = self.sample(record.num_frames)  # [clips, T]
         num_frames, size = self.num_segments, self.transform.input_px
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
@@ -117,7 +117,7 @@ class ViewClips:
         view = self.view_names.index(SINGLE_VIEW)
         return [self.load(position)[view] for position in positions]  # of [V, T, 3, S, S]
 
-    def _sample(self, num_frames: int) -> np.ndarray:
+    def sample(self, num_frames: int) -> np.ndarray:
         """Indices int64 [clips, T] of a video's frames."""
         if sample := SINGLE_CLIP_SAMPLERS.get(self.sampler):
             return sample(num_frames, self.num_segments)[None]  # [T] -> [1, T]

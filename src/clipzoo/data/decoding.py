@@ -61,7 +61,13 @@ class VideoError(ValueError):
 
 
 def jpeg_command(
-    path: Path, size: str, quality: int, fps: float | None, *, timed: bool = False
+    path: Path,
+    size: str,
+    quality: int,
+    fps: float | None,
+    *,
+    frames: Sequence[int] | None = None,
+    timed: bool = False,
 ) -> list[str]:
     """The ffmpeg command that writes a video's frames as JPEGs to its standard output.
 
@@ -70,6 +76,7 @@ def jpeg_command(
             'source' (as in the video).
         quality: -q:v, 2 (best) to 31.
         fps: frames a second to keep; None = every frame.
+        frames: indices among the frames kept, ascending, without repeats; None = all frames.
         timed: make ffmpeg print when each picture is shown (`Outcome.timing`). Like `SAFE_INPUT`,
             this is in no index and no fingerprint.
     """
@@ -78,12 +85,13 @@ def jpeg_command(
         width, height = "iw", "ih"
     elif not height:
         width, height = f"if(gt(iw,ih),-2,{size})", f"if(gt(iw,ih),{size},-2)"
-    video = _input(path, fps, timed)
+    video, selected = _selected(_input(path, fps, timed), frames)
     # JPEG implies full range and the matrix of BT.601, whatever the video uses.
     video = video.filter(
         "scale", w=width, h=height, out_color_matrix="bt601", out_range="pc", flags=BICUBIC
     ).filter("setsar", "1")
     options = {"c:v": "mjpeg", "pix_fmt": "yuvj420p", "q:v": quality, "flags": "+bitexact"}
+    options |= selected
     return _compiled(video, "image2pipe", options)
 
 
@@ -99,22 +107,25 @@ def frames_command(
     """The ffmpeg command that writes frames as RGB, 3 bytes a pixel, to its standard output.
 
     Args:
-        fps, timed: as for `jpeg_command`.
+        fps, frames, timed: as for `jpeg_command`.
         size: width and height (px).
-        frames: indices among the frames kept, ascending, without repeats; None = all frames.
         flags: the scaling, `BICUBIC` or `BILINEAR`.
     """
-    video, options = _input(path, fps, timed), {"pix_fmt": "rgb24"}
-    if frames is not None:
-        # [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)': in a run of consecutive frames, the
-        # difference of a frame and its position stays the same.
-        runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
-        lists = [[frame for _, frame in run] for _, run in runs]
-        selected = "+".join(f"between(n,{run[0]},{run[-1]})" for run in lists)
-        video = video.filter("select", selected)
-        options["frames:v"] = str(len(frames))  # ends after the last of them
+    video, selected = _selected(_input(path, fps, timed), frames)
     video = video.filter("scale", w=size[0], h=size[1], flags=flags)
-    return _compiled(video, "rawvideo", options)
+    return _compiled(video, "rawvideo", {"pix_fmt": "rgb24", **selected})
+
+
+def _selected(video, frames: Sequence[int] | None):  # ffmpeg-python has no types
+    """Some frames of a video, and the options of the output that end it after the last of them."""
+    if frames is None:
+        return video, {}
+    # [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)': in a run of consecutive frames, the
+    # difference of a frame and its position stays the same.
+    runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
+    lists = [[frame for _, frame in run] for _, run in runs]
+    selected = "+".join(f"between(n,{run[0]},{run[-1]})" for run in lists)
+    return video.filter("select", selected), {"frames:v": str(len(frames))}
 
 
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types

@@ -1,0 +1,205 @@
+"""A model folder: `config.json` and `model.safetensors`, all that is needed to use a model.
+
+A folder is *closed*, for its own classes alone, or *open*, for any classes: then it has the text
+tower too. models/model.safetensors of a run is not enough to use it, because the views, the size of
+the frames, the templates and the class names lie elsewhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from clipzoo import config
+from clipzoo.clips.selection import training_classes
+from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section, TestConfig
+from clipzoo.data.spec import load_spec
+from clipzoo.evaluate.scoring import trained_text
+from clipzoo.files import file_sha256, read_json, write_json
+from clipzoo.methods import METHODS, load_model, read_model_metadata
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.clip import ClipMetadata, load_clip, load_strictly, rebuild_clip
+from clipzoo.models.text import SHAPES, ClassText, load_class_text, tensor_faults
+from clipzoo.paths import MODEL_FILE
+from clipzoo.sections import build
+from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
+
+FORMAT = 1
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+REQUIRED = ("token_ids", "class_embeddings")
+"""Tensors that every class text has."""
+NOT_TEXT = ("visual.", "logit_")
+"""Tensors of a CLIP that its text tower does not have."""
+
+
+class FramesOfVideos(Section):
+    """How frames are made of a video file, as the stage extract_frames makes them."""
+
+    size: int | str
+    """As `frames.size`."""
+    quality: int = Field(ge=2, le=31)
+    """As `frames.quality`."""
+    fps: float | None = Field(default=None, gt=0)
+    """Frames a second that are kept; None = every frame."""
+
+
+class FolderConfig(Section):
+    """The content of config.json."""
+
+    format: int
+    """The version of this form."""
+    kind: Literal["closed", "open"]
+    """closed: its own classes alone; open: any classes."""
+    method: str
+    """A key of METHODS."""
+    options: dict[str, Any]
+    """The options of the method, which checks them."""
+    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
+    """T: frames of a clip."""
+    clip: ClipMetadata
+    """Architecture, input size, activation and pixels."""
+    frames: FramesOfVideos
+    views: TestConfig
+    """The views of a test, which a prediction has too."""
+    templates: list[str] = Field(min_length=1)
+    """Prompt templates with one {} each."""
+    class_names: list[str] = Field(min_length=1)
+    """The classes that it was trained on, in label order."""
+    recipe: str
+    """The run that trained it."""
+    weights_sha256: str
+    """Digest of the file with the weights."""
+    version: str
+    """The version of clipzoo that wrote the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A model that was read from a folder."""
+
+    config: FolderConfig
+    method: Method
+    """In evaluation mode, on the CPU."""
+    text: ClassText
+    """The text of its own classes, which it classifies with."""
+    towers: nn.Module | None
+    """A CLIP whose text tower embeds other classes; None in a closed folder, or where the method
+    has its own."""
+
+
+def model_of_run(params: Params) -> ModelFolder:
+    """The model of the last `dvc repro`, as `read_folder` would read it from an open folder.
+
+    Raises:
+        WeightsError, ListError: the model, the CLIP weights or the class text of the run is
+            missing, or is that of another run.
+        ConfigError: the method reads no frames.
+    """
+    meta, dataset = read_model_metadata(), params.data.dataset
+    if params.model.inputs != "frames":
+        raise ConfigError(
+            f"model.method: {meta.method} classifies the words that the stage attributes finds in "
+            "a video, and not its frames; allowed: a method of frames"
+        )
+    method = load_model(params).requires_grad_(False)
+    text = load_class_text(dataset, params.text.templates)
+    trained = training_classes(dataset, params.data.classes, text.num_classes)
+    text = method.class_text(trained_text(text, len(trained)))
+    about = FolderConfig(
+        format=FORMAT,
+        kind="open",
+        method=meta.method,
+        options=meta.options,
+        num_segments=meta.num_segments,
+        clip=meta.clip,
+        frames=FramesOfVideos(
+            size=params.frames.size, quality=params.frames.quality, fps=load_spec(dataset).fps
+        ),
+        views=params.test,
+        templates=params.text.templates,
+        class_names=text.class_names,
+        recipe=meta.recipe,
+        weights_sha256=file_sha256(MODEL_FILE),
+        version=version("clipzoo"),
+    )
+    own_tower = getattr(method, "text", None) is not None
+    towers = None if own_tower else load_clip()[0].requires_grad_(False)
+    return ModelFolder(config=about, method=method, text=text, towers=towers)
+
+
+def write_folder(model: ModelFolder, folder: str | Path, kind: Literal["closed", "open"]) -> None:
+    """Write a model as a folder, which is made if it is missing.
+
+    Raises:
+        ConfigError: an open folder is asked for, and the model is closed.
+        DiskError: the disk is full.
+    """
+    if kind == "open" and model.config.kind == "closed":
+        raise ConfigError("kind: found open; allowed: closed, because the model has no text tower")
+    tensors = {f"model.{name}": value for name, value in model.method.state_dict().items()}
+    for name in SHAPES:
+        if (value := getattr(model.text, name)) is not None:
+            tensors[f"text.{name}"] = value
+    if kind == "open" and model.towers is not None:
+        state = model.towers.state_dict().items()
+        tensors |= {f"clip.{n}": value for n, value in state if not n.startswith(NOT_TEXT)}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / WEIGHTS_NAME
+    write_safetensors({n: v.cpu().contiguous().clone() for n, v in tensors.items()}, weights, {})
+    about = model.config.model_copy(update={"kind": kind, "weights_sha256": file_sha256(weights)})
+    write_json(about.model_dump(mode="json", exclude_none=True), folder / CONFIG_NAME)
+
+
+def read_folder(folder: str | Path) -> ModelFolder:
+    """Read a model folder.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or they do not belong together.
+        ConfigError: names every key of config.json that is missing or wrong.
+    """
+    path, weights = Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME
+    content = read_json(path, WeightsError)
+    found = content.get("format") if isinstance(content, dict) else None
+    if isinstance(content, dict) and found != FORMAT:
+        raise WeightsError(
+            f"{path}: format: found {found!r}; allowed: {FORMAT}; this is clipzoo "
+            f"{version('clipzoo')}, and {content.get('version', 'an unknown version')} wrote it"
+        )
+    about = build(FolderConfig, content, path)
+    if (digest := file_sha256(weights)) != about.weights_sha256:
+        raise WeightsError(
+            f"{weights}: its sha256 is {digest}, but {path} was written with "
+            f"{about.weights_sha256}; get both files again"
+        )
+    tensors, _ = read_safetensors(weights)
+    model = _method(about, _with_prefix("model.", tensors), path)
+    text_tensors = _with_prefix("text.", tensors)
+    expected = {name: SHAPES[name] for name in SHAPES if name in text_tensors or name in REQUIRED}
+    if faults := tensor_faults(text_tensors, expected, {"K": len(about.class_names)}):
+        raise WeightsError(f"{weights}: {'; '.join(faults)}; write the folder again")
+    text = ClassText(**text_tensors, class_names=about.class_names)
+    towers = None
+    if clip := _with_prefix("clip.", tensors):
+        towers = rebuild_clip(about.clip).requires_grad_(False)
+        own = {k: v for k, v in towers.state_dict().items() if k.startswith(NOT_TEXT)}
+        load_strictly(towers, {**own, **clip}, str(weights))
+    return ModelFolder(config=about, method=model, text=text, towers=towers)
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+
+
+def _method(about: FolderConfig, state: dict[str, Tensor], path: Path) -> Method:
+    if about.method not in METHODS:
+        raise WeightsError(f"{path}: method: found {about.method!r}; allowed: {', '.join(METHODS)}")
+    spec = METHODS[about.method]
+    options = config.build(spec.options, about.options, path, "options")
+    model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
+    load_strictly(model, state, str(path.parent / WEIGHTS_NAME))
+    return model.eval().requires_grad_(False)
