@@ -24,7 +24,7 @@ LAYERS = (
     ("train", "evaluate", "serve", "demo"),
     ("comparison",),
     ("commands", "stages"),
-    ("__main__",),
+    ("__main__", "__init__"),
 )
 LAYER = {folder: layer for layer, folders in enumerate(LAYERS) for folder in folders}
 USERS_OF_DEMO = {"demo", "stages/make_demo.py", "stages/prepare_clip.py"}

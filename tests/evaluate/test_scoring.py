@@ -44,12 +44,12 @@ def test_the_class_text_is_that_of_the_model_from_what_training_was_given(tmp_pa
     monkeypatch.chdir(tmp_path)
     written, given = class_text(torch.ones(1, 4, DIM)), 3 * torch.ones(1, 4, DIM)
     methods.save_classifier(given)
-    text = scoring.trained_text(written, num_trained=4)
+    text = methods.trained_text(written, num_trained=4)
     assert torch.equal(text.class_embeddings, given)
     found = scoring.class_text(MeanOfViews(), text, CPU)
     assert torch.equal(found.class_embeddings, 2 * given)
     # A training on some of the classes has no row for the others.
-    assert scoring.trained_text(written, num_trained=2) is written
+    assert methods.trained_text(written, num_trained=2) is written
 
 
 def test_without_saliency_there_is_none():

@@ -1,7 +1,7 @@
 """From encoded videos to probabilities: the class text of a model, its scores and its saliency."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from clipzoo.clips.inputs import Views
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
 from clipzoo.data.targets import label_tensor
-from clipzoo.methods import load_classifier, load_model
+from clipzoo.methods import load_model, trained_text
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText, load_class_text
 from clipzoo.runtime.distributed import say, world_size
@@ -130,24 +130,6 @@ def score_set(
         labels=label_tensor(clips.records, text.num_classes),
         text=text,
     )
-
-
-def trained_text(text: ClassText, num_trained: int) -> ClassText:
-    """The class text that training was given for its dataset.
-
-    It is that of embed_labels, but for the rows of an LDA classifier, which training alone knows.
-    These need videos of every class, so a training on some classes has none.
-
-    Args:
-        text: of embed_labels, of all K classes.
-        num_trained: number of the classes trained on.
-
-    Raises:
-        WeightsError: the classifier of the training is missing.
-    """
-    if num_trained < text.num_classes:
-        return text
-    return replace(text, class_embeddings=load_classifier(text.num_classes))
 
 
 @torch.no_grad()

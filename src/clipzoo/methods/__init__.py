@@ -7,7 +7,7 @@ A model file is safetensors: the module's parameters and, as metadata, what is n
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -32,7 +32,7 @@ from clipzoo.models.clip import (
     rebuild_clip,
 )
 from clipzoo.models.pixels import Pixels
-from clipzoo.models.text import tensor_faults
+from clipzoo.models.text import ClassText, tensor_faults
 from clipzoo.paths import CLASSIFIER_FILE, CLIP_FILE, MODEL_FILE
 from clipzoo.recorded import TrainedBy
 from clipzoo.runtime.distributed import say
@@ -234,6 +234,24 @@ def load_classifier(num_classes: int) -> Tensor:
         WeightsError,
     )
     return tensors["given_embeddings"]
+
+
+def trained_text(text: ClassText, num_trained: int) -> ClassText:
+    """The class text that training was given for its dataset.
+
+    It is that of embed_labels, but for the rows of an LDA classifier, which training alone knows.
+    These need videos of every class, so a training on some classes has none.
+
+    Args:
+        text: of embed_labels, of all K classes.
+        num_trained: number of the classes trained on.
+
+    Raises:
+        WeightsError: the classifier of the training is missing.
+    """
+    if num_trained < text.num_classes:
+        return text
+    return replace(text, class_embeddings=load_classifier(text.num_classes))
 
 
 def _check_arch(path: str | Path, arch: str, params: Params) -> None:

@@ -18,9 +18,8 @@ from clipzoo import config
 from clipzoo.clips.selection import training_classes
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section, TestConfig
 from clipzoo.data.spec import load_spec
-from clipzoo.evaluate.scoring import trained_text
 from clipzoo.files import file_sha256, read_json, write_json
-from clipzoo.methods import METHODS, load_model, read_model_metadata
+from clipzoo.methods import METHODS, load_model, read_model_metadata, trained_text
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.clip import ClipMetadata, load_clip, load_strictly, rebuild_clip
 from clipzoo.models.text import SHAPES, ClassText, load_class_text, tensor_faults
