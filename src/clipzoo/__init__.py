@@ -1,22 +1,19 @@
 """clipzoo: a reproducible model zoo for CLIP video recognition.
 
 import clipzoo
-model = clipzoo.load("models/mine")  # a model folder (`clipzoo publish`)
+model = clipzoo.load("models/mine")  # a model folder, as `clipzoo publish` writes it
 model.predict("juggling.mp4").labels
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from clipzoo.serve.model import load as load
-
-__all__ = ["load"]
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 
-def __getattr__(name: str) -> Any:
-    """`load` is imported when it is asked for, because torch takes seconds."""
-    if name != "load":
-        raise AttributeError(f"module 'clipzoo' has no attribute {name!r}")
-    from clipzoo.serve.model import load
+def load(folder: str | Path, device: str = "auto") -> Any:
+    """Load a model folder as a `clipzoo.serve.model.VideoModel`.
 
-    return load
+    That module is imported when it is needed, because torch takes seconds and the stages, which
+    import this package, do not depend on it.
+    """
+    return import_module("clipzoo.serve.model").load(folder, device)
