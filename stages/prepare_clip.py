@@ -26,7 +26,8 @@ from clipzoo.models.clip import (
     save_clip,
     uses_quick_gelu,
 )
-from clipzoo.models.pixels import pixels_of, pixels_of_stand_in
+from clipzoo.models.known_pixels import pixels_of_stand_in
+from clipzoo.models.pixels import OPENAI, PIXELS, pixels_of
 from clipzoo.models.text import check_tokenizer
 from clipzoo.models.weights import check_unread, load_weights
 from clipzoo.paths import CLIP_FILE, METRICS_DIR
@@ -39,14 +40,15 @@ def main() -> None:
     params = load_params()
     arch, weights, input_px = params.model.arch, params.model.weights, params.model.input_px
     is_loaded = weights not in ("demo", "random")
+    setting, pixels = params.model.pixels, OPENAI
     if not is_loaded:
         check_unread(weights, params.model.activation)
+        pixels = pixels_of_stand_in(open_clip_name(arch)) if setting == "auto" else PIXELS[setting]
     if is_elsewhere(arch):
         read_elsewhere(arch)  # not what an earlier clip.safetensors keeps
     check_tokenizer(arch)
     side = input_size(arch, input_px)
     rounded = f" (rounded up from {input_px} to a multiple of the patch)"
-    pixels = pixels_of_stand_in(open_clip_name(arch), params.model.pixels)
     title = f"prepare_clip: {arch} at {side} px{rounded if side != input_px else ''}"
     metrics: dict[str, float | int | str] = {"input_px": side}
     torch.manual_seed(params.seed)
@@ -66,7 +68,7 @@ def main() -> None:
     else:
         print(f"{title}, weights {weights}", flush=True)
         if is_loaded:
-            towers = load_weights(arch, weights, side, params.model.activation, params.model.pixels)
+            towers = load_weights(arch, weights, side, params.model.activation, setting)
         else:
             towers = build_clip(arch, side, pixels=pixels)
     computed = "" if is_loaded else environment("cpu")
@@ -75,7 +77,7 @@ def main() -> None:
     path = METRICS_DIR / "clip.json"
     write_metrics(path, metrics)
     activation = activation_name(uses_quick_gelu(towers))
-    print(f"pixels: {pixels_of(towers)} (model.pixels {params.model.pixels})")
+    print(f"pixels: {pixels_of(towers)} (model.pixels {setting})")
     print(f"wrote {CLIP_FILE} ({activation} towers), {path}; next: embed_labels")
 
 

@@ -31,7 +31,8 @@ from clipzoo.models.clip import (
     save_clip,
     uses_quick_gelu,
 )
-from clipzoo.models.pixels import PIXELS, pixels_of, pixels_of_stand_in
+from clipzoo.models.known_pixels import pixels_of_stand_in
+from clipzoo.models.pixels import PIXELS, pixels_of
 from clipzoo.models.text import embed_class_names, tokenize
 from clipzoo.models.weights import load_weights
 from clipzoo.paths import CLIP_FILE
@@ -110,7 +111,7 @@ def test_a_model_is_loaded_kept_and_built_again_without_its_place(place, monkeyp
     assert pixels_of(loaded).mean == (0.5, 0.5, 0.5), "of preprocess_cfg"
     assert pixels_of(loaded).std == PIXELS["openai"].std, "open_clip's default"
     assert pixels_of(load_weights(name, "pretrained", 48, pixels="pe")) == PIXELS["pe"]
-    assert pixels_of_stand_in(name, "auto") == pixels_of(loaded)
+    assert pixels_of_stand_in(name) == pixels_of(loaded)
     torch.testing.assert_close(embed(loaded, 48), embed(towers, 48), rtol=0, atol=0)
     save_clip(loaded, CLIP_FILE, arch=name, input_px=48, source="pretrained")
 

@@ -15,17 +15,20 @@ from torch import nn
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import PixelsName, load_params, replace
 from clipzoo.methods.parts.raw import FrameMean
+from clipzoo.models import known_pixels
 from clipzoo.models.clip import build_clip, load_clip, read_clip_metadata, save_clip
+from clipzoo.models.known_pixels import (
+    pixels_of_arch,
+    pixels_of_file,
+    pixels_of_stand_in,
+    pixels_of_tag,
+)
 from clipzoo.models.pixels import (
     OPENAI,
     PIXELS,
     Pixels,
     normalize,
     pixels_of,
-    pixels_of_arch,
-    pixels_of_file,
-    pixels_of_stand_in,
-    pixels_of_tag,
     preprocess_config,
 )
 from clipzoo.models.weights import load_weights
@@ -87,22 +90,35 @@ def test_training_squashes_too():
     assert clip[0].float().mean() == pytest.approx(255 / 8, abs=1)
 
 
-def test_a_file_whose_pixels_are_not_known_is_refused_with_the_choices():
-    with pytest.raises(
-        WeightsError, match=r"a\.pt: .* half \(mean 0\.5 .*laion2b_s32b_b82k; set m"
-    ):
-        pixels_of_file("ViT-L-14", "a.pt", "auto")
+STATE = {"a.weight": torch.tensor([[0.1]]), "ln_1.weight": torch.tensor([0.3])}
+"""Trained in float32."""
+OPENAIS = {"a.weight": torch.tensor([[0.1]]).half(), "ln_1.weight": torch.tensor([0.3])}
+
+
+def test_a_file_whose_pixels_are_not_known_is_refused_with_the_choices(tmp_path: Path):
+    path = tmp_path / "a.pt"
+    torch.save(STATE, path)
+    with pytest.raises(WeightsError, match=r"half \(mean 0\.5 .*laion2b_s32b_b82k; set model"):
+        pixels_of_file("ViT-L-14", path, STATE, has_key=True)
     with pytest.raises(WeightsError, match="give a tag instead"):
-        pixels_of_file("ViT-L-14", "a.pt", None)
-    assert pixels_of_file("ViT-L-14", "a.pt", "half") == PIXELS["half"]
-    assert pixels_of_file("PE-Core-B-16", "a.pt", "auto") == PIXELS["pe"]
-    assert pixels_of_file(ARCH, "a.pt", None) == OPENAI
+        pixels_of_file("ViT-L-14", path, STATE, has_key=False)
+    assert pixels_of_file("ViT-L-14", path, OPENAIS, has_key=True) == OPENAI
+    assert pixels_of_file("PE-Core-B-16", path, STATE, has_key=True) == PIXELS["pe"]
+    assert pixels_of_file(ARCH, path, STATE, has_key=False) == OPENAI
+
+
+def test_a_file_with_the_digest_of_a_tag_has_its_pixels(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.pt"
+    torch.save(STATE, path)
+    found = {"ViT-L-14": "laion2b_s32b_b82k", "ViT-H-14": "dfn5b"}
+    monkeypatch.setattr(known_pixels, "tag_of_file", lambda name, _: (name, found[name]))
+    assert pixels_of_file("ViT-L-14", path, STATE, has_key=True) == PIXELS["half"]
+    assert pixels_of_file("ViT-H-14", path, STATE, has_key=True) == PIXELS["openai-squash"]
 
 
 def test_stand_ins_of_an_architecture_with_several_are_openais():
-    assert pixels_of_stand_in("ViT-L-14", "auto") == OPENAI
-    assert pixels_of_stand_in("MobileCLIP2-S0", "auto") == PIXELS["mobileclip"]
-    assert pixels_of_stand_in("MobileCLIP2-S0", "siglip") == PIXELS["siglip"]
+    assert pixels_of_stand_in("ViT-L-14") == OPENAI
+    assert pixels_of_stand_in("MobileCLIP2-S0") == PIXELS["mobileclip"]
 
 
 def test_weights_files_keep_their_pixels(tmp_path: Path):
@@ -121,6 +137,10 @@ def test_weights_files_keep_their_pixels(tmp_path: Path):
     earlier["pixels"] = {**PIXELS["pe"].model_dump(), "resize": "longest"}
     write_safetensors(tensors, path, {"clip": json.dumps(earlier)})
     with pytest.raises(WeightsError, match=r"metadata\.clip\.pixels\.resize: found 'longest'"):
+        read_clip_metadata(path)
+    earlier["pixels"] = {**PIXELS["pe"].model_dump(), "std": [0.5, 0.0, 0.5]}
+    write_safetensors(tensors, path, {"clip": json.dumps(earlier)})
+    with pytest.raises(WeightsError, match=r"pixels\.std: found .*; allowed: numbers above 0"):
         read_clip_metadata(path)
 
 

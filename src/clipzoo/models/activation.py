@@ -57,7 +57,7 @@ def file_activation(
         )
     if evidence := known or setting:
         return evidence
-    if _is_openais(name) and openai.has_mixed_storage(stored_tensors(content, str(path))):
+    if is_openais(name, path, content):
         return True, "its tensors were stored as OpenAI's are, weights in float16 and the rest not"
     if has_both(name):
         remedy = f"set model.activation to quickgelu or gelu (or model.arch to {name}-quickgelu)"
@@ -75,10 +75,17 @@ def has_both(name: str) -> bool:
     return f"{name}-quickgelu" in open_clip.list_models()
 
 
-def _is_openais(name: str) -> bool:
-    """Whether OpenAI may have released weights for it: open_clip has theirs, or none at all."""
+def is_openais(name: str, path: Path, content: dict[str, Any]) -> bool:
+    """Whether the content of a file shows that it holds weights of OpenAI.
+
+    OpenAI may have released some for the architecture: open_clip has theirs, or none at all.
+    """
+    if openai.is_archive(content):
+        return True
     tags = open_clip.list_pretrained_tags_by_model(name)
-    return "openai" in tags or not tags
+    if tags and "openai" not in tags:
+        return False
+    return openai.has_mixed_storage(stored_tensors(content, str(path)))
 
 
 def _setting(name: str, activation: str | None) -> tuple[bool, str] | None:

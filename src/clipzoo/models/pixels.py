@@ -7,13 +7,10 @@ architecture may differ. With other pixels nothing fails, but every score is wro
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from torch import Tensor, nn
 
-from clipzoo.models.architectures import is_elsewhere, read_description
 from clipzoo.sections import Section, build
 from clipzoo.tensors import WeightsError
 
@@ -24,12 +21,18 @@ Channels = Annotated[
 """A number for red, green and blue; JSON has a list."""
 
 
+def _above_0(values: Channels) -> Channels:
+    if min(values) <= 0:
+        raise ValueError("numbers above 0")
+    return values
+
+
 class Pixels(Section):
     """What weights expect of their input."""
 
     mean: Channels
     """Subtracted from values in 0 .. 1."""
-    std: Channels
+    std: Annotated[Channels, AfterValidator(_above_0)]
     """What the difference is divided by; above 0."""
     interpolation: Literal["bicubic", "bilinear"]
     """How whole frames are resized, antialiased."""
@@ -75,69 +78,21 @@ def pixels_of(towers: nn.Module) -> Pixels:
     A tower that the factory did not make has open_clip's default, OpenAI's pixels.
     """
     config = getattr(towers.get_submodule("visual"), "preprocess_cfg", None)
-    return OPENAI if config is None else _of_config(config, "preprocess_cfg")
+    return OPENAI if config is None else read_pixels(config, "preprocess_cfg")
 
 
-def pixels_of_tag(name: str, tag: str) -> Pixels:
-    """The pixels of a pretrained tag of an architecture (`open_clip_name`).
-
-    Raises:
-        WeightsError: this project does not have its kind of resize or interpolation.
-    """
-    config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    return _of_config(merge_preprocess_dict(PreprocessCfg(), config), f"{name}, {tag}")
-
-
-def pixels_elsewhere(name: str) -> Pixels:
-    """The pixels of a `local-dir:` or `hf-hub:` name, which its configuration has.
+def read_pixels(config: Mapping[str, Any], where: str) -> Pixels:
+    """The pixels of a complete preprocess_cfg of open_clip.
 
     Raises:
-        WeightsError: as `pixels_of_tag`, or the configuration cannot be read.
+        WeightsError: names `where` and what this project does not have, such as another resize.
     """
-    config = merge_preprocess_dict(PreprocessCfg(), read_description(name)["preprocess_cfg"])
-    return _of_config(config, name)
-
-
-def pixels_of_arch(name: str) -> dict[str, list[str]]:
-    """The keys of PIXELS that the tags of an architecture have, each with these tags."""
-    names = {pixels: key for key, pixels in PIXELS.items()}
-    found: dict[str, list[str]] = {}
-    for tag in open_clip.list_pretrained_tags_by_model(name):
-        found.setdefault(names[pixels_of_tag(name, tag)], []).append(tag)
-    return found
-
-
-def pixels_of_file(name: str, path: str, setting: str | None) -> Pixels:
-    """The pixels of a weights file whose content does not show them.
-
-    Args:
-        setting: `model.pixels`; None = there is no such key, as for `attributes.weights`.
-
-    Raises:
-        WeightsError: nothing is set, and the tags of the architecture differ.
-    """
-    if setting not in (None, "auto"):
-        return PIXELS[setting]
-    if is_elsewhere(name):
-        return pixels_elsewhere(name)
-    found = pixels_of_arch(name) or {"openai": []}  # open_clip's default
-    if len(found) == 1:
-        return PIXELS[next(iter(found))]
-    choices = "; ".join(f"{key} ({PIXELS[key]}), as {', '.join(t)}" for key, t in found.items())
-    remedy = "give a tag instead" if setting is None else "set model.pixels"
-    raise WeightsError(
-        f"{path}: its content does not show which pixels it was trained with, and the weights of "
-        f"{name} differ: {choices}; {remedy}"
-    )
-
-
-def pixels_of_stand_in(name: str, setting: str) -> Pixels:
-    """The pixels of weights that nobody trained elsewhere: those that are set, or those that all
-    tags of the architecture have, or else OpenAI's."""
-    if setting == "auto" and is_elsewhere(name):
-        return pixels_elsewhere(name)
-    found = list(pixels_of_arch(name)) if setting == "auto" else [setting]
-    return PIXELS[found[0]] if len(found) == 1 else OPENAI
+    values = {key: config[key] for key in ("mean", "std", "interpolation")}
+    values["resize"] = config["resize_mode"]
+    try:
+        return build(Pixels, values, where)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
 
 
 def preprocess_config(pixels: Pixels) -> dict[str, Any]:
@@ -157,13 +112,3 @@ def normalize(frames: Tensor, pixels: Pixels) -> Tensor:
     """uint8 [..., 3, H, W] in 0 .. 255, on the CPU, -> float32 as the weights expect it."""
     shift, scale = normalization(pixels)
     return torch.addcmul(shift, frames.float(), scale)
-
-
-def _of_config(config: Mapping[str, Any], where: str) -> Pixels:
-    """The pixels of a preprocess_cfg of open_clip."""
-    values = {key: config[key] for key in ("mean", "std", "interpolation")}
-    values["resize"] = config["resize_mode"]
-    try:
-        return build(Pixels, values, where)
-    except ValueError as error:
-        raise WeightsError(str(error)) from error

@@ -13,15 +13,15 @@ from torch import nn
 
 from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
-from clipzoo.models import openai
 from clipzoo.models.activation import activation_name, file_activation
 from clipzoo.models.architectures import is_elsewhere, open_clip_name, weights_elsewhere
 from clipzoo.models.archives import named_tensors, read_file, unread_keys
-from clipzoo.models.clip import build_clip, load_strictly, read_clip_metadata
+from clipzoo.models.clip import build_clip, load_strictly
 from clipzoo.models.hub import cached_file, is_reachable
-from clipzoo.models.pixels import PIXELS, Pixels, pixels_elsewhere, pixels_of_file, pixels_of_tag
-from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files, tag_of_file
-from clipzoo.tensors import WeightsError, read_metadata
+from clipzoo.models.known_pixels import pixels_elsewhere, pixels_of_file, pixels_of_tag
+from clipzoo.models.pixels import PIXELS, Pixels
+from clipzoo.models.weights_folder import SUFFIXES, VARIABLE, find_tag, hub_files
+from clipzoo.tensors import WeightsError
 
 BESIDE = "pretrained"
 """The value of `model.weights` for the weights that lie beside the configuration."""
@@ -49,7 +49,7 @@ def load_weights(
         input_px: side of the input, a multiple of the patch.
         activation: the activation of a file that does not show it: auto, quickgelu or gelu; None =
             auto, where there is no key to set it.
-        pixels: `model.pixels`; None as for `activation`.
+        pixels: `model.pixels`: auto, or a key of PIXELS; None as for `activation`.
         say: is called with the place of the weights, and with the keys of a file that nobody reads.
 
     Raises:
@@ -59,14 +59,19 @@ def load_weights(
     """
     name = open_clip_name(arch)
     tags = open_clip.list_pretrained_tags_by_model(name)
+    chosen = PIXELS[pixels] if pixels not in (None, "auto") else None
     if weights in tags:
         check_unread(weights, activation)
-        return _load_tag(name, weights, input_px, pixels, say)
+        return _load_tag(name, weights, input_px, chosen or pixels_of_tag(name, weights), say)
     if is_elsewhere(name) and weights == BESIDE:
         check_unread(weights, activation)
-        return _load_elsewhere(name, input_px, pixels, say)
+        return _load_elsewhere(name, input_px, chosen or pixels_elsewhere(name), say)
     if Path(weights).is_file():
-        return _load_file(name, Path(weights), input_px, activation, pixels, say)
+        path, content = Path(weights), read_file(weights)
+        quick_gelu, reason = file_activation(name, path, content, activation)
+        say(f"{path}: {activation_name(quick_gelu)} towers, because {reason}")
+        chosen = chosen or pixels_of_file(name, path, content, has_key=pixels is not None)
+        return _load_file(name, path, content, input_px, quick_gelu, chosen, say)
     if weights.endswith(SUFFIXES) or "/" in weights:
         raise WeightsError(f"model.weights: {weights}: no such file")
     raise WeightsError(
@@ -87,26 +92,19 @@ def check_unread(weights: str, activation: str | None) -> None:
 def _load_file(
     name: str,
     path: Path,
+    content: dict[str, Any],
     input_px: int,
-    activation: str | None,
-    pixels: str | None,
+    quick_gelu: bool,
+    pixels: Pixels,
     say: Callable[[str], None],
-    tag: str = "",
 ) -> nn.Module:
-    """The towers of a file; '' = it is not known to be that of a pretrained tag."""
-    content = read_file(path)
+    """The towers of a file that `read_file` has read."""
     if unread := unread_keys(content):
         say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
     tensors = named_tensors(content, str(path))
     for key in [key for key in tensors if key.endswith("attn_mask")]:
         del tensors[key]  # a constant in older files
-    if tag:
-        quick_gelu, chosen = _tag_is_quick(name, tag), _tag_pixels(name, tag, pixels)
-    else:
-        quick_gelu, reason = file_activation(name, path, content, activation)
-        say(f"{path}: {activation_name(quick_gelu)} towers, because {reason}")
-        chosen = _file_pixels(name, path, content, pixels)
-    towers = build_clip(name, input_px, quick_gelu=quick_gelu, pixels=chosen)
+    towers = build_clip(name, input_px, quick_gelu=quick_gelu, pixels=pixels)
     try:
         resize_pos_embed(tensors, towers)
     except (AttributeError, RuntimeError) as error:
@@ -116,48 +114,28 @@ def _load_file(
 
 
 def _load_elsewhere(
-    name: str, input_px: int, setting: str | None, say: Callable[[str], None]
+    name: str, input_px: int, pixels: Pixels, say: Callable[[str], None]
 ) -> nn.Module:
     """The towers of a `local-dir:` or `hf-hub:` name, with the weights that lie there."""
     path = weights_elsewhere(name)
     read_file(path)  # names what is damaged, and refuses code
     say(f"{name}: {path.name}")
-    pixels = pixels_elsewhere(name) if setting in (None, "auto") else PIXELS[setting]
     return build_clip(name, input_px, pixels=pixels, pretrained=str(path))
 
 
-def _file_pixels(name: str, path: Path, content: dict[str, Any], setting: str | None) -> Pixels:
-    """The pixels of a file: those that are set, or that its content or its digest shows."""
-    if setting in (None, "auto"):
-        if path.suffix == ".safetensors" and "clip" in read_metadata(path):
-            return Pixels.model_validate(read_clip_metadata(path)["pixels"])
-        if openai.is_archive(content):
-            return PIXELS["openai"]
-        if model_and_tag := tag_of_file(name, path):
-            return pixels_of_tag(*model_and_tag)
-    return pixels_of_file(name, str(path), setting)
-
-
-def _tag_is_quick(name: str, tag: str) -> bool:
-    config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
-    return bool(config.get("quick_gelu"))
-
-
-def _tag_pixels(name: str, tag: str, setting: str | None) -> Pixels:
-    return pixels_of_tag(name, tag) if setting in (None, "auto") else PIXELS[setting]
-
-
 def _load_tag(
-    name: str, tag: str, input_px: int, pixels: str | None, say: Callable[[str], None]
+    name: str, tag: str, input_px: int, pixels: Pixels, say: Callable[[str], None]
 ) -> nn.Module:
     """The towers of a pretrained tag: from a folder of this machine, the hub's cache or the hub."""
     config: dict[str, Any] = open_clip.get_pretrained_cfg(name, tag)
+    is_quick = bool(config.get("quick_gelu"))
     local = find_tag(name, tag)
     if local:
         for text in (f"{tag}: {local.path} ({local.checked})", *local.notes):
             say(f"{VARIABLE}: {text}")
         if local.is_original:
-            return _load_file(name, local.path, input_px, "auto", pixels, say, tag)
+            content = read_file(local.path)
+            return _load_file(name, local.path, content, input_px, is_quick, pixels, say)
     cached, server = str(local.path) if local else cached_file(*hub_files(config)), _server(config)
     folder = f" and not in {VARIABLE}" if os.environ.get(VARIABLE) else ""
     alternatives = (
@@ -177,8 +155,8 @@ def _load_tag(
             return build_clip(
                 name,
                 input_px,
-                quick_gelu=_tag_is_quick(name, tag) or None,
-                pixels=_tag_pixels(name, tag, pixels),
+                quick_gelu=is_quick or None,
+                pixels=pixels,
                 pretrained=cached or tag,
             )
     except DiskError:
