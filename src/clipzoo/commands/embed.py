@@ -1,37 +1,17 @@
 """`clipzoo embed VIDEO... OUT.parquet` and `clipzoo search OUT.parquet TEXT`."""
 
 import argparse
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipzoo.commands.arguments import Commands, add_command
-from clipzoo.commands.predict import add_model_arguments, open_model, video_files
+from clipzoo.commands.predict import (
+    add_model_arguments,
+    each_video,
+    open_model,
+    raise_if_failed,
+    video_files,
+)
 from clipzoo.config import ConfigError
-from clipzoo.data.decoding import VideoError
 from clipzoo.files import shown
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from clipzoo.serve.model import VideoModel
-
-
-def _embedded(
-    model: "VideoModel", files: list[Path], failed: list[Path]
-) -> Iterator[tuple[str, "np.ndarray"]]:
-    """The embeddings of videos; those that cannot be read are named, and added to `failed`."""
-    from clipzoo.runtime.progress import progress_bar
-
-    with progress_bar("embed", len(files), "video", disable=len(files) == 1) as bar:
-        for path in files:
-            try:
-                yield str(path), model.embed(path).numpy()
-            except VideoError as error:
-                failed.append(path)
-                print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
-            bar.update()
 
 
 def _embed(arguments: argparse.Namespace) -> None:
@@ -42,11 +22,11 @@ def _embed(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"embed: found {out!r} as the file to write; allowed: OUT.parquet, last")
     files, failed = video_files(videos), []
     model = open_model(arguments.model, arguments.device)
-    rows = _embedded(model, files, failed)
+    found = each_video(files, lambda path: model.embed(path).numpy(), failed)
+    rows = ((str(path), embedding) for path, embedding in found)
     num_rows = write_embeddings(rows, out, model.text.dim, model.config.weights_sha256)
     print(f"wrote {out}: {num_rows} videos; next: clipzoo search {out} 'a sentence'")
-    if failed:
-        raise VideoError(f"{len(failed)} of {len(files)} videos cannot be read")
+    raise_if_failed(failed, files)
 
 
 def _search(arguments: argparse.Namespace) -> None:

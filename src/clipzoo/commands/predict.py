@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.use import PARAMS_FILE
@@ -16,6 +16,8 @@ from clipzoo.files import read_text, shown
 
 if TYPE_CHECKING:
     from clipzoo.serve.model import Prediction, VideoModel
+
+Found = TypeVar("Found")
 
 SUFFIXES = (
     *(".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
@@ -118,20 +120,37 @@ def _predict(
     return found
 
 
+def each_video(
+    files: list[Path], use: Callable[[Path], Found], failed: list[Path]
+) -> Iterator[tuple[Path, Found]]:
+    """What `use` makes of each video; one that cannot be read is named, and added to `failed`."""
+    from clipzoo.runtime.progress import progress_bar
+
+    with progress_bar("videos", len(files), "video", disable=len(files) == 1) as bar:
+        for path in files:
+            try:
+                found = use(path)
+            except VideoError as error:
+                failed.append(path)
+                print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
+            else:
+                yield path, found
+            bar.update()
+
+
+def raise_if_failed(failed: list[Path], files: list[Path]) -> None:
+    """VideoError if some videos could not be read, so that the exit code says it."""
+    if failed:
+        raise VideoError(f"{len(failed)} of {len(files)} videos cannot be read")
+
+
 def _run(arguments: argparse.Namespace) -> None:
     names, files = class_names(arguments), video_files(arguments.videos)
     model = open_model(arguments.model, arguments.device)
-    write, failed = as_json if arguments.json else as_text, 0
-    for path in files:
-        try:
-            text = write(path, _predict(model, path, names, arguments))
-        except VideoError as error:
-            failed += 1
-            print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
-        else:
-            print(text, end="", flush=True)
-    if failed:
-        raise VideoError(f"{failed} of {len(files)} videos cannot be read")
+    write, failed = as_json if arguments.json else as_text, []
+    for path, found in each_video(files, lambda p: _predict(model, p, names, arguments), failed):
+        print(write(path, found), end="", flush=True)
+    raise_if_failed(failed, files)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -78,15 +78,22 @@ def _known_method(name: str) -> str:
     return name
 
 
-class ModelMetadata(TrainedBy):
-    """What rebuilds the model of a file: JSON in the metadata of the file."""
+class ModelDescription(Section):
+    """What rebuilds a model whose tensors are in a file."""
 
-    model_config = ConfigDict(extra="forbid")
     clip: ClipMetadata
+    """Architecture, input size, activation and pixels."""
     method: Annotated[str, AfterValidator(_known_method)]
     num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
+    """T: frames of a clip."""
     options: dict[str, Any]
     """The options of the method, which checks them."""
+
+
+class ModelMetadata(TrainedBy, ModelDescription):
+    """JSON in the metadata of a model file."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 TEXT_TOLERANCE = 1e-3
@@ -167,11 +174,30 @@ def load_model(params: Params, path: str | Path = MODEL_FILE) -> Method:
     tensors, metadata = read_safetensors(path)
     meta = _model_metadata(metadata, path)
     _check_arch(path, meta.clip.arch, params)
-    towers = rebuild_clip(meta.clip)
-    spec = METHODS[meta.method]
-    options = config.build(spec.options, meta.options, path, "metadata.model.options")
     check_settings(meta, params, path)
-    model = spec.build(towers, options, meta.num_segments)
+    return rebuild_model(meta, tensors, path, described=(path, "metadata.model.options"))
+
+
+def rebuild_model(
+    about: ModelDescription,
+    tensors: dict[str, Tensor],
+    path: str | Path,
+    *,
+    described: tuple[str | Path, str],
+) -> Method:
+    """The model (float32, CPU, evaluation mode) of a description, with the tensors of a file.
+
+    Args:
+        path: the file of the tensors.
+        described: the file of the description, and the key of its options.
+
+    Raises:
+        ConfigError: the options are not those of the method.
+        WeightsError: the tensors do not fit.
+    """
+    spec = METHODS[about.method]
+    options = config.build(spec.options, about.options, *described)
+    model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
     load_strictly(model, tensors, str(path))
     return model.eval()
 

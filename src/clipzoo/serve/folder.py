@@ -9,19 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from clipzoo import config
 from clipzoo.clips.selection import training_classes
-from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section, TestConfig
+from clipzoo.config import ConfigError, Params, Section, TestConfig
 from clipzoo.data.spec import load_spec
 from clipzoo.files import file_sha256, read_json, write_json
-from clipzoo.methods import METHODS, load_model, read_model_metadata, trained_text
+from clipzoo.methods import (
+    ModelDescription,
+    load_model,
+    read_model_metadata,
+    rebuild_model,
+    trained_text,
+)
 from clipzoo.methods.parts.method import Method
-from clipzoo.models.clip import ClipMetadata, load_clip, load_strictly, rebuild_clip
+from clipzoo.models.clip import load_clip, load_strictly, rebuild_clip
 from clipzoo.models.text import SHAPES, ClassText, load_class_text, tensor_faults
 from clipzoo.paths import MODEL_FILE
 from clipzoo.sections import build
@@ -46,21 +51,13 @@ class FramesOfVideos(Section):
     """Frames a second that are kept; None = every frame."""
 
 
-class FolderConfig(Section):
+class FolderConfig(ModelDescription):
     """The content of config.json."""
 
     format: int
     """The version of this form."""
     kind: Literal["closed", "open"]
     """closed: its own classes alone; open: any classes."""
-    method: str
-    """A key of METHODS."""
-    options: dict[str, Any]
-    """The options of the method, which checks them."""
-    num_segments: int = Field(ge=1, le=MAX_SEGMENTS)
-    """T: frames of a clip."""
-    clip: ClipMetadata
-    """Architecture, input size, activation and pixels."""
     frames: FramesOfVideos
     views: TestConfig
     """The views of a test, which a prediction has too."""
@@ -176,7 +173,8 @@ def read_folder(folder: str | Path) -> ModelFolder:
             f"{about.weights_sha256}; get both files again"
         )
     tensors, _ = read_safetensors(weights)
-    model = _method(about, _with_prefix("model.", tensors), path)
+    state = _with_prefix("model.", tensors)
+    model = rebuild_model(about, state, weights, described=(path, "options")).requires_grad_(False)
     text_tensors = _with_prefix("text.", tensors)
     expected = {name: SHAPES[name] for name in SHAPES if name in text_tensors or name in REQUIRED}
     if faults := tensor_faults(text_tensors, expected, {"K": len(about.class_names)}):
@@ -192,13 +190,3 @@ def read_folder(folder: str | Path) -> ModelFolder:
 
 def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
-
-
-def _method(about: FolderConfig, state: dict[str, Tensor], path: Path) -> Method:
-    if about.method not in METHODS:
-        raise WeightsError(f"{path}: method: found {about.method!r}; allowed: {', '.join(METHODS)}")
-    spec = METHODS[about.method]
-    options = config.build(spec.options, about.options, path, "options")
-    model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
-    load_strictly(model, state, str(path.parent / WEIGHTS_NAME))
-    return model.eval().requires_grad_(False)

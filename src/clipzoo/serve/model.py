@@ -20,7 +20,6 @@ from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import ConfigError
 from clipzoo.data.records import Record, class_name_faults
-from clipzoo.methods import METHODS
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
@@ -61,6 +60,7 @@ class VideoModel:
         self.device = torch.device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
         self._trained = folder.method.to(self.device)
+        self._other_text: ClassText | None = None  # of the last classes asked for
 
     @property
     def class_names(self) -> list[str]:
@@ -134,18 +134,21 @@ class VideoModel:
         return self._class_text(list(texts), ["{}"]).class_embeddings[0]
 
     def class_text(self, class_names: Sequence[str]) -> ClassText:
-        """The text of any classes, in the model's templates.
+        """The text of any classes, in the model's templates; that of the last classes is kept.
 
         Raises:
             ConfigError: the model is closed, or names are empty, equal, or do not fit the text
                 tower.
         """
         names = list(class_names)
+        if self._other_text and self._other_text.class_names == names:
+            return self._other_text
         places = [f"class {i + 1}" for i in range(len(names))]
         faults = class_name_faults(names, places) if names else ["class_names: found none"]
         if faults:
             raise ConfigError("; ".join(faults))
-        return self._class_text(names, self.config.templates)
+        self._other_text = self._class_text(names, self.config.templates)
+        return self._other_text
 
     @torch.no_grad()
     def _class_text(self, names: list[str], templates: list[str]) -> ClassText:
@@ -165,13 +168,9 @@ class VideoModel:
             )
             return self._trained.class_text(text.to(self.device)).to("cpu")
         text = embed_class_names(self._towers, about.clip.arch, names, templates)
-        if METHODS[about.method].needs_tokens(self._options) and templates == about.templates:
+        if self.text.token_embeddings is not None and templates == about.templates:
             text = replace(text, token_embeddings=embed_tokens(self._towers, text))
         return text
-
-    @cached_property
-    def _options(self):
-        return METHODS[self.config.method].options.model_validate(self.config.options)
 
     def _clips(
         self, video: str | Path, model: Method, views: tuple[int, int] | None = None

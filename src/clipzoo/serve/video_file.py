@@ -1,5 +1,6 @@
 """One video file as a frame store: its frames are those that extract_frames would store of it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,11 +47,10 @@ class VideoFile:
             raise VideoError(f"{path}: is damaged ({outcome.damage})")
         times = outcome.timing.times
         rate = frames.fps or frame_rate(times, outcome.fps)[0]
-        start = times[0] if times else 0.0
-        self.seconds = np.arange(num_frames) / rate + start if rate else np.zeros(num_frames)
+        timed = not frames.fps and len(times) == num_frames
+        regular = (times[0] if times else 0.0) + np.arange(num_frames) / (rate or math.inf)
+        self.seconds = np.asarray(times) if timed else regular
         """When each frame is shown, [num_frames] float64."""
-        if not frames.fps and len(times) == num_frames:
-            self.seconds = np.asarray(times)
         self.videos = {self.name: VideoInfo(num_frames, 0, 0, rate, 0)}
 
     @property
