@@ -64,7 +64,7 @@ format: setup  ## apply ruff's fixes and format
 	ruff format .
 
 lock: setup  ## resolve requirements.lock from pyproject.toml
-	uv pip compile --quiet --python-version 3.10 --universal --generate-hashes --extra dask --extra dev \
+	uv pip compile --quiet --python-version 3.10 --universal --generate-hashes --extra dask --extra onnx --extra dev \
 		--no-emit-index-url --no-emit-find-links \
 		--build-constraint build-constraints.txt --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock
