@@ -113,7 +113,7 @@ def test_what_an_edit_reruns(repository):
         assert running(repository) == expected
     repository.git("checkout", "-q", "--", "src")
     repository.set(recipe="another", data__zero_shot=[])
-    assert running(repository) == {"check_names", "train", "test"}
+    assert running(repository) == {"check_names", "train", "test", "report"}
 
 
 def test_train_comes_after_the_stage_that_writes_what_the_method_reads(repository):

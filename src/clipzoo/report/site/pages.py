@@ -98,12 +98,18 @@ def _index(templates: Environment, report: Report, pages: list[Page]) -> str:
 
 
 def _write_pictures(page: Page, folder: Path) -> None:
+    """Write the pictures of a page; one that cannot be read is taken from it, and named there."""
     for plots in page.sets:
-        for path in plots.pictures.values():
+        for title, path in list(plots.pictures.items()):
             target = folder / page.picture(plots, path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with Image.open(path) as image:
-                image.convert("RGB").save(target, "WEBP", quality=WEBP_QUALITY, method=4)
+            try:
+                with Image.open(path) as image:
+                    image.convert("RGB").save(target, "WEBP", quality=WEBP_QUALITY, method=4)
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                target.unlink(missing_ok=True)
+                del plots.pictures[title]
+                plots.missing.append(f"{title}: {path.name} cannot be read: {error}")
 
 
 def _templates() -> Environment:
