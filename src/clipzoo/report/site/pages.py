@@ -17,13 +17,13 @@ from PIL import Image
 
 from clipzoo.files import replacing, replacing_folder, shown
 from clipzoo.report.site import charts
+from clipzoo.report.site.compared import compared_values
 from clipzoo.report.site.runs import (
     MOST_CONFUSIONS,
     MOST_WRONG,
     SITE_DIR,
     Page,
     address,
-    compared_values,
     make_lines,
     make_page,
 )

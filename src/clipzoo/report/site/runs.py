@@ -1,6 +1,5 @@
 """One run, and one line of the table of results, as the templates show them."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from clipzoo.files import json_sha256
 from clipzoo.report import verdicts
 from clipzoo.report.metric_names import RESULTS, kind_of
 from clipzoo.report.recipes import DEMO, Loaded, Recipe
 from clipzoo.report.released import expected_settings, recipe_of
 from clipzoo.report.results import NOT_RUN, Row
 from clipzoo.report.site import charts
-from clipzoo.report.site.measured import CURVES, SetPlots, read_curves, read_set, thinned
+from clipzoo.report.site.measured import CURVES, SetPlots, read_curves, read_set
 from clipzoo.report.stored import again, load_settings
 from clipzoo.report.tables import Report, run_verdict, value_text, videos_text
 from clipzoo.report.training_sets import describe_training
@@ -29,8 +27,6 @@ HEADLINES = {"top1", "full_top1", "gain", "fused_top1", "fused_gain_over_video"}
 """Results that the table shows at first, besides those with a published or expected value."""
 MOST_CONFUSIONS, MOST_WRONG = 15, 100
 """Lines of the lists of a page."""
-COMPARED_POINTS = 120
-"""Points of a curve where two runs are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,10 +178,10 @@ def make_page(name: str, report: Report, root: Path) -> Page:
         method=str((settings or expected).get("model.method", "")),
         verdict=run_verdict(rows) or "no value to compare with",
         rows=rows,
-        facts=[(key, _text(value)) for key, value in training.items()],
+        facts=[(key, text_of(value)) for key, value in training.items()],
         training=describe_training(training, followed, recipe),
         curves=[(title, line) for title, line in drawn if line],
-        points={key: thinned(points, COMPARED_POINTS) for key, points in curves.items()},
+        points=curves,
         sets=sets,
         settings=settings,
         modified=_modified(settings, recipe, expected, released=followed != name),
@@ -240,64 +236,15 @@ def _against_parent(
 def _changes(
     before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]
 ) -> list[Change]:
-    pairs = [(key, _text_of(before, key), _text_of(now, key)) for key in keys]
+    pairs = [(key, _setting(before, key), _setting(now, key)) for key in keys]
     return [Change(key=key, before=a, now=b) for key, a, b in pairs if a != b]
 
 
-def _text_of(settings: Mapping[str, Any], key: str) -> str:
-    return _text(settings[key]) if key in settings else ""
+def _setting(settings: Mapping[str, Any], key: str) -> str:
+    return text_of(settings[key]) if key in settings else ""
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
-def compared_values(page: Page) -> dict[str, Any]:
-    """What the script compares of a run, as JSON."""
-    return {
-        "page": address(f"site/{page.file}"),
-        "method": page.method,
-        "verdict": page.verdict,
-        "about": page.about,
-        "results": [
-            {
-                "dataset": row.dataset,
-                "result": row.result,
-                "metric": row.metric,
-                "protocol": row.protocol,
-                "value": row.value,
-                "text": value_text(row),
-            }
-            for row in {(r.dataset, r.metric): r for r in page.rows}.values()
-        ],
-        "curves": {
-            key: [[step, float(f"{value:.5g}")] for step, value in points]
-            for key, points in page.points.items()
-            if key != "lr"
-        },
-        "sets": {plots.stem: _compared_set(page, plots) for plots in page.sets},
-        "settings": {key: _text(value) for key, value in (page.settings or {}).items()},
-        "recorded": page.settings is not None,
-    }
-
-
-def _compared_set(page: Page, plots: SetPlots) -> dict[str, Any]:
-    """One set: which videos are right, as bits in the order of ids, and each class's counts."""
-    videos = sorted(plots.videos, key=lambda video: (video.video_id, video.label))
-    bits = "".join("1" if video.label == video.predicted else "0" for video in videos)
-    padded = bits + "0" * (-len(bits) % 8)
-    packed = bytes(int(padded[i : i + 8], 2) for i in range(0, len(padded), 8))
-    same = json_sha256({"videos": [(video.video_id, video.label) for video in videos]})
-    return {
-        "dataset": plots.dataset,
-        "videos": same[:16] if videos else "",
-        "num": len(videos),
-        "right": base64.b64encode(packed).decode(),
-        "classes": [[c.class_id, c.hits, c.videos] for c in plots.counts()],
-        "pictures": {
-            title: address(f"site/{page.picture(plots, path)}")
-            for title, path in plots.pictures.items()
-        },
-    }
