@@ -218,6 +218,19 @@ def test_changed_settings_are_named_as_such(root: Path):
     assert "<code>train.lr</code></td><td>0.002</td><td>0.5</td>" in text
 
 
+def test_released_weights_and_own_runs_are_told_apart(root: Path):
+    for run in ("demo/head-none-released", "mine"):
+        for kind in ("metrics", "plots"):
+            shutil.copytree(root / kind / "demo/head-none", root / kind / run)
+    build(root)
+    released = page_of(root, "demo+head-none-released.html")
+    assert "clipzoo zoo demo/head-none --released FILE" in released
+    own = page_of(root, "mine.html")
+    assert "Follows no recipe." in own
+    assert "Run again" not in own
+    assert "clipzoo zoo demo/head-none --again" in page_of(root)
+
+
 def page_of_built(root: Path) -> str:
     build(root)
     return page_of(root)

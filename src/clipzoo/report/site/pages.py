@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
 from clipzoo.files import replacing, replacing_folder, shown
@@ -133,9 +132,9 @@ def _templates() -> Environment:
     return templates
 
 
-def json_in_html(values: Any) -> Markup:
+def json_in_html(values: Any) -> str:
     """JSON for a `<script type="application/json">`, which no text in it can end."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for letter, escape in UNSAFE.items():
         text = text.replace(letter, escape)
-    return Markup(text)
+    return text

@@ -36,7 +36,7 @@ class Line:
     row: Row
     method: str
     page: str
-    """The path of its run's page, from index.html; '' = not run here."""
+    """The path of its run's page, from index.html; '' = there is no such run."""
     target: str
     """The published or expected value, in words."""
     target_value: float | None
@@ -73,6 +73,8 @@ class Page:
     notes: list[str]
     method: str
     verdict: str
+    command: str
+    """What runs it again; '' = it is not a recipe's run."""
     rows: list[Row]
     facts: list[tuple[str, str]]
     """Of the training: key and value."""
@@ -126,7 +128,7 @@ def _line(row: Row, report: Report) -> Line:
     return Line(
         row=row,
         method=str(settings.get("model.method", "")),
-        page="" if row.value is None else f"site/runs/{flat(row.recipe)}.html",
+        page=f"site/runs/{flat(row.recipe)}.html" if row.recipe in report.metrics else "",
         target=words,
         target_value=target,
         status=_status(row),
@@ -141,6 +143,8 @@ def _status(row: Row) -> str:
         return "reproduced"
     if row.verdict.startswith("modified"):
         return "modified"
+    if "within reach (" in row.verdict:  # of bounds, where videos are missing
+        return "within reach"
     return "no verdict" if row.delta is None or "tolerance" not in row.verdict else "not reproduced"
 
 
@@ -177,6 +181,7 @@ def make_page(name: str, report: Report, root: Path) -> Page:
         notes=recipe.notes if recipe else [],
         method=str((settings or expected).get("model.method", "")),
         verdict=run_verdict(rows) or "no value to compare with",
+        command=_command(name, followed, report),
         rows=rows,
         facts=[(key, text_of(value)) for key, value in training.items()],
         training=describe_training(training, followed, recipe),
@@ -188,6 +193,14 @@ def make_page(name: str, report: Report, root: Path) -> Page:
         **_against_parent(followed, settings or expected, report.recipes),
         missing=missing,
     )
+
+
+def _command(name: str, followed: str, report: Report) -> str:
+    if followed not in report.recipes:
+        return ""
+    if name != followed:
+        return f"clipzoo zoo {followed} --released FILE"
+    return f"clipzoo zoo {name} --again"
 
 
 def _check_videos(plots: SetPlots, values: Mapping[str, Any], run: str) -> None:
