@@ -78,7 +78,8 @@ def expand(keys: list[str], params: Params) -> Iterator[tuple[str, set[str]]]:
         if key == "${model.method}":
             yield key, {params.model.method}
         elif key in Params.model_fields and isinstance(getattr(params, key), Section):
-            yield key, {f"{key}.{name}" for name in type(getattr(params, key)).model_fields}
+            fields = type(getattr(params, key)).model_fields
+            yield key, {f"{key}.{field.alias or name}" for name, field in fields.items()}
         else:
             yield key, {key}
 
