@@ -22,7 +22,7 @@ def main() -> None:
     # Imported here, because the launching process runs this file too and needs none of it.
     from clipzoo.clips import selection
     from clipzoo.config import load_params
-    from clipzoo.evaluate import interpolation, predictions, protocols, scoring
+    from clipzoo.evaluate import interpolation, plots, predictions, protocols, scoring
     from clipzoo.methods import load_model, raw_model
     from clipzoo.methods.memory.start import start_run
     from clipzoo.models.text import load_class_text
@@ -59,7 +59,8 @@ def main() -> None:
         raw=evaluate(scored_raw),
         interpolated=interpolation.describe_choice(curve, plots_dir(params.recipe, name)),
     )
-    predictions.write_results(results, params, device)
+    folder = predictions.write_results(results, params, device)
+    plots.draw_examples(clips, results.tensors(), text.class_names, folder)
 
 
 if __name__ == "__main__":

@@ -96,8 +96,13 @@ def test_deps_are_what_the_script_can_reach(name, method):
     """Both ways: nothing that it reaches is missing, and it reaches all that is named."""
     deps = code_deps(name, method)
     assert f"stages/{name}.py" in deps
+    harmless = HARMLESS
+    if name == "check_names":  # it imports methods to check their options, and writes nothing else
+        methods = ROOT / "src/clipzoo/methods/__init__.py"
+        checks = {str(methods.relative_to(ROOT))} | reachable(methods)
+        harmless = HARMLESS | checks - reachable(ROOT / "src/clipzoo/report/kept.py")
     other_methods = {f"src/clipzoo/methods/{other}.py" for other in METHODS if other != method}
-    needed = reachable(ROOT / "stages" / f"{name}.py") - HARMLESS - other_methods
+    needed = reachable(ROOT / "stages" / f"{name}.py") - harmless - other_methods
     missing = {f for f in needed if not any(f == d or f.startswith(d + "/") for d in deps)}
     assert not missing, f"{name} can reach {sorted(missing)}, which dvc.yaml does not name"
     reached = {*needed, f"stages/{name}.py", "src/clipzoo/reference"}

@@ -16,6 +16,10 @@ CLIP_FILE = Path("models/clip.safetensors")
 MODEL_FILE = Path("models/model.safetensors")
 CLASSIFIER_FILE = Path("models/classifier.safetensors")
 
+PICTURES = "pictures"
+"""The folder of png files in a `plots_dir`, which has files of numbers beside it: dvc.yaml shows it
+whole, as not every run has every picture."""
+
 KEPT_MODELS_DIR = Path("models/zoo")
 """Models of recipes that are parents of others; not tracked, since a rerun creates them again."""
 KEPT_PREDICTIONS_DIR = PREDICTIONS_DIR / "zoo"

@@ -12,6 +12,13 @@ from clipzoo.sections import Section
 
 MOST = 10**15
 """Largest number in a metrics file: sums and squares of it are finite."""
+VIDEOS_FILE = "videos.csv"
+"""The class predicted for each video, in plots/<recipe>/<set>/: small enough for git."""
+VIDEOS_COLUMNS = ("video_id", "label", "predicted")
+SINGLE_COLUMN = "single_view_predicted"
+"""What a test of several views predicts from a single one."""
+RAW_COLUMN = "raw_predicted"
+"""What the raw CLIP predicts on a zero-shot set."""
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
 

@@ -202,7 +202,7 @@ def test_alpha_is_chosen_on_validation_and_measured_on_the_unseen_set(
         "interpolated_top1_ci95_high": 85.0,
     }
     assert read_curve(tmp_path / "plots/interpolation.csv") == UNSEEN_ROWS
-    assert (tmp_path / "plots/interpolation.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "plots/pictures/interpolation.png").read_bytes().startswith(b"\x89PNG")
     (axes,) = figures[0].axes
     shown = {
         str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.get_lines()

@@ -71,11 +71,11 @@ def test_small_sets_are_shown_whole(tmp_path: Path, figures: list[Figure]):
         ["轉", "轉"],
         ["轉", "轉"],
     ]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == [
         "confusion.csv",
-        "confusion.png",
         "per_class.csv",
-        "per_class.png",
+        "pictures/confusion.png",
+        "pictures/per_class.png",
     ]
     accuracies = axes_titled(figures, "Accuracy of each class")
     assert bars(accuracies) == {"up, fast (2)": 50}
@@ -160,8 +160,11 @@ def test_large_sets_show_their_least_accurate_classes(tmp_path: Path, figures: l
 def test_plots_are_the_same_every_time(tmp_path: Path):
     for folder in ("a", "b"):
         plots.plot_test(tmp_path / folder, scores([0, 1], 2), torch.tensor([0, 0]), ["x", "y"])
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) == 4
+    for path in files:
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_multi_label_sets_get_counts(tmp_path: Path):
@@ -253,8 +256,8 @@ def test_the_picture_of_examples_is_small_and_the_same_every_time(tmp_path: Path
     predictions = {"probabilities": scores([0, 1], 2), "labels": torch.tensor([0, 0])}
     for name in ("a", "b"):
         plots.draw_examples(view_clips([0, 1]), predictions, ["x", "轉"], tmp_path / name)
-    (first,) = (tmp_path / "a").iterdir()
-    assert first.read_bytes() == (tmp_path / "b/examples.png").read_bytes()
+    (first,) = (tmp_path / "a/pictures").iterdir()
+    assert first.read_bytes() == (tmp_path / "b/pictures/examples.png").read_bytes()
     assert first.stat().st_size < 150_000
     image = cv2.imread(str(first))
     assert image is not None
@@ -276,7 +279,10 @@ def test_bars_are_the_weights_of_the_true_and_the_predicted_class(tmp_path: Path
     assert heights[1] == pytest.approx([0.7, 0.1, 0.1, 0.1, 0.0, 0.0, 0.5, 0.5])
     predictions = {"probabilities": probabilities, "labels": labels, "saliency": weights.half()}
     plots.draw_examples(clips, predictions, ["a", "b"], tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"examples.png", "saliency.png"}
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "examples.png",
+        "saliency.png",
+    }
 
 
 def test_multi_label_sets_get_no_picture(tmp_path: Path):

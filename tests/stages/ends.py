@@ -32,7 +32,7 @@ HEAVY = (
     "pyarrow.pandas_compat",
 )
 """Modules of the stages that use torch; a fork of a process that has imported it takes longer."""
-LIGHT_STAGES = {"check_names", "extract_frames", "build_lists", "report"}
+LIGHT_STAGES = {"extract_frames", "build_lists", "report"}
 
 
 def prepare(folder: Path, heavy: bool) -> None:

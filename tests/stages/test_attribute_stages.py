@@ -80,7 +80,7 @@ def test_the_branch_runs_from_frames_to_fused_metrics(branch, capsys):
     lines = (branch.path / "plots/demo/fused/weights.csv").read_text().splitlines()
     assert lines[0] == "weight,validation_top1,training_top1"
     assert len(lines) == 102
-    assert (branch.path / "plots/demo/fused/weights.png").is_file()
+    assert (branch.path / "plots/demo/fused/pictures/weights.png").is_file()
 
 
 def test_the_authors_files_are_copied_if_their_keys_are_the_lists_ids(branch):

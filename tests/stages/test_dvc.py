@@ -11,6 +11,7 @@ import time
 import pytest
 import yaml
 
+from browser import open_page
 from clipzoo.config import load_params
 from clipzoo.tensors import read_safetensors, write_safetensors
 
@@ -117,7 +118,7 @@ def test_what_an_edit_reruns(repository):
         assert running(repository) == expected
     repository.git("checkout", "-q", "--", "src")
     repository.set(recipe="another", data__zero_shot=[])
-    assert running(repository) == {"check_names", "train", "test"}
+    assert running(repository) == {"check_names", "train", "test", "report"}
 
 
 def test_train_comes_after_the_stage_that_writes_what_the_method_reads(repository):
@@ -136,6 +137,85 @@ def test_train_comes_after_the_stage_that_writes_what_the_method_reads(repositor
     of_attributes = edges()
     assert ("attributes@demo_shapes", "train") in of_attributes - of_frames
     assert ("extract_frames@demo_shapes", "train") not in of_attributes
+
+
+def test_tables_of_experiments_have_the_metrics_of_the_active_run_alone(repository):
+    """Those of all runs in git made a table of 1,260 columns."""
+    shutil.copytree(repository.path / "metrics/demo", repository.path / "metrics/other")
+    repository.git("add", ".")
+    repository.git("commit", "-q", "-m", "another run")
+    first, *_ = json.loads(repository.dvc("exp", "show", "--json"))
+    metrics = first["data"]["metrics"]
+    names = ("train", "test", "zero_shot_demo_unseen")
+    of_run = {f"metrics/demo/{name}.json" for name in names}
+    assert set(metrics) == of_run | {"metrics/clip.json", "summary.json"}
+    header = repository.dvc("exp", "show", "--csv").partition("\n")[0].split(",")
+    assert {"summary.top1", "summary.demo_unseen.gain", "summary.verdict"} <= set(header)
+    for name in of_run:  # metrics diff compares every value
+        values = json.loads((repository.path / name).read_text())
+        assert metrics[name]["data"] == values
+
+
+def test_plots_are_shown_without_a_network(repository):
+    """All charts and pictures, by scripts that are in the page."""
+    repository.dvc("plots", "show", "--out", "shown")
+    repository.dvc("plots", "diff", "HEAD", "--out", "changed")
+    for folder in ("shown", "changed"):
+        text = (repository.path / folder / "index.html").read_text()
+        assert "{plot_divs}" not in text
+        assert "<script src" not in text.replace("'", '"')
+        assert "University of Washington Interactive Data Lab" in text
+    with open_page() as (page, record):
+        page.goto((repository.path / "shown/index.html").as_uri())
+        for chart in ("loss", "val_top1", "lr", "confusion", "per_class"):
+            canvas = page.locator(f"#{chart} canvas")
+            canvas.wait_for()
+            area = canvas.bounding_box()
+            assert area
+            assert min(area["width"], area["height"]) > 100
+        pictures = [address.rsplit("_", 1)[1] for address in record.requests if ".png" in address]
+        assert sorted(pictures) == ["class.png", "confusion.png", "examples.png"]
+        page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+        assert record.outside() == []
+        assert not [error for error in record.errors if error.startswith("script:")]
+
+
+def test_an_experiment_with_wrong_parameters_fails_in_the_first_stage(repository):
+    """With all that is wrong, before a stage that would take hours runs."""
+    values = {"train__lr": "abc", "frames__size": 40, "model__arch": "ViT-X"}
+    repository.set(**values, text4vis__head_layers="many")
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--keep-going"],
+        cwd=repository.path,
+        env=repository.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode
+    assert stages_run(done.stdout) == {"check_names"}
+    for fault in (
+        "train.lr: found 'abc'; allowed: a valid number",
+        "model.arch: found 'ViT-X'",
+        "text4vis.head_layers: found 'many'; allowed: a valid integer",
+    ):
+        assert fault in done.stderr
+
+
+@pytest.mark.slow
+def test_the_logs_of_a_queued_experiment_say_what_is_wrong_in_its_parameters(repository):
+    wrong = ("-S", "train.lr=abc", "-S", "test.clips=0")
+    repository.dvc("exp", "run", "--queue", *wrong, "--name", "wrong")
+    repository.dvc("queue", "start")
+    for _ in range(600):
+        status = repository.dvc("queue", "status")
+        if "Failed" in status or "Success" in status:
+            break
+        time.sleep(0.1)
+    assert "Failed" in status
+    logs = repository.dvc("queue", "logs", "wrong")
+    assert "train.lr: found 'abc'; allowed: a valid number" in logs
+    assert "test.clips: found 0" in logs
+    assert stages_run(logs) == {"check_names"}
 
 
 @pytest.mark.slow

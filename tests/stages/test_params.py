@@ -17,7 +17,6 @@ STAGES = yaml.safe_load((Path(__file__).parents[2] / "dvc.yaml").read_text())["s
 # Values that a stage reads and that cannot change what it writes: paths, messages and checks.
 HARMLESS = {
     ("extract_frames", "data.demo"),
-    ("report", "recipe"),
     ("train", "test.clips"),
     ("train", "test.dense"),
     ("train", "zero_shot.clips"),
@@ -37,7 +36,6 @@ ELSEWHERE = {
     ("test", "demo.other_archs.eval_videos"),
     ("interpolation", "demo.other_archs.eval_videos"),
     ("zero_shot", "demo.other_archs.eval_videos"),
-    ("check_names", "attributes.datasets"),  # checked while the parameters are loaded
     ("attributes", "attributes.weights"),  # of an attributes.arch of its own
     ("build_lists", "seed"),  # few-shot picks, of classes with more videos; folders of classes
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
@@ -80,7 +78,8 @@ def expand(keys: list[str], params: Params) -> Iterator[tuple[str, set[str]]]:
         if key == "${model.method}":
             yield key, {params.model.method}
         elif key in Params.model_fields and isinstance(getattr(params, key), Section):
-            yield key, {f"{key}.{name}" for name in type(getattr(params, key)).model_fields}
+            fields = type(getattr(params, key)).model_fields
+            yield key, {f"{key}.{field.alias or name}" for name, field in fields.items()}
         else:
             yield key, {key}
 
@@ -121,6 +120,7 @@ def test_stages_read_the_parameters_that_they_depend_on(fresh_workspace, monkeyp
         faults += [
             f"{name} depends on {key} and does not read it"
             for key, values in declared.items()
-            if not values & reads and (name, key) not in ELSEWHERE
+            # check_names checks all while it loads them
+            if not values & reads and (name, key) not in ELSEWHERE and name != "check_names"
         ]
     assert not faults, "\n".join(sorted(faults))

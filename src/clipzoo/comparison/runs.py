@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from clipzoo.data.records import videos_sha256
-from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.files import raise_all, read_rows
 from clipzoo.paths import metrics_file, plots_dir, settings_file
+from clipzoo.recorded import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.report.stored import again, load_settings, read_metrics_file
 from clipzoo.sections import Section, build
 

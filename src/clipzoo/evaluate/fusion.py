@@ -19,7 +19,7 @@ from clipzoo.evaluate.prediction_files import AGAIN, About, check_videos, read_a
 from clipzoo.files import file_sha256, raise_all, read_json, require_regular, write_csv
 from clipzoo.methods.parts.similarity import fuse_attributes
 from clipzoo.models.archives import read_tensor
-from clipzoo.paths import KEPT_PREDICTIONS_DIR, MODEL_FILE
+from clipzoo.paths import KEPT_PREDICTIONS_DIR, MODEL_FILE, PICTURES
 from clipzoo.recorded import MadeWith, VideoSet
 from clipzoo.sections import build
 from clipzoo.tensors import WeightsError, read_safetensors
@@ -302,8 +302,8 @@ def add_video_branch(provenance: Mapping[str, str], kept: Kept) -> dict[str, str
 def plot_weights(
     directory: str | Path, curves: Mapping[str, Curve], marked: Mapping[str, float]
 ) -> None:
-    """Write weights.csv (weight, and a column for each curve) and weights.png, where vertical lines
-    are the `marked` weights."""
+    """Write weights.csv (weight, and a column for each curve) and pictures/weights.png, where
+    vertical lines are the `marked` weights."""
     directory = Path(directory)
     rows = zip(WEIGHTS, *([top1 for _, top1 in c] for c in curves.values()), strict=True)
     write_csv(("weight", *(f"{name}_top1" for name in curves)), rows, directory / "weights.csv")
@@ -319,4 +319,4 @@ def plot_weights(
     axes.set_xlabel("weight of the video branch (0 = attributes alone)")
     axes.set_ylabel("top-1 (%)")
     figure.legend(loc="outside lower center", ncols=2)
-    save_figure(figure, directory / "weights.png")
+    save_figure(figure, directory / PICTURES / "weights.png")

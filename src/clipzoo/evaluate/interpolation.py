@@ -20,7 +20,7 @@ from clipzoo.files import read_rows, write_csv
 from clipzoo.methods import raw_model
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
-from clipzoo.paths import PREDICTIONS_DIR
+from clipzoo.paths import PICTURES, PREDICTIONS_DIR
 
 VAL_CURVE = PREDICTIONS_DIR / "interpolation.csv"
 """The validation top-1 of each alpha, which zero_shot chooses by; empty where off."""
@@ -90,7 +90,7 @@ def describe_choice(rows: list[tuple[float, ...]], plots: str | Path) -> dict[st
 
     Args:
         rows: the curve on the unseen dataset; none where interpolation is off.
-        plots: folder for interpolation.csv and interpolation.png.
+        plots: folder for interpolation.csv and pictures/interpolation.png.
 
     Returns:
         interpolated_alpha, chosen on the validation list, and on the unseen dataset
@@ -102,7 +102,8 @@ def describe_choice(rows: list[tuple[float, ...]], plots: str | Path) -> dict[st
     plots = Path(plots)
     write_curve(rows, plots / "interpolation.csv")
     plot_interpolation(
-        plots / "interpolation.png", {"validation, seen classes": val_rows, "unseen dataset": rows}
+        plots / PICTURES / "interpolation.png",
+        {"validation, seen classes": val_rows, "unseen dataset": rows},
     )
     alpha = chosen_alpha(val_rows)
     (chosen,) = [row for row in rows if row[0] == alpha]

@@ -19,6 +19,7 @@ from torch import Tensor
 from clipzoo.clips.inputs import Views
 from clipzoo.evaluate import metrics
 from clipzoo.files import replacing, write_csv
+from clipzoo.paths import PICTURES
 
 MAX_CLASSES = 40
 """Classes of confusion.csv, and bars of per_class.png."""
@@ -39,7 +40,8 @@ OTHERS = "(other classes)"
 def plot_test(
     directory: str | Path, probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
 ) -> None:
-    """Write confusion.csv, confusion.png, per_class.csv and per_class.png into `directory`.
+    """Write confusion.csv and per_class.csv into `directory`, and a png of each into its folder
+    `PICTURES`.
 
     For multi-label sets, which have no confusions, only the number of videos of each class is
     written.
@@ -62,7 +64,7 @@ def plot_test(
     order = [int(k) for k in torch.argsort(accuracy, stable=True) if videos[k] > 0]
     rows = [(class_names[k], float(accuracy[k]), int(videos[k])) for k in order]
     write_csv(("class", "accuracy", "videos"), rows, directory / "per_class.csv")
-    _draw_per_class(directory / "per_class.png", rows)
+    _draw_per_class(directory / PICTURES / "per_class.png", rows)
 
     predicted = metrics.first_of_highest(probabilities).tolist()
     pairs = list(zip(labels.tolist(), predicted, strict=True))
@@ -70,7 +72,7 @@ def plot_test(
     named = [(names[a], names.get(p, OTHERS)) for a, p in pairs if a in names]
     write_csv(("actual", "predicted"), named, directory / "confusion.csv")
     names = {k: class_names[k] for k in sorted(order[:MAX_CONFUSED])}
-    _draw_confusion(directory / "confusion.png", pairs, names, len(order))
+    _draw_confusion(directory / PICTURES / "confusion.png", pairs, names, len(order))
 
 
 def plot_interpolation(path: Path, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -94,8 +96,8 @@ def draw_examples(
     class_names: Sequence[str],
     directory: str | Path,
 ) -> None:
-    """Draw some videos with their true and predicted classes as examples.png, and with the weights
-    of their frames as saliency.png.
+    """Draw some videos with their true and predicted classes as pictures/examples.png, and with
+    the weights of their frames as pictures/saliency.png.
 
     Multi-label sets have no single true class, and sentences no frames: nothing is drawn for them.
 
@@ -112,11 +114,11 @@ def draw_examples(
     if labels.dim() != 1 or not clips.pictures([0]):
         return
     figure = examples_figure(clips, probabilities, labels, class_names)
-    save_figure(figure, Path(directory) / "examples.png")
+    save_figure(figure, Path(directory) / PICTURES / "examples.png")
     if "saliency" in predictions:
         weights = predictions["saliency"].float()
         figure = saliency_figure(clips, weights, probabilities, labels, class_names)
-        save_figure(figure, Path(directory) / "saliency.png")
+        save_figure(figure, Path(directory) / PICTURES / "saliency.png")
 
 
 def examples_figure(

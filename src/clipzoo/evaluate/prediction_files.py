@@ -19,13 +19,6 @@ from clipzoo.files import ListError, require_regular
 from clipzoo.recorded import VideoSet
 from clipzoo.sections import Section, build
 
-VIDEOS_FILE = "videos.csv"
-"""The class predicted for each video, in plots/<recipe>/<set>/: small enough for git."""
-VIDEOS_COLUMNS = ("video_id", "label", "predicted")
-SINGLE_COLUMN = "single_view_predicted"
-"""What a test of several views predicts from a single one."""
-RAW_COLUMN = "raw_predicted"
-"""What the raw CLIP predicts on a zero-shot set."""
 AGAIN = "run the recipe that wrote it again (`clipzoo zoo RECIPE --again`)"
 
 

@@ -15,7 +15,6 @@ from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
 from clipzoo.data.records import SPLIT_COLUMNS, Record, missing_path, read_missing, videos_sha256
 from clipzoo.evaluate import metrics
-from clipzoo.evaluate.prediction_files import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.evaluate.protocols import Evaluation, compare_zero_shot
 from clipzoo.evaluate.provenance import record_provenance
 from clipzoo.evaluate.scoring import score_set
@@ -23,6 +22,7 @@ from clipzoo.files import ListError, file_sha256, read_rows, replacing, write_cs
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.text import ClassText
 from clipzoo.paths import CLIP_FILE, list_file, metrics_file, plots_dir, predictions_file
+from clipzoo.recorded import RAW_COLUMN, SINGLE_COLUMN, VIDEOS_COLUMNS, VIDEOS_FILE
 from clipzoo.runtime.distributed import say
 from clipzoo.tensors import write_safetensors
 

@@ -157,15 +157,17 @@ def summary_table(rows: Iterable[Row]) -> str:
             runs.setdefault(row.recipe, {}).setdefault(row.metric, []).append(row)
     cells = []
     for recipe, results in runs.items():
-        values = ["; ".join(_value(row) for row in results.get(metric, [])) for metric in metrics]
+        values = [
+            "; ".join(value_text(row) for row in results.get(metric, [])) for metric in metrics
+        ]
         run = [row for found in results.values() for row in found]
         datasets = ", ".join(dict.fromkeys(row.dataset for row in run))
         environments = " / ".join(dict.fromkeys(row.environment for row in run))
-        cells.append((recipe, datasets, *values, environments, _run_verdict(run)))
+        cells.append((recipe, datasets, *values, environments, run_verdict(run)))
     return _table(header, cells)
 
 
-def _run_verdict(rows: Sequence[Row]) -> str:
+def run_verdict(rows: Sequence[Row]) -> str:
     """The verdicts of a run on the values that have a published or expected one, in short."""
     compared = [row for row in rows if row.delta is not None]
     verdicts = list(dict.fromkeys(row.verdict for row in compared))
@@ -180,14 +182,14 @@ def results_table(rows: Iterable[Row]) -> str:
     """The results of one run, as a markdown table for each dataset and protocol."""
     columns: Columns = {
         "Result": lambda row: row.result,
-        "Value": _value,
+        "Value": value_text,
         "Dataset": lambda row: row.dataset,
-        "Videos": _videos,
+        "Videos": videos_text,
         "Protocol": lambda row: row.protocol,
         "Environment": lambda row: row.environment,
         "Published": lambda row: _number(row.published),
         "Expected": lambda row: _number(row.expected),
-        "Delta": _delta,
+        "Delta": delta_text,
         "Verdict": lambda row: row.verdict,
     }
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -205,9 +207,9 @@ def published_table(rows: Sequence[Row]) -> str:
         "Result": lambda row: row.result,
         "Views": lambda row: row.protocol,
         "Published": lambda row: "no number" if row.published is None else f"{row.published:g}",
-        "Ours": _value,
-        "Videos": _videos,
-        "Delta": _delta,
+        "Ours": value_text,
+        "Videos": videos_text,
+        "Delta": delta_text,
         "Environment": lambda row: row.environment,
         "Verdict": lambda row: row.verdict,
     }
@@ -257,7 +259,7 @@ def _drop_constants(
     return line, [header[i] for i in varying], [[row[i] for i in varying] for row in rows]
 
 
-def _value(row: Row) -> str:
+def value_text(row: Row) -> str:
     """The value with its deviation and its interval; '' = not run here."""
     value = _number(row.value)
     if row.std is not None:
@@ -268,7 +270,8 @@ def _value(row: Row) -> str:
     return value
 
 
-def _videos(row: Row) -> str:
+def videos_text(row: Row) -> str:
+    """The number of videos, of how many, and their fingerprint; '' = not run here."""
     if row.value is None:
         return ""
     videos = str(row.num_videos)
@@ -284,7 +287,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
 
 
-def _delta(row: Row) -> str:
+def delta_text(row: Row) -> str:
+    """The difference to the published or expected value; '' = there is none."""
     return "" if row.delta is None else f"{row.delta:+.1f}"
 
 

@@ -32,7 +32,12 @@ CONNECT_SECONDS = 300
 Condition = Callable[[Params], bool]
 
 
-def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False) -> None:
+def run_stage(
+    main: Callable[[], None],
+    *,
+    distributed: bool | Condition = False,
+    before: Callable[[], object] | None = None,
+) -> None:
     """Run a stage's `main`; print an expected error as one message instead of a traceback.
 
     In one folder a stage with the same arguments runs once at a time (`lock.only_one`). The
@@ -44,13 +49,19 @@ def run_stage(main: Callable[[], None], *, distributed: bool | Condition = False
             There are several machines if NNODES, NODE_RANK and RDZV_ENDPOINT are in the
             environment. The number of processes is not part of the DVC command, so changing it
             reruns nothing.
+        before: called before params.yaml is read for the first time, so that it can name more
+            faults than the reader does.
     """
     # Only the script's own `main` ends this process; tests run stages in theirs.
     with ending() if main.__module__ == "__main__" else contextlib.nullcontext():
-        _run(main, distributed)
+        _run(main, distributed, before)
 
 
-def _run(main: Callable[[], None], distributed: bool | Condition) -> None:
+def _run(
+    main: Callable[[], None],
+    distributed: bool | Condition,
+    before: Callable[[], object] | None = None,
+) -> None:
     """Run a stage here or in processes of its own; exit with code 1 after an expected error."""
     keep_freed_memory()
     launched = bool(distributed) and "RANK" in os.environ
@@ -63,6 +74,8 @@ def _run(main: Callable[[], None], distributed: bool | Condition) -> None:
 
             finish()
             return
+        if before is not None:
+            before()
         with only_one(_stage()), same_params():
             params = load_params() if distributed else None
             if params is not None and (not callable(distributed) or distributed(params)):

@@ -1,0 +1,1 @@
+"""report/index.html: the zoo as pages that a browser opens from the disk, without a network."""
