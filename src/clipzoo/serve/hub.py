@@ -1,16 +1,19 @@
 """Model folders of the model hub: `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`.
 
 Two files are downloaded, by their names: config.json and model.safetensors. Nothing else of a
-repository is, so that no code of strangers comes to this machine.
+repository is, so that no code of strangers comes to this machine. `push` uploads what publish
+wrote.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
 from clipzoo.models.hub import is_reachable
 from clipzoo.serve.folder import CONFIG_NAME, WEIGHTS_NAME
@@ -100,3 +103,58 @@ def _explain(name: str, file: str, error: Exception) -> NoReturn:
     else:
         fault = f"{file} cannot be downloaded from {server} ({error})"
     raise WeightsError(f"{name}: {fault}") from error
+
+
+def check_push(repository: str) -> None:
+    """Raise ConfigError unless a repository can be uploaded to, as far as this machine can tell:
+    its name is OWNER/NAME, there is a token, and the hub answers."""
+    if NAME.fullmatch(repository) is None or "@" in repository:
+        raise ConfigError(f"--push: found {repository!r}; allowed: OWNER/NAME")
+    try:
+        huggingface_hub.utils.validate_repo_id(repository)
+    except ValueError as error:
+        raise ConfigError(f"--push: found {repository!r}; allowed: OWNER/NAME ({error})") from error
+    if not huggingface_hub.get_token():
+        raise ConfigError(
+            f"--push: no token of {constants.ENDPOINT}; log in with `hf auth login`, or set "
+            "HF_TOKEN to a token that may write"
+        )
+    if constants.HF_HUB_OFFLINE or not is_reachable(constants.ENDPOINT):
+        raise ConfigError(
+            f"--push: {constants.ENDPOINT} cannot be reached, or HF_HUB_OFFLINE is set"
+        )
+
+
+def push(
+    repository: str, folder: Path, files: Sequence[str], message: str, space: bool = False
+) -> str:
+    """Upload files of a folder as one commit; the repository is made if it is missing.
+
+    Args:
+        files: their paths, relative to `folder`; others are not uploaded.
+        message: the title of the commit.
+        space: the repository is a Space with a Gradio page, and not a model.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        ConfigError: the hub refuses, or fails.
+    """
+    kind, sdk = ("space", "gradio") if space else ("model", None)
+    api = huggingface_hub.HfApi(endpoint=constants.ENDPOINT)
+    try:
+        api.create_repo(repository, repo_type=kind, space_sdk=sdk, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            repo_type=kind,
+            folder_path=folder,
+            allow_patterns=list(files),
+            commit_message=message,
+        )
+    except Exception as error:  # of huggingface_hub, of its HTTP library or of its Xet client
+        raise ConfigError(
+            f"--push: {repository} ({kind}) cannot be uploaded to {constants.ENDPOINT} ({error}); "
+            f"{folder} is complete: `hf upload {repository} {folder}` tries again"
+        ) from error
+    return commit.commit_url
