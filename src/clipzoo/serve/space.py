@@ -12,7 +12,6 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-import clipzoo
 from clipzoo.files import replacing
 from clipzoo.serve.folder import FolderConfig
 
@@ -105,9 +104,9 @@ def write_space(folder: Path, about: FolderConfig, repository: str | None) -> No
     for name, text in texts.items():
         with replacing(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    source = Path(clipzoo.__file__).parent
+    package = Path(__file__).parents[1]
     shutil.copytree(
-        source, folder / "clipzoo", ignore=shutil.ignore_patterns("__pycache__", "*.part")
+        package, folder / "clipzoo", ignore=shutil.ignore_patterns("__pycache__", "*.part")
     )
 
 
