@@ -140,6 +140,14 @@ class VideoModel:
         file = self._open(video)
         return file.read(file.name, indices)
 
+    def pictures(self, video: str | Path, indices: Sequence[int]) -> Tensor:
+        """The center crops that the model sees of some frames, uint8 [n, 3, S, S]; errors are
+        those of `read_frames`."""
+        about = self.config
+        pixels = self._trained.pixels
+        transform = ViewTransform(about.clip.input_px, about.views.short_side_px, 1, pixels)
+        return transform(self.read_frames(video, indices))[0]  # [1, n, ...] -> [n, 3, S, S]
+
     def frame_weights(
         self, video: str | Path, class_names: Sequence[str] | None = None, **options: Any
     ) -> FrameWeights | None:
