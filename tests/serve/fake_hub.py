@@ -1,9 +1,12 @@
 """A model hub on this machine: repositories are folders, and each has one commit.
 
-Only what huggingface_hub asks for when it downloads: the headers of a file, then the file.
+Only what huggingface_hub asks for: of a download the headers of a file, then the file; of an upload
+a repository, whether the card's front matter is valid, which files are large (none) and a commit.
 """
 
+import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +29,9 @@ class FakeHub:
 
     def __init__(self, root: Path) -> None:
         self.root, self.asked = root, list[str]()
+        self.commits: list[str] = []
+        """Their titles."""
+        self.refuses_token = ""
         self.url = ""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
@@ -45,6 +51,44 @@ class FakeHub:
         etag = hashlib.sha256(body).hexdigest()
         return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}, body
 
+    def take(self, path: str, token: str, body: bytes) -> tuple[int, dict[str, object]]:
+        """Status and content for a POST."""
+        self.asked.append(path)
+        if not token or token == self.refuses_token:
+            return 401, {"error": "Invalid username or password."}
+        content = [json.loads(line) for line in body.splitlines()]
+        if path == "/api/repos/create":
+            name, owner = content[0]["name"], content[0]["organization"]
+            self._folder(content[0].get("type", "model"), f"{owner}/{name}").mkdir(
+                parents=True, exist_ok=True
+            )
+            return 200, {"url": f"{self.url}/{owner}/{name}", "id": f"{owner}/{name}"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        _, kind, owner, name, action, *_ = path.strip("/").split("/")
+        if action == "preupload":
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in content[0]["files"]
+            ]
+            return 200, {"files": files}
+        folder = self._folder(kind.removesuffix("s"), f"{owner}/{name}")
+        for line in content:
+            if line["key"] == "header":
+                self.commits.append(line["value"]["summary"])
+            else:
+                file = folder / line["value"]["path"]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(base64.b64decode(line["value"]["content"]))
+        return 200, {
+            "success": True,
+            "commitUrl": f"{self.url}/{owner}/{name}/commit/{COMMIT}",
+            "commitOid": COMMIT,
+        }
+
+    def _folder(self, kind: str, repository: str) -> Path:
+        return self.root / ("" if kind == "model" else f"{kind}s") / repository
+
 
 @contextmanager
 def serving(root: Path) -> Iterator[FakeHub]:
@@ -62,6 +106,17 @@ def serving(root: Path) -> Iterator[FakeHub]:
                 self.wfile.write(body)
 
         do_GET = do_HEAD
+
+        def do_POST(self) -> None:
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            status, content = hub.take(self.path.partition("?")[0], token, sent)
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

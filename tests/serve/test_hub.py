@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, FakeHub, serving, use_hub
+from huggingface_hub import constants
 
-from clipzoo.serve.hub import fetch_folder
+from clipzoo.config import ConfigError
+from clipzoo.serve.hub import check_push, fetch_folder, push
 from clipzoo.tensors import WeightsError
 
 FILES = {
@@ -97,3 +99,41 @@ def test_the_environment_names_the_hub(hub, tmp_path):
     folder = Path(done.stdout.strip())
     assert folder.is_relative_to(tmp_path / "home")
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_what_is_pushed_can_be_fetched(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    folder = tmp_path / "new"
+    for name, content in (FILES | {".eval_results/a.yaml": b"- value: 1"}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    check_push("bob/new")
+    files = ["README.md", "config.json", "model.safetensors", ".eval_results/a.yaml"]
+    address = push("bob/new", folder, files, "first")
+    assert address.endswith(f"/bob/new/commit/{COMMIT}")
+    assert push("bob/new", folder, ["README.md"], "a page", space=True)
+    assert hub.commits == ["first", "a page"]
+    found = {p.relative_to(hub.root).as_posix() for p in hub.root.rglob("*") if p.is_file()}
+    assert {name for name in found if "bob" in name} == {
+        *(f"bob/new/{name}" for name in files), "spaces/bob/new/README.md"
+    }  # fmt: skip
+    fetched = fetch_folder("hf:bob/new")
+    assert (fetched / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_a_push_that_the_hub_refuses_is_named(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_old")
+    hub.refuses_token = "hf_old"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/README.md").write_text("# mine")
+    with pytest.raises(ConfigError, match=r"--push: bob/new \(model\) cannot be uploaded to http"):
+        push("bob/new", tmp_path / "new", ["README.md"], "first")
+    assert hub.commits == []
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no token"):
+        check_push("bob/new")
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        check_push("bob/new")

@@ -20,6 +20,7 @@ from clipzoo.config import load_params
 from clipzoo.serve import hub, publishing
 from clipzoo.serve.card import license_of
 from clipzoo.serve.space import PACKAGES
+from serve.fake_hub import serving, use_hub
 
 VIDEO = "data/raw/demo_shapes"
 
@@ -288,11 +289,12 @@ class RecordingApi:
     def create_repo(self, repo_id: str, **options: Any) -> None:
         self.calls.append(("create_repo", {"repo_id": repo_id, **options}))
 
-    def upload_folder(self, **options: Any) -> types.SimpleNamespace:
+    def create_commit(self, repo_id: str, operations: Any, **options: Any) -> Any:
         if self.fails:
             raise OSError("403 Forbidden")
-        self.calls.append(("upload_folder", options))
-        return types.SimpleNamespace(commit_url=f"https://hub/{options['repo_id']}/commit/1")
+        files = {o.path_in_repo: o.path_or_fileobj for o in operations}
+        self.calls.append(("create_commit", {"repo_id": repo_id, "files": files, **options}))
+        return types.SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
 
 @pytest.fixture
@@ -309,18 +311,33 @@ def calls(monkeypatch) -> list[tuple[str, dict[str, Any]]]:
 def test_push_uploads_what_was_written(here, tmp_path, monkeypatch, capsys, calls):
     out = tmp_path / "a"
     assert run(monkeypatch, "publish", "demo", out, "--push", "ann/mine", "--space") == 0
-    assert [name for name, _ in calls] == ["create_repo", "upload_folder"] * 2
+    assert [name for name, _ in calls] == ["create_repo", "create_commit"] * 2
     made, model, made_space, space = (options for _, options in calls)
     assert (made["repo_id"], made["repo_type"], made["exist_ok"]) == ("ann/mine", "model", True)
-    assert model["folder_path"] == out
-    assert set(model["allow_patterns"]) == {
+    names = {
         *("config.json", "model.safetensors", "README.md"),
         *(".eval_results/demo_shapes.yaml", ".eval_results/demo_unseen.yaml"),
     }
+    assert model["files"] == {name: str(out / name) for name in names}
     assert (made_space["repo_type"], made_space["space_sdk"]) == ("space", "gradio")
-    assert {"app.py", "requirements.txt", "clipzoo/__init__.py"} <= set(space["allow_patterns"])
+    assert {"app.py", "requirements.txt", "clipzoo/__init__.py"} <= set(space["files"])
     assert "MODEL = 'hf:ann/mine'" in (out / "space/app.py").read_text()
     assert "--model hf:ann/mine" in capsys.readouterr().out
+
+
+def test_a_pushed_model_is_loaded_from_the_hub(here, tmp_path, monkeypatch):
+    """The whole way, over a hub on this machine that keeps what it is sent."""
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    video = next(Path(VIDEO).rglob("*.mp4"))
+    with serving(tmp_path / "hub") as fake:
+        use_hub(monkeypatch, fake.url, tmp_path / "cache")
+        assert run(monkeypatch, "publish", "demo", tmp_path / "a", "--push", "ann/mine") == 0
+        assert fake.commits == ["clipzoo publish demo"]
+        assert content(tmp_path / "hub/ann/mine") == content(tmp_path / "a")
+        fetched = hub.fetch_folder("hf:ann/mine")
+        assert {path.name for path in fetched.iterdir()} == {"config.json", "model.safetensors"}
+    loaded = clipzoo.load(fetched, "cpu").predict(video)
+    assert loaded.labels == clipzoo.load(tmp_path / "a", "cpu").predict(video).labels
 
 
 def test_without_push_nothing_is_uploaded(here, tmp_path, monkeypatch, calls):

@@ -145,11 +145,11 @@ def push(
     api = huggingface_hub.HfApi(endpoint=constants.ENDPOINT)
     try:
         api.create_repo(repository, repo_type=kind, space_sdk=sdk, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
+        # upload_folder may make several commits, and config.json and the weights belong together.
+        commit = api.create_commit(
+            repository,
+            [huggingface_hub.CommitOperationAdd(name, folder / name) for name in files],
             repo_type=kind,
-            folder_path=folder,
-            allow_patterns=list(files),
             commit_message=message,
         )
     except Exception as error:  # of huggingface_hub, of its HTTP library or of its Xet client

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import SpaceCardData
 
-from clipzoo.files import replacing
+from clipzoo.files import named_disk_errors, replacing
 from clipzoo.serve.folder import FolderConfig
 
 PACKAGES = (
@@ -104,10 +104,9 @@ def write_space(folder: Path, about: FolderConfig, repository: str | None) -> No
     for name, text in texts.items():
         with replacing(folder / name) as part:
             part.write_text(text, encoding="utf-8")
-    package = Path(__file__).parents[1]
-    shutil.copytree(
-        package, folder / "clipzoo", ignore=shutil.ignore_patterns("__pycache__", "*.part")
-    )
+    package, left_out = Path(__file__).parents[1], shutil.ignore_patterns("__pycache__", "*.part")
+    with named_disk_errors(folder):
+        shutil.copytree(package, folder / "clipzoo", ignore=left_out)
 
 
 def _public(name: str) -> str:
