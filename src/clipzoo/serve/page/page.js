@@ -4,7 +4,8 @@
 
 const MOST_QUERY = 60000; // characters of an address that the server reads
 const COLORS = ["#0b5cad", "#c44e00", "#00795c", "#8a3f9e", "#6b5b00"];
-const DASHES = ["", "9 4", "3 3", "12 4 3 4", "1 5"];
+const DASHES = ["", "10 6", "2 6", "12 6 2 6", "20 7"];
+const STEPS = [1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600]; // seconds
 const SVG = "http://www.w3.org/2000/svg";
 
 const byId = (id) => document.getElementById(id);
@@ -28,7 +29,7 @@ function shape(name, attributes = {}, ...children) {
 }
 
 function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
+  return bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 function clock(seconds) {
@@ -233,7 +234,7 @@ function showPrediction({ prediction, commands }, file) {
     })
   );
   byId("commands").textContent = commands.join("\n");
-  byId("results").focus({ preventScroll: true });
+  if (window.matchMedia("(max-width: 899px)").matches) byId("results").scrollIntoView();
 }
 
 function showPictures(pictures, numFrames) {
@@ -273,11 +274,11 @@ function showCurve() {
       shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, String(value))
     );
   }
-  const numTicks = Math.max(2, Math.min(8, Math.floor(width / 110)));
-  for (let i = 0; i <= numTicks; i++) {
-    const seconds = first + ((last - first) * i) / numTicks;
-    const anchor = i === 0 ? "start" : i === numTicks ? "end" : "middle";
-    drawing.append(shape("text", { x: x(seconds), y: height - 6, "text-anchor": anchor }, clock(seconds)));
+  const least = ((last - first) * 70) / width; // a label is about 40 pixels wide
+  const step = STEPS.find((seconds) => seconds >= least) || Math.ceil(least / 3600) * 3600;
+  for (let seconds = Math.ceil(first / step) * step; seconds <= last; seconds += step) {
+    const attributes = { x: x(seconds), y: height - 6, "text-anchor": "middle" };
+    drawing.append(shape("text", attributes, clock(seconds)));
   }
   series.forEach(({ probabilities }, i) => {
     const points = probabilities.map((p, k) => `${x((starts[k] + ends[k]) / 2).toFixed(1)},${y(p).toFixed(1)}`);
