@@ -126,6 +126,7 @@ def test_one_who_waits_is_told_and_can_leave(tmp_path):
         assert len(model.asked) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_is_said_before(tmp_path):
     large, model = tmp_path / "large.mp4", FakeModel(is_open=False)
     large.write_bytes(b"\0" * 2_000_001)
@@ -149,6 +150,7 @@ def test_what_cannot_be_sent_is_said_before(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_file_is_dropped(tmp_path):
     content = list(make_video(tmp_path / "a.mp4").read_bytes())
     drop = """content => {
@@ -167,7 +169,7 @@ def test_a_file_is_dropped(tmp_path):
         assert len(rows(page)) == 3
 
 
-@pytest.mark.parametrize("width_px", [NARROW_PX, WIDE_PX])
+@pytest.mark.parametrize("width_px", [NARROW_PX, pytest.param(WIDE_PX, marks=pytest.mark.slow)])
 def test_a_video_of_three_minutes_has_a_curve(tmp_path, width_px):
     path = make_video(tmp_path / "long.mp4", 900, "32x32", 5)
     names = [f"a class with the long name number {i}" for i in range(6)]
@@ -199,6 +201,7 @@ def test_a_video_of_three_minutes_has_a_curve(tmp_path, width_px):
         assert unnamed == []
 
 
+@pytest.mark.slow
 def test_the_page_says_when_the_server_is_gone(tmp_path):
     path = make_video(tmp_path / "a.mp4")
     model: Any = FakeModel()

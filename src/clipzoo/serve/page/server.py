@@ -273,7 +273,8 @@ class Handler(BaseHTTPRequestHandler):
             outcome = "an error of this program; its terminal shows it"
             traceback.print_exc()
             tell({"error": outcome})
-        print(f"{shown(request.name)}: {shown(outcome)}", file=sys.stderr, flush=True)
+        title = "" if outcome.startswith(request.name) else f"{request.name}: "
+        print(shown(title + outcome), file=sys.stderr, flush=True)
 
     def _tell(self, line: dict[str, Any]) -> None:
         """Write a line of an answer; ConnectionError if the client has left."""
