@@ -7,7 +7,7 @@ model.embed("juggling.mp4") @ model.embed_text(["a man juggles"]).T
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipzoo.clips.clips import SINGLE_VIEW, ViewClips
+from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import ConfigError
@@ -26,52 +26,21 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
 from clipzoo.serve.folder import ModelFolder, read_folder
-from clipzoo.serve.video_file import VideoFile
+from clipzoo.serve.prediction import (
+    FrameWeights,
+    Prediction,
+    Scorer,
+    Window,
+    sampled,
+    with_weights,
+)
+from clipzoo.serve.seeking import Video, open_video
 from clipzoo.serve.windows import FramesAhead, Span, check_every, split_windows
 
 MICRO_BATCH = 8
 """Clips that are encoded at once."""
 WINDOWS_AT_ONCE = 32
 """Windows that are encoded before the first of them is returned: loading overlaps with it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameWeights:
-    """How much each class looks at each frame, where the method compares these with classes."""
-
-    frames: list[int]
-    """The T frames of the first clip, in its order; frames of a short video appear repeatedly."""
-    by_label: list[list[float]]
-    """T weights for each label of the prediction, in its order, of the center crop; they sum to
-    1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a model says of one video, the most likely class first."""
-
-    labels: list[str]
-    """Class names."""
-    probabilities: list[float]
-    """Their probabilities among all classes, 0 to 1."""
-    cosines: list[float]
-    """The mean over views of their cosines with the video, -1 to 1."""
-    frames: list[int]
-    """The frames that the model saw, of all its clips, from 0, ascending."""
-    seconds: list[float]
-    """When these are shown."""
-    weights: FrameWeights | None = None
-    """The weights of frames; None if the method has none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window(Prediction):
-    """What a model says of one window of a long video."""
-
-    start: float
-    """When the window begins (seconds)."""
-    end: float
-    """When it ends."""
 
 
 class VideoModel:
@@ -87,7 +56,8 @@ class VideoModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
-        self._trained = _with_weights(folder.method).to(self.device)
+        self._trained = with_weights(folder.method).to(self.device)
+        self._opened: tuple[tuple[Path, tuple[int, int]], Video] | None = None
         self._other_text: ClassText | None = None  # of the last classes asked for
 
     @property
@@ -127,13 +97,10 @@ class VideoModel:
             VideoError: the file is missing, damaged, or not a video.
             ConfigError: the model is closed, class names are at fault, or `top` is below 1.
         """
-        model, text = self._classifier(class_names, top, zero_shot)
-        file = self._open(video)
-        whole = Span(0, file.num_frames, float(file.seconds[0]), file.end_seconds)
-        clips = self._clips(file, [whole], model, views)
-        return Prediction(
-            **self._scored(self._encode(clips, [0], model), clips, 0, text, model, top)
-        )
+        scorer, file = self._scorer(class_names, top, zero_shot), self._open(video)
+        clips = self._clips(file, [_whole(file)], scorer.model, views)
+        features = self._encode(clips, [0], scorer.model)
+        return Prediction(**scorer(features, clips, 0, file.seconds))
 
     def windows(
         self,
@@ -159,11 +126,12 @@ class VideoModel:
             VideoError: as `predict`; perhaps after some windows.
         """
         check_every(every)
-        model, text = self._classifier(class_names, top, zero_shot)
-        parts = self._encoded(video, model, every, views)
+        scorer = self._scorer(class_names, top, zero_shot)
         return (
-            Window(**self._scored(features, clips, i, text, model, top), start=s.start, end=s.end)
-            for features, clips, i, s in parts
+            Window(**scorer(features, clips, i, seconds), start=span.start, end=span.end)
+            for features, clips, i, seconds, span in self._encoded(
+                video, scorer.model, every, views
+            )
         )
 
     def read_frames(self, video: str | Path, indices: Sequence[int]) -> list[bytes]:
@@ -172,9 +140,17 @@ class VideoModel:
         file = self._open(video)
         return file.read(file.name, indices)
 
+    def pictures(self, video: str | Path, indices: Sequence[int]) -> Tensor:
+        """The center crops that the model sees of some frames, uint8 [n, 3, S, S]; errors are
+        those of `read_frames`."""
+        about = self.config
+        pixels = self._trained.pixels
+        transform = ViewTransform(about.clip.input_px, about.views.short_side_px, 1, pixels)
+        return transform(self.read_frames(video, indices))[0]  # [1, n, ...] -> [n, 3, S, S]
+
     def frame_weights(
         self, video: str | Path, class_names: Sequence[str] | None = None, **options: Any
-    ) -> "FrameWeights | None":
+    ) -> FrameWeights | None:
         """The `weights` of `predict`, with its arguments."""
         return self.predict(video, class_names, **options).weights
 
@@ -182,8 +158,7 @@ class VideoModel:
         """One embedding of a video file, [D] float32, L2-normalized: the mean over views, and over
         frames where the method compares these. Errors are those of `predict`."""
         file = self._open(video)
-        whole = Span(0, file.num_frames, 0.0, file.end_seconds)
-        clips = self._clips(file, [whole], self._trained)
+        clips = self._clips(file, [_whole(file)], self._trained)
         return _embedding(self._encode(clips, [0], self._trained))
 
     def embed_windows(
@@ -193,7 +168,7 @@ class VideoModel:
         video; arguments and errors are those of `windows`."""
         check_every(every)
         parts = self._encoded(video, self._trained, every, None)
-        return ((s.start, s.end, _embedding(features)) for features, _, _, s in parts)
+        return ((span.start, span.end, _embedding(features)) for features, *_, span in parts)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of N sentences as they are, without a template, [N, D] float32,
@@ -239,22 +214,29 @@ class VideoModel:
             text = replace(text, token_embeddings=embed_tokens(self._towers, text))
         return text
 
-    def _classifier(
+    def _scorer(
         self, class_names: Sequence[str] | None, top: int, zero_shot: bool | None
-    ) -> tuple[Method, ClassText]:
-        """The model and the class text of a prediction; arguments and errors are its own."""
+    ) -> Scorer:
+        """Model and classes of a prediction; arguments and errors are those of `predict`."""
         if top < 1:
             raise ConfigError(f"top: found {top}; allowed: 1 or more")
         own = class_names is None
         model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
-        return model, self.text if class_names is None else self.class_text(class_names)
+        text = self.text if class_names is None else self.class_text(class_names)
+        return Scorer(model, text, top)
 
-    def _open(self, video: str | Path) -> VideoFile:
-        return VideoFile(video, self.config.frames)
+    def _open(self, video: str | Path) -> Video:
+        """A video file; the last one is kept, unless the file changes."""
+        path = Path(video)
+        if self._opened and path.is_file() and self._opened[0] == (path, _state(path)):
+            return self._opened[1]
+        file = open_video(path, self.config.frames)
+        self._opened = (path, _state(path)), file
+        return file
 
     def _clips(
         self,
-        file: VideoFile,
+        file: Video,
         spans: Sequence[Span],
         model: Method,
         views: tuple[int, int] | None = None,
@@ -275,19 +257,20 @@ class VideoModel:
 
     def _encoded(
         self, video: str | Path, model: Method, every: float, views: tuple[int, int] | None
-    ) -> Iterator[tuple[Tensor, ViewClips, int, Span]]:
-        """Features [1, V, ...] of each window, its clips, its position in them, and its span."""
+    ) -> Iterator[tuple[Tensor, ViewClips, int, np.ndarray, Span]]:
+        """Features [1, V, ...] of each window, its clips and position in them, the times of the
+        frames of the video, and the window's span."""
         file = self._open(video)
         spans = split_windows(file.seconds, file.end_seconds, every)
         clips = self._clips(file, spans, model, views)
-        wanted = np.unique(np.concatenate([_sampled(clips, i) for i in range(len(spans))]))
+        wanted = np.unique(np.concatenate([sampled(clips, i) for i in range(len(spans))]))
         with FramesAhead(file, wanted) as ahead:
-            ahead_clips = replace(clips, store=ahead)
+            clips = replace(clips, store=ahead)
             for start in range(0, len(spans), WINDOWS_AT_ONCE):
                 positions = range(len(spans))[start : start + WINDOWS_AT_ONCE]
-                features = self._encode(ahead_clips, positions, model)  # [n, V, ...]
+                features = self._encode(clips, positions, model)  # [n, V, ...]
                 for i, of_one in zip(positions, features.split(1), strict=True):
-                    yield of_one, clips, i, spans[i]
+                    yield of_one, clips, i, file.seconds, spans[i]
 
     def _encode(self, clips: ViewClips, positions: Sequence[int], model: Method) -> Tensor:
         """Features [n, V, ...] float32, on the CPU."""
@@ -302,66 +285,21 @@ class VideoModel:
             workers=1,
         ).float()
 
-    @torch.no_grad()
-    def _scored(
-        self,
-        features: Tensor,
-        clips: ViewClips,
-        position: int,
-        text: ClassText,
-        model: Method,
-        top: int,
-    ) -> dict[str, Any]:
-        """The fields of a prediction, of the features [1, V, ...] of a video or window."""
-        probabilities = model.score(features, text)[0]  # [1, K] -> [K]
-        cosines = model.similarity(features, text)[0].mean(dim=0)  # [1, V, K] -> [K]
-        order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
-        frames = _sampled(clips, position)
-        file: VideoFile = clips.store  # pyright: ignore[reportAssignmentType]
-        return {
-            "labels": [text.class_names[k] for k in order],
-            "probabilities": [float(probabilities[k]) for k in order],
-            "cosines": [float(cosines[k]) for k in order],
-            "frames": frames.tolist(),
-            "seconds": [round(float(file.seconds[i]), 6) for i in frames],
-            "weights": _frame_weights(features, clips, position, text.of_classes(order), model),
-        }
+
+def _whole(file: Video) -> Span:
+    return Span(0, file.num_frames, float(file.seconds[0]), file.end_seconds)
 
 
-def _sampled(clips: ViewClips, position: int) -> np.ndarray:
-    """The frames of all clips of a video or window, int64, ascending, without repeats."""
-    record = clips.records[position]
-    return np.unique(clips.sample(record.num_frames)) + record.start_frame
-
-
-def _frame_weights(
-    features: Tensor, clips: ViewClips, position: int, text: ClassText, model: Method
-) -> FrameWeights | None:
-    """The weights that classes give the frames of one view of `features` [1, V, ...]."""
-    view = clips.view_names.index(SINGLE_VIEW)
-    if features.dim() < 4:  # the method combines the frames before it looks at classes
-        return None
-    weights = model.saliency(features[:, view : view + 1], text)  # [1, 1, K, T]
-    if weights is None:
-        return None
-    record = clips.records[position]
-    frames = clips.sample(record.num_frames)[0] + record.start_frame  # [T]
-    return FrameWeights(frames=frames.tolist(), by_label=weights[0, 0].tolist())
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which change with its content."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _embedding(features: Tensor) -> Tensor:
     """One embedding [D] of features [1, V, D] or [1, V, T, D]."""
     mean = features[0].float().flatten(0, -2).mean(dim=0)  # -> [D]
     return functional.normalize(mean, dim=0)
-
-
-def _with_weights(method: Method) -> Method:
-    """The method, asked for the weights of frames if it has an option for that."""
-    options: Any = getattr(method, "options", None)
-    if hasattr(options, "saliency"):
-        # They are extra output, which changes no score.
-        setattr(method, "options", options.model_copy(update={"saliency": True}))  # noqa: B010
-    return method
 
 
 def load(folder: str | Path, device: str = "auto") -> VideoModel:

@@ -3,14 +3,14 @@
 import math
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from clipzoo.config import ConfigError
 from clipzoo.data.store import VideoInfo
-from clipzoo.serve.video_file import VideoFile
+from clipzoo.serve.seeking import Video
 
 AHEAD = 64
 """Frames that are read before they are asked for."""
@@ -73,7 +73,7 @@ class FramesAhead:
     A context: ffmpeg ends with it.
     """
 
-    def __init__(self, file: VideoFile, wanted: np.ndarray) -> None:
+    def __init__(self, file: Video, wanted: np.ndarray) -> None:
         self.videos: dict[str, VideoInfo] = file.videos
         self._file, self._wanted = file, wanted
         self._queue: queue.Queue[tuple[int, bytes | BaseException]] = queue.Queue(AHEAD)
@@ -107,7 +107,7 @@ class FramesAhead:
         return [self._here[index] for index in indices]
 
     def _fill(self) -> None:
-        frames: Iterator[bytes] = self._file.stream(self._wanted)
+        frames = self._file.stream(self._wanted)
         try:
             for number, jpeg in zip(self._wanted.tolist(), frames, strict=True):
                 if not self._put(number, jpeg):
@@ -115,7 +115,7 @@ class FramesAhead:
         except BaseException as error:  # for the thread that waits
             self._put(-1, error)
         finally:
-            frames.close()  # pyright: ignore[reportAttributeAccessIssue]
+            frames.close()
 
     def _put(self, number: int, item: bytes | BaseException) -> bool:
         """Whether the item was put before the end."""
