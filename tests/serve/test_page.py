@@ -22,7 +22,7 @@ from fake_model import FakeModel
 
 from clipzoo import __main__
 from clipzoo.config import ConfigError
-from clipzoo.serve.page import answers, server, turns, upload
+from clipzoo.serve.page import answers, handler, server, turns, upload
 from clipzoo.serve.page.server import PageServer, Settings, serving
 from videos import make_video
 
@@ -402,7 +402,7 @@ def test_a_slow_drip_is_ended_too(page, monkeypatch):
 
 
 def test_headers_that_never_end_hold_no_connection(page, monkeypatch):
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.2)
+    monkeypatch.setattr(handler, "HEADER_SECONDS", 0.2)
     with raw_connection(page, "GET / HTTP/1.1\nHost: loc") as connection:
         assert connection.recv(100) == b""
 
@@ -423,19 +423,19 @@ def test_a_full_disk_is_said(page, video, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(server, "receive", full)
+    monkeypatch.setattr(handler, "receive", full)
     status, text = error(page, "POST", "/predict", video)
     assert (status, "No space left" in text) == (507, True)
     assert leftovers(page) == []
 
 
-def test_a_port_in_use_and_a_foreign_address_are_refused(page, model):
+def test_a_port_in_use_and_a_foreign_address_are_refused(page):
     with pytest.raises(ConfigError, match=rf"--port {page.server_port}: .* another port, or 0"):
-        PageServer(model, replace(SETTINGS, port=page.server_port))
+        PageServer(replace(SETTINGS, port=page.server_port))
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
-        PageServer(model, replace(SETTINGS, host="192.0.2.1"))
+        PageServer(replace(SETTINGS, host="192.0.2.1"))
     with pytest.raises(ConfigError, match=r"--host: found 'a\.\.b'"):
-        PageServer(model, replace(SETTINGS, host="a..b"))
+        PageServer(replace(SETTINGS, host="a..b"))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -457,11 +457,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--max-mb", "nan"], "--max-mb: found nan"),
         (["--max-mb", "1e9"], "--max-mb: found 1e+09"),
         (["--model", "nowhere"], "nowhere/config.json"),
+        (["--host", ""], "--host: found ''"),
+        (["--host", "a b"], "--host: found 'a b'"),
+        (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
         (["video.mp4"], "unrecognized arguments: video.mp4"),
     ],
 )
 def test_wrong_arguments_are_errors(project, monkeypatch, capsys, arguments, message):
-    assert run(monkeypatch, *arguments) in (1, 2)
+    assert run(monkeypatch, "--port", "0", *arguments) in (1, 2)
     assert message in capsys.readouterr().err
 
 
@@ -500,7 +503,7 @@ def test_it_ends_without_a_traceback_and_without_files(tmp_path, video, number, 
         assert process.stdout
         assert process.stderr
         line = process.stdout.readline()
-        match = re.fullmatch(r"serving demo/fake at http://[\d.]+:(\d+)/; Ctrl-C ends it\n", line)
+        match = re.fullmatch(r"serving demo/fake at http://[^ /]+:(\d+)/; Ctrl-C ends it\n", line)
         assert match
         with socket.create_connection(("127.0.0.1", int(match[1]))) as connection:
             start = "POST /predict HTTP/1.1\nHost: localhost\nContent-Length: 99\n\nx"

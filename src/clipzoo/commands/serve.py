@@ -25,10 +25,10 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = Settings(
         host=arguments.host, port=port, max_bytes=int(max_mb * 1e6), options=options
     )
-    model = open_model(arguments.model, arguments.device)
     # As Ctrl-C does, SIGTERM ends the block below, so that no temporary file remains.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with PageServer(model, settings) as server:
+    with PageServer(settings) as server:  # before the model: a port in use is said at once
+        server.model = open_model(arguments.model, arguments.device)
         if not server.is_local:
             print(
                 f"warning: --host {arguments.host}: everybody who reaches this machine can use the "
@@ -36,7 +36,9 @@ def _run(arguments: argparse.Namespace) -> None:
                 "nobody else",
                 file=sys.stderr,
             )
-        print(f"serving {model.config.recipe} at {server.address}; Ctrl-C ends it", flush=True)
+        print(
+            f"serving {server.model.config.recipe} at {server.address}; Ctrl-C ends it", flush=True
+        )
         server.serve_forever()
 
 

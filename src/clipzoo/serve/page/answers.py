@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipzoo.serve.video_file import VideoFile
+from clipzoo.serve.seeking import open_video
 
 if TYPE_CHECKING:
-    from clipzoo.serve.model import VideoModel, Window
+    from clipzoo.serve.model import VideoModel
+    from clipzoo.serve.prediction import Window
 
 TOP = 10
 """Classes of the table."""
@@ -50,7 +51,7 @@ def asked_classes(text: str | None, own: Sequence[str]) -> list[str] | None:
     """
     if text is None:
         return None
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.strip() for line in text.split("\n") if line.strip()]
     return None if names == list(own) else names
 
 
@@ -79,7 +80,7 @@ def answer(
     started = time.monotonic()
     found = model.predict(path, names, top=TOP)
     took = time.monotonic() - started
-    duration = float(VideoFile(path, model.config.frames).seconds[-1])
+    duration = open_video(path, model.config.frames).end_seconds
     every = window_seconds(duration) if duration > LONG_SECONDS else None
     yield {
         "prediction": {

@@ -227,7 +227,7 @@ function showPrediction({ prediction, commands }, file) {
       return element(
         "tr",
         {},
-        element("td", {}, label),
+        element("td", { dir: "auto" }, label),
         element("td", {}, score),
         element("td", { class: "number" }, prediction.cosines[i].toFixed(3))
       );
@@ -289,7 +289,7 @@ function showCurve() {
     ...series.map((one, i) => {
       const sample = shape("svg", { width: 34, height: 10, "aria-hidden": "true" });
       sample.append(shape("line", { ...lineStyle(i), x1: 0, x2: 34, y1: 5, y2: 5 }));
-      return element("li", {}, sample, one.label);
+      return element("li", {}, sample, element("bdi", {}, one.label));
     })
   );
   byId("windows").replaceChildren(
@@ -298,7 +298,7 @@ function showCurve() {
         "tr",
         {},
         element("td", {}, `${clock(starts[i])} to ${clock(ends[i])}`),
-        element("td", {}, name),
+        element("td", { dir: "auto" }, name),
         element("td", { class: "number" }, probability.toFixed(3))
       )
     )
