@@ -131,6 +131,14 @@ def test_classes_of_the_request_are_the_ones_that_compete(page, model, video):
     assert model.asked[1][1] is None  # its own, which the trained model scores
 
 
+def test_a_name_cannot_leave_the_folder_or_break_a_line(page, model, video, capfd):
+    found = merged(predict(page, video, "name=..%2F..%2Fa%0Ab%1B%5B2J%5C%F0%9F%8E%A5.mp4"))
+    assert found["commands"] == ["clipzoo predict '.._.._a_b_[2J_\N{MOVIE CAMERA}.mp4' --top 10"]
+    assert model.asked[0][0].is_relative_to(page.folder)
+    wait_until(lambda: not list(page.folder.iterdir()))
+    assert "\x1b" not in capfd.readouterr().err
+
+
 def test_a_long_video_has_a_curve(page, tmp_path):
     long = make_video(tmp_path / "long.mp4", 250, "32x32")  # 25 s
     lines = predict(page, long.read_bytes(), "name=long.mp4")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_model import FakeModel
 
-from browser import Record, open_page
+from browser import REQUIRED, Record, chromium_path, open_page
 from clipzoo.serve.page.server import PageServer, Settings, serving
 from videos import make_video
 
@@ -74,6 +74,7 @@ def test_videos_of_all_kinds_and_a_broken_one(tmp_path):
         assert widths[0] == pytest.approx(2 * widths[1], rel=0.02)
         predict(page, broken)
         assert page.get_by_role("alert").inner_text().startswith("broken.mp4: ")
+        assert not page.locator("table").first.is_visible()  # of the video before
         assert len([url for url in record.requests if "/predict" in url]) == 4
         assert list(server.folder.iterdir()) == []
 
@@ -213,3 +214,13 @@ def test_the_page_says_when_the_server_is_gone(tmp_path):
         predict(page, path)
         assert "cannot be reached" in page.get_by_role("alert").inner_text()
         assert json.dumps(record.errors).count("ERR_CONNECTION_REFUSED") == len(record.errors) == 1
+
+
+def test_without_chromium_a_test_skips_or_fails(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv(REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="there is no chromium"):
+        chromium_path()
+    monkeypatch.setenv(REQUIRED, "required")
+    with pytest.raises(pytest.fail.Exception, match="there is no chromium"):
+        chromium_path()

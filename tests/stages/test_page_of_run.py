@@ -34,28 +34,33 @@ def test_its_answer_is_that_of_the_command(demo, monkeypatch, capsys, tmp_path, 
         connection.close()
     answer = {key: value for line in lines for key, value in line.items()}
 
-    *files, command, _of_windows = answer["commands"]
+    *files, of_video, of_windows = answer["commands"]
     for line in files:
         subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
-    words = [
-        str(tmp_path / word) if word in (path.name, "classes.txt") else word
-        for word in shlex.split(command)
-    ]
-    monkeypatch.setattr(sys, "argv", [*words, "--json"])
-    __main__.main()
-    printed = json.loads(capsys.readouterr().out)
+
+    def printed(command: str) -> list[dict]:
+        words = [
+            str(tmp_path / word) if word in (path.name, "classes.txt") else word
+            for word in shlex.split(command)
+        ]
+        monkeypatch.setattr(sys, "argv", [*words, "--json"])
+        __main__.main()
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    (whole,) = printed(of_video)
     found = answer["prediction"]
-    assert found["labels"] == [row["label"] for row in printed["predictions"]]
-    scores = [row["score"] for row in printed["predictions"]]
+    assert found["labels"] == [row["label"] for row in whole["predictions"]]
+    scores = [row["score"] for row in whole["predictions"]]
     assert found["probabilities"] == pytest.approx(scores, abs=1e-6)
     assert found["cosines"] == pytest.approx(
-        [row["cosine"] for row in printed["predictions"]], abs=1e-6
+        [row["cosine"] for row in whole["predictions"]], abs=1e-6
     )
-    assert found["num_frames"] == len(printed["frames"]) == len(answer["pictures"])
-    assert [one["seconds"] for one in answer["pictures"]] == printed["seconds"]
+    assert found["num_frames"] == len(whole["frames"]) == len(answer["pictures"])
+    assert [one["seconds"] for one in answer["pictures"]] == whole["seconds"]
 
-    windows = list(model.windows(path, classes, every=answer["curve"]["every"]))
-    assert answer["curve"]["best"] == [
-        [w.labels[0], pytest.approx(w.probabilities[0], abs=1e-6)] for w in windows
-    ]
-    assert answer["curve"]["ends"][-1] == windows[-1].end == pytest.approx(25)
+    windows = printed(of_windows)
+    curve, best = answer["curve"], [window["predictions"][0] for window in windows]
+    assert curve["best"] == [[x["label"], pytest.approx(x["score"], abs=1e-6)] for x in best]
+    for key in ("start", "end"):
+        assert curve[f"{key}s"] == pytest.approx([window[key] for window in windows])
+    assert windows[-1]["end"] == pytest.approx(25)

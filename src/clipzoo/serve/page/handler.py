@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404, f"there is no {shown(url.path[:80])}; POST a video to /predict")
             return
         query = {key: values[0] for key, values in parse_qs(url.query, True).items()}
-        name = re.sub(r"[/\\]", "_", query.get("name", ""))[:200] or "video"
+        name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", query.get("name", ""))[:200] or "video"
         names = asked_classes(query.get("classes"), self.server.model.class_names)
         suffix = re.fullmatch(r".*(\.[a-z0-9]{1,5})", name.lower())
         folder = Path(tempfile.mkdtemp(dir=self.server.folder))

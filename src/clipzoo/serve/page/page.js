@@ -132,8 +132,11 @@ function send(file, query) {
   };
   request.onprogress = () => readLines(request, answer);
   request.onload = () => {
-    readLines(request, answer);
-    end(answer, "The connection was lost before the answer was complete; try again.");
+    try {
+      readLines(request, answer);
+    } finally {
+      end(answer, "The connection was lost before the answer was complete; try again.");
+    }
   };
   request.onerror = () => end(answer, "The server cannot be reached; is it still running?");
   request.onabort = () => {
@@ -141,6 +144,7 @@ function send(file, query) {
     say("Cancelled.");
   };
   setBusy(request);
+  hideResults(); // those of one video may not be taken for those of another
   progress(null);
   say(`Uploading ${file.name}`);
   request.send(file);
@@ -205,10 +209,14 @@ function show(line, answer) {
 
 // The results
 
-function showPrediction({ prediction, commands }, file) {
+function hideResults() {
   shownCurve = null;
+  for (const id of ["title", "scores", "over-time", "seen", "same"]) byId(id).hidden = true;
+  byId("empty").hidden = false;
+}
+
+function showPrediction({ prediction, commands }, file) {
   byId("empty").hidden = true;
-  for (const id of ["over-time", "seen"]) byId(id).hidden = true;
   for (const id of ["title", "scores", "same"]) byId(id).hidden = false;
   byId("title").textContent = file.name;
   byId("took").textContent = "";
