@@ -22,7 +22,7 @@ from fake_model import FakeModel
 
 from clipzoo import __main__
 from clipzoo.config import ConfigError
-from clipzoo.serve.page import answers, handler, server, turns, upload
+from clipzoo.serve.page import answers, handler, leaving, server, turns, upload
 from clipzoo.serve.page.server import PageServer, Settings, serving
 from videos import make_video
 
@@ -374,6 +374,33 @@ def test_one_who_leaves_gives_the_turn_to_the_next(page, model, video, monkeypat
     first.join(30)
     assert len(model.asked) == 1
     assert leftovers(page) == []
+
+
+def test_one_who_leaves_ends_the_decoding(page, model, video, monkeypatch, capfd):
+    """Of a video of hours, for example, whose prediction has begun."""
+    monkeypatch.setattr(leaving, "LOOK_SECONDS", 0.02)
+    codes: list[int] = []
+
+    def decode(path: Path, *_: object, **__: object) -> None:
+        program = [sys.executable, "-c", "import time; time.sleep(60)", f"file:{path}"]
+        other = subprocess.Popen([*program[:3], "file:other"])
+        try:
+            model.started.release()
+            codes.append(subprocess.run(program, check=False).returncode)
+            codes.append(other.poll() or 0)
+        finally:
+            other.kill()
+            other.wait()
+        raise MemoryError("ffmpeg was killed by SIGKILL")
+
+    model.predict = decode
+    with raw_connection(page, head(page, len(video))) as connection:
+        connection.sendall(video)
+        assert model.started.acquire(timeout=10)
+    wait_until(lambda: page.turns._queue == [])
+    assert codes == [-signal.SIGKILL, 0]
+    assert leftovers(page) == []
+    assert "the client left" in capfd.readouterr().err
 
 
 def test_a_client_that_leaves_during_the_upload_leaves_no_file(page, model, video, capfd):

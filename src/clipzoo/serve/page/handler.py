@@ -12,20 +12,20 @@ import io
 import json
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import time
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from clipzoo.files import named_disk_errors, shown
+from clipzoo.files import is_of_memory, named_disk_errors, shown
 from clipzoo.serve.page.answers import LONG_SECONDS, TOP, Request, answer, asked_classes
+from clipzoo.serve.page.leaving import ending_decoders, has_left
 from clipzoo.serve.page.turns import BusyError
 from clipzoo.serve.page.upload import (
     HEADER_SECONDS,
@@ -67,7 +67,6 @@ class Handler(BaseHTTPRequestHandler):
     """One request."""
 
     server: "PageServer"  # pyright: ignore[reportIncompatibleVariableOverride]
-    server_version, sys_version = "clipzoo", ""
     error_content_type = "application/json"
 
     def setup(self) -> None:
@@ -126,42 +125,46 @@ class Handler(BaseHTTPRequestHandler):
 
     def _predict(self, request: Request) -> None:
         self._begin(200, "application/x-ndjson")
-        tell, start, pictures = self._tell, time.monotonic(), {}
+        start, pictures = time.monotonic(), {}
         try:
-            with self.server.turns.turn(lambda before: tell({"waiting": before})):
+            with self.server.turns.turn(lambda before: self._tell({"waiting": before})):
                 waited = time.monotonic() - start
-                tell({"running": True})
-                options = self.server.settings.options
-                with closing(answer(self.server.model, request, options)) as lines:
+                self._tell({"running": True})
+                lines = answer(self.server.model, request, self.server.settings.options)
+                with ending_decoders(self.connection, request.path), closing(lines):
                     for line in lines:
                         if "pictures" in line:  # these may take long to send: others may begin
                             pictures = line
                         else:
-                            tell(line)
+                            self._tell(line)
             seconds = time.monotonic() - start - waited
-            tell(pictures)
-            tell({"done": {"seconds": seconds, "waited": waited}})
+            self._tell(pictures)
+            self._tell({"done": {"seconds": seconds, "waited": waited}})
             outcome = f"{seconds:.1f} s"
-        except ConnectionError:
-            outcome = "the client left"
-        except (ValueError, OSError) as error:
-            outcome = str(error).replace(str(request.path), request.name)
-            tell({"error": outcome})
-        except Exception:
-            outcome = "an error of this program; its terminal shows it"
-            traceback.print_exc()
-            tell({"error": outcome})
+        except Exception as error:
+            outcome = self._failed(error, request)
         title = "" if outcome.startswith(request.name) else f"{request.name}: "
         print(shown(title + outcome), file=sys.stderr, flush=True)
 
+    def _failed(self, error: Exception, request: Request) -> str:
+        """Why there is no prediction, which the client is told if it is still there."""
+        if isinstance(error, ConnectionError) or has_left(self.connection):
+            return "the client left"
+        if isinstance(error, (ValueError, OSError)):
+            text = str(error).replace(str(request.path), request.name)
+        elif is_of_memory(error):
+            text = f"there is not enough memory ({error})"
+        else:
+            text = "an error of this program; its terminal shows it"
+            traceback.print_exception(error)
+        with suppress(ConnectionError):
+            self._tell({"error": text})
+        return text
+
     def _tell(self, line: dict[str, Any]) -> None:
         """Write a line of an answer; ConnectionError if the client has left."""
-        self.connection.settimeout(0)
-        try:
-            if self.connection.recv(1, socket.MSG_PEEK) == b"":
-                raise ConnectionError("the client left")
-        except BlockingIOError:
-            pass  # it is there and says nothing
+        if has_left(self.connection):
+            raise ConnectionError("the client left")
         content = _json(line) + b"\n"
         self.connection.settimeout(WRITE_SECONDS + len(content) / SLOWEST_BYTES)
         try:
@@ -215,6 +218,9 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(code, _json({"error": message or "not allowed"}))
         finally:
             drain(self.connection)
+
+    def version_string(self) -> str:
+        return "clipzoo"
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: what was predicted is printed, and what clients send is not."""
