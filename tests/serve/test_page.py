@@ -181,6 +181,8 @@ def test_a_name_that_begins_with_a_dash_is_no_option_of_the_command():
     assert answers.command_lines(request, ["--model", "m"], None) == [
         "clipzoo predict ./--top --model m --class 'a, b' --top 10"
     ]
+    request = replace(request, class_names=["-a", "b"])
+    assert answers.command_lines(request, [], None)[0] == r"printf '%s\n' -a b > classes.txt"
 
 
 @pytest.mark.parametrize(
@@ -198,9 +200,24 @@ def test_a_file_that_is_not_a_video_is_an_error_with_its_name(page, body, messag
     assert leftovers(page) == []
 
 
+def test_an_error_that_names_the_file_alone_has_its_real_name(page, model, video):
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise ValueError(f"{path.name}: the video {path} is broken")
+
+    model.predict = fail
+    found = predict(page, video, "name=my%20video.mp4")[-1]["error"]
+    assert found == "my video.mp4: the video my video.mp4 is broken"
+
+
+def test_empty_class_names_are_not_the_models_own(page, model, video):
+    predict(page, video, "classes=%20%0A")
+    assert model.asked[0][1] == []  # which a model refuses
+
+
 def test_the_errors_of_a_model_are_shown(page, model, video):
     model.is_open = False
     assert "the model is closed" in predict(page, video, "classes=a%0Ab")[-1]["error"]
+    model.is_open = True
     model.config.frames = None  # an error of ours: its traceback is for the terminal
     assert predict(page, video)[-1]["error"].startswith("an error of this program")
 
@@ -406,7 +423,7 @@ def test_one_who_leaves_ends_the_decoding(page, model, video, monkeypatch, capfd
 def test_a_client_that_leaves_during_the_upload_leaves_no_file(page, model, video, capfd):
     with raw_connection(page, head(page, len(video))) as connection:
         connection.sendall(video[:100])
-        wait_until(lambda: list(page.folder.rglob("video*")) != [])
+        wait_until(lambda: any(path.is_file() for path in page.folder.rglob("*")))
     assert leftovers(page) == []
     assert model.asked == []
     assert "Traceback" not in capfd.readouterr().err
@@ -543,7 +560,7 @@ def test_it_ends_without_a_traceback_and_without_files(tmp_path, video, number, 
         with socket.create_connection(("127.0.0.1", int(match[1]))) as connection:
             start = "POST /predict HTTP/1.1\nHost: localhost\nContent-Length: 99\n\nx"
             connection.sendall(start.replace("\n", "\r\n").encode())
-            wait_until(lambda: list(tmp_path.rglob("video*")) != [])
+            wait_until(lambda: any(path.is_file() for path in tmp_path.rglob("*")))
             process.send_signal(number)
             assert process.wait(20) == code
         messages = process.stderr.read()

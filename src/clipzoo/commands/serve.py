@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.predict import add_model_arguments, open_model
@@ -10,6 +12,16 @@ from clipzoo.config import ConfigError
 
 TERMINATED = 128 + signal.SIGTERM
 LARGEST_MB = 100_000
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that no temporary file remains."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -25,9 +37,10 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = Settings(
         host=arguments.host, port=port, max_bytes=int(max_mb * 1e6), options=options
     )
-    # As Ctrl-C does, SIGTERM ends the block below, so that no temporary file remains.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with PageServer(settings) as server:  # before the model: a port in use is said at once
+    with (
+        _ended_by_sigterm(),
+        PageServer(settings) as server,  # before the model: a port in use is said at once
+    ):
         server.model = open_model(arguments.model, arguments.device)
         if not server.is_local:
             print(

@@ -3,7 +3,6 @@
 import base64
 import math
 import shlex
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +76,7 @@ def answer(
         VideoError, ConfigError: as `VideoModel.predict`.
     """
     path, names = request.path, request.class_names
-    started = time.monotonic()
     found = model.predict(path, names, top=TOP)
-    took = time.monotonic() - started
     duration = open_video(path, model.config.frames).end_seconds
     every = window_seconds(duration) if duration > LONG_SECONDS else None
     yield {
@@ -89,7 +86,6 @@ def answer(
             "cosines": found.cosines,
             "num_frames": len(found.frames),
             "num_classes": len(names or model.class_names),
-            "seconds": took,
         },
         "commands": command_lines(request, options, every),
     }
@@ -131,9 +127,10 @@ def curve(windows: Sequence["Window"]) -> dict[str, Any]:
 def command_lines(request: Request, options: Sequence[str], every: float | None) -> list[str]:
     """What gives the same in a shell: the table, and for a long video the curve."""
     name = f"./{request.name}" if request.name.startswith("-") else request.name
-    words, names, first = ["clipzoo", "predict", name, *options], request.class_names, []
-    if names is not None:
-        if len(names) > MOST_ON_A_LINE or any("," in name for name in names):
+    words, first = ["clipzoo", "predict", name, *options], []
+    names = request.class_names
+    if names:
+        if len(names) > MOST_ON_A_LINE or any("," in n or n.startswith("-") for n in names):
             first = [shlex.join(["printf", "%s\\n", *names]) + " > classes.txt"]
             words += ["--classes", "classes.txt"]
         else:

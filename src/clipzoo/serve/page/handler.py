@@ -11,9 +11,9 @@ line of a complete answer has the key `done` or `error`.
 import io
 import json
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from contextlib import closing, suppress
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from clipzoo.files import is_of_memory, named_disk_errors, shown
-from clipzoo.serve.page.answers import LONG_SECONDS, TOP, Request, answer, asked_classes
+from clipzoo.serve.page.answers import Request, answer, asked_classes
 from clipzoo.serve.page.leaving import ending_decoders, has_left
 from clipzoo.serve.page.turns import BusyError
 from clipzoo.serve.page.upload import (
@@ -98,9 +98,9 @@ class Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query, True).items()}
         name = re.sub(r"[/\\\x00-\x1f\x7f]", "_", query.get("name", ""))[:200] or "video"
         names = asked_classes(query.get("classes"), self.server.model.class_names)
-        suffix = re.fullmatch(r".*(\.[a-z0-9]{1,5})", name.lower())
-        folder = Path(tempfile.mkdtemp(dir=self.server.folder))
-        path = folder / f"video{suffix[1] if suffix else ''}"
+        suffix = re.fullmatch(r".*(\.[a-z0-9]{1,5})", name.lower())  # ffmpeg looks at it
+        token = secrets.token_hex(8)  # is in no message but as the name of this file
+        path = self.server.folder / token / f"{token}{suffix[1] if suffix else ''}"
         try:
             with self.server.turns.admitted():
                 self._receive(path)
@@ -110,13 +110,14 @@ class Handler(BaseHTTPRequestHandler):
         except UploadError as error:
             self.send_error(error.status, str(error))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(path.parent, ignore_errors=True)
 
     def _receive(self, path: Path) -> None:
         headers, most = self.headers, self.server.settings.max_bytes
         size = body_length(headers["Content-Length"], headers["Transfer-Encoding"], most)
         try:
-            with named_disk_errors(path):
+            with named_disk_errors(path.parent):
+                path.parent.mkdir()
                 receive(self.rfile, self._timed, size, path)
         except (ConnectionError, TimeoutError):
             raise
@@ -151,7 +152,9 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(error, ConnectionError) or has_left(self.connection):
             return "the client left"
         if isinstance(error, (ValueError, OSError)):
-            text = str(error).replace(str(request.path), request.name)
+            path = request.path
+            names = "|".join(re.escape(text) for text in (str(path), path.name))
+            text = re.sub(names, lambda _: request.name, str(error))
         elif is_of_memory(error):
             text = f"there is not enough memory ({error})"
         else:
@@ -180,8 +183,6 @@ class Handler(BaseHTTPRequestHandler):
             "class_names": model.class_names,
             "is_open": model.is_open,
             "max_bytes": self.server.settings.max_bytes,
-            "long_seconds": LONG_SECONDS,
-            "top": TOP,
         }
 
     def _is_for_us(self, *, posted: bool = False) -> bool:
