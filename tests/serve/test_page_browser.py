@@ -104,6 +104,7 @@ def test_class_names_are_text_and_a_second_click_sends_nothing(tmp_path):
         assert names.input_value() == "yoga\narchery\nknitting"
 
 
+@pytest.mark.slow
 def test_one_who_waits_is_told_and_can_leave(tmp_path):
     path, model = make_video(tmp_path / "a.mp4"), FakeModel()
     with opened(model) as (page, _, server):
