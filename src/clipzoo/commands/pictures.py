@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
-from clipzoo.evaluate.plots import GAP_PX, MAX_LETTERS, save_figure
+from clipzoo.evaluate.plots import GAP_INCHES, GAP_PX, MAX_LETTERS, save_figure
 from clipzoo.files import shown
 from clipzoo.serve.prediction import Prediction, Window
 
@@ -18,6 +18,8 @@ MAX_FRAMES = 32
 """Frames of a picture, spread evenly if the model saw more."""
 MAX_CURVES = 8
 """Classes of a curve: those with the highest mean probability."""
+LEAST_SHARE = 0.05
+"""Classes whose curves stay below this share of the highest one are left out."""
 NUM_STILLS = 10
 """Frames above a curve."""
 ROW_INCHES, BARS_INCHES, SCORE_INCHES = 1.2, 0.7, 0.26
@@ -45,11 +47,11 @@ def draw_prediction(path: Path, title: str, prediction: Prediction, pictures: Te
     num_labels = len(prediction.labels)
     heights = [*([BARS_INCHES] * bool(weights) + [ROW_INCHES]) * len(rows)]
     heights.append(SCORE_INCHES * num_labels)
-    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + 0.2 * len(heights)))
+    figure = Figure(figsize=(WIDTH_INCHES, sum(heights) + GAP_INCHES * (len(heights) - 1)))
     axes: list[Axes] = list(
         figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     )
-    figure.subplots_adjust(0, 0, 1, 1, hspace=0.12)
+    figure.subplots_adjust(0, 0, 1, 1, hspace=GAP_INCHES * len(heights) / sum(heights))
     axes[0].set_title(_label(title), loc="left", fontsize=11, parse_math=False)
     *drawn, scores = axes
     step = len(drawn) // len(rows)
@@ -90,15 +92,14 @@ def _draw_strip(axes: Axes, pictures: Tensor, room: int) -> None:
 
 
 def _draw_scores(axes: Axes, prediction: Prediction) -> None:
-    places = range(len(prediction.labels))
-    axes.barh(places, prediction.probabilities, 0.7, color="tab:green")
-    for i, probability, cosine in zip(
-        places, prediction.probabilities, prediction.cosines, strict=True
-    ):
-        axes.text(probability + 0.005, i, f"{probability:.3f}  (cosine {cosine:.3f})", va="center",
-                  fontsize=9)  # fmt: skip
+    places, values = range(len(prediction.labels)), prediction.probabilities
+    axes.barh(places, values, 0.7, color="tab:green")
+    highest = max(*values, 1e-6)
+    for i, (value, cosine) in enumerate(zip(values, prediction.cosines, strict=True)):
+        words = f"{value:.3f}  (cosine {cosine:.3f})"
+        axes.text(value + 0.005 * highest, i, words, va="center", fontsize=9)
     axes.set_yticks(places, [_label(x) for x in prediction.labels], fontsize=9, parse_math=False)
-    axes.set(xlim=(0, 1.15), ylim=(len(prediction.labels) - 0.5, -0.5), xticks=[])
+    axes.set(xlim=(0, 1.2 * highest), ylim=(len(places) - 0.5, -0.5), xticks=[])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
 
 
@@ -131,7 +132,8 @@ class Curve:
         """Names and probabilities [windows] of the classes to draw, the most likely one first."""
         table = np.stack(self._rows)  # [windows, K]
         mean = np.average(table, axis=0, weights=np.diff(self.edges))  # [K]
-        order = np.argsort(-mean, kind="stable")[:MAX_CURVES]
+        order = np.argsort(-mean, kind="stable")
+        order = order[table[:, order].max(axis=0) >= LEAST_SHARE * table.max()][:MAX_CURVES]
         return [(self._names[k], table[:, k]) for k in order]
 
     @property
@@ -157,11 +159,14 @@ def draw_curve(path: Path, title: str, curve: Curve, stills: Tensor) -> None:
     for number, (name, values) in enumerate(lines):
         axes.stairs(values, curve.edges, baseline=None, color=f"C{number}", linewidth=1.5,
                     label=_label(name))  # fmt: skip
-    axes.set(xlim=(curve.edges[0], curve.edges[-1]), ylim=(0, 1.03))
+    highest = max(float(values.max()) for _, values in lines)
+    # Probabilities may be softmaxes of cosines, all of them near 1 / K.
+    top = 1.03 if highest > 0.5 else 1.2 * highest
+    axes.set(xlim=(curve.edges[0], curve.edges[-1]), ylim=(0, top))
     axes.set(xlabel="time", ylabel="probability")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     axes.spines[["top", "right"]].set_visible(False)
-    others = f"the {len(lines)} most likely of {curve.num_classes} classes"
+    others = f"{len(lines)} of {curve.num_classes} classes"
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9, title_fontsize=9,
                          title=others if len(lines) < curve.num_classes else None)  # fmt: skip
     for text in legend.get_texts():

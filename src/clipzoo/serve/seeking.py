@@ -24,15 +24,14 @@ from clipzoo.data.decoding import (
     Outcome,
     VideoError,
     check_decoded,
-    jpeg_command,
     run_ffmpeg,
     split_jpegs,
 )
-from clipzoo.data.ffmpeg import ffmpeg_path
+from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.store import VideoInfo
 from clipzoo.data.timing import frame_rate
 from clipzoo.serve.folder import FramesOfVideos
-from clipzoo.serve.video_file import MOST_SELECTED, VideoFile
+from clipzoo.serve.video_file import MOST_SELECTED, VideoFile, selecting_command, selection
 
 CONTAINERS = ("avi", "matroska", "mov")
 """The first of ffmpeg's names of the formats with an index of key frames."""
@@ -129,11 +128,12 @@ class SeekingFile:
         """
         keys = self.keys.tolist()
         if len(keys) < 3 or keys[0] != 0:
-            raise CannotSeek(f"it has {len(keys)} key frames")
-        beginning = self._decode([min(keys[1] + 2, self.num_frames - 1)], begin=0)
-        ending = self._decode([self.num_frames - 1], begin=keys[-1], to_end=True)
-        if len([*beginning, *ending]) != 2:
-            raise CannotSeek("frames are missing at its beginning or end")
+            raise CannotSeek("it has under 3 key frames, or does not begin with one")
+        beginning = range(min(keys[1] + 3, self.num_frames))
+        for _ in self._decode(beginning):
+            pass
+        for _ in self._decode(range(keys[-1], self.num_frames), to_end=True):
+            pass
         for place in np.linspace(1, len(keys) - 1, NUM_PROBES).round().astype(int).tolist():
             self._probe(keys[place - 1], keys[place])
 
@@ -166,7 +166,7 @@ class SeekingFile:
         return int(self.keys[max(np.searchsorted(self.keys, frame, side="right") - 1, 0)])
 
     def _decode(
-        self, run: list[int], begin: int | None = None, to_end: bool = False
+        self, run: Sequence[int], begin: int | None = None, to_end: bool = False
     ) -> Iterator[bytes]:
         """The JPEGs of a run of frames, which are decoded together.
 
@@ -174,52 +174,59 @@ class SeekingFile:
             run: frames, ascending.
             begin: decoding begins at the last key frame up to this one; None = up to the first of
                 the run.
-            to_end: decode until the video ends.
+            to_end: every frame of the run and after it must be one of the list.
 
         Raises:
-            CannotSeek: a frame from the key frame to the last of the run has not the time of the
-                list, or ffmpeg reports an error.
+            CannotSeek: one of the frames has not the time of the list, or ffmpeg reports an error.
         """
         begin = self._key_before(run[0] if begin is None else begin)
-        while begin and self.seconds[begin] - self.seconds[begin - 1] <= 2 * TOLERANCE_SECONDS:
-            begin -= 1  # of frames with equal times, only all can be kept
-        places = [frame - begin for frame in run]
-        size, quality = str(self.frames.size), self.frames.quality
-        command = jpeg_command(self.path, size, quality, None, frames=places, timed=True)
         offset = float(self.seconds[begin]) - BEFORE_SECONDS if begin else 0.0
-        if begin:
+        expected, outcome = self.seconds[np.asarray(run)] - offset, Outcome()
+        command = self._command([frame - begin for frame in run], offset, to_end)
+        waiting: deque[bytes] = deque()  # frames whose times were not printed yet
+        checked = done = 0
+        for jpeg in split_jpegs(run_ffmpeg(command, outcome)):
+            waiting.append(jpeg)
+            checked = _check_times(outcome.timing.times, expected, checked)
+            while waiting and done < checked:
+                yield waiting.popleft()
+                done += 1
+        checked = _check_times(outcome.timing.times, expected, checked)
+        if outcome.damage or checked < len(run) or done + len(waiting) != len(run):
+            raise CannotSeek(outcome.damage or f"{checked} of {len(run)} frames are there")
+        yield from waiting
+
+    def _command(self, places: list[int], offset: float, to_end: bool) -> list[str]:
+        """As `jpeg_command`, from a time on (seconds; 0 = the beginning); the times of the selected
+        frames are printed."""
+        expression = f"gte(n,{places[0]})" if to_end else selection(places)
+        command = selecting_command(self.path, self.frames, expression, _showinfo())
+        if not to_end:
+            command[-1:] = ["-frames:v", str(len(places)), command[-1]]
+        if offset:
             place = command.index("-i")
             command[place:place] = ["-ss", f"{offset:.6f}"]
-        if to_end:  # without the option that ends it after the last selected frame
-            place = command.index("-frames:v")
-            del command[place : place + 2]
-        outcome = Outcome()
-        expected, checked = self.seconds[begin:] - offset, 0
-        waiting: deque[tuple[int, bytes]] = deque()  # frames whose times were not printed yet
-        for place, jpeg in zip(places, split_jpegs(run_ffmpeg(command, outcome)), strict=False):
-            waiting.append((place, jpeg))
-            checked = _check_times(outcome.timing.times, expected, checked)
-            while waiting and waiting[0][0] < checked:
-                yield waiting.popleft()[1]
-        checked = _check_times(outcome.timing.times, expected, checked)
-        if outcome.damage or checked <= places[-1] or (to_end and checked != len(expected)):
-            raise CannotSeek(outcome.damage or f"{checked} of {places[-1] + 1} frames are there")
-        yield from (jpeg for _, jpeg in waiting)
+        return command
+
+
+def _showinfo() -> str:
+    """The filter that prints times, without checksums if ffmpeg has that option."""
+    has_option = "checksum" in ask_ffmpeg("-hide_banner", "-h", "filter=showinfo")
+    return "showinfo=checksum=0" if has_option else "showinfo"
 
 
 def _check_times(times: list[float], expected: np.ndarray, checked: int) -> int:
-    """How many decoded frames have the times that are expected; CannotSeek if one has another."""
+    """How many selected frames have the times that are expected; CannotSeek if one has another."""
     new = np.asarray(times[checked:])
     if checked + len(new) > len(expected):
         raise CannotSeek("more frames are decoded than it has packets")
-    if len(new):
-        errors = np.abs(new - expected[checked : checked + len(new)])
-        if errors.max() > TOLERANCE_SECONDS:
-            number = checked + int(errors.argmax())
-            raise CannotSeek(
-                f"frame {number} after a key frame is at {new[number - checked]:.6f} s, not "
-                f"{expected[number]:.6f} s"
-            )
+    errors = np.abs(new - expected[checked : checked + len(new)])
+    if errors.max(initial=0.0) > TOLERANCE_SECONDS:
+        number = int(errors.argmax())
+        raise CannotSeek(
+            f"a frame is at {new[number]:.6f} s, not {expected[checked + number]:.6f} s, after it "
+            "is sought"
+        )
     return checked + len(new)
 
 
@@ -257,6 +264,8 @@ def list_frames(path: Path, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     shown = dts if (pts == NO_TIME).any() else pts
     order = np.argsort(shown, kind="stable")
     seconds = shown[order] * ticks
+    if np.diff(seconds).min(initial=1.0) <= 2 * TOLERANCE_SECONDS:
+        raise CannotSeek("two packets have one time")  # as those of several edits may have
     outcome.timing.times = seconds.tolist()
     outcome.timing.end_seconds = float((shown + duration).max() * ticks)
     check_decoded(path, outcome, None, len(seconds))
