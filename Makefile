@@ -24,10 +24,10 @@ repro: setup  ## run the pipeline (dvc repro) and print the results table
 	clipzoo repro
 	@awk '/^## / {shown = $$0 == "## Runs"} shown' RESULTS.md
 	@echo 'RESULTS.md has all results and the published values.'
+	@echo 'report/index.html has the same as pages, with curves and examples: open it in a browser.'
 
-# Of the columns with a path (metrics and dependencies), the accuracies alone; and changed parameters.
-# DVC gives a metric's column no path if its name is in one file only, as those of metrics/clip.json are.
-DROP := ^(?!.*:(full_)?top1$$).*/|^(?!(recipe|seed|(full_)?top1)$$)[a-z0-9_]+$$|^(Created|Executor)$$
+# Of the metrics, the summary alone, which has the same columns for every recipe; and changed parameters.
+DROP := ^(?!summary\.).*/|^(?!(recipe|seed)$$)[a-z0-9_]+$$|^(Created|Executor)$$
 
 experiments: setup  ## compare experiments: what was changed, top-1 and zero-shot top-1
 	dvc exp show --only-changed --drop '$(DROP)'
