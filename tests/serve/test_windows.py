@@ -182,7 +182,9 @@ def test_weights_do_not_depend_on_the_stored_option(tmp_path):
     assert int(np.argmax(weights["red"])) == 2
     assert int(np.argmax(weights["green"])) == 3
     assert colors.model().frame_weights(path) == found.weights
-    assert colors.model().predict(path, top=1).weights.by_label == found.weights.by_label[:1]
+    one = colors.model().predict(path, top=1).weights
+    assert one is not None
+    assert one.by_label == found.weights.by_label[:1]
 
 
 def test_a_method_without_weights_has_none(tmp_path):

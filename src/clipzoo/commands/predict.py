@@ -138,7 +138,7 @@ def _predictions(
     test, every, picture = model.config.views, arguments.every, arguments.picture
     options: dict[str, Any] = {
         # All classes: one that is not told may have the highest cosine.
-        "top": len(model.class_names if names is None else names),
+        "top": max(1, len(model.class_names if names is None else names)),
         "views": (arguments.clips or test.clips, arguments.crops or test.crops),
         "zero_shot": arguments.zero_shot,
     }

@@ -31,7 +31,13 @@ from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.store import VideoInfo
 from clipzoo.data.timing import frame_rate
 from clipzoo.serve.folder import FramesOfVideos
-from clipzoo.serve.video_file import MOST_SELECTED, VideoFile, selecting_command, selection
+from clipzoo.serve.video_file import (
+    MOST_SELECTED,
+    VideoFile,
+    check_name,
+    selecting_command,
+    selection,
+)
 
 CONTAINERS = ("avi", "matroska", "mov")
 """The first of ffmpeg's names of the formats with an index of key frames."""
@@ -80,8 +86,7 @@ class SeekingFile:
 
     def __init__(self, path: str | Path, frames: FramesOfVideos) -> None:
         self.path, self.frames = Path(path), frames
-        if not self.path.is_file():
-            raise VideoError(f"{path}: no such file")
+        check_name(self.path)
         if frames.fps:
             raise CannotSeek("frames are resampled")
         self.name, outcome = self.path.name, Outcome()
