@@ -15,8 +15,9 @@ from PIL import Image
 
 import colors
 from clipzoo import __main__
-from clipzoo.commands import pictures, predict
-from clipzoo.commands.pictures import Curve, clock, frames_to_draw
+from clipzoo.commands import predict
+from clipzoo.serve import drawing
+from clipzoo.serve.drawing import Curve, clock, frames_to_draw
 from clipzoo.serve.model import VideoModel
 from clipzoo.serve.prediction import FrameWeights, Prediction, Window
 from colors import Colors, make_colored
@@ -213,13 +214,13 @@ def test_pictures_are_drawn(videos, tmp_path, monkeypatch, capsys):
 
 def test_a_curve_is_drawn_of_windows(videos, tmp_path, model, monkeypatch, capsys):
     drawn = []
-    draw = pictures.draw_curve
+    draw = drawing.draw_curve
 
     def note(path, title, curve, stills):
         drawn.append((title, curve, stills))
         draw(path, title, curve, stills)
 
-    monkeypatch.setattr(pictures, "draw_curve", note)
+    monkeypatch.setattr(drawing, "draw_curve", note)
     arguments = ("--every", 1, "--save", tmp_path, "--top", 1)
     assert run(monkeypatch, videos / "red-blue.mp4", *arguments) == 0
     assert (tmp_path / "red-blue.mp4.png").stat().st_size > 5000
@@ -230,7 +231,7 @@ def test_a_curve_is_drawn_of_windows(videos, tmp_path, model, monkeypatch, capsy
     assert set(lines) == {"red", "blue"}, "green is below LEAST_SHARE"
     assert lines["red"].argmax() in (0, 1)
     assert lines["blue"].argmax() == 3
-    assert stills.shape == (pictures.NUM_STILLS, 3, 16, 16)
+    assert stills.shape == (drawing.NUM_STILLS, 3, 16, 16)
     red = stills.float().mean(dim=(2, 3))[:, 0]
     assert (red[:6] > 200).all()
     assert (red[-2:] < 60).all()
@@ -245,7 +246,7 @@ def test_frames_to_draw():
     )
     assert frames_to_draw(weighted) == [5, 5, 7]
     many = Prediction(labels=[], probabilities=[], cosines=[], frames=list(range(100)), seconds=[])
-    assert len(frames_to_draw(many)) == pictures.MAX_FRAMES
+    assert len(frames_to_draw(many)) == drawing.MAX_FRAMES
     assert frames_to_draw(many)[::31] == [0, 99]
 
 

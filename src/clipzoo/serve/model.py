@@ -39,8 +39,8 @@ from clipzoo.serve.windows import FramesAhead, Span, check_every, split_windows
 
 MICRO_BATCH = 8
 """Clips that are encoded at once."""
-WINDOWS_AT_ONCE = 32
-"""Windows that are encoded before the first of them is returned: loading overlaps with it."""
+WINDOWS_AT_ONCE = 8
+"""Windows that are encoded before the first of them is returned."""
 
 
 class VideoModel:
