@@ -9,7 +9,8 @@ import torch
 
 import colors
 from clipzoo.config import ConfigError
-from clipzoo.data.decoding import VideoError
+from clipzoo.data.decoding import Outcome, VideoError, jpeg_command, split_jpegs
+from clipzoo.data.decoding import run_ffmpeg as decode
 from clipzoo.serve import model as model_module
 from clipzoo.serve import windows
 from clipzoo.serve.video_file import VideoFile
@@ -98,6 +99,21 @@ def test_times_are_true_where_the_frame_rate_varies(tmp_path):
     file = VideoFile(uneven, colors.FRAMES)
     for window in model.windows(uneven, every=2):
         assert window.seconds == [pytest.approx(file.seconds[i], abs=1e-6) for i in window.frames]
+
+
+def test_windows_of_resampled_frames(tmp_path):
+    """A model whose dataset keeps 5 frames a second."""
+    path = make_colored(tmp_path / "x.mp4", [("red", 2), ("blue", 2)])
+    model = colors.model(frames=colors.FRAMES.model_copy(update={"fps": 5}))
+    found = list(model.windows(path, every=1))
+    assert [w.labels[0] for w in found] == ["red", "red", "blue", "blue"]
+    assert [w.frames for w in found] == [[5 * i, 5 * i + 1, 5 * i + 2, 5 * i + 3] for i in range(4)]
+    assert found[1].seconds == [pytest.approx(1 + i / 5) for i in range(4)]
+    file = VideoFile(path, model.config.frames)
+    command = jpeg_command(path, "16", 2, 5.0, frames=[0, 7, 8, 19])
+    expected = list(split_jpegs(decode(command, Outcome())))
+    assert file.read("x", [0, 7, 8, 19]) == expected
+    assert list(file.stream(np.array([0, 7, 8, 19]))) == expected
 
 
 def test_arguments_are_checked_before_the_file_is_read():
