@@ -16,6 +16,7 @@ from PIL import Image
 import colors
 from clipzoo import __main__
 from clipzoo.commands import predict
+from clipzoo.commands.arguments import make_parser
 from clipzoo.serve import drawing
 from clipzoo.serve.drawing import Curve, clock, frames_to_draw
 from clipzoo.serve.model import VideoModel
@@ -35,6 +36,7 @@ def videos(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def model(monkeypatch) -> VideoModel:
     """In the place of the one that `--model` names."""
+    make_parser()  # imports the commands, some of which import `open_model`
     made = colors.model()
     monkeypatch.setattr(predict, "open_model", lambda folder, device: made)
     return made
@@ -275,6 +277,7 @@ def test_times_as_people_write_them(seconds, text):
 GALLERY = [
     (["--every", "0"], "--every: found 0; allowed: seconds, a number above 0"),
     (["--every", "-2"], "--every: found -2; allowed"),
+    (["--every", "1e-9"], "every: found 1e-09; allowed: 0.001 seconds or more"),
     (["--every", "nan"], "--every: found nan; allowed"),
     (["--every", "inf"], "--every: found inf; allowed"),
     (["--top", "0"], "--top: found 0; allowed: 1 or more"),

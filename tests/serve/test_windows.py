@@ -118,8 +118,8 @@ def test_windows_of_resampled_frames(tmp_path):
 
 def test_arguments_are_checked_before_the_file_is_read():
     model = colors.model()
-    for every in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=r"every: found .*; allowed: a number of seconds"):
+    for every in (0, -1, 1e-9, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"every: found .*; allowed: 0\.001 seconds or more"):
             model.windows("nowhere.mp4", every=every)
         with pytest.raises(ConfigError, match="every: found"):
             model.embed_windows("nowhere.mp4", every=every)

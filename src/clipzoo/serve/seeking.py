@@ -286,8 +286,8 @@ def _packet(line: bytes) -> tuple[int, int, int, int]:
     where no flags mean KEY alone."""
     fields = line.split(b",")
     flags = int(fields[6].strip()[2:], 16) if fields[6:] and b"F=" in fields[6] else KEY
-    pts = fields[2].strip()
-    return int(fields[1]), NO_TIME if pts == b"NOPTS" else int(pts), int(fields[3]), flags
+    dts, pts = (NO_TIME if f.strip() == b"NOPTS" else int(f) for f in fields[1:3])
+    return dts, pts, int(fields[3]), flags
 
 
 Video = VideoFile | SeekingFile
