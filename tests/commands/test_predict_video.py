@@ -297,7 +297,7 @@ GALLERY = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), GALLERY, ids=lambda v: " ".join(v)[:40])
+@pytest.mark.parametrize(("arguments", "message"), GALLERY, ids=[" ".join(a) for a, _ in GALLERY])
 def test_wrong_arguments_are_named(videos, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("x")
