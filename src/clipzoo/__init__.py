@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def load(folder: str | Path, device: str = "auto") -> Any:
-    """Load a model folder as a `clipzoo.serve.model.VideoModel`.
+def load(name: str | Path, device: str = "auto") -> Any:
+    """Load a model folder, or a model of another place (`clipzoo.serve.sources.read_model`), as a
+    `clipzoo.serve.model.VideoModel`.
 
     That module is imported when it is needed, because torch takes seconds and the stages, which
     import this package, do not depend on it.
     """
-    return import_module("clipzoo.serve.model").load(folder, device)
+    return import_module("clipzoo.serve.model").load(name, device)

@@ -28,8 +28,8 @@ UNKNOWN = "unknown"
 """The label of a video none of whose cosines reaches `--min-cosine`."""
 
 
-def open_model(folder: str | None, device: str) -> "VideoModel":
-    """The model of a folder; None = that of the last `dvc repro`.
+def open_model(name: str | None, device: str) -> "VideoModel":
+    """The model of a name (`serve.sources.read_model`); None = that of the last `dvc repro`.
 
     Raises:
         WeightsError, ListError, ConfigError: the model cannot be read, or there is none.
@@ -38,8 +38,8 @@ def open_model(folder: str | None, device: str) -> "VideoModel":
     from clipzoo.serve.model import VideoModel, load
     from clipzoo.tensors import WeightsError
 
-    if folder is not None:
-        return load(folder, device)
+    if name is not None:
+        return load(name, device)
     try:
         return VideoModel(model_of_run(load_params(PARAMS_FILE)), device)
     except WeightsError as error:

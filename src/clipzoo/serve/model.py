@@ -23,11 +23,17 @@ from clipzoo.data.records import Record, class_name_faults
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
-from clipzoo.serve.folder import ModelFolder, read_folder
+from clipzoo.serve.folder import ModelFolder
+from clipzoo.serve.sources import read_model
 from clipzoo.serve.video_file import VideoFile
 
 MICRO_BATCH = 8
 """Clips that are encoded at once."""
+NO_CLASSES = (
+    "class_names: found none, and the model has none of its own; allowed: those that compete, as "
+    '--class "a, b" or --classes FILE'
+)
+"""What is wrong with asking a CLIP that was not trained on classes for its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,8 @@ class VideoModel:
         if top < 1:
             raise ConfigError(f"top: found {top}; allowed: 1 or more")
         own = class_names is None
+        if own and not self.class_names:
+            raise ConfigError(NO_CLASSES)
         model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
         text = self.text if class_names is None else self.class_text(class_names)
         clips = self._clips(video, model, views)
@@ -203,6 +211,7 @@ class VideoModel:
         ).float()
 
 
-def load(folder: str | Path, device: str = "auto") -> VideoModel:
-    """Load a model folder; errors are those of `read_folder`."""
-    return VideoModel(read_folder(folder), device)
+def load(name: str | Path, device: str = "auto") -> VideoModel:
+    """Load a model folder, or a model of another place; names and errors are those of
+    `read_model`."""
+    return VideoModel(read_model(str(name)), device)
