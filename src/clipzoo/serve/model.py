@@ -107,11 +107,7 @@ class VideoModel:
         """
         if top < 1:
             raise ConfigError(f"top: found {top}; allowed: 1 or more")
-        own = class_names is None
-        if own and not self.class_names:
-            raise ConfigError(NO_CLASSES)
-        model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
-        text = self.text if class_names is None else self.class_text(class_names)
+        model, text = self.method_and_text(class_names, zero_shot)
         clips = self._clips(video, model, views)
         features = self._encode(clips, model)  # [1, V, ...]
         with torch.no_grad():
@@ -127,6 +123,19 @@ class VideoModel:
             frames=frames,
             seconds=[round(float(file.seconds[i]), 6) for i in frames],
         )
+
+    def method_and_text(
+        self, class_names: Sequence[str] | None = None, zero_shot: bool | None = None
+    ) -> tuple[Method, ClassText]:
+        """What scores videos, and the text of the classes that compete.
+
+        Arguments and errors are those of `predict`.
+        """
+        own = class_names is None
+        if own and not self.class_names:
+            raise ConfigError(NO_CLASSES)
+        model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
+        return model, self.text if class_names is None else self.class_text(class_names)
 
     def embed(self, video: str | Path) -> Tensor:
         """One embedding of a video file, [D] float32, L2-normalized: the mean over views, and over
