@@ -10,6 +10,7 @@ nothing but NumPy and a runtime is needed to classify a video.
 """
 
 import importlib.util
+import io
 import json
 import logging
 import warnings
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from clipzoo.config import ConfigError
 from clipzoo.files import is_of_memory, named_disk_errors
@@ -98,7 +100,7 @@ def export_model(
         graph = Path(part) / out.name
         with _named_export_errors(about):
             run = WRITERS[out.suffix](program, graph, about)
-        difference = _largest_difference(classifier, run, about, text)
+            difference = _largest_difference(classifier, run, about, text)
         if not difference <= TOLERANCE:  # nor if it is not a number
             raise ExportError(
                 f"{out}: not written, because its outputs differ from the model's by up to "
@@ -152,8 +154,8 @@ def _describe(model: VideoModel, method: Method, text: ClassText) -> dict[str, A
             "crop_px": about.clip.input_px,
             "resize": pixels.resize,
             "interpolation": pixels.interpolation,
-            "mean": pixels.mean,
-            "std": pixels.std,
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
             "normalization": "in the graph",
         },
     }
@@ -174,13 +176,31 @@ def _program(classifier: Classifier, example: Inputs) -> ExportedProgram:
     videos, classes = Dim("batch"), Dim("classes")
     shapes = ({0: videos}, {1: classes}, {0: classes})[: len(example)]
     with torch.no_grad(), _without_notes_of_torch():
-        return torch.export.export(classifier, example, dynamic_shapes=shapes)
+        program = torch.export.export(classifier, example, dynamic_shapes=shapes)
+    _drop_unused_tensors(program)
+    return program
+
+
+def _drop_unused_tensors(program: ExportedProgram) -> None:
+    """Remove the parameters that no node uses, such as those of a trained text tower, which torch
+    would save with the program."""
+    graph, signature = program.graph_module.graph, program.graph_signature
+    nodes = {node.name: node for node in graph.nodes if node.op == "placeholder"}
+    for spec in list(signature.input_specs):
+        node = nodes[spec.arg.name]
+        if spec.kind is InputKind.PARAMETER and spec.target and not node.users:
+            graph.erase_node(node)
+            signature.input_specs.remove(spec)
+            del program.state_dict[spec.target]
+    program.graph_module.recompile()
 
 
 def _write_program(program: ExportedProgram, path: Path, about: dict[str, Any]) -> Runner:
     """Write a .pt2 file; returns what runs it."""
     content = json.dumps(about, ensure_ascii=False)
-    torch.export.save(program, path, extra_files={METADATA_FILE: content})
+    buffer = io.BytesIO()  # torch's own writer ends the process where the disk is full
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: content})
+    path.write_bytes(buffer.getbuffer())
     module = torch.export.load(path).module()
     return lambda inputs: module(*inputs)
 
@@ -199,6 +219,10 @@ def _write_onnx(program: ExportedProgram, path: Path, about: dict[str, Any]) -> 
             input_names=INPUTS[:num_inputs],
             output_names=OUTPUTS,
         )
+    # Meanwhile torch decomposes an LSTM in another way, which the operator's cache would give to
+    # the next export of this process.
+    lstm: Any = torch.ops.aten.lstm.input
+    lstm._dispatch_cache.clear()
     written.save(path)
     proto = onnx.load(path, load_external_data=False)
     _name_sizes(proto.graph)
