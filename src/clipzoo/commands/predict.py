@@ -1,22 +1,26 @@
 """`clipzoo predict VIDEO...`: the most likely classes of video files."""
 
 import argparse
-import json
+import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
+from clipzoo.commands.prediction_text import as_csv, as_json, as_line, as_text, csv_header
 from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.decoding import VideoError
 from clipzoo.files import read_text, shown
 
 if TYPE_CHECKING:
-    from clipzoo.serve.model import Prediction, VideoModel
+    from clipzoo.serve.model import VideoModel
+    from clipzoo.serve.prediction import Prediction
 
+AnyPrediction = TypeVar("AnyPrediction", bound="Prediction")
 Found = TypeVar("Found")
 
 SUFFIXES = (
@@ -86,56 +90,37 @@ def class_names(arguments: argparse.Namespace) -> list[str] | None:
     return None
 
 
-def as_text(path: Path, prediction: "Prediction") -> str:
-    """A few lines for people: probability, cosine and class, and when the frames are shown."""
-    first, last = prediction.seconds[0], prediction.seconds[-1]
-    title = f"{shown(str(path))} ({len(prediction.frames)} frames, {first:.1f} to {last:.1f} s)\n"
-    rows = zip(prediction.probabilities, prediction.cosines, prediction.labels, strict=True)
-    return title + "".join(f"  {p:6.3f}  {c:6.3f}  {shown(label)}\n" for p, c, label in rows)
+def each_result(
+    files: list[Path], use: Callable[[Path], Iterable[Found]], failed: list[Path]
+) -> Iterator[tuple[Path, Found]]:
+    """All that `use` makes of each video; one that cannot be read is named, and added to `failed`,
+    perhaps after some results."""
+    from clipzoo.data.store import StoreError
+    from clipzoo.runtime.progress import progress_bar
 
-
-def as_json(path: Path, prediction: "Prediction") -> str:
-    """One line; `predictions` has the shape of the task video-classification."""
-    rows = zip(prediction.labels, prediction.probabilities, prediction.cosines, strict=True)
-    content = {
-        "video": str(path),
-        "predictions": [{"label": x, "score": p, "cosine": c} for x, p, c in rows],
-        "frames": prediction.frames,
-        "seconds": prediction.seconds,
-    }
-    return json.dumps(content, ensure_ascii=False) + "\n"
-
-
-def _predict(
-    model: "VideoModel", path: Path, names: list[str] | None, arguments: argparse.Namespace
-) -> "Prediction":
-    test = model.config.views
-    views = (arguments.clips or test.clips, arguments.crops or test.crops)
-    found = model.predict(
-        path, names, top=arguments.top, views=views, zero_shot=arguments.zero_shot
-    )
-    least = arguments.min_cosine
-    if least is not None and max(found.cosines) < least:
-        return replace(found, labels=[UNKNOWN], probabilities=[0.0], cosines=[max(found.cosines)])
-    return found
+    with progress_bar("videos", len(files), "video", disable=len(files) == 1) as bar:
+        on_terminal = sys.stderr.isatty() and not bar.disable
+        for path in files:
+            try:
+                for found in use(path):
+                    if on_terminal:
+                        bar.clear()  # else what the caller prints would follow it in its line
+                    yield path, found
+                    if on_terminal:
+                        bar.refresh()
+            except (VideoError, StoreError) as error:
+                failed.append(path)
+                if on_terminal:
+                    bar.clear()
+                print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
+            bar.update()
 
 
 def each_video(
     files: list[Path], use: Callable[[Path], Found], failed: list[Path]
 ) -> Iterator[tuple[Path, Found]]:
-    """What `use` makes of each video; one that cannot be read is named, and added to `failed`."""
-    from clipzoo.runtime.progress import progress_bar
-
-    with progress_bar("videos", len(files), "video", disable=len(files) == 1) as bar:
-        for path in files:
-            try:
-                found = use(path)
-            except VideoError as error:
-                failed.append(path)
-                print(f"error: {shown(str(error))}", file=sys.stderr, flush=True)
-            else:
-                yield path, found
-            bar.update()
+    """As `each_result`, with one result of each video."""
+    return each_result(files, lambda path: [use(path)], failed)
 
 
 def raise_if_failed(failed: list[Path], files: list[Path]) -> None:
@@ -144,12 +129,105 @@ def raise_if_failed(failed: list[Path], files: list[Path]) -> None:
         raise VideoError(f"{len(failed)} of {len(files)} videos cannot be read")
 
 
+def _predictions(
+    model: "VideoModel", path: Path, names: list[str] | None, arguments: argparse.Namespace
+) -> "Iterator[Prediction]":
+    """The prediction of a video or those of its windows; with `--save` they are also drawn."""
+    from clipzoo.commands.pictures import Curve, draw_curve, draw_prediction, frames_to_draw
+
+    test, every, picture = model.config.views, arguments.every, arguments.picture
+    options: dict[str, Any] = {
+        # All classes: one that is not told may have the highest cosine.
+        "top": len(model.class_names if names is None else names),
+        "views": (arguments.clips or test.clips, arguments.crops or test.crops),
+        "zero_shot": arguments.zero_shot,
+    }
+    if every is None:
+        found = model.predict(path, names, **options)
+        if picture:
+            best = _first(found, _top(arguments))
+            frames = model.pictures(path, frames_to_draw(best))
+            draw_prediction(picture(path), path.name, best, frames)
+        yield _first(found, _top(arguments), arguments.min_cosine)
+        return
+    curve = Curve()
+    for window in model.windows(path, names, every=every, **options):
+        if picture:
+            curve.add(window)
+        yield _first(window, _top(arguments), arguments.min_cosine)
+    if picture:
+        draw_curve(picture(path), path.name, curve, model.pictures(path, curve.stills()))
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    """How many classes are told: 5, or the one of a window in a line for people."""
+    if arguments.top is not None:
+        return arguments.top
+    return 1 if arguments.every and not (arguments.json or arguments.csv) else 5
+
+
+def _first(found: "AnyPrediction", top: int, least: float | None = None) -> "AnyPrediction":
+    """The first labels of a prediction of all; `unknown` if no class has the least cosine."""
+    highest = max(found.cosines)
+    if least is not None and highest < least:
+        unknown: dict[str, Any] = {"labels": [UNKNOWN], "probabilities": [0.0], "weights": None}
+        return replace(found, cosines=[highest], **unknown)
+    return replace(
+        found,
+        labels=found.labels[:top],
+        probabilities=found.probabilities[:top],
+        cosines=found.cosines[:top],
+        weights=found.weights and replace(found.weights, by_label=found.weights.by_label[:top]),
+    )
+
+
+def _pictures(folder: str | None, files: list[Path]) -> Callable[[Path], Path] | None:
+    """Where the picture of each video is drawn: by its name, below the folders in which the videos
+    differ, so that two of one name have two pictures."""
+    if folder is None:
+        return None
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ConfigError(f"--save: found {folder}, which is a file; allowed: a folder, or none")
+    root = os.path.commonpath([path.absolute().parent for path in files])
+
+    def place(path: Path) -> Path:
+        inside = path.absolute().relative_to(root)
+        return Path(folder) / inside.with_name(f"{inside.name}.png")
+
+    return place
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for numbers that are not allowed, before the model is read."""
+    for name in ("top", "clips", "crops"):
+        found = getattr(arguments, name)
+        if found is not None and found < 1:
+            raise ConfigError(f"--{name}: found {found}; allowed: 1 or more")
+    every, least = arguments.every, arguments.min_cosine
+    if every is not None and not (math.isfinite(every) and every > 0):
+        raise ConfigError(f"--every: found {every:g}; allowed: seconds, a number above 0")
+    if least is not None and not -1 <= least <= 1:
+        raise ConfigError(f"--min-cosine: found {least:g}; allowed: -1 to 1")
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    _check(arguments)
     names, files = class_names(arguments), video_files(arguments.videos)
-    model = open_model(arguments.model, arguments.device)
-    write, failed = as_json if arguments.json else as_text, []
-    for path, found in each_video(files, lambda p: _predict(model, p, names, arguments), failed):
-        print(write(path, found), end="", flush=True)
+    arguments.picture = _pictures(arguments.save, files)
+    model, failed, last = open_model(arguments.model, arguments.device), [], None
+    if arguments.csv:
+        print(csv_header(arguments.every is not None), end="", flush=True)
+    results = each_result(files, lambda p: _predictions(model, p, names, arguments), failed)
+    for path, found in results:
+        if arguments.json or arguments.csv:
+            text = as_json(path, found) if arguments.json else as_csv(path, found)
+        elif arguments.every is None:
+            text = as_text(path, found)
+        else:
+            title = "" if path is last else f"{shown(str(path))}\n"
+            text = title + as_line(found)
+        print(text, end="", flush=True)
+        last = path
     raise_if_failed(failed, files)
 
 
@@ -168,6 +246,7 @@ def register(commands: Commands) -> None:
             "predict juggling.mp4",
             'predict videos/ --class "juggling balls, knitting" --top 2',
             "predict a.mp4 b.avi --model models/mine --json",
+            "predict game.mp4 --every 2 --save pictures",
         ),
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder, or - (stdin)")
@@ -175,7 +254,9 @@ def register(commands: Commands) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--classes", metavar="FILE", help="a file with one class a line")
     group.add_argument("--class", dest="class_names", metavar="NAMES", help='"a, b": these classes')
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes a video (5)")
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="classes a video (5; in lines of windows 1)"
+    )
     parser.add_argument(
         "--clips", type=int, metavar="N", help="temporal clips (default: its test's)"
     )
@@ -190,5 +271,13 @@ def register(commands: Commands) -> None:
     kind.add_argument(
         "--trained", dest="zero_shot", action="store_false", help="score as the stage test does"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--every", type=float, metavar="SECONDS", help="predict each window of this length"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table with a row for each class")
+    parser.add_argument(
+        "--save", metavar="DIR", help="draw a picture of each video: frames and scores, as png"
+    )
     parser.set_defaults(run=_run)

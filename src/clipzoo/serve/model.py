@@ -6,11 +6,13 @@ model.predict("juggling.mp4", class_names=["juggling balls", "knitting"]).probab
 model.embed("juggling.mp4") @ model.embed_text(["a man juggles"]).T
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,8 +26,17 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
 from clipzoo.serve.folder import ModelFolder
+from clipzoo.serve.prediction import (
+    FrameWeights,
+    Prediction,
+    Scorer,
+    Window,
+    sampled,
+    with_weights,
+)
+from clipzoo.serve.seeking import Video, open_video
 from clipzoo.serve.sources import read_model
-from clipzoo.serve.video_file import VideoFile
+from clipzoo.serve.windows import FramesAhead, Span, check_every, split_windows
 
 MICRO_BATCH = 8
 """Clips that are encoded at once."""
@@ -34,22 +45,8 @@ NO_CLASSES = (
     '--class "a, b" or --classes FILE'
 )
 """What is wrong with asking a CLIP that was not trained on classes for its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a model says of one video, the most likely class first."""
-
-    labels: list[str]
-    """Class names."""
-    probabilities: list[float]
-    """Their probabilities among all classes, 0 to 1."""
-    cosines: list[float]
-    """The mean over views of their cosines with the video, -1 to 1."""
-    frames: list[int]
-    """The frames that the model saw, of all its clips, from 0, ascending."""
-    seconds: list[float]
-    """When these are shown."""
+WINDOWS_AT_ONCE = 32
+"""Windows that are encoded before the first of them is returned: loading overlaps with it."""
 
 
 class VideoModel:
@@ -65,7 +62,8 @@ class VideoModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
-        self._trained = folder.method.to(self.device)
+        self._trained = with_weights(folder.method).to(self.device)
+        self._opened: tuple[tuple[Path, tuple[int, int]], Video] | None = None
         self._other_text: ClassText | None = None  # of the last classes asked for
 
     @property
@@ -105,24 +103,62 @@ class VideoModel:
             VideoError: the file is missing, damaged, or not a video.
             ConfigError: the model is closed, class names are at fault, or `top` is below 1.
         """
-        if top < 1:
-            raise ConfigError(f"top: found {top}; allowed: 1 or more")
-        model, text = self.method_and_text(class_names, zero_shot)
-        clips = self._clips(video, model, views)
-        features = self._encode(clips, model)  # [1, V, ...]
-        with torch.no_grad():
-            probabilities = model.score(features, text)[0]  # [1, K] -> [K]
-            cosines = model.similarity(features, text)[0].mean(dim=0)  # [1, V, K] -> [K]
-        order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
-        file: VideoFile = clips.store  # pyright: ignore[reportAssignmentType]
-        frames = sorted(set(clips.sample(file.num_frames).flatten().tolist()))
-        return Prediction(
-            labels=[text.class_names[k] for k in order],
-            probabilities=[float(probabilities[k]) for k in order],
-            cosines=[float(cosines[k]) for k in order],
-            frames=frames,
-            seconds=[round(float(file.seconds[i]), 6) for i in frames],
+        scorer, file = self._scorer(class_names, top, zero_shot), self._open(video)
+        clips = self._clips(file, [_whole(file)], scorer.model, views)
+        features = self._encode(clips, [0], scorer.model)
+        return Prediction(**scorer(features, clips, 0, file.seconds))
+
+    def windows(
+        self,
+        video: str | Path,
+        class_names: Sequence[str] | None = None,
+        *,
+        every: float,
+        top: int = 5,
+        views: tuple[int, int] | None = None,
+        zero_shot: bool | None = None,
+    ) -> Iterator[Window]:
+        """The most likely classes of each window of a long video, in order.
+
+        A window is predicted as a video of its own; `split_windows` says which frames it has. The
+        memory that this takes does not grow with the video, but for the times of its frames.
+
+        Args:
+            every: the length of a window (seconds).
+            class_names, top, views, zero_shot: as for `predict`.
+
+        Raises:
+            ConfigError: as `predict`, or `every` is not above 0; before the first window.
+            VideoError: as `predict`; perhaps after some windows.
+        """
+        check_every(every)
+        scorer = self._scorer(class_names, top, zero_shot)
+        return (
+            Window(**scorer(features, clips, i, seconds), start=span.start, end=span.end)
+            for features, clips, i, seconds, span in self._encoded(
+                video, scorer.model, every, views
+            )
         )
+
+    def read_frames(self, video: str | Path, indices: Sequence[int]) -> list[bytes]:
+        """Some frames of a video as JPEGs, as they are stored (`frames.size`); VideoError as
+        `predict`."""
+        file = self._open(video)
+        return file.read(file.name, indices)
+
+    def pictures(self, video: str | Path, indices: Sequence[int]) -> Tensor:
+        """The center crops that the model sees of some frames, uint8 [n, 3, S, S]; errors are
+        those of `read_frames`."""
+        about = self.config
+        pixels = self._trained.pixels
+        transform = ViewTransform(about.clip.input_px, about.views.short_side_px, 1, pixels)
+        return transform(self.read_frames(video, indices))[0]  # [1, n, ...] -> [n, 3, S, S]
+
+    def frame_weights(
+        self, video: str | Path, class_names: Sequence[str] | None = None, **options: Any
+    ) -> FrameWeights | None:
+        """The `weights` of `predict`, with its arguments."""
+        return self.predict(video, class_names, **options).weights
 
     def method_and_text(
         self, class_names: Sequence[str] | None = None, zero_shot: bool | None = None
@@ -140,10 +176,18 @@ class VideoModel:
     def embed(self, video: str | Path) -> Tensor:
         """One embedding of a video file, [D] float32, L2-normalized: the mean over views, and over
         frames where the method compares these. Errors are those of `predict`."""
-        model = self._trained
-        features = self._encode(self._clips(video, model), model)[0]  # [V, D] or [V, T, D]
-        mean = features.float().flatten(0, -2).mean(dim=0)  # -> [D]
-        return functional.normalize(mean, dim=0)
+        file = self._open(video)
+        clips = self._clips(file, [_whole(file)], self._trained)
+        return _embedding(self._encode(clips, [0], self._trained))
+
+    def embed_windows(
+        self, video: str | Path, *, every: float
+    ) -> Iterator[tuple[float, float, Tensor]]:
+        """Start and end (seconds) of each window, and its embedding, as `embed` gives it of a whole
+        video; arguments and errors are those of `windows`."""
+        check_every(every)
+        parts = self._encoded(video, self._trained, every, None)
+        return ((span.start, span.end, _embedding(features)) for features, *_, span in parts)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of N sentences as they are, without a template, [N, D] float32,
@@ -189,16 +233,37 @@ class VideoModel:
             text = replace(text, token_embeddings=embed_tokens(self._towers, text))
         return text
 
+    def _scorer(
+        self, class_names: Sequence[str] | None, top: int, zero_shot: bool | None
+    ) -> Scorer:
+        """Model and classes of a prediction; arguments and errors are those of `predict`."""
+        if top < 1:
+            raise ConfigError(f"top: found {top}; allowed: 1 or more")
+        return Scorer(*self.method_and_text(class_names, zero_shot), top)
+
+    def _open(self, video: str | Path) -> Video:
+        """A video file; the last one is kept, unless the file changes."""
+        path = Path(video)
+        if self._opened and path.is_file() and self._opened[0] == (path, _state(path)):
+            return self._opened[1]
+        file = open_video(path, self.config.frames)
+        self._opened = (path, _state(path)), file
+        return file
+
     def _clips(
-        self, video: str | Path, model: Method, views: tuple[int, int] | None = None
+        self,
+        file: Video,
+        spans: Sequence[Span],
+        model: Method,
+        views: tuple[int, int] | None = None,
     ) -> ViewClips:
+        """The views of some parts of a video."""
         about, test = self.config, self.config.views
         num_clips, num_crops = views or (test.clips, test.crops)
-        file = VideoFile(video, about.frames)
         transform = ViewTransform(about.clip.input_px, test.short_side_px, num_crops, model.pixels)
         return ViewClips(
             file,
-            [Record(file.name, file.num_frames, 0)],
+            [Record(file.name, span.num_frames, 0, span.first_frame) for span in spans],
             transform,
             about.num_segments,
             num_clips,
@@ -206,18 +271,51 @@ class VideoModel:
             model.test_sampler,
         )
 
-    def _encode(self, clips: ViewClips, model: Method) -> Tensor:
-        """Features [1, V, ...] float32, on the CPU."""
+    def _encoded(
+        self, video: str | Path, model: Method, every: float, views: tuple[int, int] | None
+    ) -> Iterator[tuple[Tensor, ViewClips, int, np.ndarray, Span]]:
+        """Features [1, V, ...] of each window, its clips and position in them, the times of the
+        frames of the video, and the window's span."""
+        file = self._open(video)
+        spans = split_windows(file.seconds, file.end_seconds, every)
+        clips = self._clips(file, spans, model, views)
+        wanted = np.unique(np.concatenate([sampled(clips, i) for i in range(len(spans))]))
+        with FramesAhead(file, wanted) as ahead:
+            clips = replace(clips, store=ahead)
+            for start in range(0, len(spans), WINDOWS_AT_ONCE):
+                positions = range(len(spans))[start : start + WINDOWS_AT_ONCE]
+                features = self._encode(clips, positions, model)  # [n, V, ...]
+                for i, of_one in zip(positions, features.split(1), strict=True):
+                    yield of_one, clips, i, file.seconds, spans[i]
+
+    def _encode(self, clips: ViewClips, positions: Sequence[int], model: Method) -> Tensor:
+        """Features [n, V, ...] float32, on the CPU."""
         precision = self.config.views.precision if self.device.type == "cuda" else "fp32"
         return encode_videos(
             model,
             clips,
-            [0],
+            positions,
             device=self.device,
             micro_batch=MICRO_BATCH,
             precision=precision,
             workers=1,
         ).float()
+
+
+def _whole(file: Video) -> Span:
+    return Span(0, file.num_frames, float(file.seconds[0]), file.end_seconds)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, which change with its content."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _embedding(features: Tensor) -> Tensor:
+    """One embedding [D] of features [1, V, D] or [1, V, T, D]."""
+    mean = features[0].float().flatten(0, -2).mean(dim=0)  # -> [D]
+    return functional.normalize(mean, dim=0)
 
 
 def load(name: str | Path, device: str = "auto") -> VideoModel:

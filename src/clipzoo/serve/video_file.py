@@ -1,7 +1,8 @@
 """One video file as a frame store: its frames are those that extract_frames would store of it."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from clipzoo.serve.folder import FramesOfVideos
 
 TINY_PX = 16
 """Side of the pictures by which frames are counted."""
+MOST_SELECTED = 256
+"""Frames that ffmpeg selects at once: it compares the number of each frame with all of them."""
 
 
 class VideoFile:
@@ -49,8 +52,10 @@ class VideoFile:
         rate = frames.fps or frame_rate(times, outcome.fps)[0]
         timed = not frames.fps and len(times) == num_frames
         regular = (times[0] if times else 0.0) + np.arange(num_frames) / (rate or math.inf)
-        self.seconds = np.asarray(times) if timed else regular
-        """When each frame is shown, [num_frames] float64."""
+        self.seconds = np.maximum.accumulate(times) if timed else regular
+        """When each frame is shown, [num_frames] float64, ascending."""
+        self.end_seconds = max(outcome.timing.end_seconds, float(self.seconds[-1]))
+        """When the last one ends."""
         self.videos = {self.name: VideoInfo(num_frames, 0, 0, rate, 0)}
 
     @property
@@ -65,9 +70,21 @@ class VideoFile:
             VideoError: ffmpeg does not find these frames now.
         """
         unique = np.unique(indices)
-        size, quality, fps = str(self.frames.size), self.frames.quality, self.frames.fps
-        command = jpeg_command(self.path, size, quality, fps, frames=unique.tolist())
-        jpegs = list(split_jpegs(run_ffmpeg(command, Outcome())))
-        if len(jpegs) != len(unique):
-            raise VideoError(f"{self.path}: {len(jpegs)} of {len(unique)} frames can be read again")
+        jpegs = list(self.stream(unique))
         return [jpegs[place] for place in np.searchsorted(unique, indices)]
+
+    def stream(self, frames: np.ndarray) -> Generator[bytes, None, None]:
+        """The JPEGs of some frames, int64, ascending and without repeats, one after the other;
+        errors are those of `read`."""
+        size, quality, fps = str(self.frames.size), self.frames.quality, self.frames.fps
+        few = frames.tolist() if len(frames) <= MOST_SELECTED else None
+        command = jpeg_command(self.path, size, quality, fps, frames=few)
+        wanted, found = set(frames.tolist()), 0
+        jpegs = split_jpegs(run_ffmpeg(command, Outcome()))
+        for number, jpeg in zip(few or itertools.count(), jpegs, strict=False):
+            if number in wanted:
+                yield jpeg
+                found += 1
+                if found == len(frames):
+                    return
+        raise VideoError(f"{self.path}: {found} of {len(frames)} frames can be read again")
