@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.prediction_text import as_csv, as_json, as_line, as_text, csv_header
-from clipzoo.commands.use import PARAMS_FILE
-from clipzoo.config import ConfigError, load_params
+from clipzoo.config import ConfigError
 from clipzoo.data.decoding import VideoError
 from clipzoo.files import read_text, shown
 
@@ -38,19 +37,9 @@ def open_model(name: str | None, device: str) -> "VideoModel":
     Raises:
         WeightsError, ListError, ConfigError: the model cannot be read, or there is none.
     """
-    from clipzoo.serve.folder import model_of_run  # slow: they import torch
-    from clipzoo.serve.model import VideoModel, load
-    from clipzoo.tensors import WeightsError
+    from clipzoo.serve.model import load  # slow: it imports torch
 
-    if name is not None:
-        return load(name, device)
-    try:
-        return VideoModel(model_of_run(load_params(PARAMS_FILE)), device)
-    except WeightsError as error:
-        raise WeightsError(
-            f"{error}; without --model the model of the last `dvc repro` is used: run that, or "
-            "give a model folder"
-        ) from error
+    return load(name, device)
 
 
 def video_files(paths: Sequence[str]) -> list[Path]:

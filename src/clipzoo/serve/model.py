@@ -318,7 +318,7 @@ def _embedding(features: Tensor) -> Tensor:
     return functional.normalize(mean, dim=0)
 
 
-def load(name: str | Path, device: str = "auto") -> VideoModel:
-    """Load a model folder, or a model of another place; names and errors are those of
-    `read_model`."""
-    return VideoModel(read_model(str(name)), device)
+def load(name: str | Path | None = None, device: str = "auto") -> VideoModel:
+    """Load a model folder, a model of another place, or that of the last `dvc repro`; names and
+    errors are those of `read_model`."""
+    return VideoModel(read_model(None if name is None else str(name)), device)
