@@ -4,6 +4,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from exporting import CASES, P, T, arguments, folder
 
 OF_FRAMES = [name for name, case in CASES.items() if case.method != "bike_attributes"]
 """A method of sentences cannot read a video, and `model_of_run` refuses it."""
-DEFAULT = {"bike", "actionclip-head-LSTM"}
-"""Frames weighted by words; and the only module of which torch warns. All others are slow tests."""
+DEFAULT = {"bike"}
+"""Frames weighted by words, so with all inputs. The others are slow tests."""
 PROGRAMS = {"raw", "text4vis-temporal_module-tsm", "bike", "actionclip-head-LSTM"}
 """The cases that are also written as .pt2; tests/methods/test_export.py has the programs of all."""
 BATCHES = ((1, 7), (2, 4), (3, 1), (5, 5))
@@ -64,11 +66,19 @@ def expected_of(name: str, path: Path) -> list[Path]:
     return files
 
 
+@pytest.fixture(scope="module")
+def onnx_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], export.Exported]:
+    """Exports a case, once."""
+    return cache(
+        lambda name: export_model(model_of(name), tmp_path_factory.mktemp(name) / "new/mine.onnx")
+    )
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(c, marks=[] if c in DEFAULT else [pytest.mark.slow]) for c in OF_FRAMES]
 )
-def test_a_file_gives_what_the_model_gives(name: str, tmp_path: Path):
-    found = export_model(model_of(name), tmp_path / "mine.onnx")
+def test_a_file_gives_what_the_model_gives(name: str, tmp_path: Path, onnx_of):
+    found = onnx_of(name)
     assert found.difference < 1e-5
     assert [path.name for path in found.files] == ["mine.onnx", "mine.npz"]
     command = [sys.executable, "-W", "error", "-c", OUTSIDE, found.files[0]]
@@ -96,9 +106,8 @@ def test_a_program_gives_what_the_model_gives(name: str, tmp_path: Path):
             torch.testing.assert_close(value, arrays[key], rtol=0, atol=1e-5)
 
 
-def test_the_metadata_say_how_frames_are_made(tmp_path: Path):
-    model = model_of("bike")
-    found = export_model(model, tmp_path / "new/mine.onnx")
+def test_the_metadata_say_how_frames_are_made(onnx_of):
+    model, found = model_of("bike"), onnx_of("bike")
     proto = onnx.load(found.files[0])
     (content,) = [p.value for p in proto.metadata_props if p.key == export.METADATA_KEY]
     about = json.loads(content)

@@ -72,9 +72,9 @@ def _lines(lines: Iterator[str]) -> list[str]:
 
 def class_names(arguments: argparse.Namespace) -> list[str] | None:
     """The classes that `--classes FILE` or `--class "a, b"` names; None = the model's own."""
-    if arguments.classes:
+    if arguments.classes is not None:
         return _lines(iter(read_text(arguments.classes, ConfigError).splitlines()))
-    if arguments.class_names:
+    if arguments.class_names is not None:
         return [name.strip() for name in arguments.class_names.split(",")]
     return None
 

@@ -92,10 +92,10 @@ def export_model(
     check_output(out)
     method, text = model.method_and_text(class_names, zero_shot)
     about = _describe(model, method, text)
+    out.parent.mkdir(parents=True, exist_ok=True)
     classifier = Classifier(method).eval()
     with _named_export_errors(about):
         program = _program(classifier, _inputs(about, text, 2, classes=3))
-    out.parent.mkdir(parents=True, exist_ok=True)
     with named_disk_errors(out), TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
         graph = Path(part) / out.name
         with _named_export_errors(about):
@@ -120,6 +120,8 @@ def check_output(out: Path) -> None:
     if out.suffix not in WRITERS or out.is_dir():
         kind = "a folder" if out.is_dir() else f"the ending {out.suffix!r}"
         raise ConfigError(f"{out}: found {kind}; allowed: OUT{ONNX} or OUT{PT2}")
+    if (parent := next(p for p in out.parents if p.exists())) and not parent.is_dir():
+        raise ConfigError(f"{out}: {parent} is a file; allowed: a file in a folder")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if out.suffix == ONNX and missing:
         raise ConfigError(

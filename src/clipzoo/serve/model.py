@@ -237,9 +237,10 @@ class VideoModel:
         self, class_names: Sequence[str] | None, top: int, zero_shot: bool | None
     ) -> Scorer:
         """Model and classes of a prediction; arguments and errors are those of `predict`."""
+        model, text = self.method_and_text(class_names, zero_shot)
         if top < 1:
             raise ConfigError(f"top: found {top}; allowed: 1 or more")
-        return Scorer(*self.method_and_text(class_names, zero_shot), top)
+        return Scorer(model, text, top)
 
     def _open(self, video: str | Path) -> Video:
         """A video file; the last one is kept, unless the file changes."""
