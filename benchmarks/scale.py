@@ -108,6 +108,8 @@ def make_parts() -> Job:
                 "height": np.full(num_videos, 320),
                 "fps": np.full(num_videos, 30.0),
                 "decord_fault": [""] * num_videos,
+                "start_seconds": np.zeros(num_videos),
+                "uneven_seconds": np.zeros(num_videos),
                 "offsets": pa.ListArray.from_arrays(starts, offsets),
                 "sizes": pa.ListArray.from_arrays(starts, sizes.astype(np.int32)),
             }
@@ -328,6 +330,7 @@ def reproduce() -> Job:
     Path("dvc.lock").unlink(missing_ok=True)
     name = ["-c", "user.name=x", "-c", "user.email=x"]
     for command in (
+        [sys.executable, "stages/check_names.py"],
         ["git", "init", "--quiet"],
         [dvc, "commit", "--force"],
         ["git", "add", "--all"],

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from test_transforms import AUGMENT, golden_frame
 from torchvision.transforms import functional
 
-from clipzoo.clips import augmentation
+from clipzoo.clips import augmentation, colors
 from clipzoo.clips.augmentation import JITTER, OPERATIONS, jitter_operation
 from clipzoo.clips.transforms import (
     MULTI_SCALE_PLACES,
@@ -31,9 +31,9 @@ def at_magnitude_9(name: str, *draws: float) -> np.ndarray:
     operation, low, high = OPERATIONS[name]
     left = list(draws)
     rng = SimpleNamespace(random=lambda: left.pop(0), uniform=lambda low, high: left.pop(0))
-    image = operation(IMAGE, 9 / 30 * (high - low) + low, rng)  # pyright: ignore[reportArgumentType]
+    frame = operation(FRAME, 9 / 30 * (high - low) + low, rng)  # pyright: ignore[reportArgumentType]
     assert not left
-    return np.asarray(image)
+    return frame
 
 
 def solarized(pixels: np.ndarray, threshold: float) -> np.ndarray:
@@ -134,9 +134,65 @@ def test_jitter_is_that_of_torchvision_on_pil(key, share):
     change = share * JITTER[key]
     adjust = getattr(functional, f"adjust_{key}")
     expected = adjust(IMAGE, change if key == "hue" else 1 + change)
-    found = jitter_operation(IMAGE, key, change)
-    assert np.array_equal(np.asarray(found), np.asarray(expected))
-    assert not np.array_equal(np.asarray(found), FRAME)
+    found = jitter_operation(FRAME, key, change)
+    assert np.array_equal(found, np.asarray(expected))
+    assert not np.array_equal(found, FRAME)
+
+
+def frames_of_all_kinds() -> list[np.ndarray]:
+    """Noise, a photograph's smoothness, one color, and few colors, down to one pixel."""
+    frames = []
+    for seed, (height, width) in enumerate([(90, 121), (1, 1), (2, 7), (3, 3), (40, 1)]):
+        rng = np.random.default_rng(seed)
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(noise).resize((9, 9)).resize((width, height)))
+        plain = np.broadcast_to(noise[:1, :1], noise.shape).copy()
+        frames += [noise, smooth, plain, noise // 50 + np.uint8(9)]
+    return frames
+
+
+IN_PILLOW = {
+    colors.brightness: lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
+    colors.contrast: lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
+    colors.saturation: lambda image, factor: ImageEnhance.Color(image).enhance(factor),
+    colors.sharpness: lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
+    colors.autocontrast: ImageOps.autocontrast,
+    colors.equalize: ImageOps.equalize,
+    colors.posterize: ImageOps.posterize,
+}
+VALUES = {colors.autocontrast: [()], colors.equalize: [()], colors.posterize: [(1,), (2,), (4,)]}
+FACTORS = [(0.1,), (0.64,), (1.0,), (1.37,), (1.9,)]
+
+
+@pytest.mark.parametrize("change", IN_PILLOW, ids=lambda change: change.__name__)
+def test_colors_have_the_very_pixels_of_pillow(change):
+    for frame in frames_of_all_kinds():
+        for values in VALUES.get(change, FACTORS):
+            expected = IN_PILLOW[change](Image.fromarray(frame), *values)
+            assert np.array_equal(change(frame, *values), np.asarray(expected)), values
+
+
+@pytest.mark.parametrize("turn", [0.1, -0.0371])
+def test_every_color_turns_as_in_pillow(turn):
+    red, green, blue = np.indices((64, 256, 256), np.uint8)
+    for first in range(0, 256, 64):
+        frame = np.stack([red + np.uint8(first), green, blue], axis=-1).reshape(-1, 4096, 3)
+        expected = functional.adjust_hue(Image.fromarray(frame), turn)  # pyright: ignore[reportArgumentType]
+        assert np.array_equal(colors.turn_hue(frame, turn), np.asarray(expected))
+
+
+@pytest.mark.parametrize("magnitude", range(0, 31, 3))
+def test_a_cutout_is_the_rectangle_of_pillow(magnitude):
+    value = magnitude / 30 * 40
+    for seed, frame in enumerate(frames_of_all_kinds()):
+        height, width = frame.shape[:2]
+        rng = np.random.default_rng(seed)
+        x, y = (int(max(0.0, rng.uniform(1, side) - value / 2)) for side in (width, height))
+        image = Image.fromarray(frame)
+        ends = (min(width, x + value), min(height, y + value))
+        ImageDraw.Draw(image).rectangle((x, y, *ends), (125, 123, 114))
+        found = OPERATIONS["CutoutAbs"][0](frame, value, np.random.default_rng(seed))
+        assert np.array_equal(found, np.asarray(image))
 
 
 def test_jitter_draws_its_order_and_factors(monkeypatch):

@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from clipzoo.config import load_params, replace
+from clipzoo.methods import build
 from clipzoo.methods.memory import estimates, start
 from clipzoo.methods.memory.estimates import activation_bytes, meta_model, num_parameters
+from clipzoo.methods.parts.method import Method
+from clipzoo.models.activation import may_have_quick_gelu
+from clipzoo.models.clip import build_clip
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
 
@@ -29,6 +33,54 @@ def test_memory_is_estimated_from_the_model():
     assert clip16 == pytest.approx(2 * clip8, rel=0.01)
     # Text tower of InfoNCE: more parameters
     assert estimate("text4vis/ablation-infonce-trained")[0] > estimate("text4vis/k400-vitb16-f8")[0]
+
+
+def saved_bytes(model: Method, clip: torch.Tensor) -> int:
+    """What autograd really saves of a clip on the CPU, besides the parameters."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        if (place := tensor.untyped_storage().data_ptr()) not in weights:
+            saved[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        model.encode(clip)
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+
+
+def test_the_estimate_has_the_activation_of_the_weights():
+    estimated, real = {}, {}
+    for activation in ("quickgelu", "gelu"):
+        values = {"model.arch": "ViT-B/32", "model.weights": "mine.pt"}
+        values |= {"model.activation": activation}
+        params = replace(load_params(ROOT / "params.yaml"), values)
+        estimated[activation] = activation_bytes(meta_model(params), params)
+        about = params.model
+        clip = build_clip(about.arch, about.input_px, quick_gelu=activation == "quickgelu")
+        size = (3, about.input_px, about.input_px)
+        frames = torch.zeros(1, about.num_segments, *size, dtype=torch.uint8)
+        real[activation] = saved_bytes(build(params, clip).train(), frames)
+        # Two copies of each block's input are those of attention on the meta device alone.
+        assert real[activation] <= estimated[activation] <= 1.2 * real[activation]
+    assert estimated["quickgelu"] - estimated["gelu"] == real["quickgelu"] - real["gelu"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "activation", "expected"),
+    [
+        ("ViT-B/32", "openai", "auto", True),
+        ("ViT-B/32", "laion2b_s34b_b79k", "auto", False),
+        ("ViT-B/32", "mine.pt", "auto", True),  # only its content tells
+        ("ViT-B/32", "mine.pt", "gelu", False),
+        ("ViT-B-32-quickgelu", "random", "auto", True),
+        ("ViT-B/32", "random", "auto", False),
+        ("ViT-demo-16", "demo", "auto", True),
+    ],
+)
+def test_activation_by_the_parameters(arch, weights, activation, expected):
+    assert may_have_quick_gelu(arch, weights, activation) == expected
 
 
 def test_inference_holds_the_hidden_layer_of_one_block():

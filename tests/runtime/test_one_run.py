@@ -83,7 +83,8 @@ def test_repro_notes_the_settings_before_dvc_looks_at_any_stage(monkeypatch):
             return 0
 
     monkeypatch.setattr("dvc.cli.main", dvc)
-    for name in ("dvc.ui.ui.write", "dvc.stage.run.StageCmdFailedError"):  # which repro replaces
+    replaced = ("dvc.ui.ui.write", "dvc.stage.run.StageCmdFailedError", "dvc.stage.run.cmd_run")
+    for name in replaced:
         monkeypatch.setattr(name, lambda *_: None)
     monkeypatch.setattr("sys.argv", ["clipzoo", "repro", "--no-note"])
     monkeypatch.setenv(PART, "1")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def test_repro_runs_every_stage_and_the_second_runs_none(demo, repository):
     for name in stages:
         assert f"Running stage '{name}'" in demo.first_repro
     assert "dvc push" not in demo.first_repro
+    (line,) = [line for line in demo.first_repro.splitlines() if line.startswith("seconds: ")]
+    assert set(re.findall(r"(\S+) \d+,", line)) - {"itself"} == set(stages)
+    assert re.search(r", dvc itself \d+; \d+ in all$", line)
     assert "Running stage" not in repository.dvc("repro")
 
 

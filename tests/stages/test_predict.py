@@ -212,7 +212,7 @@ def test_a_video_that_is_near_no_class_is_unknown(here, monkeypatch, capsys):
 def test_search_finds_what_a_sentence_describes(here, of_run, monkeypatch, capsys, tmp_path):
     videos, out = [path for path, _ in measured()[:6]], tmp_path / "mine.parquet"
     folder = tmp_path / "mine"
-    assert run(monkeypatch, "publish", folder) == 0
+    assert run(monkeypatch, "publish", "demo", folder) == 0
     assert run(monkeypatch, "embed", *videos, out, "--model", folder) == 0
     capsys.readouterr()
     assert run(monkeypatch, "search", out, CLASSES[0], "--top", 3, "--model", folder) == 0

@@ -1,4 +1,4 @@
-"""`clipzoo repro`: `dvc repro` without its last line, the advice to `dvc push`.
+"""`clipzoo repro`: `dvc repro`, with the seconds of its stages instead of the advice to `dvc push`.
 
 Most users have no remote storage, and what they are to read comes after it. DVC has no option for
 that. A filter behind a pipe would take the terminal from the stages and hide the exit status.
@@ -7,6 +7,8 @@ that. A filter behind a pipe would take the terminal from the stages and hide th
 import argparse
 import os
 import sys
+import time
+from typing import Any
 
 from clipzoo.runtime.ending import PART, was_interrupted
 from clipzoo.commands.arguments import Commands, add_command
@@ -43,13 +45,32 @@ def _run(arguments: argparse.Namespace) -> None:
             raise KeyboardInterrupt
         return StageCmdFailedError(command, status)
 
+    began, seconds, run_stage = time.perf_counter(), {}, run.cmd_run
+
+    def timed(stage: Any, *arguments: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        run_stage(stage, *arguments, **options)
+        seconds[stage.addressing] = time.perf_counter() - start
+
     ui.write = write_other
+    run.cmd_run = timed
     run.StageCmdFailedError = stage_error  # pyright: ignore[reportAttributeAccessIssue]
     os.environ[PART] = "1"
     status = main(["repro"])
     if status == DVC_INTERRUPTED:
         raise KeyboardInterrupt
+    print(seconds_text(seconds, time.perf_counter() - began), end="", flush=True)
     sys.exit(status)
+
+
+def seconds_text(seconds: dict[str, float], total: float) -> str:
+    """A line with the seconds of each stage that ran, and those of DVC itself; '' = none ran."""
+    if not seconds:
+        return ""
+    stages = ", ".join(f"{name} {taken:.0f}" for name, taken in seconds.items())
+    return (
+        f"seconds: {stages}, dvc itself {total - sum(seconds.values()):.0f}; {total:.0f} in all\n"
+    )
 
 
 def register(commands: Commands) -> None:

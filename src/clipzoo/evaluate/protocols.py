@@ -10,6 +10,7 @@ from torch import Tensor
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import TestConfig, ZeroShotConfig
 from clipzoo.evaluate import metrics
+from clipzoo.evaluate.retrieval import compare_retrieval
 from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
 
@@ -273,10 +274,11 @@ def _mean_and_std(key: str, values: Sequence[float]) -> dict[str, float]:
 
 def compare_zero_shot(tuned: Evaluation, raw: Evaluation) -> dict[str, float]:
     """The metrics of a fine-tuned model and, with the prefix `raw_`, of the raw CLIP; where all
-    classes compete, also gain, the paired difference in percentage points, with its interval."""
+    classes compete, also gain, the paired difference in percentage points, with its interval; and
+    those of retrieval (`compare_retrieval`)."""
     values = tuned.values | with_prefix("raw_", raw.values)
     if "full_top1" in values:
         labels = tuned.scored.labels
         right = [metrics.in_top_k(e.probabilities, labels, 1) for e in (tuned, raw)]  # [N] each
         values |= metrics.gain("gain", *right)
-    return values
+    return values | compare_retrieval(tuned.scored, raw.scored)

@@ -5,11 +5,12 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from tqdm import tqdm
 
@@ -63,17 +64,25 @@ def run_tasks(tasks: Iterable[Task], workers: Workers, bar: tqdm) -> None:
     Dask cluster, when the block of `dask_workers` ends).
     """
     pending: set[Future[int]] = set()
+    # Waiting for all of `pending` again after each task would take time quadratic in their number.
+    done: SimpleQueue[Future[int]] = SimpleQueue()
     try:
         for task in tasks:
-            pending.add(workers.submit(task))
+            future = workers.submit(task)
+            pending.add(future)
+            future.add_done_callback(done.put)
         while pending:
-            # A future is dropped as soon as it is done: as long as somebody holds it, Dask computes
-            # its result a second time if the worker that made it is lost.
-            done, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            if not done and workers.check:
-                workers.check()
-            while done:
-                bar.update(done.pop().result())
+            try:
+                future = done.get(timeout=POLL_SECONDS)
+            except Empty:
+                if workers.check:
+                    workers.check()
+                continue
+            pending.discard(future)
+            bar.update(future.result())
+            # As long as somebody holds a future, Dask computes its result a second time if the
+            # worker that made it is lost.
+            del future
     finally:
         # Cancelled tasks are not waited for: Dask never marks some of them as done if the
         # scheduler is lost.

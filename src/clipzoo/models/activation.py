@@ -18,7 +18,7 @@ from typing import Any
 import open_clip
 
 from clipzoo.models import openai
-from clipzoo.models.architectures import model_config
+from clipzoo.models.architectures import model_config, open_clip_name
 from clipzoo.models.archives import stored_tensors
 from clipzoo.models.clip import read_clip_metadata
 from clipzoo.models.weights_folder import tag_of_file
@@ -73,6 +73,26 @@ def file_activation(
 def has_both(name: str) -> bool:
     """Whether open_clip has an architecture with either activation."""
     return f"{name}-quickgelu" in open_clip.list_models()
+
+
+def may_have_quick_gelu(arch: str, weights: str, activation: str) -> bool:
+    """Whether a run's towers have QuickGELU, as far as its parameters tell.
+
+    Where only the content of a file does, True: autograd saves more for QuickGELU than for GELU, so
+    an estimate of memory is not too small.
+
+    Args:
+        arch: `model.arch`.
+        weights: `model.weights`.
+        activation: `model.activation`.
+    """
+    name = open_clip_name(arch)
+    if setting := _setting(name, activation):
+        return setting[0]
+    if weights in open_clip.list_pretrained_tags_by_model(name):
+        config: dict[str, Any] = open_clip.get_pretrained_cfg(name, weights)
+        return bool(config.get("quick_gelu"))
+    return weights not in ("demo", "random") and has_both(name)
 
 
 def is_openais(name: str, path: Path, content: dict[str, Any]) -> bool:

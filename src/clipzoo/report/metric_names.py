@@ -39,6 +39,12 @@ ZERO_SHOT_RESULTS = {
     "raw_full_top5": "raw CLIP, zero-shot top-5",
     "raw_half_top1_mean": "raw CLIP, zero-shot top-1, half of the classes",
     "gain": "gain in zero-shot top-1 over the raw CLIP",
+    "class_to_video_recall1": "class-to-video retrieval, recall at 1",
+    "class_to_video_recall5": "class-to-video retrieval, recall at 5",
+    "class_to_video_recall10": "class-to-video retrieval, recall at 10",
+    "raw_class_to_video_recall1": "raw CLIP, class-to-video retrieval, recall at 1",
+    "raw_class_to_video_recall5": "raw CLIP, class-to-video retrieval, recall at 5",
+    "raw_class_to_video_recall10": "raw CLIP, class-to-video retrieval, recall at 10",
 }
 RESULTS = {"test": TEST_RESULTS, "fused": FUSED_RESULTS, "zero_shot": ZERO_SHOT_RESULTS}
 """The results of each kind of metrics file, and their names."""
@@ -53,7 +59,9 @@ OTHER_INTERVALS = {"base_top1", "novel_top1"}
 def interval_of(key: str) -> list[str]:
     """Keys of the two ends of a result's 95% interval, which its file has; [] = it has none."""
     paired = key == "gain" or key.startswith("fused_gain_")
-    if not paired and (not key.endswith("top1") or key in OTHER_INTERVALS):
+    if not (paired or "class_to_video_recall" in key) and (
+        not key.endswith("top1") or key in OTHER_INTERVALS
+    ):
         return []
     return [f"{key}_ci95_low", f"{key}_ci95_high"]
 

@@ -147,7 +147,10 @@ def write_folder(model: ModelFolder, folder: str | Path, kind: Literal["closed",
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / WEIGHTS_NAME
     write_safetensors({n: v.cpu().contiguous().clone() for n, v in tensors.items()}, weights, {})
-    about = model.config.model_copy(update={"kind": kind, "weights_sha256": file_sha256(weights)})
+    # The folder of a weights file on this machine concerns nobody else.
+    clip = model.config.clip.model_copy(update={"source": Path(model.config.clip.source).name})
+    changed = {"kind": kind, "clip": clip, "weights_sha256": file_sha256(weights)}
+    about = model.config.model_copy(update=changed)
     write_json(about.model_dump(mode="json", exclude_none=True), folder / CONFIG_NAME)
 
 

@@ -22,6 +22,7 @@ from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import ConfigError
 from clipzoo.data.records import Record, class_name_faults
+from clipzoo.data.store import Store
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
@@ -188,6 +189,20 @@ class VideoModel:
         check_every(every)
         parts = self._encoded(video, self._trained, every, None)
         return ((span.start, span.end, _embedding(features)) for features, *_, span in parts)
+
+    def embed_stored(self, store: Store, video_ids: Sequence[str]) -> Iterator[Tensor]:
+        """The embedding of each video of a frame store, in order, as `embed` gives it of the file
+        that the frames are from; StoreError if a frame cannot be read."""
+        about, test = self.config, self.config.views
+        records = [Record(name, store.videos[name].num_frames, 0) for name in video_ids]
+        pixels = self._trained.pixels
+        transform = ViewTransform(about.clip.input_px, test.short_side_px, test.crops, pixels)
+        options = (about.num_segments, test.clips, test.dense, self._trained.test_sampler)
+        clips = ViewClips(store, records, transform, *options)
+        for start in range(0, len(records), WINDOWS_AT_ONCE):
+            positions = range(len(records))[start : start + WINDOWS_AT_ONCE]
+            for features in self._encode(clips, positions, self._trained).split(1):
+                yield _embedding(features)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of N sentences as they are, without a template, [N, D] float32,

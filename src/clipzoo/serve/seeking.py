@@ -24,7 +24,6 @@ from clipzoo.data.decoding import (
     Outcome,
     VideoError,
     check_decoded,
-    jpeg_command,
     run_ffmpeg,
     split_jpegs,
 )
@@ -32,7 +31,7 @@ from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.store import VideoInfo
 from clipzoo.data.timing import frame_rate
 from clipzoo.serve.folder import FramesOfVideos
-from clipzoo.serve.video_file import VideoFile
+from clipzoo.serve.video_file import MOST_SELECTED, VideoFile, selecting_command, selection
 
 CONTAINERS = ("avi", "matroska", "mov")
 """The first of ffmpeg's names of the formats with an index of key frames."""
@@ -40,8 +39,6 @@ SEEK_FROM_SECONDS = 60
 """Shorter videos are decoded from their start, which takes less time than `_probe`."""
 SKIP_SECONDS = 4
 """The least time that is skipped: to start ffmpeg takes as long as to decode some frames."""
-MOST_TOGETHER = 1024
-"""Frames that one ffmpeg gives: its command may not be too long."""
 NUM_PROBES = 3
 BEFORE_SECONDS = 2e-6
 """How long before a frame decoded frames are kept. ffmpeg counts microseconds, and rounds to the
@@ -151,12 +148,12 @@ class SeekingFile:
 
     def _runs(self, frames: list[int]) -> Iterator[list[int]]:
         """Divide ascending frames where at least SKIP_SECONDS between two need no decoding, and
-        after MOST_TOGETHER."""
+        after MOST_SELECTED."""
         run: list[int] = []
         for frame in frames:
             key = self._key_before(frame)
             skips = run and self.seconds[key] - self.seconds[run[-1]] > SKIP_SECONDS
-            if skips or len(run) == MOST_TOGETHER:
+            if skips or len(run) == MOST_SELECTED:
                 yield run
                 run = []
             run.append(frame)
@@ -202,35 +199,14 @@ class SeekingFile:
     def _command(self, places: list[int], offset: float, to_end: bool) -> list[str]:
         """As `jpeg_command`, from a time on (seconds; 0 = the beginning); the times of the selected
         frames are printed."""
-        command = jpeg_command(self.path, str(self.frames.size), self.frames.quality, None)
         expression = f"gte(n,{places[0]})" if to_end else selection(places)
-        filters = "select={},{},".format(expression.replace(",", r"\,"), _showinfo())
-        chain = command.index("-filter_complex") + 1
-        command[chain] = command[chain].replace("[0:V:0]", "[0:V:0]" + filters, 1)
+        command = selecting_command(self.path, self.frames, expression, _showinfo())
         if not to_end:
             command[-1:] = ["-frames:v", str(len(places)), command[-1]]
         if offset:
             place = command.index("-i")
             command[place:place] = ["-ss", f"{offset:.6f}"]
         return command
-
-
-def selection(places: Sequence[int]) -> str:
-    """ffmpeg's expression of the frames to select, which compares a number with few of them.
-
-    Example: [0, 5, 6, 9] -> `if(lt(n,5),between(n,0,0),if(lt(n,9),between(n,5,6),between(n,9,9)))`.
-    """
-    array = np.asarray(places)
-    parts = np.split(array, np.flatnonzero(np.diff(array) > 1) + 1)  # runs of consecutive numbers
-    runs = [(int(part[0]), int(part[-1])) for part in parts]
-
-    def tree(low: int, high: int) -> str:
-        if high - low == 1:
-            return f"between(n,{runs[low][0]},{runs[low][1]})"
-        middle = (low + high) // 2
-        return f"if(lt(n,{runs[middle][0]}),{tree(low, middle)},{tree(middle, high)})"
-
-    return tree(0, len(runs))
 
 
 def _showinfo() -> str:

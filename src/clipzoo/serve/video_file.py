@@ -22,8 +22,8 @@ from clipzoo.serve.folder import FramesOfVideos
 
 TINY_PX = 16
 """Side of the pictures by which frames are counted."""
-MOST_SELECTED = 256
-"""Frames that ffmpeg selects at once: it compares the number of each frame with all of them."""
+MOST_SELECTED = 1024
+"""Frames that ffmpeg selects at once: its command may not be too long."""
 
 
 class VideoFile:
@@ -76,15 +76,49 @@ class VideoFile:
     def stream(self, frames: np.ndarray) -> Generator[bytes, None, None]:
         """The JPEGs of some frames, int64, ascending and without repeats, one after the other;
         errors are those of `read`."""
-        size, quality, fps = str(self.frames.size), self.frames.quality, self.frames.fps
-        few = frames.tolist() if len(frames) <= MOST_SELECTED else None
-        command = jpeg_command(self.path, size, quality, fps, frames=few)
+        few = len(frames) <= MOST_SELECTED
+        expression = selection(frames) if few else "1"
+        command = selecting_command(self.path, self.frames, expression)
         wanted, found = set(frames.tolist()), 0
-        jpegs = split_jpegs(run_ffmpeg(command, Outcome()))
-        for number, jpeg in zip(few or itertools.count(), jpegs, strict=False):
+        outcome = Outcome()
+        jpegs = split_jpegs(run_ffmpeg(command, outcome))
+        for number, jpeg in zip(frames.tolist() if few else itertools.count(), jpegs, strict=False):
             if number in wanted:
                 yield jpeg
                 found += 1
                 if found == len(frames):
                     return
-        raise VideoError(f"{self.path}: {found} of {len(frames)} frames can be read again")
+        reason = outcome.damage or "it was whole a moment ago"
+        text = f"{self.path}: {found} of {len(frames)} frames can be read again ({reason})"
+        raise VideoError(text)
+
+
+def selecting_command(path: Path, frames: FramesOfVideos, *filters: str) -> list[str]:
+    """As `jpeg_command`, but only of the frames for which an expression of `selection` holds; more
+    filters may follow it."""
+    expression, *more = filters
+    command = jpeg_command(path, str(frames.size), frames.quality, frames.fps)
+    chain = ",".join(["select={}".format(expression.replace(",", r"\,")), *more])
+    place = command.index("-filter_complex") + 1
+    command[place] = command[place].replace("scale=", f"{chain},scale=", 1)
+    return command
+
+
+def selection(places: Sequence[int] | np.ndarray) -> str:
+    """ffmpeg's expression of the frames to select, which compares a number with few of them.
+
+    A sum of comparisons would be evaluated as a whole for each frame, and may have 100 terms.
+
+    Example: [0, 5, 6, 9] -> `if(lt(n,5),between(n,0,0),if(lt(n,9),between(n,5,6),between(n,9,9)))`.
+    """
+    array = np.asarray(places)
+    parts = np.split(array, np.flatnonzero(np.diff(array) > 1) + 1)  # runs of consecutive numbers
+    runs = [(int(part[0]), int(part[-1])) for part in parts]
+
+    def tree(low: int, high: int) -> str:
+        if high - low == 1:
+            return f"between(n,{runs[low][0]},{runs[low][1]})"
+        middle = (low + high) // 2
+        return f"if(lt(n,{runs[middle][0]}),{tree(low, middle)},{tree(middle, high)})"
+
+    return tree(0, len(runs))

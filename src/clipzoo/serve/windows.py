@@ -77,6 +77,7 @@ class FramesAhead:
         self.videos: dict[str, VideoInfo] = file.videos
         self._file, self._wanted = file, wanted
         self._queue: queue.Queue[tuple[int, bytes | BaseException]] = queue.Queue(AHEAD)
+        self._error: BaseException | None = None
         self._here: dict[int, bytes] = {}  # frames that were taken from the queue
         self._ended = threading.Event()
         # One thread reads all: ffmpeg ends with the thread that started it.
@@ -100,10 +101,13 @@ class FramesAhead:
         self._here = {i: jpeg for i, jpeg in self._here.items() if i >= first}
         for index in indices:
             while index not in self._here:
-                number, jpeg = self._queue.get()
-                if isinstance(jpeg, BaseException):
-                    raise jpeg
-                self._here[number] = jpeg
+                if self._error is not None:  # of an earlier call too, as several may be waiting
+                    raise self._error
+                number, item = self._queue.get()
+                if isinstance(item, BaseException):
+                    self._error = item
+                else:
+                    self._here[number] = item
         return [self._here[index] for index in indices]
 
     def _fill(self) -> None:
@@ -111,7 +115,8 @@ class FramesAhead:
         try:
             for number, jpeg in zip(self._wanted.tolist(), frames, strict=True):
                 if not self._put(number, jpeg):
-                    break
+                    return
+            raise IndexError("a frame is read that was not wanted")  # whoever reads more waits
         except BaseException as error:  # for the thread that waits
             self._put(-1, error)
         finally:

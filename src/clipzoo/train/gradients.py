@@ -23,6 +23,7 @@ keeps the statistics of the first process. `split_settings` records the split of
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -88,6 +89,19 @@ class _Forward(nn.Module):
         return self.method.encode(inputs), self.method.class_text(text)
 
 
+def _distributed(forward: nn.Module, device: torch.device, has_batch_norm: bool) -> nn.Module:
+    """The module with gradients that are averaged over processes."""
+    with warnings.catch_warnings():
+        # torch 2.15 prefers a name that 2.8 does not have.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            forward,
+            device_ids=[device] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=has_batch_norm,  # no other buffers change
+        )
+
+
 class StepGradients:
     """Adds the gradients of a step's mean loss to a method's parameters.
 
@@ -112,12 +126,7 @@ class StepGradients:
         self.precision, self.scaler = precision, scaler
         self._forward: nn.Module = _Forward(method)
         if dist.is_initialized():
-            self._forward = DistributedDataParallel(
-                self._forward,
-                device_ids=[device] if device.type == "cuda" else None,
-                gradient_as_bucket_view=True,
-                broadcast_buffers=_has_batch_norm(method),  # no other buffers change
-            )
+            self._forward = _distributed(self._forward, device, _has_batch_norm(method))
 
     def add(
         self,

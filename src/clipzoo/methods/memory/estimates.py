@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clipzoo.config import Params
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method
+from clipzoo.models.activation import may_have_quick_gelu
 from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.clip import build_clip, num_parameters
 from clipzoo.models.text import ClassText
@@ -39,11 +40,15 @@ evenly."""
 def meta_model(params: Params, *, training: bool = True) -> Method:
     """The model of a run without weights, on the meta device, in training or evaluation mode.
 
+    Its activation is that of the run's weights: OpenAI's QuickGELU saves a fifth more than GELU.
+
     Raises:
         ConfigError: an unknown architecture, or an option that its tower does not support.
     """
+    about = params.model
+    quick_gelu = may_have_quick_gelu(about.arch, about.weights, about.activation)
     with torch.device("meta"):
-        clip = build_clip(params.model.arch, params.model.input_px, device="meta")
+        clip = build_clip(about.arch, about.input_px, quick_gelu=quick_gelu or None, device="meta")
         model = build(params, clip)
     if training and params.train.activation_checkpointing:
         model.set_grad_checkpointing()
