@@ -20,7 +20,7 @@ from clipzoo.serve import export
 from clipzoo.serve.classifier import Classifier
 from clipzoo.serve.export import ExportError, export_model
 from clipzoo.serve.model import VideoModel
-from exporting import CASES, P, T, arguments, folder
+from exporting import CASES, Case, P, T, arguments, folder
 
 OF_FRAMES = [name for name, case in CASES.items() if case.method != "bike_attributes"]
 """A method of sentences cannot read a video, and `model_of_run` refuses it."""
@@ -147,6 +147,21 @@ def test_a_trained_text_tower_is_not_written(tmp_path: Path):
     program = torch.export.load(export_model(model, tmp_path / "mine.pt2").files[0])
     assert program.state_dict
     assert not any("text." in name for name in program.state_dict)
+
+
+def test_the_zero_shot_path_is_a_graph_of_its_own(tmp_path: Path, monkeypatch):
+    """BIKE's, which needs no words: its graph does not ask for them."""
+    monkeypatch.setitem(CASES, "frames", Case("bike", {"zero_shot_scoring": "frames"}, "stem"))
+    model, found = model_of("frames"), {}
+    for zero_shot in (False, True):
+        path = tmp_path / f"{zero_shot}.pt2"
+        found[zero_shot] = export_model(model, path, zero_shot=zero_shot)
+        assert found[zero_shot].difference < 1e-5
+        assert found[zero_shot].about["zero_shot"] is zero_shot
+        text = np.load(found[zero_shot].files[1])
+        assert ("token_embeddings" in text) is not zero_shot
+        inputs = torch.export.load(path).graph_signature.user_inputs
+        assert len(inputs) == (2 if zero_shot else 3)
 
 
 def test_a_model_of_one_class(tmp_path: Path):

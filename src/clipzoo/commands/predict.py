@@ -222,7 +222,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The options by which a command finds its model."""
-    parser.add_argument("--model", metavar="DIR", help="a model folder (default: the last run's)")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a model folder, hf:OWNER/NAME or openclip:ARCH/TAG (default: the last run's)",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 

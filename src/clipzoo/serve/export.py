@@ -16,7 +16,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,11 +91,15 @@ def export_model(
     out = Path(out)
     check_output(out)
     method, text = model.method_and_text(class_names, zero_shot)
-    about = _describe(model, method, text)
+    other = class_names is not None if zero_shot is None else zero_shot
+    about = {"zero_shot": other, **_describe(model, method, text)}
     out.parent.mkdir(parents=True, exist_ok=True)
     classifier = Classifier(method).eval()
     with _named_export_errors(about):
         program = _program(classifier, _inputs(about, text, 2, classes=3))
+        if _ignores_words(program):  # as the zero-shot path of a method that needs them
+            text = replace(text, token_embeddings=None)
+            program = _program(classifier, _inputs(about, text, 2, classes=3))
     with named_disk_errors(out), TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as part:
         graph = Path(part) / out.name
         with _named_export_errors(about):
@@ -181,6 +185,13 @@ def _program(classifier: Classifier, example: Inputs) -> ExportedProgram:
         program = torch.export.export(classifier, example, dynamic_shapes=shapes)
     _drop_unused_tensors(program)
     return program
+
+
+def _ignores_words(program: ExportedProgram) -> bool:
+    """Whether the token embeddings are an input that no node uses."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    *_, last = program.graph_signature.user_inputs
+    return len(program.graph_signature.user_inputs) == len(INPUTS) and not nodes[str(last)].users
 
 
 def _drop_unused_tensors(program: ExportedProgram) -> None:
