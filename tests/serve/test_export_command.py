@@ -17,7 +17,7 @@ from clipzoo import __main__, config
 from clipzoo.methods import METHODS
 from clipzoo.models.clip import ClipMetadata, build_clip, describe_clip
 from clipzoo.models.text import embed_class_names
-from clipzoo.serve import export
+from clipzoo.serve import export_formats
 from clipzoo.serve.folder import FolderConfig, FramesOfVideos, ModelFolder, write_folder
 from clipzoo.serve.model import load
 from tiny import options
@@ -108,9 +108,9 @@ def test_other_classes_have_the_text_that_predict_embeds(models: Path, here: Pat
     assert text["class_names"].tolist() == names
     expected = load(models / "open", "cpu").class_text(names).class_embeddings
     np.testing.assert_allclose(text["class_embeddings"], expected, atol=1e-6)
-    about = {export.METADATA_FILE: ""}
+    about = {export_formats.METADATA_FILE: ""}
     torch.export.load("a.pt2", extra_files=about)
-    assert '"knitting, a scarf"' in about[export.METADATA_FILE]
+    assert '"knitting, a scarf"' in about[export_formats.METADATA_FILE]
 
 
 def test_the_example_runs_without_torch(models: Path, exported: Path, tmp_path: Path):

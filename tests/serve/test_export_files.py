@@ -16,7 +16,7 @@ import torch
 
 from clipzoo.config import ConfigError
 from clipzoo.files import DiskError
-from clipzoo.serve import export
+from clipzoo.serve import export, export_formats
 from clipzoo.serve.classifier import Classifier
 from clipzoo.serve.export import ExportError, export_model
 from clipzoo.serve.model import VideoModel
@@ -60,7 +60,7 @@ def expected_of(name: str, path: Path) -> list[Path]:
         inputs = arguments(CASES[name], batch, classes)
         with torch.no_grad():
             outputs = classifier(*inputs)
-        arrays: dict[str, Any] = dict(zip(export.INPUTS, inputs, strict=False)) | outputs
+        arrays: dict[str, Any] = dict(zip(export_formats.INPUTS, inputs, strict=False)) | outputs
         files.append(path / f"{batch}.npz")
         np.savez(files[-1], **{key: value.numpy() for key, value in arrays.items()})
     return files
@@ -96,12 +96,12 @@ def test_a_file_gives_what_the_model_gives(name: str, tmp_path: Path, onnx_of):
 )
 def test_a_program_gives_what_the_model_gives(name: str, tmp_path: Path):
     found = export_model(model_of(name), tmp_path / "mine.pt2")
-    about = {export.METADATA_FILE: ""}
+    about = {export_formats.METADATA_FILE: ""}
     program = torch.export.load(found.files[0], extra_files=about)
-    assert json.loads(about[export.METADATA_FILE]) == found.about
+    assert json.loads(about[export_formats.METADATA_FILE]) == found.about
     for path in expected_of(name, tmp_path):
         arrays = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
-        inputs = [arrays[key] for key in export.INPUTS if key in arrays]
+        inputs = [arrays[key] for key in export_formats.INPUTS if key in arrays]
         for key, value in program.module()(*inputs).items():
             torch.testing.assert_close(value, arrays[key], rtol=0, atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_a_program_gives_what_the_model_gives(name: str, tmp_path: Path):
 def test_the_metadata_say_how_frames_are_made(onnx_of):
     model, found = model_of("bike"), onnx_of("bike")
     proto = onnx.load(found.files[0])
-    (content,) = [p.value for p in proto.metadata_props if p.key == export.METADATA_KEY]
+    (content,) = [p.value for p in proto.metadata_props if p.key == export_formats.METADATA_KEY]
     about = json.loads(content)
     assert about == found.about
     assert about["class_names"] == model.class_names
@@ -174,10 +174,10 @@ def test_a_graph_that_gives_something_else_is_not_kept(value: float, tmp_path: P
     model = model_of("text4vis")
     classifier = Classifier(model.method_and_text()[0])
 
-    def write(program, path: Path, about) -> export.Runner:
+    def write(program, path: Path, about) -> export_formats.Runner:
         path.write_text("a graph")
 
-        def run(inputs: export.Inputs) -> dict[str, torch.Tensor]:
+        def run(inputs: export_formats.Inputs) -> dict[str, torch.Tensor]:
             found = classifier(*inputs)
             found["cosines"][-1, -1] += value * (len(inputs[0]) == 3)
             return found
@@ -185,7 +185,7 @@ def test_a_graph_that_gives_something_else_is_not_kept(value: float, tmp_path: P
         return run
 
     (tmp_path / "mine.pt2").write_text("an earlier one")
-    monkeypatch.setitem(export.WRITERS, ".pt2", write)
+    monkeypatch.setitem(export_formats.WRITERS, ".pt2", write)
     with pytest.raises(ExportError, match=r"mine\.pt2: not written, .* differ .* allowed: 0\.0001"):
         export_model(model, tmp_path / "mine.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pt2"]
