@@ -446,7 +446,8 @@ class RuntimeConfig(Section):
     processes: int = Field(ge=0, le=1024)
     """torchrun processes on this machine; 0 = one for each GPU, 2 on a CPU."""
     workers: int = Field(ge=0, le=1024)
-    """Loader threads of each process; 0 = chosen for the machine."""
+    """Loaders of each process: 1 = a thread, more = processes of their own; 0 = chosen for the
+    machine."""
     micro_batch: int = Field(ge=0, le=1_000_000)
     """Clips that a process encodes at once; 0 = chosen for the machine."""
     device: Literal["auto", "cpu", "cuda"]

@@ -1,13 +1,25 @@
 """Batches keep their order, stay within bounds and name all errors."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 
+import numpy as np
+import psutil
 import pytest
 import torch
+from test_transforms import AUGMENT
 
 from clipzoo.clips import loader
-from clipzoo.clips.loader import load_batches
+from clipzoo.clips.loader import load_batches, load_in_threads
+from clipzoo.clips.loader_processes import LoaderDied
+from clipzoo.clips.transforms import TrainTransform
+from clipzoo.config import replace
 from clipzoo.data.index import StoreError
 
 
@@ -18,7 +30,7 @@ def test_batches_keep_their_order(workers):
         return torch.tensor([position])
 
     batches = [[0, 1, 2], [3, 4], [5], [6, 7, 8, 9]]
-    loaded = list(load_batches(load, batches, workers))
+    loaded = list(load_in_threads(load, batches, workers))
     assert [batch for batch, _ in loaded] == batches
     assert [t.flatten().tolist() for _, t in loaded] == batches
 
@@ -39,7 +51,7 @@ def test_threads_write_the_clips_into_the_memory_of_their_batch(monkeypatch):
     monkeypatch.setattr(loader.np, "copyto", copy)
     clip = torch.arange(6, dtype=torch.uint8).view(2, 3).T  # [3, 2]
     for pin in (False, True):
-        batches = list(load_batches(lambda p: clip + p, [[0, 1], [2]], 2, pin=pin))
+        batches = list(load_in_threads(lambda p: clip + p, [[0, 1], [2]], 2, pin=pin))
         expected = [torch.stack([clip, clip + 1]), (clip + 2)[None]]
         assert all(torch.equal(b, e) for (_, b), e in zip(batches, expected, strict=True))
     shapes = {((n, 3, 2), torch.uint8, True) for n in (1, 2)}
@@ -50,7 +62,7 @@ def test_threads_write_the_clips_into_the_memory_of_their_batch(monkeypatch):
 
 def test_clips_of_a_batch_have_one_shape():
     with pytest.raises(AssertionError):
-        list(load_batches(lambda p: torch.zeros(1 + p), [[0, 1]], 1))
+        list(load_in_threads(lambda p: torch.zeros(1 + p), [[0, 1]], 1))
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (3, 1), (3, 4)])
@@ -62,7 +74,7 @@ def test_the_next_batch_is_loaded_while_the_consumer_holds_one(batch_size, worke
         loaded[position].set()
         return torch.zeros(1)
 
-    for i, _ in enumerate(load_batches(load, batches, workers)):
+    for i, _ in enumerate(load_in_threads(load, batches, workers)):
         for position in batches[i + 1] if i + 1 < len(batches) else []:
             # Only a loader that does not load ahead waits here until the timeout.
             assert loaded[position].wait(timeout=20), f"batch {i} is held, {position} not loaded"
@@ -77,7 +89,7 @@ def test_little_is_loaded_ahead(batch_size, workers, ahead):
             drawn.append(i)
             yield [i] * batch_size
 
-    batches_ahead = load_batches(lambda position: torch.zeros(1), batches(), workers)
+    batches_ahead = load_in_threads(lambda position: torch.zeros(1), batches(), workers)
     for step in range(3):
         next(batches_ahead)
         assert len(drawn) == step + ahead  # what is not drawn cannot be loaded
@@ -102,3 +114,101 @@ def test_a_bug_is_not_taken_for_a_broken_video():
 
     with pytest.raises(KeyError):
         list(load_batches(load, [[0]], 1))
+
+
+def clips_of_noise() -> Callable[[int], torch.Tensor]:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 60, 3), dtype=np.uint8)
+    transform = TrainTransform(32, replace(AUGMENT, {"randaugment_n": 2, "color_jitter": 0.5}))
+    return lambda position: transform(frames, np.random.default_rng(position))
+
+
+def test_batches_are_the_same_bits_in_any_number_of_processes():
+    batches = [[0, 1, 2], [3], [4, 5, 6, 7], [9, 8]]
+    one, two, four = (list(load_batches(clips_of_noise(), batches, n)) for n in (1, 2, 4))
+    for expected, *found in zip(one, two, four, strict=True):
+        for positions, clips in found:
+            assert positions == expected[0]
+            assert torch.equal(clips, expected[1])
+    assert not multiprocessing.active_children()
+
+
+def test_each_worker_is_a_process_and_the_interpreter_runs_in_all_at_once():
+    def load(position: int) -> torch.Tensor:
+        time.sleep(0.05)
+        return torch.tensor([os.getpid()])
+
+    loaded = load_batches(load, [[p] for p in range(12)], 3)
+    pids = {int(clips[0, 0]) for _, clips in loaded}
+    assert len(pids) == 3
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_broken_videos_are_listed_from_all_processes(workers):
+    def load(position: int) -> torch.Tensor:
+        if position in (1, 2):
+            raise StoreError(f"v{position}: broken")
+        return torch.zeros(1)
+
+    with pytest.raises(StoreError, match="2 videos cannot be read") as caught:
+        list(load_batches(load, [[0, 1], [2, 3]], workers))
+    assert "v1: broken" in str(caught.value)
+    with pytest.raises(StoreError, match="v1: broken"):  # the first clip of all
+        list(load_batches(load, [[1, 0]], workers))
+
+
+def test_a_bug_in_a_process_shows_its_traceback():
+    def load(position: int) -> torch.Tensor:
+        return torch.zeros(1) if position < 2 else torch.zeros([][position])
+
+    with pytest.raises(RuntimeError, match=r"(?s)in load\n.*IndexError"):
+        list(load_batches(load, [[0, 1], [2, 3]], 2))
+
+
+def test_a_killed_process_is_named_at_once():
+    def load(position: int) -> torch.Tensor:
+        if position == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(1)
+
+    began = time.monotonic()
+    with pytest.raises(
+        LoaderDied, match=r"process loader \d \(\d+\) was killed by signal 9 .*memory"
+    ):
+        list(load_batches(load, [[0, 1], [2, 3], [4, 5]], 2))
+    assert time.monotonic() - began < 10
+    assert not multiprocessing.active_children()
+
+
+def test_no_process_outlives_a_loader_that_is_closed():
+    loaded = load_batches(lambda p: torch.zeros(1), [[p] for p in range(100)], 2)
+    next(loaded)
+    assert len(multiprocessing.active_children()) == 2
+    loaded.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not multiprocessing.active_children()
+
+
+PARENT = """
+import sys, time, torch
+from clipzoo.clips.loader import load_batches
+
+def load(position):
+    if position:
+        print(__import__("os").getpid(), flush=True)
+        time.sleep(600)
+    return torch.zeros(1)
+
+loaded = load_batches(load, [[0], [1], [2]], 2)
+next(loaded)
+time.sleep(600)
+"""
+
+
+def test_no_process_outlives_a_parent_that_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.communicate()
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 10)
+    assert not alive

@@ -48,7 +48,13 @@ def make(path: Path, before: list[str], after: list[str]) -> Path:
     return path
 
 
-@pytest.fixture(params=FILES, scope="module")
+SLOW = ("late.mkv", "uneven.mkv", "vp8.webm", "hevc.mp4", "fragments.mp4")
+
+
+@pytest.fixture(
+    params=[pytest.param(k, marks=pytest.mark.slow if k in SLOW else ()) for k in FILES],
+    scope="module",
+)
 def file(request, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("seeking") / request.param
     return make(path, *FILES[request.param])
@@ -66,7 +72,7 @@ def test_every_frame_that_is_sought_is_the_exact_one(file: Path):
     assert list(sought.stream(frames)) == expected
     rng = np.random.default_rng(0)
     alone = rng.choice(frames[1:-1], 6, replace=False).tolist()
-    for frame in (0, int(sought.keys[1]) - 1, int(sought.keys[1]), *alone, int(frames[-1])):
+    for frame in (0, int(sought.keys[1]) - 1, int(sought.keys[1]), *alone[:3], int(frames[-1])):
         assert sought.read("x", [frame]) == [expected[frame]], frame
     some = np.sort(rng.choice(frames, 20, replace=False))
     assert list(sought.stream(some)) == [expected[i] for i in some]

@@ -9,7 +9,8 @@ import torch
 
 import colors
 from clipzoo.config import ConfigError
-from clipzoo.data.decoding import VideoError
+from clipzoo.data.decoding import Outcome, VideoError, jpeg_command, split_jpegs
+from clipzoo.data.decoding import run_ffmpeg as decode
 from clipzoo.serve import model as model_module
 from clipzoo.serve import windows
 from clipzoo.serve.video_file import VideoFile
@@ -100,10 +101,25 @@ def test_times_are_true_where_the_frame_rate_varies(tmp_path):
         assert window.seconds == [pytest.approx(file.seconds[i], abs=1e-6) for i in window.frames]
 
 
+def test_windows_of_resampled_frames(tmp_path):
+    """A model whose dataset keeps 5 frames a second."""
+    path = make_colored(tmp_path / "x.mp4", [("red", 2), ("blue", 2)])
+    model = colors.model(frames=colors.FRAMES.model_copy(update={"fps": 5}))
+    found = list(model.windows(path, every=1))
+    assert [w.labels[0] for w in found] == ["red", "red", "blue", "blue"]
+    assert [w.frames for w in found] == [[5 * i, 5 * i + 1, 5 * i + 2, 5 * i + 3] for i in range(4)]
+    assert found[1].seconds == [pytest.approx(1 + i / 5) for i in range(4)]
+    file = VideoFile(path, model.config.frames)
+    command = jpeg_command(path, "16", 2, 5.0, frames=[0, 7, 8, 19])
+    expected = list(split_jpegs(decode(command, Outcome())))
+    assert file.read("x", [0, 7, 8, 19]) == expected
+    assert list(file.stream(np.array([0, 7, 8, 19]))) == expected
+
+
 def test_arguments_are_checked_before_the_file_is_read():
     model = colors.model()
-    for every in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=r"every: found .*; allowed: a number of seconds"):
+    for every in (0, -1, 1e-9, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match=r"every: found .*; allowed: 0\.001 seconds or more"):
             model.windows("nowhere.mp4", every=every)
         with pytest.raises(ConfigError, match="every: found"):
             model.embed_windows("nowhere.mp4", every=every)
@@ -182,7 +198,9 @@ def test_weights_do_not_depend_on_the_stored_option(tmp_path):
     assert int(np.argmax(weights["red"])) == 2
     assert int(np.argmax(weights["green"])) == 3
     assert colors.model().frame_weights(path) == found.weights
-    assert colors.model().predict(path, top=1).weights.by_label == found.weights.by_label[:1]
+    one = colors.model().predict(path, top=1).weights
+    assert one is not None
+    assert one.by_label == found.weights.by_label[:1]
 
 
 def test_a_method_without_weights_has_none(tmp_path):

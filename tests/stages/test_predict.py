@@ -237,7 +237,7 @@ def test_every_method_predicts_any_classes(method, copy_of_demo, monkeypatch):
     templates = ["{}"] if method == "bike" else ["a video of {}", "{}"]
     copy_of_demo.set(
         model__method=method, train__epochs=0, test__clips=1, text__templates=templates,
-        bike__head_layers=1, actionclip__head_layers=1,
+        bike__head_layers=1, bike__saliency=False, actionclip__head_layers=1,
     )  # fmt: skip
     copy_of_demo.run_here("embed_labels", "demo_shapes")
     copy_of_demo.run_here("train")
@@ -247,6 +247,11 @@ def test_every_method_predicts_any_classes(method, copy_of_demo, monkeypatch):
     own = model.predict(path, top=48)
     named = model.predict(path, model.class_names, top=48, zero_shot=False)
     assert named.labels[0] == own.labels[0]
+    (window,) = model.windows(path, every=1000, top=48)
+    assert (window.labels, window.probabilities) == (own.labels, own.probabilities)
+    assert (own.weights is not None) == (method == "bike"), "although bike.saliency is off"
+    if own.weights:
+        assert [sum(row) for row in own.weights.by_label] == [pytest.approx(1, abs=1e-5)] * 48
     np.testing.assert_allclose(named.probabilities, own.probabilities, atol=1e-5)
 
 

@@ -86,7 +86,7 @@ def encode_videos(
         positions: of the videos to encode, in any order.
         micro_batch: clips encoded at once.
         precision: `fp32`, or `fp16` or `bf16` by autocast.
-        workers: loader threads.
+        workers: as for `load_batches`.
         desc: title of a progress bar on rank 0; None = no bar.
 
     Returns:

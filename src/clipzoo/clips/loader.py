@@ -1,6 +1,8 @@
-"""Load batches ahead in threads."""
+"""Load batches ahead, in threads and processes."""
 
 import concurrent.futures
+import contextlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,27 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.loader_processes import loading_processes
 from clipzoo.data.store import StoreError
 from clipzoo.files import ListError, raise_all
 
+Load = Callable[[int], Tensor]
+"""Position -> clip, always of one shape and dtype."""
+Loaded = Iterator[tuple[Sequence[int], Tensor]]
+"""Positions and clips, [B, ...], of each batch."""
+
 
 def load_batches(
-    load: Callable[[int], Tensor],
-    batches: Iterable[Sequence[int]],
-    workers: int,
-    *,
-    pin: bool = False,
-) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Load batches in threads, a bounded number ahead.
-
-    Threads suffice because decoding, resizing and reading release the interpreter's lock. The queue
-    holds two batches, or more until they have 2 * workers clips, however slow the consumer is. The
-    threads also write the clips into the memory of their batch: the consumer has nothing to copy.
+    load: Load, batches: Iterable[Sequence[int]], workers: int, *, pin: bool = False
+) -> Loaded:
+    """Load batches ahead: in a thread, or in several processes, each behind a thread of its own.
 
     Args:
-        load: position -> tensor, of one shape and dtype; called from several threads.
+        load: is called in the processes, and once in this one.
         batches: the positions of each batch.
-        workers: the number of threads, 1 or more.
+        workers: 1 = a thread; the number of processes. Batches do not depend on it.
         pin: put the batches into page-locked memory, from which a GPU copies without blocking.
 
     Yields:
@@ -37,6 +37,29 @@ def load_batches(
 
     Raises:
         StoreError: frames cannot be read or do not fit; lists those of all clips in the queue.
+        LoaderDied: a process was killed.
+    """
+    remaining = iter(batches)
+    if workers == 1 or (first := next(remaining, None)) is None:
+        yield from load_in_threads(load, remaining, workers, pin=pin)
+        return
+    remaining = itertools.chain([first], remaining)
+    try:
+        elsewhere = loading_processes(load, workers, example=load(first[0]))
+    except (StoreError, ListError):  # is raised again, together with others
+        elsewhere = contextlib.nullcontext(load)
+    with elsewhere as load_one:
+        yield from load_in_threads(load_one, remaining, workers, pin=pin)
+
+
+def load_in_threads(
+    load: Load, batches: Iterable[Sequence[int]], workers: int, *, pin: bool = False
+) -> Loaded:
+    """Load batches in threads, a bounded number ahead; arguments and errors as `load_batches`.
+
+    The queue holds two batches, or more until they have 2 * workers clips, however slow the
+    consumer is. The threads also write the clips into the memory of their batch: the consumer has
+    nothing to copy.
     """
     # 2 workers, batches of 3 clips. While the consumer holds the first batch:
     #

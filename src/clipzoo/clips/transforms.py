@@ -35,6 +35,10 @@ MULTI_SCALE_PLACES = (
 )
 """The corner of the window in quarter steps of the free width and height."""
 
+# Loaders share the cores among themselves; and of a pool of OpenCV's threads, a fork would copy the
+# locks as they are at that moment (`loader_processes`).
+cv2.setNumThreads(0)
+
 Frames = Sequence[bytes] | np.ndarray
 Window = tuple[int, int, int, int]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
-from clipzoo.commands.prediction_text import as_csv, as_json, as_line, as_text, csv_header
 from clipzoo.config import ConfigError
 from clipzoo.data.decoding import VideoError
 from clipzoo.files import read_text, shown
+from clipzoo.serve.output import as_csv, as_json, as_line, as_text, csv_header
 
 if TYPE_CHECKING:
     from clipzoo.serve.model import VideoModel
@@ -122,12 +122,12 @@ def _predictions(
     model: "VideoModel", path: Path, names: list[str] | None, arguments: argparse.Namespace
 ) -> "Iterator[Prediction]":
     """The prediction of a video or those of its windows; with `--save` they are also drawn."""
-    from clipzoo.commands.pictures import Curve, draw_curve, draw_prediction, frames_to_draw
+    from clipzoo.serve.drawing import Curve, draw_curve, draw_prediction, frames_to_draw
 
     test, every, picture = model.config.views, arguments.every, arguments.picture
     options: dict[str, Any] = {
         # All classes: one that is not told may have the highest cosine.
-        "top": len(model.class_names if names is None else names),
+        "top": max(1, len(model.class_names if names is None else names)),
         "views": (arguments.clips or test.clips, arguments.crops or test.crops),
         "zero_shot": arguments.zero_shot,
     }

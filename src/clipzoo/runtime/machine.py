@@ -11,7 +11,7 @@ from clipzoo.config import ConfigError, RuntimeConfig
 CPU_PROCESSES = 2
 """Processes on a CPU; more would only divide the cores that the model itself computes on."""
 MAX_WORKERS = 16
-"""Most loader threads of a process; more would mostly wait for the interpreter's lock."""
+"""Most loader processes that are chosen; a GPU that needs more is rare."""
 
 
 def usable_cores() -> int:
@@ -85,9 +85,9 @@ def check_gpus(processes: int, num_gpus: int) -> None:
 
 
 def count_workers(runtime: RuntimeConfig, processes: int, *, on_gpu: bool) -> int:
-    """Loader threads of each of this machine's processes: `runtime.workers`, or the choice for 0.
+    """Loaders of each of this machine's processes: `runtime.workers`, or the choice for 0.
 
-    The choice is an equal share of the cores where a GPU computes, and one thread where the model
+    The choice is an equal share of the cores where a GPU computes, and one where the model
     itself computes on the cores.
     """
     if runtime.workers:

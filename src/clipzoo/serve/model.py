@@ -3,6 +3,8 @@
 model = clipzoo.load("models/mine")
 model.predict("juggling.mp4", top=3).labels
 model.predict("juggling.mp4", class_names=["juggling balls", "knitting"]).probabilities
+for window in model.windows("game.mp4", every=2):
+    print(window.start, window.end, window.labels[0])
 model.embed("juggling.mp4") @ model.embed_text(["a man juggles"]).T
 """
 
@@ -46,8 +48,8 @@ NO_CLASSES = (
     '--class "a, b" or --classes FILE'
 )
 """What is wrong with asking a CLIP that was not trained on classes for its own."""
-WINDOWS_AT_ONCE = 32
-"""Windows that are encoded before the first of them is returned: loading overlaps with it."""
+WINDOWS_AT_ONCE = 8
+"""Windows that are encoded before the first of them is returned."""
 
 
 class VideoModel:
@@ -64,7 +66,7 @@ class VideoModel:
         self.device = torch.device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
         self._trained = with_weights(folder.method).to(self.device)
-        self._opened: tuple[tuple[Path, tuple[int, int]], Video] | None = None
+        self._opened: tuple[object, Video] | None = None  # the last file and its state
         self._other_text: ClassText | None = None  # of the last classes asked for
 
     @property
@@ -260,11 +262,10 @@ class VideoModel:
     def _open(self, video: str | Path) -> Video:
         """A video file; the last one is kept, unless the file changes."""
         path = Path(video)
-        if self._opened and path.is_file() and self._opened[0] == (path, _state(path)):
-            return self._opened[1]
-        file = open_video(path, self.config.frames)
-        self._opened = (path, _state(path)), file
-        return file
+        state = (path.absolute(), *_state(path)) if path.is_file() else None
+        if state is None or self._opened is None or self._opened[0] != state:
+            self._opened = state, open_video(path, self.config.frames)
+        return self._opened[1]
 
     def _clips(
         self,
@@ -297,12 +298,12 @@ class VideoModel:
         clips = self._clips(file, spans, model, views)
         wanted = np.unique(np.concatenate([sampled(clips, i) for i in range(len(spans))]))
         with FramesAhead(file, wanted) as ahead:
-            clips = replace(clips, store=ahead)
             for start in range(0, len(spans), WINDOWS_AT_ONCE):
-                positions = range(len(spans))[start : start + WINDOWS_AT_ONCE]
-                features = self._encode(clips, positions, model)  # [n, V, ...]
-                for i, of_one in zip(positions, features.split(1), strict=True):
-                    yield of_one, clips, i, file.seconds, spans[i]
+                some = spans[start : start + WINDOWS_AT_ONCE]
+                part = replace(self._clips(file, some, model, views), store=ahead)
+                features = self._encode(part, range(len(some)), model)  # [n, V, ...]
+                for i, of_one in enumerate(features.split(1)):
+                    yield of_one, part, i, file.seconds, some[i]
 
     def _encode(self, clips: ViewClips, positions: Sequence[int], model: Method) -> Tensor:
         """Features [n, V, ...] float32, on the CPU."""

@@ -14,6 +14,7 @@ when a file is opened, some of its key frames are sought and compared with what 
 key frame before (`_probe`). Where anything differs, the file is decoded from its start.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,13 @@ from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.store import VideoInfo
 from clipzoo.data.timing import frame_rate
 from clipzoo.serve.folder import FramesOfVideos
-from clipzoo.serve.video_file import MOST_SELECTED, VideoFile, selecting_command, selection
+from clipzoo.serve.video_file import (
+    MOST_SELECTED,
+    VideoFile,
+    check_name,
+    selecting_command,
+    selection,
+)
 
 CONTAINERS = ("avi", "matroska", "mov")
 """The first of ffmpeg's names of the formats with an index of key frames."""
@@ -80,8 +87,7 @@ class SeekingFile:
 
     def __init__(self, path: str | Path, frames: FramesOfVideos) -> None:
         self.path, self.frames = Path(path), frames
-        if not self.path.is_file():
-            raise VideoError(f"{path}: no such file")
+        check_name(self.path)
         if frames.fps:
             raise CannotSeek("frames are resampled")
         self.name, outcome = self.path.name, Outcome()
@@ -244,7 +250,7 @@ def list_frames(path: Path, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     """
     command = [ffmpeg_path(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
     command += ["-i", f"file:{path}", "-map", "0:V:0", "-c", "copy", "-f", "framecrc", "pipe:"]
-    ticks, rows, rest = 0.0, [], b""
+    ticks, rows, rest = 0.0, array("q"), b""  # 4 numbers a packet, in little memory
     for chunk in run_ffmpeg(command, outcome):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
@@ -252,12 +258,13 @@ def list_frames(path: Path, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
                 above, _, below = line[7:].partition(b"/")
                 ticks = int(above) / int(below)
             elif not line.startswith(b"#"):
-                rows.append(_packet(line))
-        if len(rows) > MOST_PACKETS:
+                rows.extend(_packet(line))
+        if len(rows) > 4 * MOST_PACKETS:
             raise CannotSeek(f"it has over {MOST_PACKETS} packets")
     if outcome.damage or not outcome.timing.container.startswith(CONTAINERS):
         raise CannotSeek(outcome.damage or f"{outcome.timing.container} has no index")
-    table = np.asarray([row for row in rows if not row[3] & DISCARDED], np.int64).reshape(-1, 4)
+    table = np.frombuffer(rows, np.int64).reshape(-1, 4)  # [packets, 4]
+    table = table[table[:, 3] & DISCARDED == 0]
     if not len(table):
         raise CannotSeek("it has no packets")
     dts, pts, duration, flags = table.T
@@ -279,8 +286,8 @@ def _packet(line: bytes) -> tuple[int, int, int, int]:
     where no flags mean KEY alone."""
     fields = line.split(b",")
     flags = int(fields[6].strip()[2:], 16) if fields[6:] and b"F=" in fields[6] else KEY
-    pts = fields[2].strip()
-    return int(fields[1]), NO_TIME if pts == b"NOPTS" else int(pts), int(fields[3]), flags
+    dts, pts = (NO_TIME if f.strip() == b"NOPTS" else int(f) for f in fields[1:3])
+    return dts, pts, int(fields[3]), flags
 
 
 Video = VideoFile | SeekingFile

@@ -39,8 +39,7 @@ class VideoFile:
 
     def __init__(self, path: str | Path, frames: FramesOfVideos) -> None:
         self.path, self.frames = Path(path), frames
-        if not self.path.is_file():
-            raise VideoError(f"{path}: no such file")
+        check_name(self.path)
         self.name, outcome = self.path.name, Outcome()
         command = frames_command(self.path, frames.fps, (TINY_PX, TINY_PX), timed=True)
         num_bytes = sum(len(chunk) for chunk in run_ffmpeg(command, outcome))
@@ -91,6 +90,16 @@ class VideoFile:
         reason = outcome.damage or "it was whole a moment ago"
         text = f"{self.path}: {found} of {len(frames)} frames can be read again ({reason})"
         raise VideoError(text)
+
+
+def check_name(path: Path) -> None:
+    """Raise VideoError if a file is missing, or its name cannot be given to ffmpeg."""
+    if not path.is_file():
+        raise VideoError(f"{path}: no such file")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise VideoError(f"{path}: its name is not UTF-8; rename the file") from None
 
 
 def selecting_command(path: Path, frames: FramesOfVideos, *filters: str) -> list[str]:

@@ -14,6 +14,8 @@ from clipzoo.serve.seeking import Video
 
 AHEAD = 64
 """Frames that are read before they are asked for."""
+LEAST_SECONDS = 0.001
+"""The length of the shortest windows."""
 SAME_SECONDS = 1e-6
 """Times that differ by less are one: they are sums of rounded ones."""
 
@@ -30,8 +32,8 @@ class Span(NamedTuple):
 
 def check_every(every: float) -> None:
     """Raise ConfigError unless this can be the length of a window (seconds)."""
-    if not (math.isfinite(every) and every > 0):
-        raise ConfigError(f"every: found {every:g}; allowed: a number of seconds above 0, like 2")
+    if not (math.isfinite(every) and every >= LEAST_SECONDS):
+        raise ConfigError(f"every: found {every:g}; allowed: {LEAST_SECONDS:g} seconds or more")
 
 
 def split_windows(seconds: np.ndarray, end: float, every: float) -> list[Span]:
