@@ -7,9 +7,7 @@ of its options, so that the next method, head or in-network option is exported w
 """
 
 import sys
-import typing
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -21,57 +19,9 @@ import tiny
 from clipzoo.methods import METHODS
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.serve.classifier import Classifier
+from exporting import CASES, OUTSIDE, P, T, arguments
 from parity.inputs import class_text
 
-T, P = 3, 2
-PLAIN = {"text4vis": {"head": "None"}, "actionclip": {"head": "meanP"}}
-"""The heads beside other choices. Joint needs meanP; BIKE's Transf is that of Text4Vis."""
-OUTSIDE = {
-    "loss",
-    "train_sampler",
-    "test_sampler",
-    "text_tower",  # the class text is computed once, before
-    "zero_shot_scoring",  # chooses another method, which is raw's with fusion softmax
-    "authors_map_softmaxes",
-    "saliency",
-    "score_training",
-}
-"""Choices that change nothing in the graph."""
-IN_THE_TOWER = {"temporal_module", "joint"}
-"""Choices of what is in the vision tower. The others are exported after a tower without blocks, and
-so in half the time: its blocks are in the case `raw`."""
-
-
-class Case(NamedTuple):
-    method: str
-    changes: dict[str, Any]
-    """Of the options in params.yaml."""
-    tower: str
-
-
-def choices(kind: Any) -> tuple[Any, ...]:
-    return (False, True) if kind is bool else typing.get_args(kind)
-
-
-def cases() -> dict[str, Case]:
-    """Each method with the options of params.yaml and a plain head, and with each other choice."""
-    found: dict[str, Case] = {}
-    for name, spec in METHODS.items():
-        plain = PLAIN.get(name, {})
-        found[name] = Case(name, plain, "vit" if name == "raw" else "stem")
-        for key, field in spec.options.model_fields.items():
-            for value in choices(field.annotation) if key not in OUTSIDE else ():
-                changes = {**plain, key: value}
-                if tiny.options(name, **changes) != tiny.options(name, **plain):
-                    tower = "vit" if key in IN_THE_TOWER else "stem"
-                    found[f"{name}-{key}-{value}"] = Case(name, changes, tower)
-    shifts = {"head": "None", "temporal_module": "tsm"}
-    found["text4vis-resnet"] = Case("text4vis", shifts, "resnet")
-    found["bike-None-DP"] = Case("bike", {"head": "None", "interaction": "DP"}, "stem")
-    return found
-
-
-CASES = cases()
 SLOW = {"actionclip-head-Transf", "actionclip-temporal_module-tsm", "actionclip-joint-True"}
 SLOW |= {"bike-head-None", "bike-None-DP"}
 """Their modules are in other cases, those of Text4Vis and of BIKE with its head."""
@@ -92,18 +42,6 @@ def empty_caches() -> None:
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
-
-
-def arguments(case: Case, batch: int, classes: int) -> tuple[Tensor, ...]:
-    """What the exported module of a method takes."""
-    px = 2 * tiny.INPUT_PX if case.tower == "resnet" else tiny.INPUT_PX
-    inputs = torch.randint(0, 256, (batch, T, 3, px, px), dtype=torch.uint8)
-    if case.method == "bike_attributes":
-        inputs = torch.randint(0, tiny.WORDS, (batch, tiny.CONTEXT))
-    embeddings = functional.normalize(torch.randn(P, classes, tiny.DIM), dim=-1)
-    if METHODS[case.method].needs_tokens(tiny.options(case.method, **case.changes)):
-        return inputs, embeddings, torch.randn(classes, tiny.CONTEXT, tiny.DIM)
-    return inputs, embeddings
 
 
 # torch's LSTM lists its weights again when they are replaced; export restores the list, and warns

@@ -14,7 +14,7 @@ COMMANDS = (
     *("scan", "missing", "lists"),  # of datasets
     *("listing", "use", "check", "repro", "zoo"),  # of recipes
     *("results", "predictions", "compare", "fuse"),  # of results
-    *("predict", "embed", "serve", "publish"),  # of models
+    *("predict", "embed", "serve", "export", "publish"),  # of models
 )
 """The modules of the commands, in the order of the help text."""
 EXAMPLES = (

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
-from clipzoo.commands.use import PARAMS_FILE
-from clipzoo.config import ConfigError, load_params
+from clipzoo.config import ConfigError
 from clipzoo.data.decoding import VideoError
 from clipzoo.files import read_text, shown
 from clipzoo.serve.output import as_csv, as_json, as_line, as_text, csv_header
@@ -32,25 +31,15 @@ UNKNOWN = "unknown"
 """The label of a video none of whose cosines reaches `--min-cosine`."""
 
 
-def open_model(folder: str | None, device: str) -> "VideoModel":
-    """The model of a folder; None = that of the last `dvc repro`.
+def open_model(name: str | None, device: str) -> "VideoModel":
+    """The model of a name (`serve.sources.read_model`); None = that of the last `dvc repro`.
 
     Raises:
         WeightsError, ListError, ConfigError: the model cannot be read, or there is none.
     """
-    from clipzoo.serve.folder import model_of_run  # slow: they import torch
-    from clipzoo.serve.model import VideoModel, load
-    from clipzoo.tensors import WeightsError
+    from clipzoo.serve.model import load  # slow: it imports torch
 
-    if folder is not None:
-        return load(folder, device)
-    try:
-        return VideoModel(model_of_run(load_params(PARAMS_FILE)), device)
-    except WeightsError as error:
-        raise WeightsError(
-            f"{error}; without --model the model of the last `dvc repro` is used: run that, or "
-            "give a model folder"
-        ) from error
+    return load(name, device)
 
 
 def video_files(paths: Sequence[str]) -> list[Path]:
@@ -83,9 +72,9 @@ def _lines(lines: Iterator[str]) -> list[str]:
 
 def class_names(arguments: argparse.Namespace) -> list[str] | None:
     """The classes that `--classes FILE` or `--class "a, b"` names; None = the model's own."""
-    if arguments.classes:
+    if arguments.classes is not None:
         return _lines(iter(read_text(arguments.classes, ConfigError).splitlines()))
-    if arguments.class_names:
+    if arguments.class_names is not None:
         return [name.strip() for name in arguments.class_names.split(",")]
     return None
 
@@ -233,7 +222,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The options by which a command finds its model."""
-    parser.add_argument("--model", metavar="DIR", help="a model folder (default: the last run's)")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a model folder, hf:OWNER/NAME or openclip:ARCH/TAG (default: the last run's)",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 

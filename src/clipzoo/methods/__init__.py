@@ -233,6 +233,23 @@ def raw_model() -> FrameMean:
     return FrameMean(load_clip()[0]).eval()
 
 
+def untrained(
+    towers: nn.Module, clip: ClipMetadata, num_segments: int
+) -> tuple[Method, ModelDescription]:
+    """The model of `raw_model` around any CLIP, and what rebuilds it.
+
+    Args:
+        towers: an open_clip model in evaluation mode, whose vision tower becomes part of the model.
+        clip: describes it.
+        num_segments: T, the frames of a clip.
+    """
+    options = raw.Options(fusion="mean", test_sampler="first")
+    about = ModelDescription(
+        clip=clip, method="raw", num_segments=num_segments, options=options.model_dump()
+    )
+    return raw.build(towers, options, num_segments).eval(), about
+
+
 def save_model(model: Method, path: str | Path, metadata: dict[str, Any]) -> None:
     """Write a model file, atomically."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}

@@ -115,6 +115,15 @@ def save_clip(
     environment: str = "",
 ) -> None:
     """Write an open_clip model's parameters, and its `ClipMetadata`, to one safetensors file."""
+    metadata = describe_clip(towers, arch, input_px, source, environment)
+    tensors = {k: v.detach().contiguous().clone() for k, v in towers.state_dict().items()}
+    write_safetensors(tensors, path, {"clip": json.dumps(metadata, sort_keys=True)})
+
+
+def describe_clip(
+    towers: nn.Module, arch: str, input_px: int, source: str, environment: str = ""
+) -> dict[str, Any]:
+    """The fields of `ClipMetadata` of an open_clip model."""
     name = open_clip_name(arch)
     metadata: dict[str, Any] = {
         "arch": name,
@@ -124,10 +133,7 @@ def save_clip(
         "source": source,
         "environment": environment,
     }
-    if is_elsewhere(name):
-        metadata["config"] = model_config(name)
-    tensors = {k: v.detach().contiguous().clone() for k, v in towers.state_dict().items()}
-    write_safetensors(tensors, path, {"clip": json.dumps(metadata, sort_keys=True)})
+    return {**metadata, "config": model_config(name)} if is_elsewhere(name) else metadata
 
 
 def _known_arch(name: str) -> str:

@@ -27,6 +27,14 @@ BESIDE = "pretrained"
 """The value of `model.weights` for the weights that lie beside the configuration."""
 
 
+class UnreachableError(WeightsError):
+    """Weights are not on this machine, and the server that has them does not answer."""
+
+    def __init__(self, text: str, server: str) -> None:
+        super().__init__(text)
+        self.server = server
+
+
 def load_weights(
     arch: str,
     weights: str,
@@ -53,8 +61,9 @@ def load_weights(
         say: is called with the place of the weights, and with the keys of a file that nobody reads.
 
     Raises:
-        WeightsError: the tag or file does not exist, the hub cannot be reached, the file does not
-            fit, or its activation or its pixels are not known.
+        WeightsError: the tag or file does not exist, the hub cannot be reached (for a tag, an
+            `UnreachableError`), the file does not fit, or its activation or its pixels are not
+            known.
         ConfigError: `activation` is not auto, and the tag determines it.
     """
     name = open_clip_name(arch)
@@ -144,9 +153,10 @@ def _load_tag(
         "(HF_ENDPOINT=https://...); or a cache filled on another machine (HF_HOME)"
     )
     if cached is None and (huggingface_hub.constants.HF_HUB_OFFLINE or not is_reachable(server)):
-        raise WeightsError(
+        raise UnreachableError(
             f"model.weights: {tag} has to be downloaded from {server}, which cannot be reached, "
-            f"and is not in the cache{folder}; {alternatives}"
+            f"and is not in the cache{folder}; {alternatives}",
+            server,
         )
     if cached:
         read_file(cached)  # open_clip does not compare checksums

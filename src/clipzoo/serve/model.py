@@ -28,7 +28,7 @@ from clipzoo.data.store import Store
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
-from clipzoo.serve.folder import ModelFolder, read_folder
+from clipzoo.serve.folder import ModelFolder
 from clipzoo.serve.prediction import (
     FrameWeights,
     Prediction,
@@ -38,10 +38,16 @@ from clipzoo.serve.prediction import (
     with_weights,
 )
 from clipzoo.serve.seeking import Video, open_video
+from clipzoo.serve.sources import read_model
 from clipzoo.serve.windows import FramesAhead, Span, check_every, split_windows
 
 MICRO_BATCH = 8
 """Clips that are encoded at once."""
+NO_CLASSES = (
+    "class_names: found none, and the model has none of its own; allowed: those that compete, as "
+    '--class "a, b" or --classes FILE'
+)
+"""What is wrong with asking a CLIP that was not trained on classes for its own."""
 WINDOWS_AT_ONCE = 8
 """Windows that are encoded before the first of them is returned."""
 
@@ -157,6 +163,19 @@ class VideoModel:
         """The `weights` of `predict`, with its arguments."""
         return self.predict(video, class_names, **options).weights
 
+    def method_and_text(
+        self, class_names: Sequence[str] | None = None, zero_shot: bool | None = None
+    ) -> tuple[Method, ClassText]:
+        """What scores videos, and the text of the classes that compete.
+
+        Arguments and errors are those of `predict`.
+        """
+        own = class_names is None
+        if own and not self.class_names:
+            raise ConfigError(NO_CLASSES)
+        model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
+        return model, self.text if class_names is None else self.class_text(class_names)
+
     def embed(self, video: str | Path) -> Tensor:
         """One embedding of a video file, [D] float32, L2-normalized: the mean over views, and over
         frames where the method compares these. Errors are those of `predict`."""
@@ -235,11 +254,9 @@ class VideoModel:
         self, class_names: Sequence[str] | None, top: int, zero_shot: bool | None
     ) -> Scorer:
         """Model and classes of a prediction; arguments and errors are those of `predict`."""
+        model, text = self.method_and_text(class_names, zero_shot)
         if top < 1:
             raise ConfigError(f"top: found {top}; allowed: 1 or more")
-        own = class_names is None
-        model = self._zero_shot if (not own if zero_shot is None else zero_shot) else self._trained
-        text = self.text if class_names is None else self.class_text(class_names)
         return Scorer(model, text, top)
 
     def _open(self, video: str | Path) -> Video:
@@ -318,6 +335,7 @@ def _embedding(features: Tensor) -> Tensor:
     return functional.normalize(mean, dim=0)
 
 
-def load(folder: str | Path, device: str = "auto") -> VideoModel:
-    """Load a model folder; errors are those of `read_folder`."""
-    return VideoModel(read_folder(folder), device)
+def load(name: str | Path | None = None, device: str = "auto") -> VideoModel:
+    """Load a model folder, a model of another place, or that of the last `dvc repro`; names and
+    errors are those of `read_model`."""
+    return VideoModel(read_model(None if name is None else str(name)), device)
