@@ -18,7 +18,7 @@ from clipzoo.commands.scan import scan
 from clipzoo.data.ffmpeg import ffmpeg_path
 from clipzoo.data.index import StoreError, index_path, read_index, read_states, write_index
 from clipzoo.data.store import ShardStore, open_store
-from clipzoo.data.video import resampled
+from clipzoo.data.video import read_by_ffmpeg, resampled
 from clipzoo.files import ListError
 from clipzoo.frames.extraction import extract
 from videos import make_video, run_ffmpeg
@@ -157,6 +157,15 @@ def test_resampled_keeps_what_ffmpeg_keeps(num_frames, rate, fps, expected):
     command += [f"trim=end_frame={num_frames},fps={fps}", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
     output = subprocess.run(command, check=True, capture_output=True).stdout
     assert ((np.frombuffer(output, np.uint8)[::256] - 1) // 5).tolist() == expected
+
+
+def test_ffmpeg_reads_many_separate_frames(tmp_path):
+    """It refuses a sum of over 100 comparisons, which the views of a test may need."""
+    path = make_video(tmp_path / "x.mp4", num_frames=250)
+    frames = list(range(0, 250, 2))
+    found = read_by_ffmpeg(path, frames, size=(32, 24))
+    whole = read_by_ffmpeg(path, list(range(250)), size=(32, 24))
+    assert np.array_equal(found, whole[::2])
 
 
 def test_what_decord_reads_wrongly_is_read_by_ffmpeg(project, params_for):

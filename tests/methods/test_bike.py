@@ -121,7 +121,8 @@ def test_weights_are_those_that_the_scores_use():
     unit = functional.normalize(features, dim=-1)
     cosines = torch.einsum("nvkt,nvtd,kd->nvk", weights, unit, classes.class_embeddings[0])
     torch.testing.assert_close(bike.cosines(features[:, 1], classes), cosines[:, 1])
-    assert model().saliency(features, classes) is None
+    assert (model().stores_saliency, bike.stores_saliency) == (False, True)
+    assert torch.equal(model().saliency(features, classes), weights), "whatever is to be stored"
     without_words = replace(classes, token_embeddings=None)
     assert model(saliency=True, interaction="DP").saliency(features, without_words) is None
 

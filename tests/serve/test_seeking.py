@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import colors
-from clipzoo.data.decoding import Outcome, VideoError
+from clipzoo.data.decoding import Outcome, VideoError, selection
 from clipzoo.data.decoding import run_ffmpeg as decode
 from clipzoo.serve import seeking
 from clipzoo.serve.folder import FramesOfVideos
 from clipzoo.serve.seeking import CannotSeek, SeekingFile, open_video
-from clipzoo.serve.video_file import VideoFile, selection
+from clipzoo.serve.video_file import VideoFile
 from colors import make_colored
 from videos import run_ffmpeg
 

@@ -120,12 +120,28 @@ def _selected(video, frames: Sequence[int] | None):  # ffmpeg-python has no type
     """Some frames of a video, and the options of the output that end it after the last of them."""
     if frames is None:
         return video, {}
-    # [0, 5, 6, 7] -> 'between(n,0,0)+between(n,5,7)': in a run of consecutive frames, the
-    # difference of a frame and its position stays the same.
-    runs = itertools.groupby(enumerate(frames), lambda pair: pair[1] - pair[0])
-    lists = [[frame for _, frame in run] for _, run in runs]
-    selected = "+".join(f"between(n,{run[0]},{run[-1]})" for run in lists)
-    return video.filter("select", selected), {"frames:v": str(len(frames))}
+    return video.filter("select", selection(frames)), {"frames:v": str(len(frames))}
+
+
+def selection(places: Iterable[int]) -> str:
+    """ffmpeg's expression of the frames to select, which compares a number with few of them.
+
+    A sum of comparisons would be evaluated as a whole for each frame, and may have 100 terms.
+
+    Example: [0, 5, 6, 9] -> `if(lt(n,5),between(n,0,0),if(lt(n,9),between(n,5,6),between(n,9,9)))`.
+    """
+    # In a run of consecutive numbers, the difference of a number and its position stays the same.
+    grouped = itertools.groupby(enumerate(places), lambda pair: pair[1] - pair[0])
+    lists = [[place for _, place in run] for _, run in grouped]
+    runs = [(run[0], run[-1]) for run in lists]
+
+    def tree(low: int, high: int) -> str:
+        if high - low == 1:
+            return f"between(n,{runs[low][0]},{runs[low][1]})"
+        middle = (low + high) // 2
+        return f"if(lt(n,{runs[middle][0]}),{tree(low, middle)},{tree(middle, high)})"
+
+    return tree(0, len(runs))
 
 
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types

@@ -156,7 +156,9 @@ def score_videos(model: Method, features: Tensor, text: ClassText) -> Tensor:
 @torch.no_grad()
 def saliency(model: Method, scored: Scored) -> Tensor | None:
     """How much each class looks at each frame of a single view, float16 [N, K, T]; None if the
-    method does not provide it or was not asked to."""
+    method does not provide it, or is not to store it."""
+    if not model.stores_saliency:
+        return None
     parts = []
     for part in scored.single_view().split(SCORED_AT_ONCE):  # [n, 1, T, D]
         weights = model.saliency(part.float(), scored.text)  # [n, 1, K, T]

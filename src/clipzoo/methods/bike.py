@@ -112,6 +112,7 @@ class Bike(Method):
         self.options = options
         self.train_sampler = options.train_sampler
         self.val_min_frames = options.val_min_frames
+        self.stores_saliency = options.saliency
         if options.authors_map_softmaxes > 1 or options.authors_running_map_batch:
             self.authors_map = AuthorsMap(
                 softmaxes=options.authors_map_softmaxes,
@@ -155,9 +156,10 @@ class Bike(Method):
         return self.similarity(features, text).softmax(dim=-1).mean(dim=1)
 
     def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
-        """VCS's weights [N, V, K, T] float32 of features [N, V, T, D], if `saliency` is on."""
-        if not self.options.saliency or text.token_embeddings is None:
+        """VCS's weights [N, V, K, T] float32 of features [N, V, T, D]."""
+        if self.options.interaction == "DP":
             return None
+        assert text.token_embeddings is not None, "embed_labels writes them for VCS"
         frames = features.flatten(0, 1)  # [N, V, T, D] -> [N V, T, D]
         weights = frame_weights(frames, text.token_embeddings, self.options.temperature)
         return weights.unflatten(0, features.shape[:2])  # [N V, K, T] -> [N, V, K, T]

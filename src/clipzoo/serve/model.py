@@ -35,7 +35,6 @@ from clipzoo.serve.prediction import (
     Scorer,
     Window,
     sampled,
-    with_weights,
 )
 from clipzoo.serve.seeking import Video, open_video
 from clipzoo.serve.sources import read_model
@@ -65,7 +64,7 @@ class VideoModel:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
-        self._trained = with_weights(folder.method).to(self.device)
+        self._trained = folder.method.to(self.device)
         self._opened: tuple[object, Video] | None = None  # the last file and its state
         self._other_text: ClassText | None = None  # of the last classes asked for
 

@@ -103,15 +103,3 @@ def sampled(clips: ViewClips, position: int) -> np.ndarray:
     """The frames of all clips of a video or window, int64, ascending, without repeats."""
     record = clips.records[position]
     return np.unique(clips.sample(record.num_frames)) + record.start_frame
-
-
-def with_weights(method: Method) -> Method:
-    """The method, asked for the weights of frames if it has an option for that.
-
-    They are a second output, which changes no score; training sets may be too large to store them.
-    """
-    options: Any = getattr(method, "options", None)
-    if hasattr(options, "saliency"):
-        changed: Any = method
-        changed.options = options.model_copy(update={"saliency": True})
-    return method

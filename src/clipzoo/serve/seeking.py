@@ -26,6 +26,7 @@ from clipzoo.data.decoding import (
     VideoError,
     check_decoded,
     run_ffmpeg,
+    selection,
     split_jpegs,
 )
 from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
@@ -37,7 +38,6 @@ from clipzoo.serve.video_file import (
     VideoFile,
     check_name,
     selecting_command,
-    selection,
 )
 
 CONTAINERS = ("avi", "matroska", "mov")

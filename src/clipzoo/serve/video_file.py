@@ -14,6 +14,7 @@ from clipzoo.data.decoding import (
     frames_command,
     jpeg_command,
     run_ffmpeg,
+    selection,
     split_jpegs,
 )
 from clipzoo.data.store import VideoInfo
@@ -111,23 +112,3 @@ def selecting_command(path: Path, frames: FramesOfVideos, *filters: str) -> list
     place = command.index("-filter_complex") + 1
     command[place] = command[place].replace("scale=", f"{chain},scale=", 1)
     return command
-
-
-def selection(places: Sequence[int] | np.ndarray) -> str:
-    """ffmpeg's expression of the frames to select, which compares a number with few of them.
-
-    A sum of comparisons would be evaluated as a whole for each frame, and may have 100 terms.
-
-    Example: [0, 5, 6, 9] -> `if(lt(n,5),between(n,0,0),if(lt(n,9),between(n,5,6),between(n,9,9)))`.
-    """
-    array = np.asarray(places)
-    parts = np.split(array, np.flatnonzero(np.diff(array) > 1) + 1)  # runs of consecutive numbers
-    runs = [(int(part[0]), int(part[-1])) for part in parts]
-
-    def tree(low: int, high: int) -> str:
-        if high - low == 1:
-            return f"between(n,{runs[low][0]},{runs[low][1]})"
-        middle = (low + high) // 2
-        return f"if(lt(n,{runs[middle][0]}),{tree(low, middle)},{tree(middle, high)})"
-
-    return tree(0, len(runs))

@@ -69,6 +69,8 @@ class Method(nn.Module):
     from its first to its last one."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
+    stores_saliency: bool = False
+    """Whether test stores and draws `saliency`, which takes K T numbers a video."""
     authors_map: "AuthorsMap | None" = None
     """How the authors compute the mAP that they publish; None = as it is defined."""
     authors_batch: int = 0
@@ -138,7 +140,7 @@ class Method(nn.Module):
 
     def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
         """How much each class looks at each frame: [N, V, K, T] float32, summing to 1 over frames,
-        of features [N, V, T, D]; None if the method does not provide it or was not asked to."""
+        of features [N, V, T, D]; None if the method does not provide it."""
         return None
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
