@@ -49,6 +49,7 @@ PROTOCOL_KEYS = {
     "half": {"half_top1_mean", "half_top1_std"},
     "splits": {f"splits_top{k}_{part}" for k in (1, 5) for part in ("mean", "std")},
 }
+INTERVAL = ("", "_ci95_low", "_ci95_high")
 INTERPOLATED_KEYS = {f"interpolated_{key}" for key in ("alpha", *TOP1_KEYS)}
 
 
@@ -123,6 +124,8 @@ def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None
     expected = DESCRIBED | own | {f"raw_{key}" for key in own}
     if "full" in protocols:
         expected |= {"gain", "gain_ci95_low", "gain_ci95_high"}
+    recalls = {f"class_to_video_recall{rank}{end}" for rank in (1, 5, 10) for end in INTERVAL}
+    expected |= recalls | {f"raw_{key}" for key in recalls} | {"class_to_video_num_queries"}
     if values["zero_shot.interpolation"]:
         expected |= INTERPOLATED_KEYS
         assert found["interpolated_alpha"] in values["zero_shot.interpolation"]
