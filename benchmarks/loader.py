@@ -16,6 +16,7 @@ launcher. The processor time of a clip shows whether the threads hinder each oth
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -175,7 +176,7 @@ def compare_size(folder: Path, videos: Path | None, size: str, rounds: int) -> f
 
 
 def as_train_loads(folder: Path, size: str) -> None:
-    """Print the speed of `load_batches` in processes and threads like those of `train`."""
+    """Print the speed of `load_batches` in processes with loaders like those of `train`."""
     cores = usable_cores()
     for processes, threads in dict.fromkeys([(1, 1), (1, 2), (1, cores), (2, 1), (cores, 1)]):
         omp_threads = max(1, cores // processes)  # as in runtime/launch.py
@@ -190,7 +191,7 @@ def as_train_loads(folder: Path, size: str) -> None:
         cpu_ms = np.mean([float(cpu_ms) for _, cpu_ms in outputs])
         print(
             f"{size}, load_batches: {rate:.0f} clips/s and {cpu_ms:.1f} ms of processor time a "
-            f"clip with {processes} x {threads} loader threads (processes x threads), "
+            f"clip with {processes} x {threads} loaders (processes of a stage x loaders), "
             f"OMP_NUM_THREADS={omp_threads}, on {cores} cores"
         )
 
@@ -205,13 +206,19 @@ def load(folder: Path, size: str, threads: int) -> None:
         batches = [range(i * BATCH, (i + 1) * BATCH) for i in range(NUM_BATCHES)]
         times = []
         for _ in range(3):
-            started, cpu_started = time.perf_counter(), time.process_time()
+            started, cpu_started = time.perf_counter(), cpu_seconds()
             for _ in load_batches(lambda p: clips.load(p, 0), batches, threads):
                 pass
-            times.append((time.perf_counter() - started, time.process_time() - cpu_started))
+            times.append((time.perf_counter() - started, cpu_seconds() - cpu_started))
     seconds, cpu_seconds = min(times)
     num_clips = BATCH * NUM_BATCHES
     print(num_clips / seconds, 1000 * cpu_seconds / num_clips)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process, and of loaders that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in usage)
 
 
 def main() -> None:
