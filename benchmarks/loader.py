@@ -206,16 +206,16 @@ def load(folder: Path, size: str, threads: int) -> None:
         batches = [range(i * BATCH, (i + 1) * BATCH) for i in range(NUM_BATCHES)]
         times = []
         for _ in range(3):
-            started, cpu_started = time.perf_counter(), cpu_seconds()
+            started, cpu_started = time.perf_counter(), used_cpu()
             for _ in load_batches(lambda p: clips.load(p, 0), batches, threads):
                 pass
-            times.append((time.perf_counter() - started, cpu_seconds() - cpu_started))
+            times.append((time.perf_counter() - started, used_cpu() - cpu_started))
     seconds, cpu_seconds = min(times)
     num_clips = BATCH * NUM_BATCHES
     print(num_clips / seconds, 1000 * cpu_seconds / num_clips)
 
 
-def cpu_seconds() -> float:
+def used_cpu() -> float:
     """Processor time of this process, and of loaders that have ended."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(part.ru_utime + part.ru_stime for part in usage)
