@@ -75,6 +75,7 @@ def test_the_whole_video_is_seen(tmp_path):
     assert [(start, label) for start, label, _ in best] == [(pytest.approx(6), "green")]
     assert best[0][2] > 0.99
     assert len(windows) == 9
+    assert model.predict(path, every=1) == windows
     for window in windows:
         assert len(window.frames) == NUM_SEGMENTS
         assert all(window.start - 1e-6 <= t < window.end for t in window.seconds)

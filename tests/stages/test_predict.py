@@ -155,7 +155,8 @@ def test_predict_says_what_it_saw(here, monkeypatch, capsys):
     assert content["video"] == str(first)
     assert {row["label"] for row in content["predictions"]} == {"a", "b"}
     assert set(content["predictions"][0]) == {"label", "score", "cosine"}
-    assert len(content["frames"]) == len(content["seconds"])
+    assert len(content["frames"]) == len(content["seconds"]) == content["num_frames"]
+    assert content["top_k"] == len(content["predictions"])
 
 
 def test_a_broken_file_costs_no_other(here, monkeypatch, capsys, tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -82,20 +82,46 @@ class VideoModel:
     def _zero_shot(self) -> Method:
         return self._trained.for_zero_shot().to(self.device).eval().requires_grad_(False)
 
+    @overload
     def predict(
         self,
         video: str | Path,
         class_names: Sequence[str] | None = None,
         *,
         top: int = 5,
+        every: None = None,
         views: tuple[int, int] | None = None,
         zero_shot: bool | None = None,
-    ) -> Prediction:
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        video: str | Path,
+        class_names: Sequence[str] | None = None,
+        *,
+        top: int = 5,
+        every: float,
+        views: tuple[int, int] | None = None,
+        zero_shot: bool | None = None,
+    ) -> list[Window]: ...
+
+    def predict(
+        self,
+        video: str | Path,
+        class_names: Sequence[str] | None = None,
+        *,
+        top: int = 5,
+        every: float | None = None,
+        views: tuple[int, int] | None = None,
+        zero_shot: bool | None = None,
+    ) -> Prediction | list[Window]:
         """The most likely classes of a video file, from the views of the model's own test.
 
         Args:
             class_names: the classes that compete; None = those that the model was trained on.
             top: how many are returned.
+            every: predict each window of so many seconds instead: all of `windows` at once.
             views: numbers of temporal clips and of spatial crops; None = those of its test.
             zero_shot: whether the model is the one that zero_shot evaluates
                 (`Method.for_zero_shot`), or the one that test does; None = for other classes than
@@ -103,8 +129,12 @@ class VideoModel:
 
         Raises:
             VideoError: the file is missing, damaged, or not a video.
-            ConfigError: the model is closed, class names are at fault, or `top` is below 1.
+            ConfigError: the model is closed, class names are at fault, `top` is below 1, or `every`
+                is not above 0.
         """
+        if every is not None:
+            options: dict[str, Any] = {"top": top, "views": views, "zero_shot": zero_shot}
+            return list(self.windows(video, class_names, every=every, **options))
         scorer, file = self._scorer(class_names, top, zero_shot), self._open(video)
         clips = self._clips(file, [_whole(file)], scorer.model, views)
         features = self._encode(clips, [0], scorer.model)

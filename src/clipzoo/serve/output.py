@@ -33,12 +33,15 @@ def _for_people(prediction: "Prediction") -> list[str]:
 
 
 def as_json(path: Path, prediction: "Prediction") -> str:
-    """One line; `predictions` has the shape of the task video-classification."""
+    """One line; `predictions` and the names of the two numbers are those of the task
+    video-classification of the model hub."""
     rows = zip(prediction.labels, prediction.probabilities, prediction.cosines, strict=True)
     content = {
         "video": _name(path),
         **_times(prediction),
         "predictions": [{"label": x, "score": p, "cosine": c} for x, p, c in rows],
+        "top_k": len(prediction.labels),
+        "num_frames": len(prediction.frames),
         "frames": prediction.frames,
         "seconds": prediction.seconds,
     }
