@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,16 +23,11 @@ NUM_SEGMENTS = 4
 FRAMES = FramesOfVideos(size=16, quality=2)
 
 
-class Options(BaseModel):
-    saliency: bool = False
-
-
 class Colors(Method):
     """Features are the mean colors of frames, [b, T, 3]; classes are colors."""
 
     def __init__(self) -> None:
         super().__init__(Towers(nn.Identity()))
-        self.options = Options()
         self.num_encoded = 0
 
     def encode(self, inputs: Tensor) -> Tensor:
@@ -49,8 +43,6 @@ class Colors(Method):
         return (20 * self.similarity(features, text)).softmax(dim=-1).mean(dim=1)
 
     def saliency(self, features: Tensor, text: ClassText) -> Tensor | None:
-        if not self.options.saliency:
-            return None
         cosines = functional.normalize(features, dim=-1) @ text.ensemble().T  # [N, V, T, K]
         return (10 * cosines.transpose(2, 3)).softmax(dim=-1)
 

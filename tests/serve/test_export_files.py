@@ -26,7 +26,7 @@ OF_FRAMES = [name for name, case in CASES.items() if case.method != "bike_attrib
 """A method of sentences cannot read a video, and `model_of_run` refuses it."""
 DEFAULT = {"bike"}
 """Frames weighted by words, so with all inputs. The others are slow tests."""
-PROGRAMS = {"raw", "text4vis-temporal_module-tsm", "bike", "actionclip-head-LSTM"}
+PROGRAMS = ("raw", "text4vis-temporal_module-tsm", "bike", "actionclip-head-LSTM")
 """The cases that are also written as .pt2; tests/methods/test_export.py has the programs of all."""
 BATCHES = ((1, 7), (2, 4), (3, 1), (5, 5))
 """Numbers of videos and of classes."""

@@ -189,7 +189,8 @@ def test_only_wanted_frames_can_be_read(tmp_path):
                 ahead.read("x", [7])
 
 
-def test_weights_do_not_depend_on_the_stored_option(tmp_path):
+def test_weights_are_given_whether_or_not_test_stores_them(tmp_path):
+    assert not Colors.stores_saliency
     path = make_colored(tmp_path / "x.mp4", [("black", 2), ("red", 1), ("green", 1)])
     found = colors.model().predict(path)
     assert found.weights is not None
