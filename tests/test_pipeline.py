@@ -30,6 +30,7 @@ HARMLESS = {
     "src/clipzoo/yaml_files.py",
     "src/clipzoo/runtime/__init__.py",
     "src/clipzoo/runtime/allocator.py",
+    "src/clipzoo/runtime/cluster_launch.py",
     "src/clipzoo/runtime/distributed.py",
     "src/clipzoo/runtime/ending.py",
     "src/clipzoo/runtime/failures.py",

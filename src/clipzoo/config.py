@@ -460,6 +460,9 @@ class RuntimeConfig(Section):
     """Where extraction runs: processes of this machine, or the workers of a Dask cluster."""
     scheduler: str
     """Address of the Dask scheduler, tcp://host:8786, for `executor: dask`."""
+    launcher: str
+    """A command under which train, test and zero_shot start themselves on every machine of a job
+    (srun --ntasks-per-node=1); '' = they run here."""
 
     @model_validator(mode="after")
     def _dask_has_a_scheduler(self) -> "RuntimeConfig":

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from clipzoo.runtime.launch import run_stage
-from clipzoo.runtime import launch
+from clipzoo.config import ConfigError
+from clipzoo.runtime import cluster_launch, launch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -186,3 +187,58 @@ def test_an_endpoint_without_a_port_is_told(script, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_stage(pytest.fail, distributed=True)
     assert "RDZV_ENDPOINT: found 'host0'; allowed: host:port" in capsys.readouterr().err
+
+
+SLURM = {
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NODELIST": "gpu[03-05,09],login1",
+}
+SKYPILOT = {
+    "SKYPILOT_NUM_NODES": "3",
+    "SKYPILOT_NODE_RANK": "0",
+    "SKYPILOT_NODE_IPS": "10.0.0.7\n10.0.0.8\n10.0.0.9",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (SLURM, ("2", "1", "gpu03:29500")),
+        (SLURM | {"SLURM_STEP_NODELIST": "a1,a2"}, ("2", "1", "a1:29500")),
+        (SLURM | {"SLURM_STEP_NODELIST": "a[7]-ib,b"}, ("2", "1", "a7-ib:29500")),
+        (SLURM | {"RDZV_ENDPOINT": "x:5"}, ("2", "1", "x:5")),
+        (SKYPILOT, ("3", "0", "10.0.0.7:29500")),
+        (SLURM | {"SLURM_STEP_NUM_NODES": "1"}, ()),
+        (SLURM | {"NNODES": "4"}, ()),
+    ],
+)
+def test_a_task_knows_its_machines(environment: dict[str, str], expected: tuple[str, ...]):
+    assert tuple(cluster_launch.machines_of_task(environment).values()) == expected
+
+
+def test_a_launcher_that_names_no_machines_is_refused():
+    with pytest.raises(ConfigError, match="none of SLURM_STEP_NUM_NODES, SKYPILOT_NUM_NODES and"):
+        cluster_launch.machines_of_task({})
+
+
+@pytest.mark.parametrize("launcher", ["no-such-program -n 2", "'unclosed"])
+def test_a_launcher_that_cannot_be_started(script, monkeypatch, capsys, launcher):
+    edit(script, "launcher: ''", f'launcher: "{launcher}"')
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(pytest.fail, distributed=True)
+    assert stopped.value.code == 1
+    assert "error: runtime.launcher: found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_stage_ends_as_its_launcher_does(script, tmp_path, code):
+    """It runs the same script in the same way, which is then a task."""
+    launcher = tmp_path / "start"
+    launcher.write_text(f'#!/bin/bash\nSLURM_STEP_NUM_NODES=1 "$@"\nexit {code}\n')
+    launcher.chmod(0o755)
+    edit(script, "launcher: ''", f"launcher: {launcher}")
+    process = start(script, "report")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert out.splitlines()[-1] == "end"

@@ -17,6 +17,7 @@ def runtime(**changes: object) -> RuntimeConfig:
         "extract_workers": 0,
         "executor": "processes",
         "scheduler": "",
+        "launcher": "",
     }
     return RuntimeConfig(**{**values, **changes})  # pyright: ignore[reportArgumentType]
 

@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
+
+from clipzoo.runtime.cluster_launch import TASK
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"train": ("train",), "test": ("test",), "zero_shot": ("zero_shot", "demo_unseen")}
@@ -165,22 +168,50 @@ def test_the_commands_of_the_docs_run_by_hand(repository, stage):
     assert "Everything is up to date" not in outputs[0]
 
 
+SRUN = r"""#!/bin/bash
+# Starts its command on two machines, which are this one, and ends it after SIGTERM.
+export SLURM_STEP_NUM_NODES=2 SLURM_STEP_NODELIST='127.0.0.[1-2]'
+SLURM_NODEID=1 "$@" & one=$!
+SLURM_NODEID=0 "$@" & zero=$!
+trap 'kill -9 $one $zero; exit 143' TERM
+wait $one && wait $zero
+"""
+
+
 @pytest.mark.slow
-def test_the_script_of_the_docs_runs_under_slurm(repository, tmp_path):
-    """With an srun that starts its command twice, and a scontrol that names this machine."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    tools = {
-        "scontrol": "[ \"$*\" = 'show hostnames' ] && echo 127.0.0.1 && echo elsewhere",
-        "srun": 'SLURM_NODEID=1 "$@" & other=$!\nSLURM_NODEID=0 "$@" && wait $other',
-    }
-    for name, text in tools.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
-    script = code("Slurm").replace("PORT", str(free_port()))
+def test_dvc_repro_alone_runs_under_slurm_and_continues_after_a_kill(repository, tmp_path):
+    srun = tmp_path / "bin/srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    repository.set(runtime__launcher="srun --ntasks-per-node=1")
+    srun.write_text(SRUN.replace('"$@"', '"${@:2}"'))
+    script = code("Slurm and others: one command")
     assert script.startswith("#!/bin/bash\n#SBATCH ")
-    path = f"{folder}:{repository.environment()['PATH']}"
-    job = run_shell(repository, script, SLURM_NNODES="2", PATH=path)
-    output, _ = job.communicate(timeout=400)
-    assert job.returncode == 0, output
+    assert script.endswith("\ndvc repro")
+    path = f"{srun.parent}:{repository.environment()['PATH']}"
+    endpoint = f"127.0.0.1:{free_port()}"
+
+    def job() -> subprocess.Popen:
+        command = f"{script} --force --single-item train"
+        return run_shell(repository, command, PATH=path, RDZV_ENDPOINT=endpoint)
+
+    first, deadline = job(), time.monotonic() + 200
+    while not list((repository.path / ".state/train").glob("*/state.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    inside = psutil.Process(first.pid).children(recursive=True)
+    (waiting,) = [p for p in inside if p.cmdline()[1:] == ["stages/train.py"] and is_outside(p)]
+    waiting.kill()
+    output, _ = first.communicate(timeout=100)
+    assert first.returncode != 0, output
+    assert not psutil.wait_procs(inside, timeout=60)[1]
+    second = job()
+    output, _ = second.communicate(timeout=400)
+    assert second.returncode == 0, output
     assert "processes 1 (2 in all, cpu)" in output
+    assert "resuming after step" in output
+
+
+def is_outside(process: psutil.Process) -> bool:
+    return TASK not in process.environ()

@@ -31,6 +31,7 @@ NO_RUNTIME = {
     "extract_workers": 0,
     "executor": "processes",
     "scheduler": "",
+    "launcher": "",
 }
 
 

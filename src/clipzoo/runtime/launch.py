@@ -17,6 +17,7 @@ from pathlib import Path
 from clipzoo.runtime.ending import ending
 from clipzoo.config import ConfigError, Params, RuntimeConfig, load_params
 from clipzoo.runtime.allocator import keep_freed_memory
+from clipzoo.runtime.cluster_launch import is_task, machines_of_task, run_under
 from clipzoo.runtime.failures import describe, is_final, is_of_a_connection
 from clipzoo.runtime.lock import only_one
 from clipzoo.runtime.machine import count_processes, usable_cores
@@ -76,9 +77,15 @@ def _run(
             return
         if before is not None:
             before()
-        with only_one(_stage()), same_params():
+        # The process that waits for a launcher's tasks holds the lock for them.
+        lock = contextlib.nullcontext() if is_task() else only_one(_stage())
+        with lock, same_params():
             params = load_params() if distributed else None
             if params is not None and (not callable(distributed) or distributed(params)):
+                if is_task():
+                    os.environ.update(machines_of_task(os.environ))
+                elif launcher := params.runtime.launcher:
+                    sys.exit(run_under(launcher))
                 processes = count_processes(params.runtime)
                 if processes > 1 or "NNODES" in os.environ:
                     _torchrun(processes, params.runtime)
