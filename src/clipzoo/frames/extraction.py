@@ -119,13 +119,8 @@ def extract(
     ]
     if todo:
         num_videos = sum(len(job.videos) for job in assigned)
-        done = num_videos - sum(len(job.videos) for job in todo)
-        with (
-            _workers(params, share, todo[0], executor) as workers,
-            progress_bar("extract", num_videos, "video", initial=done) as bar,
-        ):
-            tasks = (partial(make_shard, replace(job, base=workers.base)) for job in todo)
-            run_tasks(tasks, workers, bar)
+        with _workers(params, share, todo[0], executor) as workers:
+            _make_shards(todo, num_videos, workers)
         _await_parts(todo)
         states = {job.shard: read_state(job) for job in jobs}
     _check_failures(dataset, _failures(states), excused)
@@ -143,6 +138,14 @@ def extract(
         [video for state in finished for video in state.damaged],
         len(jobs) - len(finished),
     )
+
+
+def _make_shards(todo: Sequence[ShardJob], num_videos: int, workers: Workers) -> None:
+    """Make shards; the bar counts `num_videos` videos, those of finished shards too."""
+    done = num_videos - sum(len(job.videos) for job in todo)
+    with progress_bar("extract", num_videos, "video", initial=done) as bar:
+        tasks = (partial(make_shard, replace(job, base=workers.base)) for job in todo)
+        run_tasks(tasks, workers, bar)
 
 
 def _in_ledger(dataset: str, failures: Mapping[str, str]) -> dict[str, str]:
