@@ -82,6 +82,10 @@ def _frame_size(size: object) -> object:
     return size
 
 
+FrameSize = Annotated[int | str, BeforeValidator(_frame_size)]
+"""A value of `frames.size`."""
+
+
 def check_dataset_name(name: str) -> str:
     """Return a dataset's name; ValueError with what is allowed if it cannot name files.
 
@@ -167,7 +171,7 @@ class DataConfig(Section):
 
 
 class FramesConfig(Section):
-    size: Annotated[int | str, BeforeValidator(_frame_size)]
+    size: FrameSize
     """Stored frame size (px): 256 = the short side, 340x256 = the exact width x height, source =
     that of each video."""
     quality: int = Field(ge=2, le=31)

@@ -112,6 +112,7 @@ _ALLOWED = {
     "invalid_key": "keys that are text",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
+    "tuple_type": "a list of values",
     "too_short": "one value or more",
     "string_too_short": "some text",
 }
@@ -131,6 +132,8 @@ def _describe(cls: type[Section], errors: list[ErrorDetails], start: Location) -
             yield f"unknown key {key}; allowed: {', '.join(keys)}{near(location[-1], keys)}"
         elif location in unknown:
             pass  # the content of an unknown key does not matter
+        elif kind == "missing" and isinstance(location[-1], int):  # of a list of fixed length
+            yield f"missing value {key}"
         elif kind == "missing":
             meaning = fields(_section(cls, location[:-1]))[str(location[-1])].description
             yield f"missing key {key}" + (f" ({' '.join(meaning.split())})" if meaning else "")

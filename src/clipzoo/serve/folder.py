@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from clipzoo.clips.selection import training_classes
-from clipzoo.config import ConfigError, Params, Section, TestConfig
+from clipzoo.config import ConfigError, FrameSize, Params, Section, TestConfig, one_place
+from clipzoo.data.records import class_name_faults
 from clipzoo.data.spec import load_spec
-from clipzoo.files import file_sha256, read_json, write_json
+from clipzoo.files import file_sha256, read_json, require_regular, write_json
 from clipzoo.methods import (
     ModelDescription,
     load_model,
@@ -26,10 +27,11 @@ from clipzoo.methods import (
     trained_text,
 )
 from clipzoo.methods.parts.method import Method
+from clipzoo.models.architectures import is_elsewhere
 from clipzoo.models.clip import load_clip, load_strictly, rebuild_clip
 from clipzoo.models.text import SHAPES, ClassText, load_class_text, tensor_faults
 from clipzoo.paths import MODEL_FILE
-from clipzoo.sections import build
+from clipzoo.sections import SHOWN_CHARACTERS, build, require
 from clipzoo.tensors import WeightsError, read_safetensors, write_safetensors
 
 FORMAT = 1
@@ -38,16 +40,24 @@ REQUIRED = ("token_ids", "class_embeddings")
 """Tensors that every class text has."""
 NOT_TEXT = ("visual.", "logit_")
 """Tensors of a CLIP that its text tower does not have."""
+MAX_FPS = 1000
+"""Most frames a second; ffmpeg would repeat frames to reach more."""
+
+
+def _unlike(names: list[str]) -> list[str]:
+    if faults := class_name_faults(names, [f"[{i}]" for i in range(len(names))]):
+        raise ValueError(f"names that differ ({'; '.join(faults)})")
+    return names
 
 
 class FramesOfVideos(Section):
     """How frames are made of a video file, as the stage extract_frames makes them."""
 
-    size: int | str
+    size: FrameSize
     """As `frames.size`."""
     quality: int = Field(ge=2, le=31)
     """As `frames.quality`."""
-    fps: float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0, le=MAX_FPS)
     """Frames a second that are kept; None = every frame."""
 
 
@@ -61,9 +71,9 @@ class FolderConfig(ModelDescription):
     frames: FramesOfVideos
     views: TestConfig
     """The views of a test, which a prediction has too."""
-    templates: list[str] = Field(min_length=1)
+    templates: list[Annotated[str, AfterValidator(one_place)]] = Field(min_length=1)
     """Prompt templates with one {} each."""
-    class_names: list[str] = Field(min_length=1)
+    class_names: Annotated[list[str], AfterValidator(_unlike)] = Field(min_length=1)
     """The classes that it was trained on, in label order."""
     recipe: str
     """The run that trained it."""
@@ -71,6 +81,25 @@ class FolderConfig(ModelDescription):
     """Digest of the file with the weights."""
     version: str
     """The version of clipzoo that wrote the folder."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "FolderConfig":
+        arch, side = self.clip.arch, self.views.short_side_px
+        require(
+            (
+                not is_elsewhere(arch) or self.clip.config is not None,
+                "clip.config",
+                self.clip.config,
+                f"the configuration of {arch}, because a folder is read without any other place",
+            ),
+            (
+                side >= self.clip.input_px,
+                "views.short_side_px",
+                side,
+                f"at least clip.input_px, {self.clip.input_px}",
+            ),
+        )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +192,14 @@ def read_folder(folder: str | Path) -> ModelFolder:
     """
     path, weights = Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME
     content = read_json(path, WeightsError)
-    found = content.get("format") if isinstance(content, dict) else None
-    if isinstance(content, dict) and found != FORMAT:
+    found = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
+    if found != FORMAT:
         raise WeightsError(
-            f"{path}: format: found {found!r}; allowed: {FORMAT}; this is clipzoo "
-            f"{version('clipzoo')}, and {content.get('version', 'an unknown version')} wrote it"
+            f"{path}: format: found {repr(found)[:SHOWN_CHARACTERS]}; allowed: {FORMAT}; if "
+            "another version of clipzoo wrote the folder, use that one, or write it again with this one"
         )
     about = build(FolderConfig, content, path)
+    require_regular(weights, _incomplete)
     if (digest := file_sha256(weights)) != about.weights_sha256:
         raise WeightsError(
             f"{weights}: its sha256 is {digest}, but {path} was written with "
@@ -188,7 +218,19 @@ def read_folder(folder: str | Path) -> ModelFolder:
         towers = rebuild_clip(about.clip).requires_grad_(False)
         own = {k: v for k, v in towers.state_dict().items() if k.startswith(NOT_TEXT)}
         load_strictly(towers, {**own, **clip}, str(weights))
+    elif about.kind == "open" and getattr(model, "text", None) is None:
+        raise WeightsError(
+            f"{path}: kind: found open; allowed: closed, because {weights} has no text tower; or "
+            "write an open folder again"
+        )
     return ModelFolder(config=about, method=model, text=text, towers=towers)
+
+
+def _incomplete(fault: str) -> WeightsError:
+    return WeightsError(
+        f"{fault}; a model folder is {CONFIG_NAME} and {WEIGHTS_NAME}: get both files again, or "
+        "write it with `clipzoo publish RECIPE OUT`"
+    )
 
 
 def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,12 +22,13 @@ from torch.nn import functional
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.transforms import ViewTransform
-from clipzoo.config import ConfigError
+from clipzoo.config import ConfigError, ViewsConfig
 from clipzoo.data.records import Record, class_name_faults
 from clipzoo.data.store import Store
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.architectures import context_length
 from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, tokenize
+from clipzoo.serve.arguments import check_indices, checked_texts, checked_views, find_device
 from clipzoo.serve.folder import ModelFolder
 from clipzoo.serve.prediction import (
     FrameWeights,
@@ -56,13 +57,14 @@ class VideoModel:
 
     Args:
         folder: what `read_folder` returns.
-        device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU of several, as `cuda:1`.
+
+    Raises:
+        ConfigError: there is no such device.
     """
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self.config, self.text, self._towers = folder.config, folder.text, folder.towers
         self._trained = folder.method.to(self.device)
         self._opened: tuple[object, Video] | None = None  # the last file and its state
@@ -129,14 +131,15 @@ class VideoModel:
 
         Raises:
             VideoError: the file is missing, damaged, or not a video.
-            ConfigError: the model is closed, class names are at fault, `top` is below 1, or `every`
-                is not above 0.
+            ConfigError: the model is closed, class names are at fault, `top` is below 1, `every`
+                is not above 0, or there cannot be such views.
         """
         if every is not None:
             options: dict[str, Any] = {"top": top, "views": views, "zero_shot": zero_shot}
             return list(self.windows(video, class_names, every=every, **options))
+        chosen = checked_views(views)
         scorer, file = self._scorer(class_names, top, zero_shot), self._open(video)
-        clips = self._clips(file, [_whole(file)], scorer.model, views)
+        clips = self._clips(file, [_whole(file)], scorer.model, chosen)
         features = self._encode(clips, [0], scorer.model)
         return Prediction(**scorer(features, clips, 0, file.seconds))
 
@@ -164,19 +167,24 @@ class VideoModel:
             VideoError: as `predict`; perhaps after some windows.
         """
         check_every(every)
+        chosen = checked_views(views)
         scorer = self._scorer(class_names, top, zero_shot)
+        parts = self._encoded(video, scorer.model, every, chosen)
         return (
             Window(**scorer(features, clips, i, seconds), start=span.start, end=span.end)
-            for features, clips, i, seconds, span in self._encoded(
-                video, scorer.model, every, views
-            )
+            for features, clips, i, seconds, span in parts
         )
 
     def read_frames(self, video: str | Path, indices: Sequence[int]) -> list[bytes]:
-        """Some frames of a video as JPEGs, as they are stored (`frames.size`); VideoError as
-        `predict`."""
+        """Some frames of a video as JPEGs, as they are stored (`frames.size`).
+
+        Raises:
+            VideoError: as `predict`.
+            ConfigError: the video does not have so many frames.
+        """
         file = self._open(video)
-        return file.read(file.name, indices)
+        check_indices(indices, file.num_frames, video)
+        return file.read(file.name, indices) if len(indices) else []
 
     def pictures(self, video: str | Path, indices: Sequence[int]) -> Tensor:
         """The center crops that the model sees of some frames, uint8 [n, 3, S, S]; errors are
@@ -218,7 +226,7 @@ class VideoModel:
         """Start and end (seconds) of each window, and its embedding, as `embed` gives it of a whole
         video; arguments and errors are those of `windows`."""
         check_every(every)
-        parts = self._encoded(video, self._trained, every, None)
+        parts = self._encoded(video, self._trained, every)
         return ((span.start, span.end, _embedding(features)) for features, *_, span in parts)
 
     def embed_stored(self, store: Store, video_ids: Sequence[str]) -> Iterator[Tensor]:
@@ -238,7 +246,7 @@ class VideoModel:
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of N sentences as they are, without a template, [N, D] float32,
         L2-normalized. ConfigError if the model is closed, or they do not fit its text tower."""
-        return self._class_text(list(texts), ["{}"]).class_embeddings[0]
+        return self._class_text(checked_texts("texts", texts), ["{}"]).class_embeddings[0]
 
     def class_text(self, class_names: Sequence[str]) -> ClassText:
         """The text of any classes, in the model's templates; that of the last classes is kept.
@@ -247,12 +255,11 @@ class VideoModel:
             ConfigError: the model is closed, or names are empty, equal, or do not fit the text
                 tower.
         """
-        names = list(class_names)
+        names = checked_texts("class_names", class_names)
         if self._other_text and self._other_text.class_names == names:
             return self._other_text
         places = [f"class {i + 1}" for i in range(len(names))]
-        faults = class_name_faults(names, places) if names else ["class_names: found none"]
-        if faults:
+        if faults := class_name_faults(names, places):
             raise ConfigError("; ".join(faults))
         self._other_text = self._class_text(names, self.config.templates)
         return self._other_text
@@ -301,24 +308,26 @@ class VideoModel:
         file: Video,
         spans: Sequence[Span],
         model: Method,
-        views: tuple[int, int] | None = None,
+        views: ViewsConfig | None = None,
     ) -> ViewClips:
         """The views of some parts of a video."""
         about, test = self.config, self.config.views
-        num_clips, num_crops = views or (test.clips, test.crops)
-        transform = ViewTransform(about.clip.input_px, test.short_side_px, num_crops, model.pixels)
+        views = views or test
+        transform = ViewTransform(
+            about.clip.input_px, test.short_side_px, views.crops, model.pixels
+        )
         return ViewClips(
             file,
             [Record(file.name, span.num_frames, 0, span.first_frame) for span in spans],
             transform,
             about.num_segments,
-            num_clips,
+            views.clips,
             test.dense,
             model.test_sampler,
         )
 
     def _encoded(
-        self, video: str | Path, model: Method, every: float, views: tuple[int, int] | None
+        self, video: str | Path, model: Method, every: float, views: ViewsConfig | None = None
     ) -> Iterator[tuple[Tensor, ViewClips, int, np.ndarray, Span]]:
         """Features [1, V, ...] of each window, its clips and position in them, the times of the
         frames of the video, and the window's span."""

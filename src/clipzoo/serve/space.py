@@ -2,12 +2,13 @@
 
 app.py              the page, written with Gradio
 README.md           the settings of the Space, in its front matter
-requirements.txt    the packages that app.py needs, of the versions that are installed here
+requirements.txt    the packages that app.py needs, in the versions that clipzoo allows
 clipzoo/            the source, because no package index has it
 """
 
+import re
 import shutil
-from importlib.metadata import version
+from importlib.metadata import requires
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
@@ -99,7 +100,7 @@ def write_space(folder: Path, about: FolderConfig, repository: str | None) -> No
     texts = {
         "app.py": APP.format(model=model, title=about.recipe),
         "README.md": f"---\n{card.to_yaml()}\n---\n\nA page that classifies videos with {text}.\n",
-        "requirements.txt": "".join(f"{name}=={_public(name)}\n" for name in PACKAGES),
+        "requirements.txt": "".join(f"{line}\n" for line in requirements()),
     }
     for name, text in texts.items():
         with replacing(folder / name) as part:
@@ -109,6 +110,11 @@ def write_space(folder: Path, about: FolderConfig, repository: str | None) -> No
         shutil.copytree(package, folder / "clipzoo", ignore=left_out)
 
 
-def _public(name: str) -> str:
-    """The installed version of a package, without the part for one kind of machine (`+cpu`)."""
-    return version(name).partition("+")[0]
+def requirements() -> list[str]:
+    """The packages with clipzoo's own lower bounds, as `numpy>=2`.
+
+    Exact versions might be those of one kind of machine (`+cpu`), or not fit Gradio's own.
+    """
+    lines = requires("clipzoo") or []
+    bounds = {re.split(r"[^\w.-]", line, maxsplit=1)[0]: line for line in lines if ";" not in line}
+    return [bounds[name] for name in PACKAGES]
