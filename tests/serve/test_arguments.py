@@ -60,9 +60,8 @@ def test_indices_of_frames(video: Path):
     assert model.read_frames(video, []) == []
     assert len(model.read_frames(video, [19, 0, 19])) == 3
     for wrong in (20, 99_999, -1):
-        with pytest.raises(
-            ConfigError, match=rf"indices: found {wrong}; allowed: 0 to 19, .*x\.mp4"
-        ):
+        message = rf"indices: found {wrong}; allowed: 0 to 19, .*x\.mp4"
+        with pytest.raises(ConfigError, match=message):
             model.read_frames(video, [0, wrong])
 
 
@@ -70,9 +69,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert VideoModel(colors.folder(), "auto").device.type == "cpu"
     for name in ("tpu", "cuda", "cuda:0", "CPU"):
-        with pytest.raises(
-            ConfigError, match=rf"device: found '{name}'; allowed here: auto, cpu \("
-        ):
+        message = rf"device: found '{name}'; allowed here: auto, cpu \("
+        with pytest.raises(ConfigError, match=message):
             VideoModel(colors.folder(), name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

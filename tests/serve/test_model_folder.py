@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from clipzoo.config import ConfigError, TestConfig
+from clipzoo import config
+from clipzoo.config import ConfigError
 from clipzoo.methods import untrained
 from clipzoo.models.clip import ClipMetadata, build_clip, describe_clip
 from clipzoo.models.text import embed_class_names
@@ -32,12 +33,12 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = embed_class_names(towers, ARCH, names, ["{}"])
     clip = ClipMetadata.model_validate(describe_clip(towers, ARCH, PX, "random"))
     method, about = untrained(towers, clip, 2)
-    config = FolderConfig(
+    described = FolderConfig(
         **{name: getattr(about, name) for name in type(about).model_fields},
         format=1,
         kind="closed",
         frames=FramesOfVideos(size=40, quality=2),
-        views=TestConfig(clips=1, crops=1, dense=False, short_side_px=PX, precision="fp32"),
+        views=config.TestConfig(clips=1, crops=1, dense=False, short_side_px=PX, precision="fp32"),
         templates=["{}"],
         class_names=names,
         recipe="mine",
@@ -45,7 +46,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         version="0",
     )
     folder = tmp_path_factory.mktemp("closed")
-    model = ModelFolder(config=config, method=method, text=text, towers=None)
+    model = ModelFolder(config=described, method=method, text=text, towers=None)
     write_folder(model, folder, "closed")
     return folder
 
@@ -80,11 +81,10 @@ def edited(closed: Path, tmp_path: Path) -> Callable[[str, object], Path]:
     ],
 )
 def test_what_is_allowed(edited, key: str, value: object):
-    config = read_folder(edited(key, value)).config.model_dump(mode="json")
-    section, name = key.rsplit(".", 1)
-    for part in section.split("."):
-        config = config[part]
-    assert config[name] == value
+    found: Any = read_folder(edited(key, value)).config.model_dump(mode="json")
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
 
 
 @pytest.mark.parametrize(

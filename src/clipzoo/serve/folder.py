@@ -196,7 +196,7 @@ def read_folder(folder: str | Path) -> ModelFolder:
     if found != FORMAT:
         raise WeightsError(
             f"{path}: format: found {repr(found)[:SHOWN_CHARACTERS]}; allowed: {FORMAT}; if "
-            "another version of clipzoo wrote the folder, use that one, or write it again with this one"
+            "another version of clipzoo wrote it, use that one, or write it again with this one"
         )
     about = build(FolderConfig, content, path)
     require_regular(weights, _incomplete)
