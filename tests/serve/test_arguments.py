@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import clipzoo
 import colors
 from clipzoo.config import ConfigError
 from clipzoo.serve.model import VideoModel
@@ -72,6 +73,8 @@ def test_devices(monkeypatch: pytest.MonkeyPatch):
         message = rf"device: found '{name}'; allowed here: auto, cpu \("
         with pytest.raises(ConfigError, match=message):
             VideoModel(colors.folder(), name)
+        with pytest.raises(ConfigError, match=message):
+            clipzoo.load("hf:owner/name", name)  # before it is downloaded
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"allowed here: auto, cpu, cuda, cuda:0, cuda:1$"):

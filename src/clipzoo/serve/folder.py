@@ -18,7 +18,7 @@ from clipzoo.clips.selection import training_classes
 from clipzoo.config import ConfigError, FrameSize, Params, Section, TestConfig, one_place
 from clipzoo.data.records import class_name_faults
 from clipzoo.data.spec import load_spec
-from clipzoo.files import file_sha256, read_json, require_regular, write_json
+from clipzoo.files import few, file_sha256, read_json, require_regular, write_json
 from clipzoo.methods import (
     ModelDescription,
     load_model,
@@ -46,7 +46,7 @@ MAX_FPS = 1000
 
 def _unlike(names: list[str]) -> list[str]:
     if faults := class_name_faults(names, [f"[{i}]" for i in range(len(names))]):
-        raise ValueError(f"names that differ ({'; '.join(faults)})")
+        raise ValueError(f"names that differ ({few(faults, separator='; ')})")
     return names
 
 

@@ -375,5 +375,6 @@ def _embedding(features: Tensor) -> Tensor:
 
 def load(name: str | Path | None = None, device: str = "auto") -> VideoModel:
     """Load a model folder, a model of another place, or that of the last `dvc repro`; names and
-    errors are those of `read_model`."""
+    errors are those of `read_model`, or of `VideoModel`."""
+    find_device(device)  # a wrong one is an error before anything is downloaded
     return VideoModel(read_model(None if name is None else str(name)), device)
