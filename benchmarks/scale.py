@@ -327,6 +327,8 @@ def reproduce() -> Job:
     Path("plots", RECIPE, "train").mkdir(parents=True)
     Path("plots", RECIPE, "train", "metrics.json").write_text("{}")
     Path("metrics", RECIPE, "train.json").write_text("{}")
+    Path("report/site").mkdir(parents=True)
+    Path("report/index.html").touch()
     Path("dvc.lock").unlink(missing_ok=True)
     name = ["-c", "user.name=x", "-c", "user.email=x"]
     for command in (

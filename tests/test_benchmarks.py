@@ -59,7 +59,10 @@ def test_loader(benchmark, monkeypatch, capsys):
 
 @pytest.mark.parametrize("benchmark", ["gradients"], indirect=True)
 def test_gradients(benchmark, monkeypatch, capsys):
-    change(monkeypatch, benchmark, STEPS=(4,), INPUT_PX=32, in_a_process=benchmark.run_step)
+    # Here all sizes share one process, whose largest size need not grow.
+    growing = iter(range(1, 100)).__next__
+    here = {"in_a_process": lambda *step: benchmark.run_step(*step) | {"mb": growing()}}
+    change(monkeypatch, benchmark, STEPS=(4,), INPUT_PX=32, **here)
     benchmark.main()
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -81,6 +84,13 @@ def test_training_log(benchmark, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["training_log", "--steps", "50"])
     benchmark.main()
     assert "50 steps: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("benchmark", ["search"], indirect=True)
+def test_search(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["search", "--rows", "300", "--dims", "8", "--rounds", "2"])
+    benchmark.main()
+    assert "300" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("benchmark", ["scale"], indirect=True)

@@ -44,7 +44,7 @@ BRANCH = {
 """The attributes branch, in a run of another method: `fuse` takes that run's scores for both."""
 KEPT = "predictions/zoo/demo"
 WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
-NUM_KILLS = 100 if os.environ.get("CLIPZOO_LONG") else 20
+NUM_KILLS = 100 if os.environ.get("CLIPZOO_LONG") else 6
 """A hundred take about 20 minutes on 2 cores."""
 
 

@@ -219,8 +219,8 @@ def check_verdicts(workspace, recipe: str, small: Official) -> None:
         assert row["verdict"] in (workspace.path / "RESULTS.md").read_text()
 
 
-SHORTER = ("kinetics400", "activitynet", "charades")
-"""Clips, segments and several labels a video; the others run where CLIPZOO_LONG is set."""
+SHORTER = ("activitynet", "charades")
+"""Segments, and several labels a video; the others run where CLIPZOO_LONG is set."""
 
 
 @pytest.mark.slow

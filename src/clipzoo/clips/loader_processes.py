@@ -49,10 +49,7 @@ def loading_processes(load: Load, count: int, example: Tensor) -> Iterator[Load]
         position -> tensor, in memory that the next call of the same thread overwrites. It raises
         what `load` raises, and LoaderDied.
     """
-    processes = [_Process(load, example, number) for number in range(count)]
     idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-    for process in processes:
-        idle.put(process)
     own = threading.local()
 
     def load_elsewhere(position: int) -> Tensor:
@@ -60,11 +57,12 @@ def loading_processes(load: Load, count: int, example: Tensor) -> Iterator[Load]
             own.process = idle.get_nowait()
         return own.process.load(position)
 
-    try:
+    with contextlib.ExitStack() as started:
+        for number in range(count):
+            process = _Process(load, example, number)
+            started.callback(process.kill)
+            idle.put(process)
         yield load_elsewhere
-    finally:
-        for process in processes:
-            process.kill()
 
 
 class _Process:

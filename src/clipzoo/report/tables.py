@@ -289,7 +289,9 @@ def _number(value: float | None) -> str:
 
 def delta_text(row: Row) -> str:
     """The difference to the published or expected value; '' = there is none."""
-    return "" if row.delta is None else f"{row.delta:+.1f}"
+    if row.delta is None:
+        return ""
+    return f"{round(row.delta, 1) + 0.0:+.1f}"  # -0.04 is +0.0, not -0.0
 
 
 def _facts(values: Mapping[str, Any]) -> str:
