@@ -178,7 +178,7 @@ def write(path: str, text: str) -> None:
         (["{open}", "a.pt2", "--class", "a, a"], "class name 'a' appears more than once"),
         (["{open}", "a.pt2", "--class", ""], "class name is empty"),
         (["{open}", "a.pt2", "--classes", "nowhere.txt"], "nowhere.txt"),
-        (["{open}", "a.pt2", "--classes", "empty.txt"], "class_names: found none"),
+        (["{open}", "a.pt2", "--classes", "empty.txt"], "empty.txt: found no class"),
         (["{closed}", "a.pt2", "--class", "a, b"], "the model is closed, without a text tower"),
         (["openclip:ViT-B-32", "a.pt2"], "found no architecture and tag; allowed: openclip:ARCH"),
         (["openclip:ViT-B-32/laion", "a.onnx"], "found the tag 'laion'"),
