@@ -42,13 +42,13 @@ def open_model(name: str | None, device: str) -> "VideoModel":
             is no such device.
     """
     from clipzoo.serve.model import load  # slow: it imports torch
-    from clipzoo.serve.sources import choose_device
 
     try:
-        choose_device(device)
+        return load(name, device)
     except ConfigError as error:
-        raise ConfigError(f"--{error}") from error
-    return load(name, device)
+        if str(error).startswith("device:"):  # which is an option here
+            raise ConfigError(f"--{error}") from error
+        raise
 
 
 def video_files(paths: Sequence[str]) -> list[Path]:

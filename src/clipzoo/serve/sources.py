@@ -7,8 +7,6 @@ openclip:ViT-B-32/openai     the CLIP of a pretrained tag, nothing trained
 
 from pathlib import Path
 
-import torch
-
 from clipzoo.config import ConfigError, load_params
 from clipzoo.files import few
 from clipzoo.serve.folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder, model_of_run, read_folder
@@ -52,19 +50,3 @@ def read_model(name: str | None) -> ModelFolder:
             + (f" (did you mean {few(inside, separator=' or ')}?)" if inside else "")
         )
     return read_folder(name)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        ConfigError: this machine has none of that name.
-    """
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda" if num_gpus else "cpu")
-    gpus = ["cuda", *(f"cuda:{number}" for number in range(num_gpus))] if num_gpus else []
-    if name not in (allowed := ["auto", "cpu", *gpus]):
-        reason = "" if gpus or not name.startswith("cuda") else ", but no CUDA device is visible"
-        raise ConfigError(f"device: found {name!r}{reason}; allowed here: {', '.join(allowed)}")
-    return torch.device(name)
