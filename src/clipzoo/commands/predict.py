@@ -13,7 +13,7 @@ from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.config import ConfigError
 from clipzoo.data.decoding import VideoError
 from clipzoo.data.records import class_name_faults
-from clipzoo.files import read_text, shown
+from clipzoo.files import few, read_text, shown
 from clipzoo.serve.output import as_csv, as_json, as_line, as_text, csv_header, numbered
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def class_names(arguments: argparse.Namespace) -> list[str] | None:
     """The classes that `--classes FILE` or `--class "a, b"` names; None = the model's own.
 
     Raises:
-        ConfigError: names every class that is empty or appears twice, and its line; or there is
+        ConfigError: names classes that are empty or appear twice, and their lines; or there is
             none, and the model of open_clip that is asked for has none of its own.
     """
     if arguments.classes is not None:
@@ -98,7 +98,7 @@ def class_names(arguments: argparse.Namespace) -> list[str] | None:
         _require_own_classes(arguments.model)
         return None
     if faults := class_name_faults(list(named.values()), list(named)):
-        raise ConfigError("; ".join(faults))
+        raise ConfigError(few(faults, separator="; "))
     return list(named.values())
 
 
