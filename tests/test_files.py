@@ -343,6 +343,7 @@ def test_near():
     assert near("RN51", known) == " (did you mean RN50?)"
     assert near(8, [16, 80]) == " (did you mean 80?)"
     assert near("x", known) == ""
+    assert near("demoo", ["demo", "demo"]) == " (did you mean demo?)"
 
 
 def test_raise_all_lists_all_faults():

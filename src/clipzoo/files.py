@@ -349,7 +349,8 @@ def read_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 def near(value: object, allowed: Iterable[object]) -> str:
     """A hint for an error message: " (did you mean x or y?)", or "" if nothing is close."""
-    close = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=2)
+    words = dict.fromkeys(str(a) for a in allowed)  # each once
+    close = difflib.get_close_matches(str(value), words, n=2)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 

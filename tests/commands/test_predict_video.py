@@ -20,6 +20,7 @@ from clipzoo.commands.arguments import make_parser
 from clipzoo.serve import drawing
 from clipzoo.serve.drawing import Curve, clock, frames_to_draw
 from clipzoo.serve.model import VideoModel
+from clipzoo.serve.output import numbered
 from clipzoo.serve.prediction import FrameWeights, Prediction, Window
 from colors import Colors, make_colored
 
@@ -96,8 +97,15 @@ def test_min_cosine_is_that_of_each_window(videos, monkeypatch, capsys, least, l
         assert run(monkeypatch, videos / "red-blue.mp4", *arguments, "--every", every) == 0
         rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [row["predictions"][0]["label"] for row in rows] == expected
+    assert (rows[0]["predictions"][0]["score"] is None) == (label == "unknown")
     # of three red frames and a blue one
     assert rows[0]["predictions"][0]["cosine"] == pytest.approx(3 / 10**0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(("form", "row"), [("--csv", ",unknown,,0."), ("--top=1", "       -   0.")])
+def test_unknown_has_no_probability(videos, monkeypatch, capsys, form, row):
+    assert run(monkeypatch, videos / "red-blue.mp4", "--min-cosine", 0.97, form) == 0
+    assert row in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_min_cosine_looks_at_all_classes(videos, model, monkeypatch, capsys):
@@ -214,6 +222,30 @@ def test_pictures_are_drawn(videos, tmp_path, monkeypatch, capsys):
     assert drawn[0].read_bytes() == first
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_pictures_stay_below_their_folder(videos, tmp_path, monkeypatch, capsys, linked):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.avi", "e/b/y.avi"):
+        Path(name).parent.mkdir(parents=True)
+        shutil.copy(videos / "green.avi", name)
+    Path("a/link").symlink_to("../e/b")
+    other = "a/link/../b/y.avi" if linked else "a/../e/b/y.avi"
+    assert run(monkeypatch, "a/x.avi", other, "--save", "out/p") == 0
+    drawn = sorted(str(path) for path in Path().rglob("*.png"))
+    assert drawn == ["out/p/a/x.avi.png", "out/p/e/b/y.avi.png"]
+
+
+def test_a_list_of_another_system(videos, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{videos / 'green.avi'}\r\n\r\n"))
+    assert run(monkeypatch, "-") == 0
+    assert capsys.readouterr().out.startswith(str(videos / "green.avi"))
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 frame"), (2, "2 frames"), (0, "0 frames")])
+def test_numbers_of_things(count, text):
+    assert numbered(count, "frame") == text
+
+
 def test_a_curve_is_drawn_of_windows(videos, tmp_path, model, monkeypatch, capsys):
     drawn = []
     draw = drawing.draw_curve
@@ -275,25 +307,28 @@ def test_times_as_people_write_them(seconds, text):
 
 
 GALLERY = [
-    (["--every", "0"], "--every: found 0; allowed: seconds, a number above 0"),
+    (["--every", "0"], "error: --every: found 0; allowed: 0.001 seconds or more"),
     (["--every", "-2"], "--every: found -2; allowed"),
-    (["--every", "1e-9"], "every: found 1e-09; allowed: 0.001 seconds or more"),
+    (["--every", "1e-9"], "error: --every: found 1e-09; allowed: 0.001 seconds or more"),
     (["--every", "nan"], "--every: found nan; allowed"),
     (["--every", "inf"], "--every: found inf; allowed"),
     (["--top", "0"], "--top: found 0; allowed: 1 or more"),
-    (["--clips", "0"], "--clips: found 0; allowed: 1 or more"),
-    (["--crops", "-1"], "--crops: found -1; allowed: 1 or more"),
-    (["--crops", "2"], "crops: found 2; allowed: one of (1, 3, 5, 10)"),
-    (["--crops", "2", "--every", "1"], "crops: found 2; allowed: one of (1, 3, 5, 10)"),
+    (["--clips", "0"], "--clips: found 0; allowed: 1 to 1000"),
+    (["--clips", "1000000"], "--clips: found 1000000; allowed: 1 to 1000"),
+    (["--crops", "-1"], "--crops: found -1; allowed: one of 1, 3, 5, 10"),
+    (["--crops", "2"], "error: --crops: found 2; allowed: one of 1, 3, 5, 10"),
+    (["--crops", "2", "--every", "1"], "error: --crops: found 2; allowed: one of 1, 3, 5, 10"),
     (["--min-cosine", "2"], "--min-cosine: found 2; allowed: -1 to 1"),
     (["--min-cosine", "nan"], "--min-cosine: found nan; allowed: -1 to 1"),
     (["--save", "FILE"], "which is a file; allowed: a folder"),
-    (["--save", "FILE/below"], "FILE"),
+    (["--save", "FILE/a/b"], "--save: found FILE/a/b in FILE, which is a file; allowed: a folder"),
     (["--class", "a, b"], "the model is closed, without a text tower"),
     (["--class", "a, a"], "class name 'a' appears more than once"),
     (["--class", ","], "class 1: the class name is empty"),
     (["--classes", "nowhere.txt"], "nowhere.txt"),
-    (["--classes", "EMPTY"], "class_names: found none"),
+    (["--classes", "EMPTY"], "EMPTY: found no class; allowed: one a line"),
+    (["--classes", "TWICE"], "TWICE:4: class name 'a' appears more than once (TWICE:1)"),
+    (["--model", "openclip:ViT-B-32/openai"], "openclip:ViT-B-32/openai: class_names: found none"),
 ]
 
 
@@ -302,6 +337,7 @@ def test_wrong_arguments_are_named(videos, tmp_path, monkeypatch, capsys, argume
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("x")
     Path("EMPTY").write_text("\n")
+    Path("TWICE").write_text("a\n\nb\na\n")
     assert run(monkeypatch, videos / "green.avi", *arguments) == 1
     done = capsys.readouterr()
     assert done.out == ""
@@ -328,18 +364,32 @@ def test_what_the_parser_refuses(videos, monkeypatch, capsys, arguments):
     assert arguments[0] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["empty.mp4", "text.mp4", "folder.mp4", "nowhere.mp4", "jpeg.mp4"])
+NO_VIDEOS = {
+    "empty.mp4": "it is empty",
+    "list.ffconcat": "it is not a video but a playlist",
+    "text.mp4": "it is not a video that ffmpeg can read (",
+    "folder.mp4": "no video in this folder",
+    "nowhere.mp4": "no such file",
+    "jpeg.mp4": "it is not a video",
+    "/dev/null": "not a regular file",
+    "fifo": "not a regular file",
+}
+
+
+@pytest.mark.parametrize("name", NO_VIDEOS)
 @pytest.mark.parametrize("every", [(), ("--every", "1")], ids=["whole", "windows"])
 def test_what_is_no_video(videos, tmp_path, monkeypatch, capsys, name, every):
     monkeypatch.chdir(tmp_path)
     Path("empty.mp4").touch()
-    Path("text.mp4").write_text("#EXTM3U\n/etc/passwd\n")
+    Path("list.ffconcat").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
+    Path("text.mp4").write_text("Dear diary,\n" * 50)
+    os.mkfifo("fifo")
     Path("folder.mp4").mkdir()
     image = np.zeros((16, 16, 3), np.uint8)
     Path("jpeg.mp4").write_bytes(simplejpeg.encode_jpeg(image))
     assert run(monkeypatch, name, videos / "green.avi", *every, "--top", 1) == 1
     done = capsys.readouterr()
-    assert name in done.err
+    assert f"error: {name}: {NO_VIDEOS[name]}" in done.err
     if name != "folder.mp4":  # a folder without videos is an error of the arguments
         assert "1 of 2 videos cannot be read" in done.err
         assert done.out.splitlines()[-1].endswith("green")

@@ -178,11 +178,18 @@ def write(path: str, text: str) -> None:
         (["{open}", "a.pt2", "--class", "a, a"], "class name 'a' appears more than once"),
         (["{open}", "a.pt2", "--class", ""], "class name is empty"),
         (["{open}", "a.pt2", "--classes", "nowhere.txt"], "nowhere.txt"),
-        (["{open}", "a.pt2", "--classes", "empty.txt"], "class_names: found none"),
+        (["{open}", "a.pt2", "--classes", "empty.txt"], "empty.txt: found no class"),
         (["{closed}", "a.pt2", "--class", "a, b"], "the model is closed, without a text tower"),
-        (["openclip:ViT-B-32", "a.pt2"], "found no architecture and tag; allowed: openclip:ARCH"),
-        (["openclip:ViT-B-32/laion", "a.onnx"], "found the tag 'laion'"),
-        (["openclip:ViT-X-99/openai", "a.onnx"], "found the architecture 'ViT-X-99'"),
+        (
+            ["openclip:ViT-B-32", "a.pt2", "--class", "a"],
+            "found no architecture and tag; allowed: openclip:ARCH",
+        ),
+        (["openclip:ViT-B-32/laion", "a.onnx", "--class", "a"], "found the tag 'laion'"),
+        (
+            ["openclip:ViT-X-99/openai", "a.onnx", "--class", "a"],
+            "found the architecture 'ViT-X-99'",
+        ),
+        (["openclip:ViT-B-32/openai", "a.onnx"], "class_names: found none, and the model has none"),
         (["{open}", "file/a.pt2"], "file/a.pt2: file is a file; allowed: a file in"),
     ],
 )

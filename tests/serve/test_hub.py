@@ -126,8 +126,17 @@ def test_a_push_that_the_hub_refuses_is_named(hub, tmp_path, monkeypatch):
     hub.refuses_token = "hf_old"
     (tmp_path / "new").mkdir()
     (tmp_path / "new/README.md").write_text("# mine")
-    with pytest.raises(ConfigError, match=r"--push: bob/new \(model\) cannot be uploaded to http"):
-        push("bob/new", tmp_path / "new", ["README.md"], "first")
+    (tmp_path / "new/space").mkdir()
+    (tmp_path / "new/space/app.py").write_text("")
+    folder = tmp_path / "new"
+    with pytest.raises(
+        ConfigError, match=r"--push: bob/new \(model\) cannot be uploaded to http"
+    ) as found:
+        push("bob/new", folder, ["README.md"], "first")
+    assert f"`hf upload bob/new {folder} . --exclude 'space/*'` tries again" in str(found.value)
+    with pytest.raises(ConfigError) as found:
+        push("bob/new", folder / "space", ["app.py"], "a page", space=True)
+    assert f"`hf upload bob/new {folder}/space . --repo-type space` tries" in str(found.value)
     assert hub.commits == []
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))

@@ -269,7 +269,7 @@ def test_sizes_are_read_with_care(page, headers, status):
 def test_too_many_class_names_are_refused(page, video):
     status, text = error(page, "POST", f"/predict?classes={'a' * 70_000}", video)
     assert status == 414
-    assert text
+    assert "allowed: class names of 60,000 characters as sent" in text
 
 
 @pytest.mark.parametrize(
@@ -294,6 +294,11 @@ def test_a_host_of_another_name_is_refused(page, model, video, host, is_allowed)
         assert status == (200 if is_allowed else 421)
         assert is_allowed or "Host: found" in json.loads(content)["error"]
     assert len(model.asked) == is_allowed
+
+
+def test_a_request_without_a_host_is_refused(page):
+    with raw_connection(page, "GET /about HTTP/1.0\n\n") as connection:
+        assert b"Host: found none; allowed: localhost" in connection.makefile("rb").read()
 
 
 def test_a_page_of_another_origin_cannot_predict(page, model, video):
@@ -565,5 +570,7 @@ def test_it_ends_without_a_traceback_and_without_files(tmp_path, video, number, 
             assert process.wait(20) == code
         messages = process.stderr.read()
     assert "Traceback" not in messages
+    assert "run the same command again" not in messages
+    assert messages.endswith("\nstopped\n") == (number == signal.SIGINT)
     assert ("warning: --host 0.0.0.0" in messages) == bool(arguments)
     assert list(tmp_path.iterdir()) == []

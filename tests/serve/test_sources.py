@@ -17,6 +17,7 @@ from PIL import Image
 from torch.nn import functional
 
 import clipzoo
+from clipzoo import __main__
 from clipzoo.commands.predict import open_model
 from clipzoo.config import ConfigError
 from clipzoo.models import weights
@@ -203,9 +204,10 @@ def test_other_names_are_folders_or_of_the_hub(tmp_path: Path, monkeypatch: pyte
     fake.fetch_folder = lambda name: read.append(name) or tmp_path
     monkeypatch.setitem(sys.modules, "clipzoo.serve.hub", fake)
     monkeypatch.setattr(sources, "read_folder", lambda folder: read.append(folder))
+    (tmp_path / "config.json").touch()
     read_model("hf:owner/name@main")
-    read_model("models/mine")
-    assert read == ["hf:owner/name@main", tmp_path, "models/mine"]
+    read_model(str(tmp_path))
+    assert read == ["hf:owner/name@main", tmp_path, str(tmp_path)]
 
 
 def test_the_command_line_and_python_read_the_same_names(place: Path):
@@ -213,3 +215,36 @@ def test_the_command_line_and_python_read_the_same_names(place: Path):
     assert open_model(name, "cpu").config == clipzoo.load(name, "cpu").config
     with pytest.raises(WeightsError, match=r"nowhere/config\.json"):
         clipzoo.load("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, r"params\.yaml: cannot be read .* give a model folder, hf:OWNER/NAME or openclip:"),
+        ("models", r"models/config\.json: no such file; .* `clipzoo publish .* models/mine\?\)$"),
+        ("models/none", r"models/none/config\.json: no such file; a model folder has config\.json"),
+    ],
+)
+def test_where_no_model_is_found_it_says_what_to_give(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    Path("models/mine").mkdir(parents=True)
+    Path("models/mine/config.json").touch()
+    with pytest.raises((ConfigError, WeightsError), match=message):
+        read_model(name)
+
+
+def test_publish_outside_a_project_says_where_to_run_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["clipzoo", "publish", "demo", "out"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert "publish: found no params.yaml in this folder; it writes" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_named_as_the_option(monkeypatch):
+    def fail(*_: object) -> None:
+        raise ConfigError("device: found 'cuda'; allowed here: auto, cpu")
+
+    monkeypatch.setattr("clipzoo.serve.model.load", fail)
+    with pytest.raises(ConfigError, match=r"^--device: found 'cuda'; allowed here: auto, cpu$"):
+        open_model(None, "cuda")

@@ -1,7 +1,6 @@
 """`clipzoo embed VIDEO... OUT.parquet` and `clipzoo search OUT.parquet TEXT`."""
 
 import argparse
-import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.predict import (
     add_model_arguments,
+    check_length,
     each_result,
     open_model,
     raise_if_failed,
@@ -18,6 +18,7 @@ from clipzoo.commands.predict import (
 from clipzoo.commands.use import PARAMS_FILE
 from clipzoo.config import ConfigError, load_params
 from clipzoo.files import shown
+from clipzoo.serve.output import numbered
 
 if TYPE_CHECKING:
     from clipzoo.serve.embeddings import Embedded
@@ -32,8 +33,7 @@ def _check(arguments: argparse.Namespace) -> tuple[list[str], str]:
     if Path(out).is_dir():
         raise ConfigError(f"embed: found {out!r}, which is a folder; allowed: a file, OUT.parquet")
     every, dataset = arguments.every, arguments.dataset
-    if every is not None and not (math.isfinite(every) and every > 0):
-        raise ConfigError(f"--every: found {every:g}; allowed: seconds, a number above 0")
+    check_length(every)
     if dataset is None and not videos:
         raise ConfigError("embed: found no video; allowed: VIDEO... OUT.parquet, or --dataset NAME")
     if dataset is not None and videos:
@@ -85,8 +85,8 @@ def _embed(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--dataset: {arguments.dataset} has no video in its frame store")
     rows = chain([first], rows)
     num_rows = write_embeddings(rows, out, model.text.dim, model.config.weights_sha256)
-    unit = "videos" if arguments.every is None else "windows"
-    print(f"wrote {out}: {num_rows} {unit}; next: clipzoo search {out} 'a sentence'")
+    rows_written = numbered(num_rows, "video" if arguments.every is None else "window")
+    print(f"wrote {out}: {rows_written}; next: clipzoo search {out} 'a sentence'")
     raise_if_failed(failed, files)
 
 

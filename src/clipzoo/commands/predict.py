@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.config import ConfigError
 from clipzoo.data.decoding import VideoError
-from clipzoo.files import read_text, shown
-from clipzoo.serve.output import as_csv, as_json, as_line, as_text, csv_header
+from clipzoo.data.records import class_name_faults
+from clipzoo.files import few, read_text, shown
+from clipzoo.serve.output import as_csv, as_json, as_line, as_text, csv_header, numbered
 
 if TYPE_CHECKING:
     from clipzoo.serve.model import VideoModel
@@ -29,17 +30,25 @@ SUFFIXES = (
 """Of the files of a folder, those with such a name are taken for videos."""
 UNKNOWN = "unknown"
 """The label of a video none of whose cosines reaches `--min-cosine`."""
+MOST_CLIPS = 1000
+"""As test.clips."""
 
 
 def open_model(name: str | None, device: str) -> "VideoModel":
     """The model of a name (`serve.sources.read_model`); None = that of the last `dvc repro`.
 
     Raises:
-        WeightsError, ListError, ConfigError: the model cannot be read, or there is none.
+        WeightsError, ListError, ConfigError: the model cannot be read, or there is none; or there
+            is no such device.
     """
     from clipzoo.serve.model import load  # slow: it imports torch
 
-    return load(name, device)
+    try:
+        return load(name, device)
+    except ConfigError as error:
+        if str(error).startswith("device:"):  # which is an option here
+            raise ConfigError(f"--{error}") from error
+        raise
 
 
 def video_files(paths: Sequence[str]) -> list[Path]:
@@ -67,16 +76,41 @@ def video_files(paths: Sequence[str]) -> list[Path]:
 
 
 def _lines(lines: Iterator[str]) -> list[str]:
-    return [line.rstrip("\n") for line in lines if line.strip()]
+    return [line.rstrip("\r\n") for line in lines if line.strip()]
 
 
 def class_names(arguments: argparse.Namespace) -> list[str] | None:
-    """The classes that `--classes FILE` or `--class "a, b"` names; None = the model's own."""
+    """The classes that `--classes FILE` or `--class "a, b"` names; None = the model's own.
+
+    Raises:
+        ConfigError: names classes that are empty or appear twice, and their lines; or there is
+            none, and the model of open_clip that is asked for has none of its own.
+    """
     if arguments.classes is not None:
-        return _lines(iter(read_text(arguments.classes, ConfigError).splitlines()))
-    if arguments.class_names is not None:
-        return [name.strip() for name in arguments.class_names.split(",")]
-    return None
+        lines = read_text(arguments.classes, ConfigError).split("\n")
+        named = {f"{arguments.classes}:{i}": x for i, x in enumerate(lines, 1) if x.strip()}
+        if not named:
+            raise ConfigError(f"{arguments.classes}: found no class; allowed: one a line")
+    elif arguments.class_names is not None:
+        words = arguments.class_names.split(",")
+        named = {f"--class: class {i}": word.strip() for i, word in enumerate(words, 1)}
+    else:
+        _require_own_classes(arguments.model)
+        return None
+    if faults := class_name_faults(list(named.values()), list(named)):
+        raise ConfigError(few(faults, separator="; "))
+    return list(named.values())
+
+
+def _require_own_classes(model: str | None) -> None:
+    """Raise ConfigError before the weights of a model without classes of its own are downloaded."""
+    if model is None:
+        return
+    from clipzoo.serve.model import NO_CLASSES  # slow: it imports torch
+    from clipzoo.serve.sources import OPEN_CLIP
+
+    if model.startswith(OPEN_CLIP):
+        raise ConfigError(f"{model}: {NO_CLASSES}")
 
 
 def each_result(
@@ -91,6 +125,8 @@ def each_result(
         on_terminal = sys.stderr.isatty() and not bar.disable
         for path in files:
             try:
+                if path.exists() and not path.is_file():
+                    raise VideoError(f"{path}: not a regular file; allowed: a video file")
                 for found in use(path):
                     if on_terminal:
                         bar.clear()  # else what the caller prints would follow it in its line
@@ -115,7 +151,7 @@ def each_video(
 def raise_if_failed(failed: list[Path], files: list[Path]) -> None:
     """VideoError if some videos could not be read, so that the exit code says it."""
     if failed:
-        raise VideoError(f"{len(failed)} of {len(files)} videos cannot be read")
+        raise VideoError(f"{len(failed)} of {numbered(len(files), 'video')} cannot be read")
 
 
 def _predictions(
@@ -159,7 +195,9 @@ def _first(found: "AnyPrediction", top: int, least: float | None = None) -> "Any
     """The first labels of a prediction of all; `unknown` if no class has the least cosine."""
     highest = max(found.cosines)
     if least is not None and highest < least:
-        unknown: dict[str, Any] = {"labels": [UNKNOWN], "probabilities": [0.0], "weights": None}
+        # No class has been told, and so no probability.
+        unknown: dict[str, Any] = {"labels": [UNKNOWN], "probabilities": [math.nan]}
+        unknown["weights"] = None
         return replace(found, cosines=[highest], **unknown)
     return replace(
         found,
@@ -175,26 +213,54 @@ def _pictures(folder: str | None, files: list[Path]) -> Callable[[Path], Path] |
     differ, so that two of one name have two pictures."""
     if folder is None:
         return None
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise ConfigError(f"--save: found {folder}, which is a file; allowed: a folder, or none")
-    root = os.path.commonpath([path.absolute().parent for path in files])
+    for part in (Path(folder), *Path(folder).parents):
+        if part.exists() and not part.is_dir():
+            inside = "" if part == Path(folder) else f" {folder} in"
+            raise ConfigError(
+                f"--save: found{inside} {part}, which is a file; allowed: a folder, or none"
+            )
+
+    def real(path: Path) -> Path:  # without `..`, which would lead out of the folder
+        return Path(os.path.realpath(path.parent))
+
+    root = os.path.commonpath([real(path) for path in files])
 
     def place(path: Path) -> Path:
-        inside = path.absolute().relative_to(root)
-        return Path(folder) / inside.with_name(f"{inside.name}.png")
+        return Path(folder) / real(path).relative_to(root) / f"{path.name}.png"
 
     return place
 
 
+def check_length(every: float | None) -> None:
+    """Raise ConfigError unless `--every` can be the length of windows (seconds)."""
+    if every is None:
+        return
+    from clipzoo.serve.windows import check_every  # slow: it imports torch
+
+    try:
+        check_every(every)
+    except ConfigError as error:
+        raise ConfigError(f"--{error}") from error
+
+
+def _check_crops(crops: int) -> None:
+    from clipzoo.clips.transforms import CROPS  # slow: it imports torch
+
+    if crops not in CROPS:
+        raise ConfigError(f"--crops: found {crops}; allowed: one of {', '.join(map(str, CROPS))}")
+
+
 def _check(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for numbers that are not allowed, before the model is read."""
-    for name in ("top", "clips", "crops"):
-        found = getattr(arguments, name)
-        if found is not None and found < 1:
-            raise ConfigError(f"--{name}: found {found}; allowed: 1 or more")
-    every, least = arguments.every, arguments.min_cosine
-    if every is not None and not (math.isfinite(every) and every > 0):
-        raise ConfigError(f"--every: found {every:g}; allowed: seconds, a number above 0")
+    top, clips, crops = arguments.top, arguments.clips, arguments.crops
+    if top is not None and top < 1:
+        raise ConfigError(f"--top: found {top}; allowed: 1 or more")
+    if clips is not None and not 1 <= clips <= MOST_CLIPS:
+        raise ConfigError(f"--clips: found {clips}; allowed: 1 to {MOST_CLIPS}")
+    if crops is not None:
+        _check_crops(crops)
+    check_length(arguments.every)
+    least = arguments.min_cosine
     if least is not None and not -1 <= least <= 1:
         raise ConfigError(f"--min-cosine: found {least:g}; allowed: -1 to 1")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.use import PARAMS_FILE
-from clipzoo.config import load_params
+from clipzoo.config import ConfigError, load_params
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -13,6 +13,11 @@ def _run(arguments: argparse.Namespace) -> None:
     from clipzoo.serve.publishing import SPACE_DIR, publish
 
     recipe, folder, repository = arguments.recipe, Path(arguments.folder), arguments.push
+    if not PARAMS_FILE.exists():
+        raise ConfigError(
+            f"publish: found no {PARAMS_FILE} in this folder; it writes the model of the last "
+            "`dvc repro`: run it where that ran"
+        )
     params = load_params(PARAMS_FILE)
     if repository is not None:
         hub.check_push(repository)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from clipzoo.runtime.ending import INTERRUPTED
 from clipzoo.commands.arguments import Commands, add_command
 from clipzoo.commands.predict import add_model_arguments, open_model
 from clipzoo.config import ConfigError
@@ -52,7 +53,11 @@ def _run(arguments: argparse.Namespace) -> None:
         print(
             f"serving {server.model.config.recipe} at {server.address}; Ctrl-C ends it", flush=True
         )
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr)
+            sys.exit(INTERRUPTED)
 
 
 def register(commands: Commands) -> None:

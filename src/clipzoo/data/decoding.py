@@ -318,9 +318,15 @@ def check_decoded(path: Path, outcome: Outcome, fps: float | None, num_frames: i
     """
     if num_frames == 0:
         reason = "it has no frames"
-        if fps and outcome.timing.times:
+        if path.is_file() and not path.stat().st_size:
+            reason = "it is empty"
+        elif outcome.damage.startswith("it "):  # of `_note`
+            reason = outcome.damage
+        elif outcome.damage:
+            reason = f"it is not a video that ffmpeg can read ({outcome.damage})"
+        elif fps and outcome.timing.times:
             reason = f"it is too short for {fps:g} frames a second"
-        raise VideoError(f"{path}: {outcome.damage or reason}")
+        raise VideoError(f"{path}: {reason}")
     outcome.damage = find_cut(path, outcome.timing, lambda: _last_packet(path)) or outcome.damage
 
 

@@ -6,6 +6,7 @@ wrote.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -153,8 +154,21 @@ def push(
             commit_message=message,
         )
     except Exception as error:  # of huggingface_hub, of its HTTP library or of its Xet client
+        again = shlex.join(_upload_again(repository, folder, files, kind))
         raise ConfigError(
             f"--push: {repository} ({kind}) cannot be uploaded to {constants.ENDPOINT} ({error}); "
-            f"{folder} is complete: `hf upload {repository} {folder}` tries again"
+            f"{folder} is complete: `{again}` tries again"
         ) from error
     return commit.commit_url
+
+
+def _upload_again(repository: str, folder: Path, files: Sequence[str], kind: str) -> list[str]:
+    """The command that uploads these files of a folder, and no others."""
+    words = ["hf", "upload", repository, str(folder), "."]
+    if kind != "model":
+        words += ["--repo-type", kind]
+    uploaded = {Path(name).parts[0] for name in files}
+    others = sorted(path for path in folder.iterdir() if path.name not in uploaded)
+    for path in others:
+        words += ["--exclude", f"{path.name}/*" if path.is_dir() else path.name]
+    return words

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def as_text(path: Path, prediction: "Prediction") -> str:
     """A few lines for people: probability, cosine and class, and when the frames are shown."""
     first, last = prediction.seconds[0], prediction.seconds[-1]
-    title = f"{shown(str(path))} ({len(prediction.frames)} frames, {first:.1f} to {last:.1f} s)\n"
+    frames = numbered(len(prediction.frames), "frame")
+    title = f"{shown(str(path))} ({frames}, {first:.1f} to {last:.1f} s)\n"
     return title + "".join(f"  {row}\n" for row in _for_people(prediction))
 
 
@@ -28,18 +30,25 @@ def as_line(window: "Prediction") -> str:
 
 
 def _for_people(prediction: "Prediction") -> list[str]:
-    rows = zip(prediction.probabilities, prediction.cosines, prediction.labels, strict=True)
-    return [f"{p:6.3f}  {c:6.3f}  {shown(label)}" for p, c, label in rows]
+    return [
+        f"{'-' if p is None else f'{p:.3f}':>6}  {c:6.3f}  {shown(label)}"
+        for label, p, c in _rows(prediction)
+    ]
+
+
+def _rows(prediction: "Prediction") -> list[tuple[str, float | None, float]]:
+    """Label, probability and cosine; None instead of NaN, which JSON and csv do not have."""
+    rows = zip(prediction.labels, prediction.probabilities, prediction.cosines, strict=True)
+    return [(label, None if math.isnan(p) else p, c) for label, p, c in rows]
 
 
 def as_json(path: Path, prediction: "Prediction") -> str:
     """One line; `predictions` and the names of the two numbers are those of the task
     video-classification of the model hub."""
-    rows = zip(prediction.labels, prediction.probabilities, prediction.cosines, strict=True)
     content = {
         "video": _name(path),
         **_times(prediction),
-        "predictions": [{"label": x, "score": p, "cosine": c} for x, p, c in rows],
+        "predictions": [{"label": x, "score": p, "cosine": c} for x, p, c in _rows(prediction)],
         "top_k": len(prediction.labels),
         "num_frames": len(prediction.frames),
         "frames": prediction.frames,
@@ -55,9 +64,8 @@ def csv_header(windows: bool) -> str:
 
 def as_csv(path: Path, prediction: "Prediction") -> str:
     """A row for each label: the video, start and end of a window, label, score and cosine."""
-    rows = zip(prediction.labels, prediction.probabilities, prediction.cosines, strict=True)
     about = (_name(path), *_times(prediction).values())
-    return _csv([(*about, *row) for row in rows])
+    return _csv([(*about, *row) for row in _rows(prediction)])
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> str:
@@ -75,3 +83,8 @@ def _times(prediction: "Prediction") -> dict[str, float]:
 def _name(path: Path) -> str:
     """A path as text that can be encoded: its bytes need not be UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def numbered(count: int, unit: str) -> str:
+    """A number of things: `1 video`, `2 videos`."""
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"

@@ -5,8 +5,11 @@ hf:owner/name[@revision]     one that was uploaded
 openclip:ViT-B-32/openai     the CLIP of a pretrained tag, nothing trained
 """
 
-from clipzoo.config import load_params
-from clipzoo.serve.folder import ModelFolder, model_of_run, read_folder
+from pathlib import Path
+
+from clipzoo.config import ConfigError, load_params
+from clipzoo.files import few
+from clipzoo.serve.folder import CONFIG_NAME, WEIGHTS_NAME, ModelFolder, model_of_run, read_folder
 from clipzoo.tensors import WeightsError
 
 HUB, OPEN_CLIP = "hf:", "openclip:"
@@ -24,10 +27,12 @@ def read_model(name: str | None) -> ModelFolder:
     if name is None:
         try:
             return model_of_run(load_params())
-        except WeightsError as error:
-            raise WeightsError(
+        except (WeightsError, ConfigError) as error:
+            if isinstance(error, ConfigError) and Path("params.yaml").exists():
+                raise
+            raise type(error)(
                 f"{error}; without --model the model of the last `dvc repro` is used: run that, or "
-                "give a model folder"
+                f"give a model folder, {HUB}OWNER/NAME or {OPEN_CLIP}ARCH/TAG"
             ) from error
     if name.startswith(OPEN_CLIP):
         from clipzoo.serve.openclip import raw_clip  # slow: it imports open_clip's towers
@@ -37,4 +42,11 @@ def read_model(name: str | None) -> ModelFolder:
         from clipzoo.serve.hub import fetch_folder
 
         return read_folder(fetch_folder(name))
+    if not (Path(name) / CONFIG_NAME).exists():
+        inside = sorted(str(path.parent) for path in Path(name).glob(f"*/{CONFIG_NAME}"))
+        raise WeightsError(
+            f"{Path(name) / CONFIG_NAME}: no such file; a model folder has {CONFIG_NAME} and "
+            f"{WEIGHTS_NAME}, and `clipzoo publish RECIPE OUT` writes one"
+            + (f" (did you mean {few(inside, separator=' or ')}?)" if inside else "")
+        )
     return read_folder(name)

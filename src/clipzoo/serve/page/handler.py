@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from contextlib import closing, suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from pathlib import Path
@@ -191,8 +192,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.server.allows_host(host):
             self.send_error(
                 421,
-                f"Host: found {shown(str(host)[:80])!r}; allowed: localhost, or the address that "
-                "the server printed",
+                f"Host: found {'none' if host is None else repr(shown(host[:80]))}; allowed: "
+                "localhost, or the address that the server printed",
             )
             return False
         # Browsers send an Origin with every POST; programs send none.
@@ -215,6 +216,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer with `{"error": message}`, and read what the client is still sending."""
+        if code == HTTPStatus.REQUEST_URI_TOO_LONG:
+            message = (
+                "the address of the request is too long; allowed: class names of 60,000 characters "
+                "as sent, about 3,000 English names"
+            )
         try:
             self._reply(code, _json({"error": message or "not allowed"}))
         finally:
