@@ -33,7 +33,7 @@ NUM_FRAMES = 300
 VAL_EVERY = 13
 """Every 13th video of a class is for validation: 20,000 of 260,000."""
 DIM, NUM_VIEWS = 512, 12
-NUM_READS = 20_000
+NUM_READS = int(os.environ.get("NUM_READS", 20_000))
 LINKED = Path("data/frames/linked")
 RAW_PATH = "{label}/{name}_000010_000020.mp4"
 LIMITS = "limits: 60 s and 2,000 MB a step; 30 s for dvc repro"
@@ -143,7 +143,7 @@ def open_frames() -> Job:
 
 
 def read_clips() -> Job:
-    """20,000 reads of 8 frames from random videos (zeros: the shards are sparse)."""
+    """NUM_READS reads of 8 frames from random videos (zeros: the shards are sparse)."""
     from clipzoo.config import load_params
     from clipzoo.data.index import FRAMES_DIR, member_name, shard_name
     from clipzoo.data.store import ShardStore, open_store
@@ -379,7 +379,7 @@ STEPS: dict[str, Callable[[], Job]] = {
     "extract: merge the parts": extract_frames,
     "extract: nothing to do": extract_frames,
     "open_store": open_frames,
-    "read 20,000 clips": read_clips,
+    f"read {NUM_READS:,} clips": read_clips,
     "build_lists": build_all_lists,
     "train: plan an epoch": plan_training,
     "test, encoded": measure_test,

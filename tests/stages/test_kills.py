@@ -44,8 +44,8 @@ BRANCH = {
 """The attributes branch, in a run of another method: `fuse` takes that run's scores for both."""
 KEPT = "predictions/zoo/demo"
 WRITTEN = ("data", "lists", "metrics", "models", "predictions", "plots", "RESULTS.md", "zoo.csv")
-NUM_KILLS = 100 if os.environ.get("CLIPZOO_LONG") else 6
-"""A hundred take about 20 minutes on 2 cores."""
+NUM_KILLS, OF_A_STAGE = (100, 3) if os.environ.get("CLIPZOO_LONG") else (14, 1)
+"""In all, and of each stage at least; a hundred take about 20 minutes on 2 cores."""
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -104,7 +104,7 @@ def test_kills_change_no_byte(workspaces):
     for stage in STAGES:
         if stage[0] == "fuse":
             keep_scores(killed)
-        wanted = num_killed + max(3, round(share * seconds[stage]))
+        wanted = num_killed + max(OF_A_STAGE, round(share * seconds[stage]))
         while num_killed < wanted:
             process = killed.start(*stage)
             time.sleep(rng.uniform(0, seconds[stage]))

@@ -1,6 +1,7 @@
 """train, test and zero_shot on two machines, that is, under two launchers on this one."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -102,6 +103,7 @@ def two_processes(copy_of_demo) -> tuple[dict[str, dict], list[float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("CLIPZOO_LONG" not in os.environ, reason="the next test shows it too")
 def test_two_machines_give_what_two_processes_give(two_processes, copy_of_demo):
     for stage in STAGES:
         assert "processes 1 (2 in all, cpu)" in run_on_two(copy_of_demo, stage, None)
