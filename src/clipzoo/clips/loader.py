@@ -4,8 +4,10 @@ import concurrent.futures
 import contextlib
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,7 +72,10 @@ def load_in_threads(
     # When it asks for the next batch, [6 7 8] joins the queue first, so that the threads have work
     # while the consumer waits for the last clips of [3 4 5].
     remaining = iter(batches)
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    ids: list[int] = []
+    pool = concurrent.futures.ThreadPoolExecutor(
+        workers, "loader", initializer=lambda: ids.append(threading.get_native_id())
+    )
     queue: deque[tuple[_Batch, list[concurrent.futures.Future[None]]]] = deque()
 
     def fill(batch: _Batch, i: int) -> None:
@@ -94,6 +99,14 @@ def load_in_threads(
             del batch, futures  # frees the memory while the next batch is awaited
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        _await_end(ids)
+
+
+def _await_end(ids: Sequence[int]) -> None:
+    """Wait until the system has ended threads. Python has let go of them before; OpenCV still frees
+    what it has of them, under a lock that a fork would copy while it is held."""
+    while any(Path(f"/proc/self/task/{number}").exists() for number in ids):
+        time.sleep(1e-4)
 
 
 class _Batch:
