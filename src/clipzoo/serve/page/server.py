@@ -122,7 +122,7 @@ class PageServer(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:
+        except Exception:  # no thread was started; after Ctrl-C there may be one, which releases it
             self._connections.release()
             raise
 
