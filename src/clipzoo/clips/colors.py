@@ -164,15 +164,15 @@ def _hsv_tables() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _hue_weights() -> list[np.ndarray]:
-    """By hue, how much of the saturation is taken from red, green and blue: 3 times float32 [256].
+    """The shares of the saturation that red, green and blue lack, by hue: 3 times float32 [256].
 
     A sixth of the circle, from 0 on, has red at most, blue at least, and green rising.
     """
     sixth, part = np.divmod(np.arange(256) * 6 / 255, 1)
     zero, one = np.zeros(256), np.ones(256)
-    red = [zero, part, one, one, 1 - part, zero]  # by sixth
-    red_weights = np.choose(sixth.astype(int) % 6, red).astype(np.float32)
-    green = [1 - part, zero, zero, part, one, one]
-    blue = [one, one, 1 - part, zero, zero, part]
-    others = (np.choose(sixth.astype(int) % 6, w).astype(np.float32) for w in (green, blue))
-    return [red_weights, *others]
+    by_sixth = (
+        [zero, part, one, one, 1 - part, zero],  # red
+        [1 - part, zero, zero, part, one, one],  # green
+        [one, one, 1 - part, zero, zero, part],  # blue
+    )
+    return [np.choose(sixth.astype(int) % 6, w).astype(np.float32) for w in by_sixth]

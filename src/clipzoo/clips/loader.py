@@ -6,19 +6,17 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clipzoo.clips.loader_processes import loading_processes
+from clipzoo.clips.loader_processes import Load, loading_processes
 from clipzoo.data.store import StoreError
 from clipzoo.files import ListError, raise_all
 
-Load = Callable[[int], Tensor]
-"""Position -> clip, always of one shape and dtype."""
 Loaded = Iterator[tuple[Sequence[int], Tensor]]
 """Positions and clips, [B, ...], of each batch."""
 

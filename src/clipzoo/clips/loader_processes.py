@@ -28,6 +28,7 @@ from clipzoo.files import ListError
 from clipzoo.runtime.parent import exit_with_parent
 
 Load = Callable[[int], Tensor]
+"""Position -> clip, always of one shape and dtype."""
 
 
 AS_THEY_ARE = (StoreError, ListError, MemoryError)
