@@ -8,7 +8,6 @@ and waits for it. Each of these tasks is a machine; what torchrun needs to know 
 of Slurm or SkyPilot, or in its own, which a launcher may set (NNODES, NODE_RANK, RDZV_ENDPOINT).
 """
 
-import ctypes
 import os
 import re
 import shlex
@@ -16,10 +15,11 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from clipzoo.runtime.ending import run_command
 from clipzoo.config import ConfigError
-from clipzoo.runtime.parent import SET_PARENT_DEATH_SIGNAL
+from clipzoo.runtime.parent import signal_with_parent
 
 TASK = "CLIPZOO_TASK"
 """Environment variable of what a launcher started."""
@@ -57,10 +57,9 @@ def run_under(launcher: str) -> int:
     # Not every launcher hands on the environment.
     kept = {TASK: "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     variables = [f"{name}={value}" for name, value in kept.items()]
-    prctl = ctypes.CDLL(None).prctl
     return run_command(
         [*command, "env", *variables, sys.executable, *sys.argv],
-        preexec_fn=lambda: prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGTERM),
+        preexec_fn=partial(signal_with_parent, signal.SIGTERM),
     )
 
 

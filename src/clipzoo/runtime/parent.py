@@ -21,6 +21,12 @@ def announce_launcher() -> None:
     os.environ[LAUNCHER] = str(os.getpid())
 
 
+def signal_with_parent(number: signal.Signals) -> None:
+    """Ask Linux to send this process a signal when its parent ends; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, number)
+
+
 def exit_with_launcher() -> None:
     """End this process as soon as its launcher ends, or at once if that has already happened.
 
@@ -31,8 +37,7 @@ def exit_with_launcher() -> None:
     expected = os.environ.get(LAUNCHER)
     if expected is None:
         return
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    signal_with_parent(signal.SIGKILL)
     if str(os.getppid()) != expected:
         with contextlib.suppress(OSError):  # nobody may read it any more
             print(
