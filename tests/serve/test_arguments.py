@@ -30,9 +30,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_texts_are_a_list(video: Path, value: Any, message: str):
     model = colors.model(kind="open")
-    for use in (model.predict, model.frame_weights):
-        with pytest.raises(ConfigError, match=f"class_names: {message}"):
-            use(video, value)
+    with pytest.raises(ConfigError, match=f"class_names: {message}"):
+        model.predict(video, value)
     with pytest.raises(ConfigError, match=f"class_names: {message}"):
         model.windows(video, value, every=1)
     with pytest.raises(ConfigError, match=f"texts: {message}"):

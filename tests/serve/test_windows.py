@@ -199,7 +199,6 @@ def test_weights_are_given_whether_or_not_test_stores_them(tmp_path):
     assert [sum(row) for row in weights.values()] == [pytest.approx(1)] * 3
     assert int(np.argmax(weights["red"])) == 2
     assert int(np.argmax(weights["green"])) == 3
-    assert colors.model().frame_weights(path) == found.weights
     one = colors.model().predict(path, top=1).weights
     assert one is not None
     assert one.by_label == found.weights.by_label[:1]

@@ -141,13 +141,6 @@ def each_result(
             bar.update()
 
 
-def each_video(
-    files: list[Path], use: Callable[[Path], Found], failed: list[Path]
-) -> Iterator[tuple[Path, Found]]:
-    """As `each_result`, with one result of each video."""
-    return each_result(files, lambda path: [use(path)], failed)
-
-
 def raise_if_failed(failed: list[Path], files: list[Path]) -> None:
     """VideoError if some videos could not be read, so that the exit code says it."""
     if failed:

@@ -18,10 +18,9 @@ from clipzoo.config import ConfigError
 from clipzoo.files import DiskError, named_disk_errors
 from clipzoo.models.hub import is_reachable
 from clipzoo.serve.folder import CONFIG_NAME, WEIGHTS_NAME
+from clipzoo.serve.sources import HUB as PREFIX
 from clipzoo.tensors import WeightsError
 
-PREFIX = "hf:"
-"""What the name of a model on the hub begins with."""
 NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?", re.ASCII)
 
 

@@ -31,7 +31,6 @@ from clipzoo.models.text import ClassText, embed_class_names, embed_tokens, toke
 from clipzoo.serve.arguments import check_indices, checked_texts, checked_views, find_device
 from clipzoo.serve.folder import ModelFolder
 from clipzoo.serve.prediction import (
-    FrameWeights,
     Prediction,
     Scorer,
     Window,
@@ -193,12 +192,6 @@ class VideoModel:
         pixels = self._trained.pixels
         transform = ViewTransform(about.clip.input_px, about.views.short_side_px, 1, pixels)
         return transform(self.read_frames(video, indices))[0]  # [1, n, ...] -> [n, 3, S, S]
-
-    def frame_weights(
-        self, video: str | Path, class_names: Sequence[str] | None = None, **options: Any
-    ) -> FrameWeights | None:
-        """The `weights` of `predict`, with its arguments."""
-        return self.predict(video, class_names, **options).weights
 
     def method_and_text(
         self, class_names: Sequence[str] | None = None, zero_shot: bool | None = None

@@ -26,9 +26,9 @@ from clipzoo.models.text import ClassText, embed_class_names
 from clipzoo.models.weights import BESIDE, UnreachableError, load_weights
 from clipzoo.models.weights_folder import VARIABLE
 from clipzoo.serve.folder import FORMAT, FolderConfig, FramesOfVideos, ModelFolder
+from clipzoo.serve.sources import OPEN_CLIP as PREFIX
 from clipzoo.tensors import WeightsError
 
-PREFIX = "openclip:"
 NUM_SEGMENTS = 8
 """Frames of a clip, evenly over the video."""
 TEMPLATES = ["a video of {}."]
