@@ -128,6 +128,11 @@ def extract(
         if not indexed:
             merge_parts(dataset, jobs, states)
         remove_outdated(dataset, jobs)
+    return _summary(jobs, states)
+
+
+def _summary(jobs: Sequence[ShardJob], states: Mapping[int, ShardState | None]) -> Summary:
+    """The counts and the failures of all shards, whose states are None where unfinished."""
     finished = [state for state in states.values() if state]
     failures = _failures(states)
     return Summary(
