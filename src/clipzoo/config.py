@@ -22,6 +22,7 @@ from clipzoo.yaml_files import read_yaml
 
 SHOTS = (2, 4, 8, 16)
 CROPS = (1, 3, 5, 10)
+MAX_CLIPS = 1000
 MAX_PX = 4096
 """Longest side of a stored frame and of the model's input: anything longer is a typing error."""
 MAX_SEGMENTS = 1024
@@ -422,7 +423,7 @@ class TrainConfig(Section):
 class ViewsConfig(Section):
     """The views of a video whose scores are combined, clips x crops of them."""
 
-    clips: int = Field(ge=1, le=1000)
+    clips: int = Field(ge=1, le=MAX_CLIPS)
     """Temporal clips per video."""
     crops: Annotated[int, _one_of(*CROPS)]
     """Spatial crops per clip."""

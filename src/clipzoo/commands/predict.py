@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipzoo.commands.arguments import Commands, add_command
-from clipzoo.config import ConfigError
+from clipzoo.config import CROPS, MAX_CLIPS, ConfigError
 from clipzoo.data.decoding import VideoError
 from clipzoo.data.records import class_name_faults
 from clipzoo.files import few, read_text, shown
@@ -30,8 +30,6 @@ SUFFIXES = (
 """Of the files of a folder, those with such a name are taken for videos."""
 UNKNOWN = "unknown"
 """The label of a video none of whose cosines reaches `--min-cosine`."""
-MOST_CLIPS = 1000
-"""As test.clips."""
 
 
 def open_model(name: str | None, device: str) -> "VideoModel":
@@ -236,22 +234,15 @@ def check_length(every: float | None) -> None:
         raise ConfigError(f"--{error}") from error
 
 
-def _check_crops(crops: int) -> None:
-    from clipzoo.clips.transforms import CROPS  # slow: it imports torch
-
-    if crops not in CROPS:
-        raise ConfigError(f"--crops: found {crops}; allowed: one of {', '.join(map(str, CROPS))}")
-
-
 def _check(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for numbers that are not allowed, before the model is read."""
     top, clips, crops = arguments.top, arguments.clips, arguments.crops
     if top is not None and top < 1:
         raise ConfigError(f"--top: found {top}; allowed: 1 or more")
-    if clips is not None and not 1 <= clips <= MOST_CLIPS:
-        raise ConfigError(f"--clips: found {clips}; allowed: 1 to {MOST_CLIPS}")
-    if crops is not None:
-        _check_crops(crops)
+    if clips is not None and not 1 <= clips <= MAX_CLIPS:
+        raise ConfigError(f"--clips: found {clips}; allowed: 1 to {MAX_CLIPS}")
+    if crops is not None and crops not in CROPS:
+        raise ConfigError(f"--crops: found {crops}; allowed: one of {', '.join(map(str, CROPS))}")
     check_length(arguments.every)
     least = arguments.min_cosine
     if least is not None and not -1 <= least <= 1:
