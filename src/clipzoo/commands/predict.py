@@ -152,9 +152,11 @@ def _predictions(
     from clipzoo.serve.drawing import Curve, draw_curve, draw_prediction, frames_to_draw
 
     test, every, picture = model.config.views, arguments.every, arguments.picture
+    # All classes if one that is not told may have the highest cosine, or a curve is drawn.
+    all_classes = arguments.min_cosine is not None or (picture and every is not None)
+    num_classes = max(1, len(model.class_names if names is None else names))
     options: dict[str, Any] = {
-        # All classes: one that is not told may have the highest cosine.
-        "top": max(1, len(model.class_names if names is None else names)),
+        "top": num_classes if all_classes else _top(arguments),
         "views": (arguments.clips or test.clips, arguments.crops or test.crops),
         "zero_shot": arguments.zero_shot,
     }
@@ -183,7 +185,7 @@ def _top(arguments: argparse.Namespace) -> int:
 
 
 def _first(found: "AnyPrediction", top: int, least: float | None = None) -> "AnyPrediction":
-    """The first labels of a prediction of all; `unknown` if no class has the least cosine."""
+    """The first labels of a prediction; `unknown` if no class of all has the least cosine."""
     highest = max(found.cosines)
     if least is not None and highest < least:
         # No class has been told, and so no probability.
