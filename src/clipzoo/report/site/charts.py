@@ -46,7 +46,7 @@ class Cell:
     row: int
     column: int
     share: float
-    """Of the videos of the true class, 0 to 1."""
+    """The share of the videos of the true class, 0 to 1."""
     count: int
 
 

@@ -77,7 +77,7 @@ class Page:
     """What runs it again; '' = it is not a recipe's run."""
     rows: list[Row]
     facts: list[tuple[str, str]]
-    """Of the training: key and value."""
+    """Keys and values of the training."""
     training: str
     """Its videos beside those of the authors, in words."""
     curves: list[tuple[str, charts.Curve]]
@@ -86,11 +86,11 @@ class Page:
     settings: dict[str, Any] | None
     """None = not recorded."""
     modified: list[Change]
-    """Against its recipe."""
+    """The settings that differ from its recipe's."""
     parent: str
     """The recipe that its recipe starts from; '' = none."""
     changed: list[Change]
-    """Against the recipe `parent`."""
+    """The settings that differ from those of the recipe `parent`."""
     missing: list[str] = field(default_factory=list)
 
     @property
