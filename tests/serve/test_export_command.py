@@ -13,13 +13,14 @@ import onnxruntime
 import pytest
 import torch
 
-from clipzoo import __main__, config
+from clipzoo import config
 from clipzoo.methods import METHODS
 from clipzoo.models.clip import ClipMetadata, build_clip, describe_clip
 from clipzoo.models.text import embed_class_names
 from clipzoo.serve import export_formats
 from clipzoo.serve.folder import FolderConfig, FramesOfVideos, ModelFolder, write_folder
 from clipzoo.serve.model import load
+from console import run
 from tiny import options
 from videos import make_video
 
@@ -75,16 +76,6 @@ def here(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The command `clipzoo`, in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["clipzoo", *map(str, arguments)])
-    try:
-        __main__.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_it_says_what_it_wrote(exported: Path):

@@ -14,6 +14,9 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from clipzoo.config import load_params
+from clipzoo.serve.folder import ModelFolder, model_of_run
+
 ROOT = Path(__file__).parent.parent.parent
 
 COPIED = (
@@ -216,3 +219,16 @@ def copy_of_demo(demo, tmp_path) -> Workspace:
     for name in ("data/annotations", "data/frames", "data/raw", "lists"):
         (workspace.path / name).symlink_to(demo.path / name)
     return workspace
+
+
+@pytest.fixture
+def here(demo, monkeypatch) -> Path:
+    """The folder of a finished demo, in which the test runs."""
+    monkeypatch.chdir(demo.path)
+    return demo.path
+
+
+@pytest.fixture
+def of_run(here) -> ModelFolder:
+    """The model of that demo."""
+    return model_of_run(load_params())

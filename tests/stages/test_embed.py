@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,38 +10,17 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from clipzoo import __main__
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.store import open_store
 from clipzoo.evaluate.retrieval import RANKS
 from clipzoo.files import ListError
 from clipzoo.serve.embeddings import Embedded, search, write_embeddings
-from clipzoo.serve.folder import ModelFolder, model_of_run, write_folder
+from clipzoo.serve.folder import write_folder
 from clipzoo.serve.model import VideoModel
 from clipzoo.serve.stored import open_frames
+from console import run
 
 UNSEEN = "demo_unseen"
-
-
-@pytest.fixture
-def here(demo, monkeypatch) -> Path:
-    monkeypatch.chdir(demo.path)
-    return demo.path
-
-
-@pytest.fixture
-def of_run(here) -> ModelFolder:
-    return model_of_run(load_params())
-
-
-def run(monkeypatch, *arguments: object) -> int:
-    """The command `clipzoo`, in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["clipzoo", *map(str, arguments)])
-    try:
-        __main__.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def rows_of(path: Path) -> tuple[dict[str, list], np.ndarray]:

@@ -14,27 +14,16 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 
 import clipzoo
-from clipzoo import __main__
 from clipzoo.config import ConfigError, load_params
 from clipzoo.data.decoding import VideoError
 from clipzoo.data.store import open_store
-from clipzoo.serve.folder import ModelFolder, model_of_run, read_folder, write_folder
+from clipzoo.serve.folder import model_of_run, read_folder, write_folder
 from clipzoo.serve.model import VideoModel
 from clipzoo.serve.video_file import VideoFile
 from clipzoo.tensors import WeightsError
+from console import run
 
 CLASSES = ["a red bar becoming large", "a blue ring becoming dark"]
-
-
-@pytest.fixture
-def here(demo, monkeypatch) -> Path:
-    monkeypatch.chdir(demo.path)
-    return demo.path
-
-
-@pytest.fixture
-def of_run(here) -> ModelFolder:
-    return model_of_run(load_params())
 
 
 def measured() -> list[tuple[Path, int]]:
@@ -43,16 +32,6 @@ def measured() -> list[tuple[Path, int]]:
     with Path("data/raw/demo_shapes.csv").open(newline="") as file:
         paths = {row["video_id"]: row["path"] for row in csv.DictReader(file)}
     return [(Path("data/raw/demo_shapes") / paths[name], i) for i, name in enumerate(ids)]
-
-
-def run(monkeypatch, *arguments: object) -> int:
-    """The command `clipzoo`, in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["clipzoo", *map(str, arguments)])
-    try:
-        __main__.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_raw_files_have_the_frames_and_scores_of_the_pipeline(of_run):

@@ -14,31 +14,15 @@ import yaml
 from huggingface_hub import ModelCard, constants, parse_eval_result_entries
 
 import clipzoo
-from clipzoo import __main__
 from clipzoo.config import load_params
 from clipzoo.serve import hub, publishing
 from clipzoo.serve.card import license_of
 from clipzoo.serve.space import PACKAGES
+from console import run
 from serve.fake_hub import serving, use_hub
 
 VIDEO = "data/raw/demo_shapes"
 PYPROJECT = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-
-
-@pytest.fixture
-def here(demo, monkeypatch) -> Path:
-    monkeypatch.chdir(demo.path)
-    return demo.path
-
-
-def run(monkeypatch, *arguments: object) -> int:
-    """The command `clipzoo`, in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["clipzoo", *map(str, arguments)])
-    try:
-        __main__.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def content(folder: Path) -> dict[str, bytes]:
