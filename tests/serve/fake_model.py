@@ -59,6 +59,9 @@ class FakeModel:
             found.start, found.end = number * every, (number + 1) * every
             yield found
 
+    def duration(self, video: Path) -> float:
+        return VideoFile(video, self.config.frames).end_seconds
+
     def read_frames(self, video: Path, indices: Sequence[int]) -> list[bytes]:
         file = VideoFile(video, self.config.frames)
         return file.read(file.name, indices)

@@ -230,6 +230,7 @@ def test_an_opened_file_is_kept_until_it_changes(tmp_path, monkeypatch):
     first = model.read_frames(path, [3, 0, 3])
     assert (first[0], len(first)) == (first[2], 3)
     assert model.pictures(path, [0, 1]).shape == (2, 3, 16, 16)
+    assert model.duration(path) == pytest.approx(1)
     assert opened == ["x.mp4"]
     make_colored(path, [("blue", 1)])
     assert model.predict(path).labels[0] == "blue"

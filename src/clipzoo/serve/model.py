@@ -174,6 +174,10 @@ class VideoModel:
             for features, clips, i, seconds, span in parts
         )
 
+    def duration(self, video: str | Path) -> float:
+        """When the last frame of a video ends (seconds); VideoError as `predict`."""
+        return self._open(video).end_seconds
+
     def read_frames(self, video: str | Path, indices: Sequence[int]) -> list[bytes]:
         """Some frames of a video as JPEGs, as they are stored (`frames.size`).
 

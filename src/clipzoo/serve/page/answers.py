@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipzoo.serve.seeking import open_video
-
 if TYPE_CHECKING:
     from clipzoo.serve.model import VideoModel
     from clipzoo.serve.prediction import Window
@@ -77,7 +75,7 @@ def answer(
     """
     path, names = request.path, request.class_names
     found = model.predict(path, names, top=TOP)
-    duration = open_video(path, model.config.frames).end_seconds
+    duration = model.duration(path)
     every = window_seconds(duration) if duration > LONG_SECONDS else None
     yield {
         "prediction": {
