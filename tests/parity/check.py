@@ -12,11 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.pixels import OPENAI
-from parity import data, measures, model
+from parity import data, measures, model, openvclip
 from parity.inputs import Case
 
-NAMES = ("name", "kind")
-"""Keys of a case that are neither inputs nor outputs."""
+NAMES = ("name", "kind", "recipe")
+"""Keys of a case that are neither inputs nor outputs; `recipe` says how it was made."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ TOPICS = {
     "bike-view-fusion": Topic(measures.bike_view_fusion, _probability),
     "bike-zero-shot-frames": Topic(measures.bike_zero_shot_frames, _percent),
     "actionclip-template-fusion": Topic(measures.actionclip_template_fusion, _probability),
+    "openvclip": Topic(openvclip.openvclip, _model),
+    "openvclip-windows": Topic(openvclip.windows, _exact),
     "bike-attribute-fusion": Topic(measures.bike_attribute_fusion, _percent),
 }
 

@@ -14,6 +14,7 @@ from clipzoo.clips.sampling import (
     sample_test,
 )
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
+from clipzoo.clips.windows import Windows, check_windows
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, StoreError
 from clipzoo.files import raise_all
@@ -37,9 +38,24 @@ def check_records(store: Store, records: Sequence[Record]) -> None:
     raise_all(f"{len(faults)} records do not fit the frame store; rerun build_lists", faults)
 
 
+def check_rates(store: Store, records: Sequence[Record]) -> None:
+    """Raise ListError naming every video whose frames a second are unknown, which windows need."""
+    faults = [
+        f"{video_id}: unknown frames a second"
+        for video_id in dict.fromkeys(record.video_id for record in records)
+        if not store.videos[video_id].fps > 0
+    ]
+    raise_all(
+        f"{len(faults)} videos without frames a second, in which the method measures its clips; "
+        "set fps in the file of the dataset in datasets/, and rerun extract_frames",
+        faults,
+    )
+
+
 @dataclass(eq=False)
 class TrainClips:
-    """Randomly sampled and augmented clips for training; raises ListError as `check_records`."""
+    """Randomly sampled and augmented clips for training; raises ListError as `check_records` and,
+    with windows, `check_rates`."""
 
     store: Store
     records: Sequence[Record]
@@ -47,9 +63,13 @@ class TrainClips:
     num_segments: int
     seed: int
     sampler: str = "ticks"
+    windows: Windows | None = None
+    """What draws the frames in place of `sampler`, if it is not None."""
 
     def __post_init__(self) -> None:
         check_records(self.store, self.records)
+        if self.windows is not None:
+            check_rates(self.store, self.records)
 
     def record(self, position: int) -> Record:
         """The record at a position; positions from len(records) on start over."""
@@ -64,8 +84,15 @@ class TrainClips:
         """
         record = self.record(position)
         rng = np.random.default_rng([self.seed, epoch, position])
-        indices = TRAIN_SAMPLERS[self.sampler](record.num_frames, self.num_segments, rng)  # [T]
+        indices = self._sample(record, rng)  # [T]
         return _transformed(self.store, record, indices, lambda f: self.transform(f, rng))
+
+    def _sample(self, record: Record, rng: np.random.Generator) -> np.ndarray:
+        """Indices int64 [T] of a record's frames."""
+        if self.windows is not None:
+            fps = self.store.videos[record.video_id].fps
+            return self.windows.train(record.num_frames, fps, self.num_segments, rng)
+        return TRAIN_SAMPLERS[self.sampler](record.num_frames, self.num_segments, rng)
 
 
 @dataclass(eq=False)
@@ -73,9 +100,9 @@ class ViewClips:
     """The views of every video: temporal clips x spatial crops, without randomness.
 
     Raises:
-        ListError: as `check_records`.
+        ListError: as `check_records` and, with windows, `check_rates`.
         ValueError: the sampler (`Method.test_sampler`) cannot produce that many clips, or dense
-            ones.
+            ones; windows are never dense.
     """
 
     store: Store
@@ -85,10 +112,16 @@ class ViewClips:
     clips: int
     dense: bool
     sampler: str = "first"
+    windows: Windows | None = None
+    """What chooses the frames in place of `sampler`, if it is not None."""
 
     def __post_init__(self) -> None:
         check_records(self.store, self.records)
-        check_test_sampler(self.sampler, self.clips, self.dense)
+        if self.windows is not None:
+            check_windows(self.dense)
+            check_rates(self.store, self.records)
+        else:
+            check_test_sampler(self.sampler, self.clips, self.dense)
 
     @property
     def view_names(self) -> list[str]:
@@ -99,7 +132,7 @@ class ViewClips:
     def load(self, position: int) -> Tensor:
         """All views of one video, uint8 [V, T, 3, S, S]; StoreError as `TrainClips.load`."""
         record = self.records[position]
-        indices = self.sample(record.num_frames)  # [clips, T]
+        indices = self.sample(record)  # [clips, T]
         num_frames, size = self.num_segments, self.transform.input_px
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
@@ -117,8 +150,12 @@ class ViewClips:
         view = self.view_names.index(SINGLE_VIEW)
         return [self.load(position)[view] for position in positions]  # of [V, T, 3, S, S]
 
-    def sample(self, num_frames: int) -> np.ndarray:
-        """Indices int64 [clips, T] of a video's frames."""
+    def sample(self, record: Record) -> np.ndarray:
+        """Indices int64 [clips, T] of a record's frames."""
+        num_frames = record.num_frames
+        if self.windows is not None:
+            fps = self.store.videos[record.video_id].fps
+            return self.windows.test(num_frames, fps, self.num_segments, self.clips)
         if sample := SINGLE_CLIP_SAMPLERS.get(self.sampler):
             return sample(num_frames, self.num_segments)[None]  # [T] -> [1, T]
         return sample_test(num_frames, self.num_segments, self.clips, self.dense)

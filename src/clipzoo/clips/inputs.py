@@ -21,6 +21,7 @@ from torch import Tensor
 from clipzoo.clips.attributes import TrainSentences, ViewSentences, attributes_path, sentence_tokens
 from clipzoo.clips.clips import TrainClips, ViewClips
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
+from clipzoo.clips.windows import Windows
 from clipzoo.config import ConfigError, Params
 from clipzoo.data.records import Record
 from clipzoo.data.store import Store, open_store
@@ -123,6 +124,8 @@ class FrameInputs:
     test_sampler: str = "first"
     """How frames are chosen in validations and tests: `first`, or a key of
     `sampling.SINGLE_CLIP_SAMPLERS`."""
+    windows: Windows | None = None
+    """Clips of equal time, in place of both samplers."""
 
     def __post_init__(self) -> None:
         _check_inputs(self.params, "frames")
@@ -143,9 +146,8 @@ class FrameInputs:
         params = self.params
         augment = TrainTransform(self._side, params.augment, self.pixels)
         num_segments = params.model.num_segments
-        return TrainClips(
-            self._store, records, augment, num_segments, params.seed, self.train_sampler
-        )
+        options = (num_segments, params.seed, self.train_sampler, self.windows)
+        return TrainClips(self._store, records, augment, *options)
 
     def views(
         self,
@@ -158,9 +160,8 @@ class FrameInputs:
     ) -> ViewClips:
         transform = ViewTransform(self._side, self.params.test.short_side_px, crops, self.pixels)
         num_segments = self.params.model.num_segments
-        return ViewClips(
-            self._store, records, transform, num_segments, clips, dense, self.test_sampler
-        )
+        options = (num_segments, clips, dense, self.test_sampler, self.windows)
+        return ViewClips(self._store, records, transform, *options)
 
     def example(self, count: int, device: torch.device) -> Tensor:
         """uint8 [count, T, 3, S, S]."""

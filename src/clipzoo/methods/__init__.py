@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import file_sha256, near, raise_all
-from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
+from clipzoo.methods import actionclip, bike, bike_attributes, openvclip, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -69,6 +69,7 @@ METHODS: dict[str, MethodSpec[Any]] = {
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
     "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
+    "openvclip": MethodSpec(openvclip.Options, openvclip.OpenVclip, openvclip.read_released),
 }
 
 

@@ -24,8 +24,10 @@ from clipzoo.tensors import WeightsError, read_safetensors
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives store among the parameters."""
-CONTAINERS = ("model_state_dict", "state_dict")
+CONTAINERS = ("model_state_dict", "state_dict", "model_state")
 """Keys under which checkpoints store the model's tensors."""
+WRAPPED = "model."
+"""What the names begin with where a network is part of another (PySlowFast's, for one)."""
 MAX_PARTS, MAX_DEPTH = 100_000, 100
 """Most modules, tensors and other attributes of a TorchScript archive, and how deep they nest."""
 MAX_GROWTH, FREE_BYTES = 100, 1 << 30
@@ -157,8 +159,9 @@ def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """The named tensors in what `read_file` returns, on the CPU and in the dtype of the file.
 
-    Takes them from `model_state_dict` or `state_dict` if present, and removes the `module.` that
-    DistributedDataParallel adds to names.
+    Takes them from `model_state_dict`, `state_dict` or `model_state` if present, and removes the
+    `module.` that DistributedDataParallel adds to names, and a `model.` that all of them begin
+    with, where a network is part of another.
 
     Raises:
         WeightsError: there are none, or one is sparse, complex, expanded or the like; names the
@@ -178,6 +181,8 @@ def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
             f"{where}: holds no named tensors; found the keys {list(content)[:10]}, allowed: "
             f"tensors by name, alone or under {' or '.join(CONTAINERS)}"
         )
+    if all(name.startswith(WRAPPED) for name in tensors):
+        return {name.removeprefix(WRAPPED): value for name, value in tensors.items()}
     return tensors
 
 

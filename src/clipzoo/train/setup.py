@@ -12,6 +12,7 @@ from clipzoo.clips import selection
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.inputs import TrainingClips, Views
 from clipzoo.clips.sampling import check_test_sampler
+from clipzoo.clips.windows import check_windows
 from clipzoo.config import ConfigError, Params
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.classifiers import lda_classifier
@@ -87,7 +88,10 @@ def _check_views(params: Params, method: Method) -> None:
         views["zero_shot"] = (params.zero_shot.clips, False)
     for key, (clips, dense) in views.items():
         try:
-            check_test_sampler(method.test_sampler, clips, dense)
+            if method.windows:
+                check_windows(dense)
+            else:
+                check_test_sampler(method.test_sampler, clips, dense)
         except ValueError as error:
             raise ConfigError(f"{key}.{error}") from error
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clipzoo.clips.inputs import FrameInputs, Inputs
+from clipzoo.clips.windows import Windows
 from clipzoo.config import Params
 from clipzoo.models.pixels import normalization, pixels_of
 from clipzoo.models.text import ClassText
@@ -67,6 +68,8 @@ class Method(nn.Module):
     """Which frames a video gives in validations and tests: the first ones of its parts, later ones
     in later clips; or, in a single clip, the centers of its parts, or frames at equal distances
     from its first to its last one."""
+    windows: Windows | None = None
+    """What makes clips of equal time, in place of both samplers; None = nothing does."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     stores_saliency: bool = False
@@ -100,6 +103,7 @@ class Method(nn.Module):
             pixels=self.pixels,
             train_sampler=self.train_sampler,
             test_sampler=self.test_sampler,
+            windows=self.windows,
         )
 
     def encode(self, inputs: Tensor) -> Tensor:
