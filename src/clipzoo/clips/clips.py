@@ -11,7 +11,10 @@ from clipzoo.clips.sampling import (
     SINGLE_CLIP_SAMPLERS,
     TRAIN_SAMPLERS,
     check_test_sampler,
+    sample_midpoints,
+    sample_random,
     sample_test,
+    video_generator,
 )
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.data.records import Record
@@ -70,7 +73,8 @@ class TrainClips:
 
 @dataclass(eq=False)
 class ViewClips:
-    """The views of every video: temporal clips x spatial crops, without randomness.
+    """The views of every video: temporal clips x spatial crops, a function of the video and, with
+    the sampler `random`, of the seed.
 
     Raises:
         ListError: as `check_records`.
@@ -85,6 +89,7 @@ class ViewClips:
     clips: int
     dense: bool
     sampler: str = "first"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_records(self.store, self.records)
@@ -99,7 +104,7 @@ class ViewClips:
     def load(self, position: int) -> Tensor:
         """All views of one video, uint8 [V, T, 3, S, S]; StoreError as `TrainClips.load`."""
         record = self.records[position]
-        indices = self.sample(record.num_frames)  # [clips, T]
+        indices = self.sample(record)  # [clips, T]
         num_frames, size = self.num_segments, self.transform.input_px
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
@@ -117,8 +122,14 @@ class ViewClips:
         view = self.view_names.index(SINGLE_VIEW)
         return [self.load(position)[view] for position in positions]  # of [V, T, 3, S, S]
 
-    def sample(self, num_frames: int) -> np.ndarray:
-        """Indices int64 [clips, T] of a video's frames."""
+    def sample(self, record: Record) -> np.ndarray:
+        """Indices int64 [clips, T] of the frames of a record, from its first one on."""
+        num_frames = record.num_frames
+        if self.sampler == "midpoints":
+            return sample_midpoints(num_frames, self.num_segments, self.clips)
+        if self.sampler == "random":
+            rng = video_generator(self.seed, record.video_id, record.start_frame)
+            return sample_random(num_frames, self.num_segments, self.clips, rng)
         if sample := SINGLE_CLIP_SAMPLERS.get(self.sampler):
             return sample(num_frames, self.num_segments)[None]  # [T] -> [1, T]
         return sample_test(num_frames, self.num_segments, self.clips, self.dense)

@@ -121,8 +121,8 @@ class FrameInputs:
     train_sampler: str = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
     test_sampler: str = "first"
-    """How frames are chosen in validations and tests: `first`, or a key of
-    `sampling.SINGLE_CLIP_SAMPLERS`."""
+    """How frames are chosen in validations and tests: `first`, a key of
+    `sampling.SINGLE_CLIP_SAMPLERS`, or one of `sampling.CLIP_SAMPLERS`."""
 
     def __post_init__(self) -> None:
         _check_inputs(self.params, "frames")
@@ -157,9 +157,15 @@ class FrameInputs:
         dense: bool = False,
     ) -> ViewClips:
         transform = ViewTransform(self._side, self.params.test.short_side_px, crops, self.pixels)
-        num_segments = self.params.model.num_segments
         return ViewClips(
-            self._store, records, transform, num_segments, clips, dense, self.test_sampler
+            self._store,
+            records,
+            transform,
+            self.params.model.num_segments,
+            clips,
+            dense,
+            self.test_sampler,
+            self.params.seed,
         )
 
     def example(self, count: int, device: torch.device) -> Tensor:

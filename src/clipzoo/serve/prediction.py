@@ -95,11 +95,11 @@ class Scorer:
         if weights is None:
             return None
         record = clips.records[position]
-        frames = clips.sample(record.num_frames)[0] + record.start_frame  # [T]
+        frames = clips.sample(record)[0] + record.start_frame  # [T]
         return FrameWeights(frames=frames.tolist(), by_label=weights[0, 0].tolist())
 
 
 def sampled(clips: ViewClips, position: int) -> np.ndarray:
     """The frames of all clips of a video or window, int64, ascending, without repeats."""
     record = clips.records[position]
-    return np.unique(clips.sample(record.num_frames)) + record.start_frame
+    return np.unique(clips.sample(record)) + record.start_frame
