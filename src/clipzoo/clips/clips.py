@@ -11,7 +11,10 @@ from clipzoo.clips.sampling import (
     SINGLE_CLIP_SAMPLERS,
     TRAIN_SAMPLERS,
     check_test_sampler,
+    sample_midpoints,
+    sample_random,
     sample_test,
+    video_generator,
 )
 from clipzoo.clips.transforms import TrainTransform, ViewTransform, crop_names
 from clipzoo.clips.windows import Windows, check_windows
@@ -97,7 +100,8 @@ class TrainClips:
 
 @dataclass(eq=False)
 class ViewClips:
-    """The views of every video: temporal clips x spatial crops, without randomness.
+    """The views of every video: temporal clips x spatial crops, a function of the video and, with
+    the sampler `random`, of the seed.
 
     Raises:
         ListError: as `check_records` and, with windows, `check_rates`.
@@ -112,6 +116,7 @@ class ViewClips:
     clips: int
     dense: bool
     sampler: str = "first"
+    seed: int = 0
     windows: Windows | None = None
     """What chooses the frames in place of `sampler`, if it is not None."""
 
@@ -151,11 +156,16 @@ class ViewClips:
         return [self.load(position)[view] for position in positions]  # of [V, T, 3, S, S]
 
     def sample(self, record: Record) -> np.ndarray:
-        """Indices int64 [clips, T] of a record's frames."""
+        """Indices int64 [clips, T] of the frames of a record, from its first one on."""
         num_frames = record.num_frames
         if self.windows is not None:
             fps = self.store.videos[record.video_id].fps
             return self.windows.test(num_frames, fps, self.num_segments, self.clips)
+        if self.sampler == "midpoints":
+            return sample_midpoints(num_frames, self.num_segments, self.clips)
+        if self.sampler == "random":
+            rng = video_generator(self.seed, record.video_id, record.start_frame)
+            return sample_random(num_frames, self.num_segments, self.clips, rng)
         if sample := SINGLE_CLIP_SAMPLERS.get(self.sampler):
             return sample(num_frames, self.num_segments)[None]  # [T] -> [1, T]
         return sample_test(num_frames, self.num_segments, self.clips, self.dense)

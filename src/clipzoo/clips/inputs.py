@@ -122,8 +122,8 @@ class FrameInputs:
     train_sampler: str = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
     test_sampler: str = "first"
-    """How frames are chosen in validations and tests: `first`, or a key of
-    `sampling.SINGLE_CLIP_SAMPLERS`."""
+    """How frames are chosen in validations and tests: `first`, a key of
+    `sampling.SINGLE_CLIP_SAMPLERS`, or one of `sampling.CLIP_SAMPLERS`."""
     windows: Windows | None = None
     """Clips of equal time, in place of both samplers."""
 
@@ -159,9 +159,17 @@ class FrameInputs:
         dense: bool = False,
     ) -> ViewClips:
         transform = ViewTransform(self._side, self.params.test.short_side_px, crops, self.pixels)
-        num_segments = self.params.model.num_segments
-        options = (num_segments, clips, dense, self.test_sampler, self.windows)
-        return ViewClips(self._store, records, transform, *options)
+        return ViewClips(
+            self._store,
+            records,
+            transform,
+            self.params.model.num_segments,
+            clips,
+            dense,
+            self.test_sampler,
+            self.params.seed,
+            self.windows,
+        )
 
     def example(self, count: int, device: torch.device) -> Tensor:
         """uint8 [count, T, 3, S, S]."""

@@ -11,8 +11,11 @@ training in ascending order, and raise ValueError if a count is not allowed.
 Source: Text4Vis, datasets/datasets.py (whwu95/Text4Vis). ActionCLIP (training) and BIKE (testing)
 use the same samplers; BIKE trains with `sample_inclusive` (on Charades with `sample_train`),
 ActionCLIP tests with `sample_centers`. The authors count frames from 1 (`index_bias`). PE-Core
-tests with `sample_linspace`.
+tests with `sample_linspace`. ViFi-CLIP trains with `sample_tsn` and tests with `sample_midpoints`
+or, where it takes several clips, with `sample_random`.
 """
+
+import zlib
 
 import numpy as np
 
@@ -112,8 +115,33 @@ def sample_linspace(num_frames: int, num_segments: int) -> np.ndarray:
     return np.arange(num_segments) * (num_frames - 1) // (num_segments - 1)  # [T]
 
 
+def sample_tsn(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of T parts of n // T frames, [T]; the rest is never drawn.
+
+    A video of fewer frames than T gives i * n / T, rounded to the nearest frame (halves to the even
+    one), without randomness. One rounded up to n, behind the last frame, is frame 0 and may so be
+    out of order.
+
+    Source: ViFi-CLIP, datasets/pipeline.py, `_get_train_clips` with clips of 1 frame
+    (muzairkhattak/ViFi-CLIP), which is the sampler of TSN.
+
+    Example: n = 10, T = 4: one of {0, 1}, of {2, 3}, of {4, 5} and of {6, 7}. n = 5, T = 8:
+    [0, 1, 1, 2, 2, 3, 4, 4]. n = 1, T = 4: [0, 0, 0, 0].
+    """
+    # n = 10, T = 4: parts of 10 // 4 = 2 frames
+    #
+    #   frame  0   1   2   3   4   5   6   7   8   9
+    #   part  |---0---|---1---|---2---|---3---|        8 and 9 are in no part
+    _check_counts(num_frames=num_frames, num_segments=num_segments)
+    length, parts = num_frames // num_segments, np.arange(num_segments)  # parts [T]
+    if length:
+        return parts * length + rng.integers(length, size=num_segments)
+    return np.around(parts * (num_frames / num_segments)).astype(np.int64) % num_frames
+
+
 TRAIN_SAMPLERS = {
     "ticks": sample_train,
+    "tsn": sample_tsn,
     "inclusive": sample_inclusive,
     "centers": lambda num_frames, num_segments, rng: sample_centers(num_frames, num_segments),
 }
@@ -143,12 +171,65 @@ def sample_test(num_frames: int, num_segments: int, num_clips: int, dense: bool)
     return sample(num_frames, num_segments, num_clips)
 
 
+def sample_midpoints(num_frames: int, num_segments: int, num_clips: int) -> np.ndarray:
+    """V clips of one video, each with one frame of each of T equal parts, [V, T].
+
+    Clip c takes the place (2 c + 1) / (2 V) of every part, so that a single clip has the midpoints.
+    They are rounded down. `sample_centers` rounds the center of a part's frames down instead, which
+    is half a frame earlier.
+
+    Source, for V = 1: ViFi-CLIP, datasets/pipeline.py, `_get_test_clips`
+    (muzairkhattak/ViFi-CLIP): i * n / T + n / (2 T). Several clips are this project's, since the
+    authors' are random (`sample_random`).
+
+    Example: n = 10, T = 4, V = 1: [[1, 3, 6, 8]]. n = 5, T = 8, V = 1: [[0, 0, 1, 2, 2, 3, 4, 4]].
+    n = 16, T = 2, V = 2: [[2, 10], [6, 14]].
+    """
+    # n = 10, T = 4: parts of 2.5 frames
+    #
+    #   frame    |0  |1  |2  |3  |4  |5  |6  |7  |8  |9  |
+    #   part     |----0----|----1----|----2----|----3----|
+    #   midpoint     1.25      3.75      6.25      8.75
+    _check_counts(num_frames=num_frames, num_segments=num_segments, num_clips=num_clips)
+    length = num_frames / num_segments
+    places = length * (2 * np.arange(num_clips) + 1) / (2 * num_clips)  # [V]
+    return (np.arange(num_segments) * length + places[:, None]).astype(np.int64)  # [V, T]
+
+
+def sample_random(
+    num_frames: int, num_segments: int, num_clips: int, rng: np.random.Generator
+) -> np.ndarray:
+    """V clips of one video, each drawn by `sample_tsn`, [V, T].
+
+    Source: ViFi-CLIP, datasets/build.py, where the pipeline of several clips has no `test_mode`, so
+    that the views of a test are random training samples. The authors' draws depend on the worker;
+    here they are functions of the seed and the video (`video_generator`).
+    """
+    _check_counts(num_clips=num_clips)
+    return np.stack([sample_tsn(num_frames, num_segments, rng) for _ in range(num_clips)])
+
+
+def video_generator(seed: int, video_id: str, start_frame: int) -> np.random.Generator:
+    """The generator of a video's random test clips: whatever list, process or order it is in."""
+    return np.random.default_rng([seed, zlib.crc32(video_id.encode()), start_frame])
+
+
 SINGLE_CLIP_SAMPLERS = {"centers": sample_centers, "linspace": sample_linspace}
 """Name that a method gives (`test_sampler`) -> sampler of tests that makes one clip of a video."""
 
 
+CLIP_SAMPLERS = ("midpoints", "random")
+"""Samplers of tests that make any number of clips, none of them dense windows; a method gives their
+names, too."""
+
+
 def check_test_sampler(sampler: str, num_clips: int, dense: bool) -> None:
     """Raise ValueError if a sampler of tests cannot produce such clips."""
+    if sampler in CLIP_SAMPLERS and dense:
+        raise ValueError(
+            f"dense: found true; allowed: false, because the method's test_sampler {sampler} makes "
+            "clips of the whole video; first makes dense ones"
+        )
     if sampler in SINGLE_CLIP_SAMPLERS and (num_clips > 1 or dense):
         raise ValueError(
             f"clips: found {num_clips}{' dense' if dense else ''}; allowed: 1, not dense, because "

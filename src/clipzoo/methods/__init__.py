@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import file_sha256, near, raise_all
-from clipzoo.methods import actionclip, bike, bike_attributes, openvclip, raw, text4vis
+from clipzoo.methods import (
+    actionclip,
+    bike,
+    bike_attributes,
+    openvclip,
+    raw,
+    text4vis,
+    vificlip,
+)
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -69,6 +77,7 @@ METHODS: dict[str, MethodSpec[Any]] = {
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
     "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
+    "vificlip": MethodSpec(vificlip.Options, vificlip.ViFiClip, vificlip.read_released),
     "openvclip": MethodSpec(openvclip.Options, openvclip.OpenVclip, openvclip.read_released),
 }
 
@@ -97,6 +106,8 @@ class ModelMetadata(TrainedBy, ModelDescription):
     model_config = ConfigDict(extra="forbid")
 
 
+TEXT_TOWER = "text.tower."
+"""What the names of a trained text tower's tensors begin with."""
 TEXT_TOLERANCE = 1e-3
 """Largest relative difference of equal text towers; float16 rounds by half of it."""
 
@@ -365,15 +376,23 @@ def _load_checkpoint(
         tensors = read_released(content, str(path))
         trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
         if not any(trained):  # the class texts of the run are those of the CLIP weights
-            check_text_tower(content, text_tower, str(path))
+            expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
+            check_text_tower(_text_tensors(tensors) or content, expected, str(path))
         if not trained:
             tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
+        tensors = {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
     else:
         raise ConfigError(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
     load_strictly(model, tensors, f"model.checkpoint {path}")
+
+
+def _text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's tensors among those of a method, by the names that CLIP gives them."""
+    of_text = {n: v for n, v in tensors.items() if n.startswith(TEXT_TOWER)}
+    return {n.removeprefix(TEXT_TOWER): v for n, v in of_text.items()}
 
 
 def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], where: str) -> None:

@@ -24,7 +24,7 @@ from clipzoo.tensors import WeightsError, read_safetensors
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives store among the parameters."""
-CONTAINERS = ("model_state_dict", "state_dict", "model_state")
+CONTAINERS = ("model_state_dict", "state_dict", "model", "model_state")
 """Keys under which checkpoints store the model's tensors."""
 WRAPPED = "model."
 """What the names begin with where a network is part of another (PySlowFast's, for one)."""
@@ -83,7 +83,20 @@ def _read_pickle(path: Path) -> object:
                 # Released files also hold the optimizer's state, twice the size of the model: what
                 # is not read need not be in memory. Compressed members cannot be mapped.
                 mapped = not any(map(_is_compressed, archive.infolist()))
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with torch.serialization.safe_globals(list(MAPPINGS)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+class _Config(dict[Any, Any]):
+    """In the place of a configuration that is a dict with attributes: its items alone."""
+
+    def __setstate__(self, state: object) -> None:
+        """Nothing: the attributes say whether it may be changed, and the like."""
+
+
+MAPPINGS: tuple[tuple[type, str], ...] = ((_Config, "yacs.config.CfgNode"),)
+"""Classes that a PyTorch pickle may name, by what is made in their place. Training code based on
+yacs saves its whole configuration beside the tensors."""
 
 
 @contextmanager

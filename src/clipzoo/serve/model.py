@@ -233,9 +233,8 @@ class VideoModel:
         records = [Record(name, store.videos[name].num_frames, 0) for name in video_ids]
         pixels = self._trained.pixels
         transform = ViewTransform(about.clip.input_px, test.short_side_px, test.crops, pixels)
-        method = self._trained
-        options = (about.num_segments, test.clips, test.dense, method.test_sampler, method.windows)
-        clips = ViewClips(store, records, transform, *options)
+        options = (about.num_segments, test.clips, test.dense, self._trained.test_sampler)
+        clips = ViewClips(store, records, transform, *options, windows=self._trained.windows)
         for start in range(0, len(records), WINDOWS_AT_ONCE):
             positions = range(len(records))[start : start + WINDOWS_AT_ONCE]
             for features in self._encode(clips, positions, self._trained).split(1):
@@ -322,7 +321,7 @@ class VideoModel:
             views.clips,
             test.dense,
             model.test_sampler,
-            model.windows,
+            windows=model.windows,
         )
 
     def _encoded(

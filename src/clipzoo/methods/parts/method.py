@@ -82,18 +82,22 @@ class Method(nn.Module):
     draws_templates: bool = False
     """Whether a clip's text in training has one template, drawn for each clip and epoch; only if
     it `compares_videos`. The class text passed to the loss is then that of P = 1 template."""
-    train_sampler: Literal["ticks", "inclusive", "centers"] = "ticks"
+    train_sampler: Literal["ticks", "inclusive", "centers", "tsn"] = "ticks"
     """How frames are drawn in training: a key of `sampling.TRAIN_SAMPLERS`."""
-    test_sampler: Literal["first", "centers", "linspace"] = "first"
+    test_sampler: Literal["first", "centers", "linspace", "midpoints", "random"] = "first"
     """Which frames a video gives in validations and tests: the first ones of its parts, later ones
-    in later clips; or, in a single clip, the centers of its parts, or frames at equal distances
-    from its first to its last one."""
+    in later clips; in a single clip, the centers of its parts, or frames at equal distances from
+    its first to its last one; or, in any number of clips, the midpoints of its parts, or random
+    frames of them, which depend on the seed."""
     windows: Windows | None = None
     """What makes clips of equal time, in place of both samplers; None = nothing does."""
     takes_soft_targets: bool = False
     """Whether the loss uses `Batch.targets`. Mixup, CutMix and label smoothing need that."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
+    of_clip: tuple[str, ...] = ()
+    """Tensors that the files of the authors do not have, because they are those of the CLIP
+    weights."""
     stores_saliency: bool = False
     """Whether test stores and draws `saliency`, which takes K T numbers a video."""
     authors_map: "AuthorsMap | None" = None

@@ -1,10 +1,13 @@
 """CLIP's text tower as part of a model, for methods that train it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from clipzoo.models.text import ClassText
 
 NOT_FOR_TEXTS = ("visual", "logit_scale", "logit_bias", "text_decoder")
 BLOCK = 256
@@ -47,3 +50,10 @@ class TextTower(nn.Module):
             tower.transformer.grad_checkpointing = enable
         else:
             tower.set_grad_checkpointing(enable)
+
+
+def with_own_text(tower: TextTower | None, text: ClassText) -> ClassText:
+    """The text as given if there is no tower; else with class embeddings [P, K, D] of the tower."""
+    if tower is None:
+        return text
+    return replace(text, class_embeddings=tower(text.token_ids))  # [P, K, L] -> [P, K, D]

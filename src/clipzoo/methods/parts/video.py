@@ -1,6 +1,5 @@
 """What Text4Vis and ActionCLIP share: towers, a temporal module, a head on the frames of a clip."""
 
-from dataclasses import replace
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.temporal import with_temporal_module
-from clipzoo.methods.parts.text_tower import TextTower
+from clipzoo.methods.parts.text_tower import TextTower, with_own_text
 from clipzoo.models.text import ClassText
 
 
@@ -83,6 +82,4 @@ class VideoMethod(Method):
 
     def class_text(self, text: ClassText) -> ClassText:
         """The text as given, or with class embeddings [P, K, D] of the trained text tower."""
-        if self.text is None:
-            return text
-        return replace(text, class_embeddings=self.text(text.token_ids))  # [P, K, L] -> [P, K, D]
+        return with_own_text(self.text, text)

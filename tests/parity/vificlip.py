@@ -1,0 +1,75 @@
+"""ViFi-CLIP: the model with its scores, loss and gradients; its samplers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+
+from clipzoo.clips import sampling
+from clipzoo.methods.parts.method import Batch
+from clipzoo.methods.vificlip import PLACES, TOKEN_EMBEDDING, Options, ViFiClip
+from clipzoo.models.pixels import PIXELS, preprocess_config
+from parity.inputs import Case, class_text, fill
+from parity.model import TOKENS_SHOWN, build_towers
+
+
+def build_vificlip(clip: Case, trained: str = "both") -> ViFiClip:
+    """The method on towers with their golden parameters and ImageNet's mean and std."""
+    towers = build_towers(clip)
+    fill(towers)
+    visual = towers.get_submodule("visual")
+    visual.preprocess_cfg = preprocess_config(PIXELS["imagenet"])  # pyright: ignore[reportArgumentType]
+    options = {"trained": trained, "test_sampler": "midpoints"}
+    return ViFiClip(towers, Options.model_validate(options), 0).eval()
+
+
+def model(
+    *,
+    clip: Case,
+    num_segments: int,
+    batch: int,
+    num_views: int,
+    frame_seed: int,
+    class_names: list[str],
+    template: str,
+    targets: list[list[float]],
+) -> Case:
+    """The whole model on noise: frames and class names in, scores and gradients out.
+
+    Args:
+        clip: sizes of the towers.
+        num_segments: T.
+        batch: B videos.
+        num_views: V views of each.
+        frame_seed: of the frames, uint8 [B, V, T, S, S, 3].
+        class_names: K names.
+        template: the prompt; {} is the name.
+        targets: soft ones, [B, K], of the loss of the first view.
+    """
+    method, size = build_vificlip(clip), clip["image_resolution"]
+    shape = (batch, num_views, num_segments, size, size, 3)
+    values = np.random.RandomState(frame_seed).randint(0, 256, shape).astype(np.uint8)
+    frames = torch.from_numpy(values).movedim(-1, -3)  # [B, V, T, 3, S, S]
+    prompts = [template.format(name) for name in class_names]
+    tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)  # [K, L]
+    text = class_text(torch.empty(1, len(prompts), clip["embed_dim"]))
+    text = method.class_text(replace_tokens(text, tokens))
+    features = method.encode(frames.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, V, D]
+    soft = torch.tensor(targets)  # [B, K]
+    columns = soft.argmax(dim=1)  # [B]
+    loss = method.loss(features[:, 0], Batch(labels=columns, texts=columns, targets=soft), text)
+    loss.backward()
+    norms = {k: p.grad.norm() for k, p in method.named_parameters() if p.grad is not None}
+    return {
+        "tokens": tokens[:, :TOKENS_SHOWN],
+        "logits": method.logits(features, text),
+        "summed_probabilities": num_views * method.score(features, text),
+        "loss": loss,
+        "grad_norms": norms,
+        "num_trained": {
+            trained: sum(p.requires_grad for p in build_vificlip(clip, trained).parameters())
+            for trained in ("both", "image", "text")
+        },
+        "released_shapes": released_shapes(method, len(class_names)),
+    }
