@@ -26,6 +26,7 @@ OUTSIDE = {
     "loss",
     "train_sampler",
     "test_sampler",
+    "windows",
     "text_tower",  # the class text is computed once, before
     "zero_shot_scoring",  # chooses another method, which is raw's with fusion softmax
     "authors_map_softmaxes",
@@ -33,9 +34,11 @@ OUTSIDE = {
     "score_training",
 }
 """Choices that change nothing in the graph."""
-IN_THE_TOWER = {"temporal_module", "joint"}
+IN_THE_TOWER = {"temporal_module", "joint", "attention"}
 """Choices of what is in the vision tower. The others are exported after a tower without blocks, and
 so in half the time: its blocks are in the case `raw`."""
+WITH_BLOCKS = {"raw", "openvclip"}
+"""Methods whose blocks are not those of another one."""
 
 
 class Case(NamedTuple):
@@ -54,7 +57,7 @@ def cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for name, spec in METHODS.items():
         plain = PLAIN.get(name, {})
-        found[name] = Case(name, plain, "vit" if name == "raw" else "stem")
+        found[name] = Case(name, plain, "vit" if name in WITH_BLOCKS else "stem")
         for key, field in spec.options.model_fields.items():
             for value in choices(field.annotation) if key not in OUTSIDE else ():
                 changes = {**plain, key: value}

@@ -11,6 +11,7 @@ from parity.command import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = ("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores")
+FILES += ("openvclip_model",)
 
 
 def load(name: str) -> list[dict[str, Any]]:

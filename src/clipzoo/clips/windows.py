@@ -63,7 +63,7 @@ class Windows:
 
     def _window(self, fps: float, num_segments: int) -> float:
         """w: frames of a video of `fps` from which a window's start is not drawn at its end."""
-        _check(num_segments=num_segments)
+        _check(num_segments=num_segments, fps=fps)
         if self.reader == "torchvision":
             return self._spread(fps, num_segments)
         # The operations are in the authors' order, since the result is rounded up.
@@ -71,7 +71,6 @@ class Windows:
 
     def _spread(self, fps: float, num_segments: int) -> float:
         """Frames that the T frames of a clip are spread over, as many as there are."""
-        _check(fps=fps)
         return max(1.0, self.stride * num_segments / self.fps * fps)
 
     def _clips(
@@ -109,7 +108,7 @@ def check_windows(dense: bool) -> None:
 
 def _check(**counts: float) -> None:
     for name, count in counts.items():
-        least = 0 if name == "fps" else 1
-        if not count >= least or not count:
-            allowed = "above 0" if name == "fps" else "1 or more"
+        rate = name == "fps"
+        if not (count > 0 if rate else count >= 1):
+            allowed = "above 0" if rate else "1 or more"
             raise ValueError(f"{name}: found {count}; allowed: {allowed}")

@@ -130,9 +130,8 @@ class OpenVclip(Method):
 
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of z [N, V, D]: softmax of the mean logits over views."""
-        return video_logits(features.float().mean(dim=1), text).softmax(
-            dim=-1
-        )  # [N, V, D] -> [N, D]
+        mean = features.float().mean(dim=1)  # [N, V, D] -> [N, D]
+        return video_logits(mean, text).softmax(dim=-1)
 
 
 def video_logits(features: Tensor, text: ClassText) -> Tensor:

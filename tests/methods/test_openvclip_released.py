@@ -1,0 +1,100 @@
+"""Checkpoints as Open-VCLIP's authors release them, evaluated by this project."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clipzoo.config import Params, load_params, replace
+from clipzoo.methods import bike, new_model, openvclip, text4vis
+from clipzoo.models import archives
+from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.tensors import WeightsError
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = json.loads((ROOT / "tests/golden/openvclip_model.json").read_text())
+
+
+def params(path: Path) -> Params:
+    """A run that starts from a released file."""
+    own = {"model.method": "openvclip", "model.input_px": 32, "model.checkpoint": str(path)}
+    return replace(load_params(ROOT / "params.yaml"), own)
+
+
+def towers(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_clip("ViT-demo-16", 32)
+
+
+@pytest.fixture
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The CLIP of models/clip.safetensors in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    model = towers(0)
+    save_clip(model, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
+    return model
+
+
+def released(clip: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of a file after training, and the tensors that the model must have."""
+    state = {name: value.clone() for name, value in clip.state_dict().items()}
+    other = {k: v for k, v in towers(1).state_dict().items() if k.startswith("visual.")}
+    trained = {**other, "logit_scale": torch.tensor(4.25)}
+    whole = {f"model.{name}": value for name, value in (state | trained).items()}
+    return {"model_state": whole}, trained
+
+
+@pytest.mark.parametrize("form", ["plain", "module", "fp16", "epoch"])
+def test_released_files_load(
+    clip: nn.Module, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+):
+    content, trained = released(clip)
+    state = content["model_state"]
+    if form == "module":
+        content["model_state"] = {f"module.{name}": value for name, value in state.items()}
+    if form == "fp16":
+        content["model_state"] = {name: value.half() for name, value in state.items()}
+    if form == "epoch":  # a checkpoint of their training, as PySlowFast saves it
+        content |= {"epoch": 21, "optimizer_state": {}, "cfg": "TRAIN: {}"}
+    torch.save(content, tmp_path / "swa_2_22.pth")
+    model, metadata = new_model(params(tmp_path / "swa_2_22.pth"))
+    assert model.state_dict().keys() == trained.keys()
+    for name, value in model.state_dict().items():
+        expected = trained[name].half().float() if form == "fp16" else trained[name]
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    assert metadata["clip"]["quick_gelu"]
+    unread = "keys that are not read: epoch, optimizer_state, cfg"
+    assert (unread in capsys.readouterr().out) == (form == "epoch")
+
+
+def test_another_text_tower_is_refused(clip: nn.Module, tmp_path: Path):
+    content, _ = released(clip)
+    name = "model.transformer.resblocks.0.mlp.c_fc.weight"
+    content["model_state"][name] = content["model_state"][name] * 1.01
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"other\.pth: its text tower .*c_fc\.weight: differs"):
+        new_model(params(tmp_path / "other.pth"))
+
+
+def test_files_of_other_methods_are_refused(clip: nn.Module):
+    content, trained = released(clip)
+    with pytest.raises(WeightsError, match=r"a\.pth: missing text_projection; found visual"):
+        openvclip.read_released({"model_state_dict": trained}, "a.pth")
+    head = {"epoch": 1, "model_state_dict": trained, "fusion_model_state_dict": {}}
+    with pytest.raises(WeightsError, match="found fusion_model_state_dict"):
+        openvclip.read_released(head, "a.pth")
+    with pytest.raises(WeightsError, match="holds a whole CLIP"):
+        text4vis.read_released(content, "a.pth")
+    with pytest.raises(WeightsError, match="found no head"):
+        bike.read_released(content, "a.pth")
+
+
+def test_names_keep_a_model_that_not_all_of_them_begin_with():
+    tensors = {"model.a": torch.zeros(1), "b": torch.zeros(1)}
+    assert archives.stored_tensors(tensors, "a.pth").keys() == tensors.keys()
+    del tensors["b"]
+    assert archives.stored_tensors(tensors, "a.pth").keys() == {"a"}
