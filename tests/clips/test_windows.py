@@ -1,6 +1,7 @@
 """Clips of equal time: golden tables of the authors' decoder, and cases to check by hand."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class Numbered:
             for row, (name, (count, fps)) in enumerate(videos.items())
         }
 
-    def read(self, video_id: str, indices: np.ndarray) -> np.ndarray:
+    def read(self, video_id: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         return np.tile(np.asarray(indices, np.uint8)[:, None, None, None], (1, 16, 16, 3))
 
 

@@ -1,6 +1,7 @@
 """Open-VCLIP against loops over single frames, and what its features must carry."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def tower() -> VisionTransformer:
     return visual.eval()
 
 
-def model(**changes: object) -> OpenVclip:
+def model(**changes: Any) -> OpenVclip:
     found = tiny.method("openvclip", T, **changes)
     assert isinstance(found, OpenVclip)
     fill(found)
@@ -44,10 +45,10 @@ def text(classes: int = 4) -> ClassText:
     return class_text(functional.normalize(noise(5, 2, classes, tiny.DIM), dim=-1))
 
 
-def attended(block: torch.nn.Module, tokens: list[Tensor]) -> list[Tensor]:
+def attended(block: Any, tokens: list[Tensor]) -> list[Tensor]:
     """What the tokens [N, C] of each frame of a clip get, one frame and head at a time."""
-    attn = block.get_submodule("attn")
-    weight, bias = attn.get_parameter("in_proj_weight"), attn.get_parameter("in_proj_bias")
+    attn = block.attn
+    weight, bias = attn.in_proj_weight, attn.in_proj_bias
     queries, keys, values = zip(
         *((x @ weight.T + bias).chunk(3, dim=-1) for x in tokens), strict=True
     )
@@ -64,7 +65,7 @@ def attended(block: torch.nn.Module, tokens: list[Tensor]) -> list[Tensor]:
             part = slice(h * width, (h + 1) * width)
             logits = query[:, part] @ rows["k"][:, part].T / math.sqrt(width)  # [N, 3 N]
             heads.append(logits.softmax(dim=-1) @ rows["v"][:, part])
-        found.append(attn.get_submodule("out_proj")(torch.cat(heads, dim=-1)))
+        found.append(attn.out_proj(torch.cat(heads, dim=-1)))
     return found
 
 

@@ -81,6 +81,6 @@ class NeighborBlock(nn.Module):
         # [BT, N, C] -> [B, T, N, C] -> [B, T, 3 N, C] -> [BT, 3 N, C]
         wide = [neighboring(y.unflatten(0, (-1, self.num_segments))).flatten(0, 1) for y in both]
         # [BT, M, C] -> [BT, M, heads, C / heads] -> [BT, heads, M, C / heads]
-        heads = [y.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for y in (query, *wide)]
-        out = functional.scaled_dot_product_attention(*heads)  # [BT, heads, N, C / heads]
+        q, k, v = (y.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for y in (query, *wide))
+        out = functional.scaled_dot_product_attention(q, k, v)  # [BT, heads, N, C / heads]
         return attn.out_proj(out.transpose(1, 2).flatten(2))  # -> [BT, N, C]
