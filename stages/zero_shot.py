@@ -32,10 +32,10 @@ def main() -> None:
     name, views = f"zero_shot_{dataset}", params.zero_shot
     text = load_class_text(dataset, params.text.templates)
     videos = selection.whole_set(params, dataset, text.num_classes)
-    protocol = protocols.describe_zero_shot(views, videos)
+    tuned, raw = load_model(params).for_zero_shot(), raw_model()
+    protocol = protocols.describe_zero_shot(views, videos, windows=tuned.windows is not None)
     about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
     scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
-    tuned, raw = load_model(params).for_zero_shot(), raw_model()
     inputs = tuned.open_inputs(params, dataset, text)
     clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)
     tuned_text = scoring.class_text(tuned, text, device)
@@ -49,6 +49,7 @@ def main() -> None:
         protocols.evaluate_zero_shot,
         protocols=views.protocols,
         splits=predictions.read_splits(videos),
+        listed=predictions.read_listed(videos),
         num_missing=int(described["num_expected"]) - int(described["num_videos"]),
     )
     results = predictions.Results(

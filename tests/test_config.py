@@ -138,7 +138,11 @@ def test_an_integer_is_accepted_where_a_float_stands(tmp_path):
             [-0.5],
             ["zero_shot.interpolation[0]", "-0.5", "or equal to 0"],
         ),
-        ("zero_shot.protocols", ["base_to_novel"], ["base_to_novel", "'full', 'half' or 'splits'"]),
+        (
+            "zero_shot.protocols",
+            ["base_to_novel"],
+            ["base_to_novel", "'full', 'half', 'splits', 'listed' or 'fixed_halves'"],
+        ),
         ("runtime.processes", 33, ["runtime.processes", "33", "train.batch_size, 32"]),
         ("runtime.workers", 10**6, ["runtime.workers", "1000000", "less than or equal to 1024"]),
     ],
@@ -249,7 +253,7 @@ def test_the_comments_offer_what_is_allowed():
                 (kind,) = typing.get_args(kind)
             if typing.get_origin(kind) is typing.Literal:
                 choices.add(" | ".join(typing.get_args(kind)))
-    assert "full | half | splits" in choices
+    assert "full | half | splits | listed | fixed_halves" in choices
     for words in choices:
         assert re.search(rf"(?<![|] ){re.escape(words)}(?! [|])", text), words
 

@@ -464,9 +464,12 @@ class TestConfig(ViewsConfig):
 
 
 class ZeroShotConfig(ViewsConfig):
-    protocols: list[Literal["full", "half", "splits"]] = Field(min_length=1)
+    protocols: list[Literal["full", "half", "splits", "listed", "fixed_halves"]] = Field(
+        min_length=1
+    )
     """full: all classes; half: 10 seeded halves of the classes; splits: the test videos of each
-    official split."""
+    official split; listed: all classes, without videos in neither set of data.split; fixed_halves:
+    10 halves of other seeds, on these videos."""
     interpolation: list[Share]
     """Also evaluate vision towers with the weights (1 - alpha) raw + alpha fine-tuned, for each of
     these alpha; [] = off."""

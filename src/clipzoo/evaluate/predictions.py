@@ -13,7 +13,15 @@ from torch import Tensor
 from clipzoo.clips import selection
 from clipzoo.clips.selection import MeasuredSet
 from clipzoo.config import Params
-from clipzoo.data.records import SPLIT_COLUMNS, Record, missing_path, read_missing, videos_sha256
+from clipzoo.data.records import (
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    SPLIT_COLUMNS,
+    Record,
+    missing_path,
+    read_missing,
+    videos_sha256,
+)
 from clipzoo.evaluate import metrics
 from clipzoo.evaluate.protocols import Evaluation, compare_zero_shot
 from clipzoo.evaluate.provenance import record_provenance
@@ -107,6 +115,29 @@ def read_splits(videos: MeasuredSet) -> list[Tensor]:
     if not members:
         raise ListError(f"{path}: found no line after the header; run build_lists {dataset}")
     return [torch.tensor(sorted(members[split])) for split in sorted(members)]
+
+
+def read_listed(videos: MeasuredSet) -> Tensor | None:
+    """Positions, int64 [M] ascending, of the videos in train.csv or val.csv of a dataset.
+
+    whole.csv has more where an official split leaves videos out. None if not all videos are
+    measured.
+
+    Raises:
+        ListError: a list is invalid.
+    """
+    if not videos.complete:
+        return None
+    if "whole" not in videos.lists:
+        return torch.arange(len(videos.records))
+    listed = {
+        video_id
+        for name in ("train", "val")
+        if (path := list_file(videos.dataset, name)).is_file()
+        for _, video_id, *_ in read_rows(path, COLUMNS, OPTIONAL_COLUMNS)
+    }
+    there = [i for i, record in enumerate(videos.records) if record.video_id in listed]
+    return torch.tensor(there, dtype=torch.int64)
 
 
 def score_training_videos(

@@ -1,7 +1,8 @@
 """Protocols: which views a video is scored from, and over which classes."""
 
+import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from clipzoo.evaluate.scoring import Scored
 from clipzoo.methods.parts.method import AuthorsMap
 
 NUM_HALVES = 10
+FIXED_SEED = 2023
+"""Of the halves that Open-VCLIP's authors published as lists."""
 MIN_HALF_CLASSES = 4
 
 
@@ -31,18 +34,19 @@ class Evaluation:
     """Probabilities [N, K] from a single view; None = there is no other view, or none is single."""
 
 
-def describe_test(views: TestConfig, videos: MeasuredSet) -> str:
+def describe_test(views: TestConfig, videos: MeasuredSet, *, windows: bool = False) -> str:
     """The protocol of a test in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame
-    windows; how many videos, if not all."""
-    sampling = "dense" if views.dense else "uniform"
+    windows, or `windows` for those of equal time; how many videos, if not all."""
+    sampling = "windows" if windows else "dense" if views.dense else "uniform"
     some = "" if videos.complete else f", {videos.share} videos"
     return f"clips {views.clips}, crops {views.crops}, {sampling}{some}"
 
 
-def describe_zero_shot(views: ZeroShotConfig, videos: MeasuredSet) -> str:
-    """The protocol of a zero-shot set in words: `clips 2, crops 1, uniform, all videos (whole)`."""
-    lists = " + ".join(videos.lists)
-    return f"clips {views.clips}, crops {views.crops}, uniform, {videos.share} videos ({lists})"
+def describe_zero_shot(views: ZeroShotConfig, videos: MeasuredSet, *, windows: bool = False) -> str:
+    """The protocol of a zero-shot set in words: `clips 2, crops 1, uniform, all videos (whole)`, or
+    `windows` as in `describe_test`."""
+    lists, sampling = " + ".join(videos.lists), "windows" if windows else "uniform"
+    return f"clips {views.clips}, crops {views.crops}, {sampling}, {videos.share} videos ({lists})"
 
 
 def evaluate_test(
@@ -128,6 +132,21 @@ def half_classes(num_classes: int, split: int) -> Tensor:
     return torch.from_numpy(
         np.random.RandomState(split).permutation(num_classes)[: num_classes // 2]
     )  # [K] -> [K // 2]
+
+
+def fixed_half_classes(num_classes: int) -> list[Tensor]:
+    """Class ids of each of 10 halves, int64 [K // 2] ascending, one draw after the other.
+
+    Source: Open-VCLIP (arXiv 2302.00624), zs_label_db/*_half_test/process.py of
+    wengzejia1/Open-VCLIP: after Python's `random.seed(2023)`, half i is the first half of the i-th
+    `random.shuffle` of 0 .. K - 1.
+    """
+    generator, halves = random.Random(FIXED_SEED), []
+    for _ in range(NUM_HALVES):
+        classes = list(range(num_classes))
+        generator.shuffle(classes)
+        halves.append(torch.tensor(sorted(classes[: num_classes // 2])))
+    return halves
 
 
 def evaluate_halves(scored: Scored, *, present_only: bool = False) -> dict[str, list[float]]:
@@ -220,11 +239,29 @@ def evaluate_base_to_novel(scored: Scored, base: Sequence[int]) -> dict[str, flo
     return {"base_top1": values[0], "novel_top1": values[1], "base_to_novel_hmean": mean}
 
 
+def _listed(
+    scored: Scored, probabilities: Tensor, protocols: Sequence[str], listed: Tensor
+) -> dict[str, float]:
+    """The metrics of `listed` and `fixed_halves`, on the videos at positions int64 [M]."""
+    result: dict[str, float] = {}
+    if "listed" in protocols:
+        found = metrics.evaluate(probabilities[listed], scored.labels[listed])
+        result |= with_prefix("listed_", _accuracies(found)) | {"listed_num_videos": len(listed)}
+    if "fixed_halves" in protocols and scored.text.num_classes >= MIN_HALF_CLASSES:
+        features, labels = scored.features[listed], scored.labels[listed]
+        part = replace(scored, features=features, labels=labels)
+        halves = [_among(part, classes) for classes in fixed_half_classes(scored.text.num_classes)]
+        accuracies = [half["top1"] for half in halves if half]
+        result |= _mean_and_std("fixed_half_top1", accuracies) if accuracies else {}
+    return result
+
+
 def evaluate_zero_shot(
     scored: Scored,
     *,
     protocols: Sequence[str],
     splits: Sequence[Tensor] = (),
+    listed: Tensor | None = None,
     num_missing: int = 0,
 ) -> Evaluation:
     """Measure one model by zero-shot protocols.
@@ -232,14 +269,18 @@ def evaluate_zero_shot(
     The values are, of `full`, full_top1 with its interval and full_top5; of `half`, half_top1_mean
     and half_top1_std and, if videos are missing, half_top1_mean_low and half_top1_mean_high
     (`half_bounds`); of `splits`, splits_top1_mean, splits_top1_std, splits_top5_mean and
-    splits_top5_std (all classes compete, on the test videos of one split after the other).
+    splits_top5_std (all classes compete, on the test videos of one split after the other); of
+    `listed`, listed_top1 with its interval, listed_top5 and listed_num_videos; of `fixed_halves`,
+    fixed_half_top1_mean and fixed_half_top1_std.
 
     Args:
         scored: all videos.
-        protocols: any of `full`, `half` and `splits`; a half needs two classes, so `half` is
+        protocols: any of `ZeroShotConfig.protocols`; a half needs two classes, so halves are
             skipped for sets with fewer than 4.
         splits: positions int64 [M] of the test videos of each official split; empty for a set with
             a single split, which gets no `splits` metrics.
+        listed: positions int64 [M] of the videos in the training or test set of the split; None =
+            not all videos are measured, and there are no metrics of `listed` and `fixed_halves`.
         num_missing: videos of the set that are missing.
 
     Raises:
@@ -264,6 +305,8 @@ def evaluate_zero_shot(
             correct = metrics.in_top_k(probabilities, labels, k)  # [N]
             parts = [metrics.percent(correct[positions]) for positions in splits]
             result |= _mean_and_std(f"splits_top{k}", parts)
+    if listed is not None:
+        result |= _listed(scored, probabilities, protocols, listed)
     return Evaluation(scored=scored, probabilities=probabilities, values=result)
 
 

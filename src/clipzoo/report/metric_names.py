@@ -33,6 +33,9 @@ ZERO_SHOT_RESULTS = {
     "full_top5": "zero-shot top-5",
     "half_top1_mean": "zero-shot top-1, half of the classes",
     "splits_top1_mean": "zero-shot top-1, mean of the splits",
+    "listed_top1": "zero-shot top-1, videos of one split",
+    "listed_top5": "zero-shot top-5, videos of one split",
+    "fixed_half_top1_mean": "zero-shot top-1, fixed halves of the classes",
     "splits_top5_mean": "zero-shot top-5, mean of the splits",
     "interpolated_top1": "zero-shot top-1, interpolated weights",
     "raw_full_top1": "raw CLIP, zero-shot top-1",
@@ -49,9 +52,14 @@ ZERO_SHOT_RESULTS = {
 RESULTS = {"test": TEST_RESULTS, "fused": FUSED_RESULTS, "zero_shot": ZERO_SHOT_RESULTS}
 """The results of each kind of metrics file, and their names."""
 NAMES = TEST_RESULTS | FUSED_RESULTS | ZERO_SHOT_RESULTS
-FEWER_VIDEOS = {"authors_top1", "authors_top5"}
-"""Results over `authors_num_videos`, the first ones of the list: the authors' tests drop the last,
-partial batch."""
+FEWER_VIDEOS = {
+    "authors_top1": "authors_num_videos",
+    "authors_top5": "authors_num_videos",
+    "listed_top1": "listed_num_videos",
+    "listed_top5": "listed_num_videos",
+}
+"""Results over fewer videos than those of the file, and the key of their number. The authors' tests
+drop the last, partial batch; an official split may leave videos out."""
 OTHER_INTERVALS = {"base_top1", "novel_top1"}
 """Accuracies over a part of the videos, which have no interval."""
 

@@ -210,7 +210,7 @@ class _Run:
         environments = dict.fromkeys(self.files[s].get("environment", "") for s in stems)
         # The fingerprint is that of one file's videos, all of them.
         whole_set = len(stems) == 1 and key not in FEWER_VIDEOS
-        counted = "authors_num_videos" if key in FEWER_VIDEOS else "num_videos"
+        counted = FEWER_VIDEOS.get(key, "num_videos")
         for row in self._published(dataset, key, stems[0], settings) or [None]:
             expected = None if row else self._expected(dataset, key)
             target = row.value if row else expected and expected.value
