@@ -10,8 +10,11 @@ from parity.check import TOPICS, check, kind_of
 from parity.command import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = ("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores")
-FILES += ("openvclip_model",)
+FILES = (
+    *("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores"),
+    *("next_schedules", "next_augmentation"),
+    "openvclip_model",
+)
 
 
 def load(name: str) -> list[dict[str, Any]]:
