@@ -27,6 +27,7 @@ OUTSIDE = {
     "train_sampler",
     "test_sampler",
     "text_tower",  # the class text is computed once, before
+    "trained",
     "zero_shot_scoring",  # chooses another method, which is raw's with fusion softmax
     "authors_map_softmaxes",
     "saliency",

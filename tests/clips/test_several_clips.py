@@ -90,7 +90,8 @@ def test_counts_of_0_are_refused():
 class Frames:
     """A store whose frame i is of the color (i, 0, 0)."""
 
-    videos = {name: VideoInfo(120, 16, 16, 0.0, 0) for name in ("a", "b")}
+    def __init__(self) -> None:
+        self.videos = {name: VideoInfo(120, 16, 16, 0.0, 0) for name in ("a", "b")}
 
     def read(self, video_id, indices):
         frames = np.zeros((len(indices), 16, 16, 3), np.uint8)
