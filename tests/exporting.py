@@ -28,6 +28,7 @@ OUTSIDE = {
     "test_sampler",
     "windows",
     "text_tower",  # the class text is computed once, before
+    "trained",
     "zero_shot_scoring",  # chooses another method, which is raw's with fusion softmax
     "authors_map_softmaxes",
     "saliency",

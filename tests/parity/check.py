@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.pixels import OPENAI
-from parity import data, measures, model, openvclip, training
+from parity import data, measures, model, openvclip, training, vificlip
 from parity.inputs import Case
 
 NAMES = ("name", "kind", "recipe")
@@ -75,6 +75,9 @@ TOPICS = {
     "bike-attribute-head": Topic(model.bike_attribute_head, _model),
     "actionclip": Topic(model.actionclip_head, _model),
     "actionclip-kl": Topic(model.actionclip_loss, _model),
+    "vificlip": Topic(vificlip.model, _model),
+    "vificlip-midpoints": Topic(vificlip.midpoints, _exact),
+    "vificlip-tsn": Topic(vificlip.tsn, _exact),
     "val-uniform": Topic(data.sample_indices, _exact),
     "test-uniform": Topic(data.sample_indices, _exact),
     "test-dense": Topic(data.sample_dense_indices, _exact),

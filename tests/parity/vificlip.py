@@ -1,6 +1,6 @@
 """ViFi-CLIP: the model with its scores, loss and gradients; its samplers."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ def model(
     prompts = [template.format(name) for name in class_names]
     tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)  # [K, L]
     text = class_text(torch.empty(1, len(prompts), clip["embed_dim"]))
-    text = method.class_text(replace_tokens(text, tokens))
+    text = method.class_text(replace(text, token_ids=tokens[None]))  # [K, L] -> [1, K, L]
     features = method.encode(frames.flatten(0, 1)).unflatten(0, (batch, -1))  # [B, V, D]
     soft = torch.tensor(targets)  # [B, K]
     columns = soft.argmax(dim=1)  # [B]
@@ -73,3 +73,43 @@ def model(
         },
         "released_shapes": released_shapes(method, len(class_names)),
     }
+
+
+def released_shapes(method: ViFiClip, num_classes: int) -> dict[str, list[int]]:
+    """The shapes in a released file of a model, by the authors' names."""
+    shapes = {}
+    for name, value in method.state_dict().items():
+        if name.endswith(TOKEN_EMBEDDING):
+            # The embeddings of the prompts' tokens are stored in its place.
+            length = method.get_parameter("text.tower.positional_embedding").shape[0]
+            shape = [num_classes, length, value.shape[1]]
+            shapes["prompt_learner.complete_text_embeddings"] = shape
+            continue
+        for theirs, ours in PLACES.items():
+            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+        shapes[name] = list(value.shape)
+    return shapes
+
+
+def midpoints(*, num_frames: int, num_segments: int) -> Case:
+    """Frame numbers (from 0) of a test with one clip."""
+    return {"indices": sampling.sample_midpoints(num_frames, num_segments, 1)[0]}
+
+
+class _Bound:
+    """In the place of a generator: draws the least or the largest of what is allowed."""
+
+    def __init__(self, largest: bool) -> None:
+        self.largest = largest
+
+    def integers(self, high: int, size: int) -> np.ndarray:
+        return np.full(size, (high - 1) * self.largest)
+
+
+def tsn(*, num_frames: int, num_segments: int) -> Case:
+    """First and last frame number (from 0) that training may draw for each segment."""
+    bounds = [
+        sampling.sample_tsn(num_frames, num_segments, _Bound(largest))  # pyright: ignore[reportArgumentType]
+        for largest in (False, True)
+    ]
+    return {"ranges": np.stack(bounds, axis=1)}  # [T, 2]

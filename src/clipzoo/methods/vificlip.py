@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipzoo.methods.parts.losses import soft_cross_entropy
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.similarity import scaled_cosines
@@ -102,6 +103,7 @@ class ViFiClip(Method):
     """
 
     train_sampler = "tsn"
+    takes_soft_targets = True
     of_clip = (f"text.tower.{TOKEN_EMBEDDING}",)
 
     def __init__(self, towers: nn.Module, options: Options, num_segments: int) -> None:
@@ -133,14 +135,17 @@ class ViFiClip(Method):
             return features.float() @ text.ensemble().T  # [..., D] and [K, D] -> [..., K]
 
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
-        """Mean cross entropy over all classes.
+        """Mean cross entropy over all classes, with the targets of `batch` where they are soft.
 
         Args:
             features: of `encode`, [b, D].
             batch: the clips.
             text: class embeddings [P, K, D].
         """
-        return functional.cross_entropy(self.logits(features, text), batch.texts)
+        logits = self.logits(features, text)  # [b, K]
+        if batch.targets is None:
+            return functional.cross_entropy(logits, batch.texts)
+        return soft_cross_entropy(logits, batch.targets)
 
     def similarity(self, features: Tensor, text: ClassText) -> Tensor:
         """Cosines [N, V, K] float32 of features [N, V, D]; templates are averaged."""

@@ -11,6 +11,7 @@ Compressed members may claim any size: it is compared with the size of the file 
 import io
 import pickle
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ from torch import Tensor
 from clipzoo.files import is_of_memory
 from clipzoo.tensors import WeightsError, read_safetensors
 
+MAPPINGS: tuple[tuple[type, str], ...] = ((OrderedDict, "yacs.config.CfgNode"),)
+"""What is made in the place of classes that a PyTorch pickle may name, which are mappings. Training
+code with yacs saves its whole configuration beside the tensors."""
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Sizes that OpenAI's archives store among the parameters."""
 CONTAINERS = ("model_state_dict", "state_dict", "model", "model_state")
@@ -85,18 +89,6 @@ def _read_pickle(path: Path) -> object:
                 mapped = not any(map(_is_compressed, archive.infolist()))
         with torch.serialization.safe_globals(list(MAPPINGS)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-
-
-class _Config(dict[Any, Any]):
-    """In the place of a configuration that is a dict with attributes: its items alone."""
-
-    def __setstate__(self, state: object) -> None:
-        """Nothing: the attributes say whether it may be changed, and the like."""
-
-
-MAPPINGS: tuple[tuple[type, str], ...] = ((_Config, "yacs.config.CfgNode"),)
-"""Classes that a PyTorch pickle may name, by what is made in their place. Training code based on
-yacs saves its whole configuration beside the tensors."""
 
 
 @contextmanager
