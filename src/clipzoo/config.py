@@ -224,6 +224,7 @@ PixelsName = Literal[
     "mobileclip2",
     "pe",
     "imagenet",
+    "openai-linear",
 ]
 
 
@@ -324,9 +325,10 @@ class AugmentConfig(Section):
     """Magnitude of these operations."""
     short_side_px: int = Field(ge=0, le=MAX_PX)
     """Frames are resized to this short side before the crop; 0 = they keep the stored size."""
-    crop: Literal["area", "multi_scale", "multi_scale_5"]
+    crop: Literal["area", "multi_scale", "multi_scale_5", "random_short_side"]
     """A window of random area and aspect ratio, or one of a few scales at one of 13 places, or of 5
-    with resizes that are not antialiased."""
+    with resizes that are not antialiased; or one of the input's size at a random place, after a
+    resize to a random short side from short_side_px to 8/7 of it."""
     min_area: float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
     max_area: float = Field(gt=0, le=1)

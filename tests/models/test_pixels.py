@@ -11,8 +11,9 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import nn
+from torch.nn import functional
 
-from clipzoo.clips.transforms import TrainTransform, ViewTransform
+from clipzoo.clips.transforms import TrainTransform, ViewTransform, resize_frame
 from clipzoo.config import PixelsName, load_params, replace
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import known_pixels
@@ -64,7 +65,7 @@ def test_pixels_are_those_of_the_tag(name: str, tag: str, pixels: str):
     assert tag in pixels_of_arch(name)[pixels]
 
 
-@pytest.mark.parametrize("name", PIXELS)
+@pytest.mark.parametrize("name", [k for k, p in PIXELS.items() if p.interpolation != "linear"])
 def test_views_are_what_open_clip_makes_of_a_picture(name: str):
     """One crop at the input size, of a wide picture: within one gray level of PIL."""
     pixels, rng = PIXELS[name], np.random.default_rng(3)
@@ -75,6 +76,21 @@ def test_views_are_what_open_clip_makes_of_a_picture(name: str):
     view = ViewTransform(PX, PX, 1, pixels)(picture[None])[0, 0]
     level = 1.01 / 255 / min(pixels.std)
     assert (normalize(view, pixels) - expected).abs().max() <= level
+
+
+@pytest.mark.parametrize(("width", "height"), [(160, 90), (90, 160), (40, 30)])
+def test_linear_resizes_are_not_antialiased(width: int, height: int):
+    """Within one gray level of torch's bilinear resize of floats; an antialiased one is not."""
+    rng, pixels = np.random.default_rng(4), PIXELS["openai-linear"]
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    short = min(width, height)
+    size = (height * PX // short, width * PX // short)
+    floats = torch.from_numpy(picture).permute(2, 0, 1)[None].float()  # [H, W, 3] -> [1, 3, H, W]
+    found = torch.from_numpy(resize_frame(picture, PX, pixels)).permute(2, 0, 1).float()
+    for antialias in (False, True):
+        expected = functional.interpolate(floats, size, mode="bilinear", antialias=antialias)[0]
+        near = (found - expected).abs().max() <= 1
+        assert bool(near) == (not antialias or short < PX)
 
 
 def test_training_squashes_too():

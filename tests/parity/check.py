@@ -65,7 +65,7 @@ def _mixed(*_: object) -> float:
 
 
 def _levels(*_: object) -> float:
-    """One of 255: the authors turn clips gray by Pillow."""
+    """One of 255: the authors turn clips gray by Pillow, or resize them as floats."""
     return 1.0
 
 
@@ -103,6 +103,8 @@ TOPICS = {
     "actionclip-template-fusion": Topic(measures.actionclip_template_fusion, _probability),
     "openvclip": Topic(openvclip.openvclip, _model),
     "openvclip-windows": Topic(openvclip.windows, _exact),
+    "openvclip-train-pixels": Topic(openvclip.train_pixels, _levels),
+    "openvclip-test-pixels": Topic(openvclip.view_pixels, _levels),
     "bike-attribute-fusion": Topic(measures.bike_attribute_fusion, _percent),
 }
 

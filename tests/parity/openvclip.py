@@ -1,14 +1,21 @@
-"""Open-VCLIP: the kinds `openvclip` and `openvclip-windows`."""
+"""Open-VCLIP: the kinds `openvclip` and `openvclip-*`."""
 
+from typing import cast
+
+import numpy as np
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
+from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.clips.windows import Windows
+from clipzoo.config import AugmentConfig
 from clipzoo.methods.openvclip import OpenVclip, Options, video_logits
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.models.pixels import PIXELS
 from clipzoo.models.text import ClassText
+from parity.data import waves
 from parity.inputs import Case, fill, noise, parameter
 from parity.model import build_towers
 
@@ -127,3 +134,92 @@ def windows(
     made = options(windows=reader, window_stride=window_stride, window_fps=window_fps)
     sampler = Windows(made.windows, made.window_stride, made.window_fps)
     return {"indices": sampler.test(num_frames, fps, num_segments, num_clips)}  # [V, T]
+
+
+class _Draws:
+    """In the place of a clip's generator: draws that are given."""
+
+    def __init__(self, short_side: float, places: list[int], flip: bool) -> None:
+        self._short_side, self._places = short_side, iter(places)
+        # A flip happens below its probability; color jitter draws nothing, and gray never happens.
+        self._random = iter([0.0 if flip else 0.99, 0.99])
+
+    def uniform(self, low: float, high: float) -> float:
+        assert low <= self._short_side <= high
+        return self._short_side
+
+    def integers(self, end: int) -> int:
+        place = next(self._places)
+        assert place < end
+        return place
+
+    def random(self) -> float:
+        return next(self._random)
+
+
+def train_pixels(
+    *,
+    frame_seed: int,
+    width: int,
+    height: int,
+    num_frames: int,
+    short_side_px: int,
+    size: int,
+    short_side_draw: float,
+    places: list[int],
+    flip: bool,
+    probe_yx: list[list[int]],
+) -> Case:
+    """A clip of waves after Open-VCLIP's augmentation: means, and single pixels, in 0 .. 255.
+
+    Args:
+        frame_seed: of frame 0; frame i has frame_seed + i.
+        width: of the frames (px), as is height.
+        height: see width.
+        num_frames: T.
+        short_side_px: lower end of the random short side.
+        size: of the clip.
+        short_side_draw: the short side that is drawn, not rounded.
+        places: of the window, what is drawn of y and x.
+        flip: whether the clip is flipped.
+        probe_yx: places of the pixels.
+    """
+    augment = AugmentConfig.model_construct(
+        randaugment_n=0,
+        short_side_px=short_side_px,
+        crop="random_short_side",
+        flip=0.5,
+        color_jitter=0.0,
+        grayscale=0.0,
+    )
+    rng = cast(np.random.Generator, _Draws(short_side_draw, places, flip))
+    transform = TrainTransform(size, augment, PIXELS["openai-linear"])
+    return _probed(transform(_waves(frame_seed, width, height, num_frames), rng), probe_yx)
+
+
+def view_pixels(
+    *,
+    frame_seed: int,
+    width: int,
+    height: int,
+    num_frames: int,
+    short_side_px: int,
+    size: int,
+    probe_yx: list[list[int]],
+) -> Case:
+    """The center crop of a clip of waves; arguments and outputs are those of `train_pixels`."""
+    transform = ViewTransform(size, short_side_px, 1, PIXELS["openai-linear"])
+    return _probed(transform(_waves(frame_seed, width, height, num_frames))[0], probe_yx)
+
+
+def _waves(seed: int, width: int, height: int, num_frames: int) -> np.ndarray:
+    return np.stack([waves(seed + i, width, height) for i in range(num_frames)])  # [T, H, W, 3]
+
+
+def _probed(clip: Tensor, probe_yx: list[list[int]]) -> Case:
+    """The means of each frame and color, and the pixels at some places, of [T, 3, S, S]."""
+    y, x = torch.tensor(probe_yx).T  # [probes] each
+    return {
+        "mean": clip.double().mean(dim=(2, 3)),  # [T, 3, S, S] -> [T, 3]
+        "probe": clip[..., y, x].transpose(1, 2),  # [T, 3, probes] -> [T, probes, 3]
+    }

@@ -26,6 +26,8 @@ from clipzoo.config import CROPS, AugmentConfig
 from clipzoo.models.pixels import OPENAI, Pixels
 
 CROP_TRIES = 10
+LONGEST_SHORT_SIDE = 8 / 7
+"""Of `random_short_side`, as a share of the shortest: 256 px of 224."""
 MULTI_SCALES = (1, 0.875, 0.75, 0.66)
 """Sides of the window as shares of the short side of the image."""
 MULTI_SCALE_PLACES = (
@@ -99,12 +101,16 @@ def _crop(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
-    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, within 1 of PIL.
+    """Resize of uint8 [H, W, 3]: `bilinear` or `bicubic`, antialiased, within 1 of PIL; or
+    `linear`, OpenCV's bilinear one without antialiasing.
 
     The result is in a buffer that the next resize of this thread and mode overwrites.
     """
     if image.shape[:2] == (height, width):
         return image
+    if mode == "linear":
+        target = _buffer(mode, height, width, 3)
+        return cv2.resize(image, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
     image = _contiguous(image)  # torch would copy a crop itself, with a team of threads
     source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
     result = _buffer(mode, height, width, 3)
@@ -143,8 +149,8 @@ class TrainTransform:
     RandAugment*, resize (`resize_frame`; skipped if the stored frames already have that size), crop
     a random window, resize it to the input size (bilinear), flip, color jitter*, and turn gray.
     Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize before its
-    multi-scale crop; every step is a key of `augment`. Of the crop `multi_scale_5` both resizes are
-    OpenCV's bilinear ones, which are not antialiased.
+    multi-scale crop, Open-VCLIP resizes to a random short side; every step is a key of `augment`.
+    Of the crop `multi_scale_5` both resizes are OpenCV's bilinear ones, which are not antialiased.
 
     On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255
     (without RandAugment and jitter, which are PIL's, but amplify what the resize leaves).
@@ -161,9 +167,14 @@ class TrainTransform:
         """
         size, augment = self.input_px, self.augment
         clip = np.empty((len(frames), 3, size, size), np.uint8)
-        first = self._resized(frames[0], rng)
+        side = augment.short_side_px
+        if augment.crop == "random_short_side":
+            side = round(rng.uniform(side, side * LONGEST_SHORT_SIDE))
+        first = self._resized(frames[0], side, rng)
         height, width = first.shape[:2]
-        if augment.crop == "area":
+        if augment.crop == "random_short_side":
+            window = random_place(width, height, size, rng)
+        elif augment.crop == "area":
             window = random_area_crop(width, height, augment, rng)
         else:
             places = MULTI_SCALE_PLACES[:5] if self._opencv else MULTI_SCALE_PLACES
@@ -172,7 +183,7 @@ class TrainTransform:
         jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
         gray = rng.random() < augment.grayscale
         for t in range(len(frames)):
-            image = self._resized(frames[t], rng) if t else first
+            image = self._resized(frames[t], side, rng) if t else first
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
             crop = _crop(image, *window)  # [H, W, 3] -> [h, w, 3]
@@ -194,14 +205,16 @@ class TrainTransform:
     def _opencv(self) -> bool:
         return self.augment.crop == "multi_scale_5"
 
-    def _resized(self, frame: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _resized(
+        self, frame: bytes | np.ndarray, short_side_px: int, rng: np.random.Generator
+    ) -> np.ndarray:
         """A frame before its crop, uint8 [H, W, 3], perhaps in a buffer."""
         image, augment = _decode(frame), self.augment
         if augment.randaugment_n:
             image = randaugment(image, augment.randaugment_n, augment.randaugment_m, rng)
         if self._opencv:
-            return opencv_short_side(image, augment.short_side_px)
-        return resize_frame(image, augment.short_side_px, self.pixels)
+            return opencv_short_side(image, short_side_px)
+        return resize_frame(image, short_side_px, self.pixels)
 
 
 def opencv_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
@@ -248,6 +261,21 @@ def random_area_crop(
     else:
         w = h = min(width, height)
     return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+
+
+def random_place(width: int, height: int, size: int, rng: np.random.Generator) -> Window:
+    """A window of the input's size at a random place of an image, but never the last one of a side.
+
+    The image is at least as large.
+
+    Source: Open-VCLIP, slowfast/datasets/transform.py, `random_crop` (wengzejia1/Open-VCLIP), whose
+    draw leaves the last place out.
+
+    Example: 256x224, size 224: x is one of 0, ..., 31, y is 0.
+    """
+    y = int(rng.integers(height - size)) if height > size else 0
+    x = int(rng.integers(width - size)) if width > size else 0
+    return x, y, size, size
 
 
 def multi_scale_crop(

@@ -34,8 +34,9 @@ class Pixels(Section):
     """Subtracted from values in 0 .. 1."""
     std: Annotated[Channels, AfterValidator(_above_0)]
     """What the difference is divided by; above 0."""
-    interpolation: Literal["bicubic", "bilinear"]
-    """How whole frames are resized, antialiased."""
+    interpolation: Literal["bicubic", "bilinear", "linear"]
+    """How whole frames are resized, antialiased; linear: bilinear without antialiasing, as OpenCV
+    does it."""
     resize: Literal["shortest", "squash"]
     """shortest: the short side gets the asked size, and a crop cuts the rest off; squash: both
     sides get it, whatever their ratio."""
@@ -67,6 +68,7 @@ PIXELS = {
     "mobileclip2": _pixels(_CLIP, "bilinear", "shortest"),  # MobileCLIP2-S3 and -S4
     "pe": _pixels(_HALF, "bilinear", "squash"),
     "imagenet": _pixels(_IMAGENET, "bicubic", "shortest"),  # no tag; ViFi-CLIP trains with it
+    "openai-linear": _pixels(_CLIP, "linear", "shortest"),  # no tag; Open-VCLIP trains with it
 }
 """The values of `model.pixels`; every tag of the locked open_clip has one of them."""
 OPENAI = PIXELS["openai"]
