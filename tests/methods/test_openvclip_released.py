@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import bike, new_model, openvclip, text4vis
 from clipzoo.models import archives
 from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.tensors import WeightsError
+from clipzoo.train.raw_clip import patch, raw_tensors
+from parity.inputs import class_text, noise, parameter
+from parity.openvclip import trained_parameter
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = json.loads((ROOT / "tests/golden/openvclip_model.json").read_text())
+GOLDEN = json.loads((ROOT / "tests/golden/openvclip_released.json").read_text())
 
 
 def params(path: Path) -> Params:
@@ -46,6 +50,36 @@ def released(clip: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     trained = {**other, "logit_scale": torch.tensor(4.25)}
     whole = {f"model.{name}": value for name, value in (state | trained).items()}
     return {"model_state": whole}, trained
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"share-{case['raw_clip_share']}")
+@torch.no_grad()
+def test_a_released_file_gives_the_scores_of_the_authors_evaluation(
+    case: dict[str, Any], clip: nn.Module, tmp_path: Path
+):
+    """Weights, logits of each view, and the order of their sums, within 1e-5."""
+    state = clip.state_dict()
+    for name, value in state.items():
+        value.copy_(parameter(name, value.shape))
+    save_clip(clip, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
+    whole = {f"model.{name}": trained_parameter(name, value) for name, value in state.items()}
+    torch.save({"model_state": whole}, tmp_path / "swa_2_22.pth")
+    segments = {"model.num_segments": case["num_segments"]}
+    model, _ = new_model(replace(params(tmp_path / "swa_2_22.pth"), segments))
+    assert isinstance(model, openvclip.OpenVclip)
+    patch(model, raw_tensors(), case["raw_clip_share"])
+    text = class_text(
+        functional.normalize(noise(case["text_seed"], case["num_classes"], 128))[None]
+    )
+    px, views = case["input_px"], (case["batch"], case["views"])
+    pixels = noise(case["input_seed"], views[0] * views[1], case["num_segments"], 3, px, px)
+    features = model.eval().video_embeddings(pixels)  # [B V, D]
+    logits = openvclip.video_logits(features, text)  # [B V, K]
+    torch.testing.assert_close(logits, torch.tensor(case["logits"]), rtol=1e-5, atol=1e-5)
+    score = model.score(features.unflatten(0, views), text)  # [B, K]
+    summed = torch.tensor(case["summed_logits"])
+    torch.testing.assert_close(score, (summed / views[1]).softmax(-1), rtol=0, atol=1e-5)
+    assert (score.argsort() == summed.argsort()).all()
 
 
 @pytest.mark.parametrize("form", ["plain", "module", "fp16", "epoch"])
