@@ -91,6 +91,7 @@ def test_training_is_on_the_classes_of_a_committed_list(tmp_path, monkeypatch):
         ("hmdb51_vificlip", "hmdb51", 26),
         ("ucf101_vificlip", "ucf101", 51),
         ("kinetics400_vificlip", "kinetics400", 200),
+        ("ssv2_vificlip", "ssv2", 87),
     ],
 )
 def test_committed_lists_have_half_of_the_classes(name, labels, count):
