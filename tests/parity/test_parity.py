@@ -10,8 +10,11 @@ from parity.check import TOPICS, check, kind_of
 from parity.command import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = ("text4vis_model", "bike_model", "actionclip_model", "vificlip_model", "vificlip_protocol")
-FILES += ("protocol", "preprocess", "scores")
+FILES = (
+    *("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores"),
+    *("next_schedules", "next_augmentation"),
+    *("vificlip_model", "vificlip_protocol"),
+)
 
 
 def load(name: str) -> list[dict[str, Any]]:
