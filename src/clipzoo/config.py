@@ -30,6 +30,8 @@ MAX_SEGMENTS = 1024
 MAX_SEED = 2**64 - 1
 """Largest seed that torch takes."""
 METHODS_DIR = Path(__file__).parent / "methods"
+BASE_CLASSES_DIR = Path(__file__).parent / "clips" / "base_classes"
+"""Classes that some authors trained on, a list for each of their datasets."""
 
 
 def method_names() -> list[str]:
@@ -141,6 +143,13 @@ def is_file_name(weights: str) -> bool:
     return "/" in weights or bool(Path(weights).suffix)
 
 
+def _class_choice(value: str) -> str:
+    allowed = ["all", "base", *sorted(path.stem for path in BASE_CLASSES_DIR.glob("*.csv"))]
+    if value not in allowed:
+        raise ValueError(", ".join(allowed) + near(value, allowed))
+    return value
+
+
 class DataConfig(Section):
     dataset: DatasetName
     """The dataset trained and tested on."""
@@ -156,8 +165,9 @@ class DataConfig(Section):
     """Official split, counted from 1, of a dataset that has several."""
     shots: Annotated[int, _one_of(0, *SHOTS)]
     """Training videos per class; 0 = all."""
-    classes: Literal["all", "base"]
-    """base: train on the more frequent half of the classes; test measures the others too."""
+    classes: Annotated[str, AfterValidator(_class_choice)]
+    """Which classes to train on; test measures the others too. all; base: the more frequent half;
+    or the name of a committed list, a file in BASE_CLASSES_DIR."""
     min_frames: int = Field(ge=0)
     """Training videos with fewer frames are dropped."""
 
@@ -579,7 +589,7 @@ class Params(Section):
                 named,
                 "text.classifier",
                 classifier,
-                "text, because data.classes is base and novel classes have only their names",
+                "text, because of data.classes: novel classes have only their names",
             ),
             (
                 not self.train.epochs or processes <= groups,

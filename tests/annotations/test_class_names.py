@@ -49,6 +49,41 @@ def test_ids_follow_the_label_file(params_for):
     assert (ids["kick/kick_b"], ids["kick_ball/kick_ball_b"]) == (21, 20)
 
 
+def test_videos_get_the_name_of_another_class_where_a_label_file_says_so(params_for):
+    """ViFi-CLIP's HMDB51: the official `kick` is scored as "kick ball"."""
+    annotate_hmdb51(OFFICIAL)  # in folders of their official classes, which are compared
+    build_lists(params_for("mine", data={"class_names": "hmdb51_vificlip"}), "mine")
+    names = read_labels("lists/mine/labels.csv")
+    swapped = {"kick": "kick ball", "sword": "sword exercise"}
+    swapped |= {new: old for old, new in swapped.items()}
+    assert sorted(names) == sorted(HMDB51)
+    assert names == [swapped.get(name, name) for name in HMDB51]
+    for record in read_list("lists/mine/val.csv", 51):
+        official = record.video_id.split("/")[0].replace("_", " ")
+        assert names[record.label] == swapped.get(official, official)
+
+
+def test_a_label_file_of_positions_may_have_official_names(params_for):
+    """As the authors' own lists, which number their classes."""
+    lines = "kick/a.avi 20\nkick_ball/b.avi 21\n"
+    files = {"train.txt": lines.replace("a.", "c.").replace("b.", "d."), "val.txt": lines}
+    rows = [f"{i},class {i}," for i in range(20)] + ["20,kick ball,kick", "21,kick,kick ball"]
+    others = "".join(f"c{i}/{k}{i}.avi {i}\n" for i in range(20) for k in "v")
+    others_train = others.replace("/v", "/w")
+    files = {"train.txt": files["train.txt"] + others_train, "val.txt": lines + others}
+    annotate("peer_lists", {**files, "labels.csv": "\n".join(["id,name,official", *rows]) + "\n"})
+    videos = [
+        line.split()[0].removesuffix(".avi")
+        for text in files.values()
+        for line in text.splitlines()
+    ]
+    store_index(dict.fromkeys(videos, 9))
+    build_lists(params_for("mine"), "mine")
+    names = read_labels("lists/mine/labels.csv")
+    ids = {r.video_id: names[r.label] for r in read_list("lists/mine/val.csv", 22)}
+    assert (ids["kick/a"], ids["kick_ball/b"]) == ("kick ball", "kick")
+
+
 def test_what_does_not_match_is_told_on_both_sides(params_for):
     annotate_hmdb51([*OFFICIAL[:-1], "waving"])
     with pytest.raises(ListError, match="2 classes do not match") as caught:

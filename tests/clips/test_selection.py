@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from clipzoo.annotations.class_names import LABEL_DIR
 from clipzoo.clips.selection import (
     base_classes,
+    listed_classes,
     measured,
     of_classes,
     training_records,
     validation_records,
     whole_set,
 )
-from clipzoo.config import ConfigError, Params, load_params, replace
-from clipzoo.data.records import Record, write_labels, write_list
+from clipzoo.config import BASE_CLASSES_DIR, ConfigError, Params, load_params, replace
+from clipzoo.data.records import Record, read_labels, write_labels, write_list
 from clipzoo.files import ListError
 from clipzoo.train.plan import make_plan
 
@@ -62,12 +64,48 @@ def test_few_shot_picks_repeat_as_often_as_they_fit_into_the_videos_that_are_lon
     assert records.num_all == 5
     plan = make_plan(params(**{"data.shots": 2}), len(records.selected), records.num_all)
     assert plan.num_clips == 5
+    other = params(**{"data.shots": 2, "model.method": "vificlip"})
+    assert make_plan(other, len(records.selected), records.num_all).num_clips == 1
 
 
 def test_training_is_on_the_base_classes():
     records = training_records(params(**{"data.classes": "base"}))
     assert {record.label for record in records.selected} == {0, 2}
     assert records.num_all == 4
+
+
+def test_training_is_on_the_classes_of_a_committed_list(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipzoo.clips.selection.BASE_CLASSES_DIR", tmp_path)
+    (tmp_path / "hmdb51_vificlip.csv").write_text("name\nc\nb\n")
+    records = training_records(params(**{"data.classes": "hmdb51_vificlip"}))
+    assert {record.label for record in records.selected} == {1, 2}
+    (tmp_path / "hmdb51_vificlip.csv").write_text("name\nc\nbb\n")
+    with pytest.raises(ListError, match=r"labels\.csv has no class 'bb' \(did you mean b\?\)"):
+        training_records(params(**{"data.classes": "hmdb51_vificlip"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "count"),
+    [
+        ("hmdb51_vificlip", "hmdb51_vificlip", 26),
+        ("hmdb51_vificlip", "hmdb51", 26),
+        ("ucf101_vificlip", "ucf101", 51),
+        ("kinetics400_vificlip", "kinetics400", 200),
+        ("ssv2_vificlip", "ssv2", 87),
+    ],
+)
+def test_committed_lists_have_half_of_the_classes(name, labels, count):
+    names = read_labels(LABEL_DIR / f"{labels}.csv")
+    ids = listed_classes(BASE_CLASSES_DIR / f"{name}.csv", LABEL_DIR / f"{labels}.csv")
+    assert len(set(ids)) == count == (len(names) + 1) // 2
+    assert ids == sorted(ids)
+    if labels.startswith("hmdb51"):  # by name, 25 (pour) to 50 (wave)
+        assert ids == list(range(25, 51))
+
+
+def test_an_unknown_choice_of_classes_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.classes: found 'hmdb51'.*all, base, hmdb51_vif"):
+        params(**{"data.classes": "hmdb51"})
 
 
 def test_without_epochs_no_list_is_read(lists):
@@ -84,7 +122,7 @@ def test_too_short_videos_alone_are_refused():
 
 def test_several_labels_a_video_cannot_be_reduced_to_some_classes():
     records = [Record("a", 9, 0, labels=(0, 1))]
-    with pytest.raises(ConfigError, match=r"data\.classes: found base; .* allows: all"):
+    with pytest.raises(ConfigError, match=r"data\.classes: a multi-label dataset allows: all"):
         of_classes(records, [0])
 
 

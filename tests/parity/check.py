@@ -16,7 +16,7 @@ from parity import data, measures, model, openvclip, training, vificlip
 from parity.inputs import Case
 
 NAMES = ("name", "kind", "recipe")
-"""Keys of a case that are neither inputs nor outputs; `recipe` says how it was made."""
+"""Keys of a case that are neither inputs nor outputs; the recipe is how its numbers were made."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ class Annotations:
     """The content of a dataset's annotation files."""
 
     class_names: list[str]
+    official_names: list[str] = field(default_factory=list)
+    """The names of the classes in annotation files and folders, where a label file gives others;
+    empty = `class_names`."""
     numbered: bool = False
     """The files number the classes themselves, so other names can be given by position."""
     train: list[Annotation] = field(default_factory=list)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipzoo.annotations.annotation import Annotation, Annotations
 from clipzoo.config import ConfigError, Params
-from clipzoo.data.records import read_labels
+from clipzoo.data.records import read_labels, read_official_names
 from clipzoo.data.spec import DatasetSpec
 from clipzoo.files import ListError, near, raise_all
 
@@ -62,19 +62,20 @@ def name_classes(
             f"{path}: no such file; lists with numbers as labels need it, or "
             f"data.class_names, or class_names in datasets/{dataset}.yaml"
         )
-    names = read_labels(path)
+    names, official = read_labels(path), read_official_names(path)
     # With a label file of ours, files that number their classes and name them too are matched by
     # the names.
     if not annotations.numbered or (count and not beside):
-        _match(annotations, names, path, spec.only_listed_classes)
+        _match(annotations, official, path, spec.only_listed_classes)
     elif count not in (0, len(names)):
         raise ListError(f"{path}: has {len(names)} classes; the annotation files have {count}")
     else:
         _number(annotations, names, path)
+    annotations.class_names, annotations.official_names = names, official
 
 
 def _number(annotations: Annotations, names: list[str], path: Path) -> None:
-    """Name the classes according to their positions."""
+    """Raise ListError unless every label is the position of a name."""
     faults = [
         f"{a.where}: found label {label}; {path} has 0 to {len(names) - 1}"
         for part in annotations.parts()
@@ -83,11 +84,10 @@ def _number(annotations: Annotations, names: list[str], path: Path) -> None:
         if label >= len(names)
     ]
     raise_all(f"{len(faults)} labels without a name", faults)
-    annotations.class_names = names
 
 
 def _match(annotations: Annotations, names: list[str], path: Path, only_listed: bool) -> None:
-    """Renumber the classes in the order of `names`, matched by `class_key`."""
+    """Renumber the classes in the order of their official `names`, matched by `class_key`."""
     ids = {class_key(name): i for i, name in enumerate(names)}
     if len(ids) != len(names):
         keys = Counter(map(class_key, names))
@@ -110,7 +110,6 @@ def _match(annotations: Annotations, names: list[str], path: Path, only_listed: 
         annotations.notes.append(
             f"skipped: {count} videos of {len(unlisted)} classes that {path.name} does not have"
         )
-    annotations.class_names = names
 
 
 def _renumbered(annotation: Annotation, new: list[int]) -> Annotation | None:

@@ -20,7 +20,8 @@ def check_folders(
 ) -> None:
     """Compare labels with the folders in the annotated paths and in those of the files.
 
-    The classes must have their final names. Only the letters and digits of names are compared;
+    The classes must have their final names; where a label file gives the official ones too, folders
+    are compared with these. Only the letters and digits of names are compared;
     folders that are not named like a class say nothing. With `trust_labels` in the dataset's file,
     what differs becomes a note of `annotations`.
 
@@ -29,7 +30,8 @@ def check_folders(
     """
     if spec.format == "folder":  # the folders are the labels
         return
-    classes = {class_key(name): i for i, name in enumerate(annotations.class_names)}
+    official = annotations.official_names or annotations.class_names
+    classes = {class_key(name): i for i, name in enumerate(official)}
     lookup = Lookup(video_ids, spec)
     pairs: Counter[str] = Counter()
     faults: dict[str, None] = {}

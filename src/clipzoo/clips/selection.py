@@ -12,10 +12,11 @@ A record of a list is left out for one of these reasons, and for no other:
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from clipzoo.config import ConfigError, Params
+from clipzoo.config import BASE_CLASSES_DIR, ConfigError, Params
 from clipzoo.data.records import Record, read_labels, read_list
-from clipzoo.files import ListError
+from clipzoo.files import ListError, near, raise_all, read_rows
 from clipzoo.models.clip import has_small_budgets
 from clipzoo.paths import LISTS_DIR, list_file
 
@@ -135,11 +136,32 @@ def _evaluated(params: Params, records: Sequence[Record]) -> list[Record]:
 
 
 def training_classes(dataset: str, classes: str, num_classes: int) -> list[int]:
-    """Ids, ascending, of the classes to train on: all, or base (`data.classes`), which the training
-    list of the dataset determines."""
+    """Ids, ascending, of the classes to train on (`data.classes`): all, base, which the training
+    list of the dataset determines, or those of a committed list."""
     if classes == "all":
         return list(range(num_classes))
-    return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
+    if classes == "base":
+        return base_classes(read_list(list_file(dataset, "train"), num_classes), num_classes)
+    return listed_classes(BASE_CLASSES_DIR / f"{classes}.csv", list_file(dataset, "labels"))
+
+
+def listed_classes(path: Path, labels: Path) -> list[int]:
+    """Ids, ascending, of the classes that a file lists by their names.
+
+    Args:
+        path: csv with the column name.
+        labels: the labels.csv of the dataset.
+
+    Raises:
+        ListError: a file cannot be read, or the dataset has no class of some of these names.
+    """
+    ids = {name: label for label, name in enumerate(read_labels(labels))}
+    names = [name for _, name in read_rows(path, ("name",))]
+    raise_all(
+        f"data.classes: {path.stem}: the classes of {labels} are others",
+        [f"{labels} has no class {name!r}{near(name, ids)}" for name in names if name not in ids],
+    )
+    return sorted(ids[name] for name in names)
 
 
 def base_classes(records: Iterable[Record], num_classes: int) -> list[int]:
@@ -163,7 +185,7 @@ def of_classes(records: Sequence[Record], classes: Sequence[int]) -> list[Record
         ConfigError: the records have several labels each.
     """
     if any(record.labels is not None for record in records):
-        raise ConfigError("data.classes: found base; a multi-label dataset allows: all")
+        raise ConfigError("data.classes: a multi-label dataset allows: all")
     position = {label: i for i, label in enumerate(classes)}
     return [
         replace(record, label=position[record.label])

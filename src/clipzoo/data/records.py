@@ -3,7 +3,7 @@
 `lists/<dataset>/{train,val}.csv` have the columns video_id, num_frames, label and optionally
 start_frame (several segments of one video, which may overlap or be equal) and labels
 (`;`-separated, for multi-label datasets; label is then the first of them, or -1 if there is none).
-`labels.csv` has id, name.
+`labels.csv` has id, name; a label file may have the column official (`read_official_names`).
 """
 
 import hashlib
@@ -22,6 +22,8 @@ COLUMNS = ("video_id", "num_frames", "label")
 OPTIONAL_COLUMNS = ("start_frame", "labels")
 SPLIT_COLUMNS = ("video_id", "split")
 """The columns of splits.csv, the test videos of each official split."""
+LABEL_COLUMNS, OPTIONAL_LABEL_COLUMNS = ("id", "name"), ("official",)
+"""The columns of labels.csv and of label files; see `read_official_names`."""
 MISSING_COLUMNS = ("video_id", "set", "reason")
 """The columns of missing.csv, the videos that are annotated but not stored."""
 MAX_FRAMES = 10_000_000
@@ -144,10 +146,10 @@ def read_labels(path: str | Path) -> list[str]:
             (`class_name_faults`).
     """
     path = Path(path)
-    rows = read_rows(path, ("id", "name"))
+    rows = read_rows(path, LABEL_COLUMNS, OPTIONAL_LABEL_COLUMNS)
     faults = [
         f"{path}:{line}: found id {number!r}; allowed: {position}, ids in order"
-        for position, (line, number, _) in enumerate(rows)
+        for position, (line, number, *_) in enumerate(rows)
         if number != str(position)
     ]
     names = [row[2] for row in rows]
@@ -156,6 +158,16 @@ def read_labels(path: str | Path) -> list[str]:
         faults.append(f"{path}: there are no classes")
     raise_all(f"{path}: wrong class names", faults)
     return names
+
+
+def read_official_names(path: str | Path) -> list[str]:
+    """The names that annotation files and folders give to the classes of `read_labels`.
+
+    They are the names themselves, but for those with a value in the column `official`: the videos
+    of that class get another one's name, as some authors had it.
+    """
+    rows = read_rows(Path(path), LABEL_COLUMNS, OPTIONAL_LABEL_COLUMNS)
+    return [official or name for _, _, name, official in rows]
 
 
 def class_name_faults(names: Sequence[str], places: Sequence[str]) -> list[str]:

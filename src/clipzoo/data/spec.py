@@ -76,7 +76,7 @@ class DatasetSpec(Section):
     about: str
     """What the dataset is and where to get it."""
     format: Literal[
-        "activitynet", "charades", "folder", "hmdb51", "kinetics", "peer_lists", "ucf101"
+        "activitynet", "charades", "folder", "hmdb51", "kinetics", "peer_lists", "ssv2", "ucf101"
     ]
     """Format of its annotation files, a key of `clipzoo.annotations.formats.PARSERS`."""
     class_names: str = ""

@@ -67,6 +67,9 @@ class MethodSpec(Generic[Options]):
     the authors released no checkpoint."""
     needs_tokens: Callable[[Options], bool] = lambda _: False
     """Whether the class text must have `token_embeddings`."""
+    repeats_shots: bool = True
+    """Whether an epoch of few-shot training repeats its videos until it is about as long as one
+    over all videos."""
 
 
 METHODS: dict[str, MethodSpec[Any]] = {
@@ -77,7 +80,9 @@ METHODS: dict[str, MethodSpec[Any]] = {
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
     "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
-    "vificlip": MethodSpec(vificlip.Options, vificlip.ViFiClip, vificlip.read_released),
+    "vificlip": MethodSpec(
+        vificlip.Options, vificlip.ViFiClip, vificlip.read_released, repeats_shots=False
+    ),
     "openvclip": MethodSpec(openvclip.Options, openvclip.OpenVclip, openvclip.read_released),
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipzoo.config import Params
+from clipzoo.methods import METHODS
 from clipzoo.models.clip import has_small_budgets
 
 _TEMPLATES = 1
@@ -65,10 +66,11 @@ class Plan:
 def make_plan(params: Params, num_records: int, num_all: int) -> Plan:
     """The plan of a run with `num_records` training records.
 
-    Few-shot picks from `num_all` records are repeated num_all // num_records times, as the authors
-    do, so that an epoch is about as long as one over all records.
+    Few-shot picks from `num_all` records are repeated num_all // num_records times, so that an
+    epoch is about as long as one over all records, unless the authors of the method do not.
     """
-    repeats = num_all // num_records if params.data.shots and num_records else 1
+    repeated = METHODS[params.model.method].repeats_shots
+    repeats = num_all // num_records if repeated and params.data.shots and num_records else 1
     return Plan(
         num_clips=num_records * repeats,
         batch_size=params.train.batch_size,

@@ -60,8 +60,8 @@ def prepare_run(params: Params, device: torch.device, records: selection.Trainin
     _check_views(params, method)
     check_targets(params, method)
     val_records = selection.validation_records(params, len(text.class_names), method.val_min_frames)
-    if params.data.classes == "base":
-        classes = selection.training_classes(dataset, "base", len(text.class_names))
+    if params.data.classes != "all":
+        classes = selection.training_classes(dataset, params.data.classes, len(text.class_names))
         train_records = selection.of_classes(train_records, classes)
         val_records = selection.of_classes(val_records, classes)
         text = text.of_classes(classes)

@@ -13,6 +13,7 @@ from clipzoo.annotations.formats.folder import parse_folder
 from clipzoo.annotations.formats.hmdb51 import parse_hmdb51
 from clipzoo.annotations.formats.kinetics import parse_kinetics
 from clipzoo.annotations.formats.peers import parse_peer_lists
+from clipzoo.annotations.formats.ssv2 import parse_ssv2
 from clipzoo.annotations.formats.ucf101 import parse_ucf101
 
 PARSERS: dict[str, Callable[[Source], Annotations]] = {
@@ -22,6 +23,7 @@ PARSERS: dict[str, Callable[[Source], Annotations]] = {
     "hmdb51": parse_hmdb51,
     "kinetics": parse_kinetics,
     "peer_lists": parse_peer_lists,
+    "ssv2": parse_ssv2,
     "ucf101": parse_ucf101,
 }
 """`format` of a dataset -> the function that reads its files."""
