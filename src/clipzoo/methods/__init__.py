@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clipzoo import config
 from clipzoo.config import MAX_SEGMENTS, ConfigError, Params, Section
 from clipzoo.files import file_sha256, near, raise_all
-from clipzoo.methods import actionclip, bike, bike_attributes, raw, text4vis
+from clipzoo.methods import actionclip, bike, bike_attributes, mote, raw, text4vis
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models import archives
@@ -69,6 +69,7 @@ METHODS: dict[str, MethodSpec[Any]] = {
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
     "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
+    "mote": MethodSpec(mote.Options, mote.Mote, mote.read_released),
 }
 
 
@@ -198,6 +199,7 @@ def rebuild_model(
     spec = METHODS[about.method]
     options = config.build(spec.options, about.options, *described)
     model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
+    model.make_room(tensors)
     load_strictly(model, tensors, str(path))
     return model.eval()
 
@@ -372,6 +374,7 @@ def _load_checkpoint(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
+    model.make_room(tensors)
     load_strictly(model, tensors, f"model.checkpoint {path}")
 
 
