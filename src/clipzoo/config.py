@@ -324,8 +324,9 @@ class AugmentConfig(Section):
     """Magnitude of these operations."""
     short_side_px: int = Field(ge=0, le=MAX_PX)
     """Frames are resized to this short side before the crop; 0 = they keep the stored size."""
-    crop: Literal["area", "multi_scale"]
-    """A window of random area and aspect ratio, or one of a few scales at one of 13 places."""
+    crop: Literal["area", "multi_scale", "multi_scale_5"]
+    """A window of random area and aspect ratio, or one of a few scales at one of 13 places, or of 5
+    with resizes that are not antialiased."""
     min_area: float = Field(gt=0, le=1)
     """Smallest share of the frame's area in the random crop."""
     max_area: float = Field(gt=0, le=1)
@@ -340,6 +341,15 @@ class AugmentConfig(Section):
     """Probability of a clip whose frames change in brightness, contrast, saturation and hue."""
     grayscale: Share
     """Probability of turning the whole clip gray."""
+    mixup_alpha: float = Field(ge=0, le=1000)
+    """Mixup: clips are mixed with a share drawn from Beta(alpha, alpha); 0 = off."""
+    cutmix_alpha: float = Field(ge=0, le=1000)
+    """CutMix: a box of each clip, whose share of the area is drawn from Beta(alpha, alpha), is that
+    of another; 0 = off. With both, one of them is drawn, each half of the time."""
+    mix_group: int = Field(ge=2, le=100_000)
+    """Clips that follow each other in a step, are mixed with each other, and share these draws."""
+    label_smoothing: float = Field(ge=0, lt=1)
+    """Share of a target that is spread evenly over all classes."""
 
     @model_validator(mode="after")
     def _smallest_before_largest(self) -> "AugmentConfig":
@@ -356,7 +366,9 @@ class TrainConfig(Section):
     epochs: int = Field(ge=0, le=1_000_000)
     """0 = no training: the checkpoint (or the bare CLIP) is evaluated as it is."""
     warmup_epochs: int = Field(ge=0)
-    """Epochs of linear warm-up from 0."""
+    """Epochs of linear warm-up."""
+    warmup_start_share: Share
+    """Where the warm-up starts, as a share of the peak rate."""
     batch_size: int = Field(ge=1, le=1_000_000)
     """Clips in one optimizer step, over all processes and micro-batches."""
     lr: float = Field(gt=0)
@@ -365,15 +377,20 @@ class TrainConfig(Section):
     """CLIP's parameters (the towers that are trained, and logit_scale) learn at
     lr * tower_lr_ratio; the authors' configs call it `clip_ratio`."""
     weight_decay: float = Field(ge=0)
-    """AdamW's weight decay, applied to every parameter."""
+    """AdamW's weight decay."""
+    decay_vectors: bool
+    """Whether weights of one dimension (norms, biases) decay too; all others always do."""
     beta1: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean gradient."""
     beta2: float = Field(ge=0, lt=1)
     """AdamW's decay of the mean squared gradient."""
     eps: float = Field(gt=0)
     """AdamW's epsilon, added to the root of the mean squared gradient."""
-    schedule: Literal["cosine", "multistep", "constant"]
-    """Learning rate schedule after the warm-up."""
+    schedule: Literal["cosine", "cosine_from_start", "multistep", "constant"]
+    """Learning rate schedule after the warm-up. cosine begins where the warm-up ends;
+    cosine_from_start at the first step, so that the rate falls at once where the warm-up ends."""
+    min_lr_share: Share
+    """Where a cosine ends, as a share of the peak rate."""
     milestones: list[float]
     """Epochs at which the multistep schedule multiplies the rate by `gamma`."""
     gamma: float = Field(gt=0)
@@ -384,6 +401,14 @@ class TrainConfig(Section):
     """Precision of the forward pass, under autocast; the weights are float32."""
     average_epochs: int = Field(ge=0)
     """Save the mean of the weights after each of the last N epochs; 0 = off."""
+    raw_clip_share: Share
+    """Share of the raw CLIP in the vision tower and logit_scale of the model that is saved at the
+    end, after the mean over epochs; 0 = as trained. Validations see what is trained."""
+    interpolated_loss_weight: float = Field(ge=0, le=1000)
+    """Weight of the gradient at weights between the raw CLIP's and those trained, which is added
+    to each step's; 0 = off."""
+    interpolated_share: float = Field(gt=0, le=1)
+    """Largest share of the raw CLIP in these weights; each step draws one."""
     grad_clip: float = Field(ge=0)
     """Largest gradient norm; 0 = off."""
     activation_checkpointing: bool

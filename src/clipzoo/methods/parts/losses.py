@@ -3,6 +3,7 @@
 The cross entropy against all classes is `Text4Vis.loss`.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -10,6 +11,22 @@ SAME_CLASS = 10.0
 """Logit, in the softened targets, of a text of the same class as the video."""
 DUAL_TEMPERATURE = 1000.0
 """The temperature of the second softmax of `ds_loss`."""
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy with soft targets: the mean over clips of -sum_k targets_k log softmax_k.
+
+    In float32 even under autocast. Of one-hot targets it is the cross entropy of the labels.
+
+    Args:
+        logits: float [b, K].
+        targets: [b, K] float32, rows sum to 1 (`Batch.targets`).
+
+    Returns:
+        a float32 scalar.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return -(targets * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()  # [b, K] -> [b]
 
 
 def nce_loss(logits: Tensor, labels: Tensor) -> Tensor:

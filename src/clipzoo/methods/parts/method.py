@@ -1,7 +1,8 @@
 """The interface of a method: all that train, evaluate and serve use of it.
 
-    inputs -> encode -> features -> loss (training), score (testing)
-                            class text -> class_text -^
+    inputs -> encode_training -> loss (training)
+              encode -> features -> score (testing)
+              class text -> class_text -^ both
 
 `encode` returns the features that are gathered over processes, cached and saved; `score` needs only
 these and the class text, has no parameters and runs on a CPU. So any metric, subset of classes or
@@ -31,6 +32,25 @@ class Batch:
     """[b] int64: column of each clip's text in the class text passed to the loss. The labels, if
     it has all classes; a method that compares videos gets only the step's classes, and one that
     draws templates the step's prompts, each drawn once or more."""
+    targets: Tensor | None = None
+    """[b, K] float32 whose rows sum to 1: how much of each class is in a clip, by mixup, CutMix and
+    label smoothing; None where these are off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepClips:
+    """Which clips of an optimizer step are encoded at once in training.
+
+    What a method draws at random must depend on these alone, never on the process or on how many
+    clips are encoded at once.
+    """
+
+    seed: int
+    """The seed of the run."""
+    step: int
+    """Number of the step in the run, from 0."""
+    places: list[int]
+    """The places of the clips in the step, 0 .. batch_size - 1, in the order of the inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +88,8 @@ class Method(nn.Module):
     """Which frames a video gives in validations and tests: the first ones of its parts, later ones
     in later clips; or, in a single clip, the centers of its parts, or frames at equal distances
     from its first to its last one."""
+    takes_soft_targets: bool = False
+    """Whether the loss uses `Batch.targets`. Mixup, CutMix and label smoothing need that."""
     val_min_frames: int = 0
     """Validations during training leave out videos with fewer frames."""
     stores_saliency: bool = False
@@ -86,7 +108,7 @@ class Method(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """uint8 [..., 3, H, W] in 0 .. 255 -> float32 with the mean and std of `pixels`."""
+        """uint8 or float32 [..., 3, H, W] in 0 .. 255 -> float32 with the mean and std of `pixels`."""
         return torch.addcmul(self.shift, frames.float(), self.scale)
 
     def open_inputs(self, params: Params, dataset: str, text: ClassText) -> Inputs:
@@ -106,6 +128,15 @@ class Method(nn.Module):
     def encode(self, inputs: Tensor) -> Tensor:
         """Features [b, D] or [b, T, D] of b clips of `open_inputs`; pixels are normalized here."""
         raise NotImplementedError
+
+    def encode_training(self, inputs: Tensor, clips: StepClips) -> Tensor:
+        """What `loss` takes of b clips in training: their features, unless a method says otherwise.
+
+        Args:
+            inputs: as those of `encode`. Mixed frames are float32 in 0 .. 255, not uint8.
+            clips: which ones of the step they are.
+        """
+        return self.encode(inputs)
 
     def class_text(self, text: ClassText) -> ClassText:
         """The class text to classify with: unchanged, or re-encoded by the trained text tower."""
@@ -128,7 +159,7 @@ class Method(nn.Module):
         """Mean loss (a float32 scalar) over the clips of `batch`.
 
         Args:
-            features: from `encode`, [b, D] or [b, T, D].
+            features: from `encode_training`, [b, D] or [b, T, D] by default.
             batch: the clips.
             text: from `class_text`.
         """
