@@ -35,9 +35,12 @@ compete, it is computed of the half, and theirs of all. Their test takes a secon
 changes no order of classes, so `score` has one.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -45,12 +48,13 @@ from torch.nn import functional
 
 from clipzoo.methods.parts.experts import ExpertHead
 from clipzoo.methods.parts.heads import head_sizes
-from clipzoo.methods.parts.method import Method
+from clipzoo.methods.parts.method import Batch, Method, StepClips
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.methods.parts.released import vision_and_head
 from clipzoo.methods.parts.similarity import TEST_SCALE, scaled_cosines
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section
+from clipzoo.tensors import send_indices
 
 CLASSES = "fusion_model.spe_cls_feature"
 """The tensor whose number of rows is that of the classes trained on."""
@@ -58,6 +62,10 @@ CLASSES = "fusion_model.spe_cls_feature"
 PARTS = (".mlp.fc_up.", "spe_cls_feature")
 """What the names of every released head contain."""
 OTHERWISE = "allowed: a head with experts; one without them is of BIKE (model.method bike)"
+
+
+TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
+"""The taus of which each block draws one; the last one gives all experts the same share."""
 
 
 class Options(Section):
@@ -145,6 +153,49 @@ class Mote(Method):
         nearest = cosines.topk(min(self.options.nearest_classes, trained.shape[0])).indices  # [b, n]
         return torch.cat([spatial[:, None], temporal[:, None], trained[nearest]], dim=1)
 
+    def encode_training(self, inputs: Tensor, clips: StepClips) -> Tensor:
+        """What `loss` takes of b clips, [b, 3, D] float32: e, m and the mean over frames of the
+        squares of m_h; see above."""
+        frames = frame_embeddings(self.visual, self.normalize(inputs))  # [b, T, D]
+        size = self.options.draw_group
+        rows: dict[int, list[int]] = {}  # of each group
+        for row, place in enumerate(clips.places):
+            rows.setdefault(place // size if size else 0, []).append(row)
+        parts = []
+        for group, members in rows.items():
+            draws = draw_choices((clips.seed, clips.step, group), self.options)
+            part = frames[send_indices(members, frames.device)]  # [b, T, D] -> [g, T, D]
+            parts.append(self.training_features(part, draws))
+        order = np.argsort([row for members in rows.values() for row in members]).tolist()
+        return torch.cat(parts)[send_indices(order, frames.device)]  # of [g, 3, D] -> [b, 3, D]
+
+    def training_features(self, frames: Tensor, draws: "Draws") -> Tensor:
+        """As `encode_training`, of frame embeddings [b, T, D]."""
+        drawn = self.fusion_model(frames, draws.experts)  # [b, T, D]
+        merged = self.fusion_model(frames, draws.shares)  # [b, T, D]
+        means = [(frames.float() + h).mean(dim=1) for h in (drawn, merged)]  # [b, D] each
+        squares = merged.float().square().mean(dim=1)  # [b, T, D] -> [b, D]
+        return torch.stack([*means, squares], dim=1)  # [b, 3, D]
+
+    def losses(self, features: Tensor, batch: Batch, text: ClassText) -> tuple[Tensor, ...]:
+        """CE(e), CE(m) and mean(m_h^2), float32 scalars, of features [b, 3, D] of
+        `encode_training`."""
+        scale = self.logit_scale.float().exp()
+        drawn, merged, squares = features.unbind(dim=1)  # [b, D] each
+        entropies = [
+            functional.cross_entropy(
+                scaled_cosines(videos, text.class_embeddings, scale), batch.texts
+            )
+            for videos in (drawn, merged)
+        ]
+        return *entropies, squares.float().mean()
+
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        """The training loss of features [b, 3, D] of `encode_training`."""
+        drawn, merged, square = self.losses(features, batch, text)
+        options = self.options
+        return drawn + options.merged_loss_weight * merged + options.residual_loss_weight * square
+
     def embedding_parts(self, features: Tensor) -> Tensor:
         """x + mean_t(h_t), as in training, where no other classes are known: [..., D] of features
         [..., 2 + n, D]."""
@@ -165,6 +216,42 @@ class Mote(Method):
         if self.options.view_fusion == "softmax":
             return cosines.softmax(dim=-1).mean(dim=1)  # [N, V, K] -> [N, K]
         return (TEST_SCALE * cosines.mean(dim=1)).softmax(dim=-1)  # [N, V, K] -> [N, K]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is drawn for some clips of a training step, for each block."""
+
+    experts: list[int]
+    """An expert, 0 .. E - 1."""
+    shares: list[tuple[float, ...]]
+    """The shares of the E experts where they are merged."""
+
+
+def draw_choices(seed: Sequence[int], options: Options) -> Draws:
+    """Draw the experts, and the temperatures at which they are merged, of all blocks.
+
+    Expert i of 1 .. E has the probability softmax(1 .. E)_i, each temperature the same.
+
+    Source: MoTE, arXiv 2410.10589, section 3.2 (stochastic routing and weight merging).
+
+    Args:
+        seed: numbers of which every combination gives other draws.
+    """
+    rng = np.random.default_rng(list(seed))
+    blocks, num = range(options.head_layers), options.num_experts
+    probabilities = merge_shares(1.0, num)
+    return Draws(
+        experts=[int(rng.choice(num, p=probabilities)) for _ in blocks],
+        shares=[merge_shares(TEMPERATURES[rng.integers(len(TEMPERATURES))], num) for _ in blocks],
+    )
+
+
+def merge_shares(temperature: float, num_experts: int) -> tuple[float, ...]:
+    """softmax((1 .. E) / temperature), which sums to 1; 1 / E each at an infinite one."""
+    logits = [number / temperature for number in range(1, num_experts + 1)]
+    powers = [math.exp(logit - max(logits)) for logit in logits]
+    return tuple(power / sum(powers) for power in powers)
 
 
 def modulation(spatial: Tensor, trained: Tensor, classes: Tensor, options: Options) -> Tensor:
