@@ -35,8 +35,8 @@ def templates() -> list[str]:
 def embed(towers: CLIP, names: list[str], context_length: int) -> ClassText:
     """The class text of the recipes' prompts, by the raw CLIP."""
     tokenizer = SimpleTokenizer(context_length=context_length)
-    prompts = [tokenizer([template.format(name) for name in names]) for template in templates()]
-    tokens = torch.stack(prompts)  # [P, K, L]
+    prompts = [template.format(name) for template in templates() for name in names]
+    tokens = tokenizer(prompts).unflatten(0, (-1, len(names)))  # [P K, L] -> [P, K, L]
     rows = functional.normalize(towers.encode_text(tokens.flatten(0, 1)), dim=-1)  # [P K, D]
     text = class_text(rows.unflatten(0, tokens.shape[:2]))  # [P, K, D]
     return replace(text, token_ids=tokens)

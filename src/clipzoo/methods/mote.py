@@ -130,8 +130,9 @@ class Mote(Method):
     def make_room(self, tensors: Mapping[str, Tensor]) -> None:
         """Take on the number of classes that a file was trained on."""
         if CLASSES in tensors and tensors[CLASSES].dim() == 2:
-            known = self.fusion_model.spe_cls_feature
-            self.fusion_model.spe_cls_feature = known.new_zeros(len(tensors[CLASSES]), known.shape[1])
+            rows, width = len(tensors[CLASSES]), self.fusion_model.spe_cls_feature.shape[1]
+            known = self.fusion_model.spe_cls_feature.new_zeros(rows, width)  # [K, D]
+            self.fusion_model.spe_cls_feature = known
 
     def start_training(self, text: ClassText) -> None:
         """Keep the embeddings of the classes that it is trained on."""
@@ -150,7 +151,8 @@ class Mote(Method):
         trained = self.fusion_model.spe_cls_feature  # [K, D]
         with torch.autocast(frames.device.type, enabled=False):
             cosines = functional.normalize(spatial, dim=-1) @ trained.T  # [b, K]
-        nearest = cosines.topk(min(self.options.nearest_classes, trained.shape[0])).indices  # [b, n]
+        num_nearest = min(self.options.nearest_classes, trained.shape[0])
+        nearest = cosines.topk(num_nearest).indices  # [b, n]
         return torch.cat([spatial[:, None], temporal[:, None], trained[nearest]], dim=1)
 
     def encode_training(self, inputs: Tensor, clips: StepClips) -> Tensor:

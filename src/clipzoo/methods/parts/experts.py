@@ -51,10 +51,11 @@ class Experts(nn.Module):
 def _merged(experts: nn.ModuleList, shares: Sequence[float] | Tensor) -> tuple[Tensor, Tensor]:
     """The weight [out, in] and the bias [out] of one linear layer of merged experts."""
     # One product at a time: autograd then keeps no copy of the experts.
-    weight, bias = 0.0, 0.0
+    weight, bias = torch.zeros(()), torch.zeros(())
     for share, expert in zip(shares, experts, strict=True):
+        assert isinstance(expert, nn.Linear)
         weight, bias = weight + share * expert.weight, bias + share * expert.bias
-    return weight, bias  # pyright: ignore[reportReturnType]
+    return weight, bias
 
 
 class ExpertBlock(nn.Module):
