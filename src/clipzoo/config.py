@@ -351,6 +351,16 @@ class AugmentConfig(Section):
     label_smoothing: float = Field(ge=0, lt=1)
     """Share of a target that is spread evenly over all classes."""
 
+    @property
+    def mixes(self) -> bool:
+        """Whether clips are mixed with each other."""
+        return bool(self.mixup_alpha or self.cutmix_alpha)
+
+    @property
+    def dealt_together(self) -> int:
+        """Number of clips of a step that one process encodes at once, because they are mixed."""
+        return self.mix_group if self.mixes else 1
+
     @model_validator(mode="after")
     def _smallest_before_largest(self) -> "AugmentConfig":
         area = (self.min_area <= self.max_area, "min_area", self.min_area)
@@ -437,10 +447,12 @@ class TrainConfig(Section):
             f"-S train.epochs={self.epochs} -S train.warmup_epochs=0"
         )
         after = f"ascending, each after the warm-up of {self.warmup_epochs} epochs"
+        ends = not self.min_lr_share or self.schedule in ("cosine", "cosine_from_start")
         require(
             (last, "select", self.select, "last, because train.average_epochs is not 0"),
             (fits, "warmup_epochs", self.warmup_epochs, at_most),
             (rising, "milestones", times, after),
+            (ends, "min_lr_share", self.min_lr_share, "0, because the schedule is not a cosine"),
         )
         return self
 
@@ -533,7 +545,11 @@ class Params(Section):
         method, classifier = self.model.method, self.text.classifier
         sections = ", ".join(self.methods) or "none is"
         named = self.data.classes == "all" or classifier == "text"
-        processes, clips = self.runtime.processes, self.train.batch_size
+        processes, group = self.runtime.processes, self.augment.dealt_together
+        groups = math.ceil(self.train.batch_size / group)
+        mixed = self.augment.mixes
+        of_step = f"train.batch_size{' / augment.mix_group' if mixed else ''}, {groups}"
+        each = "a group of mixed clips" if mixed else "a clip"
         described = self.attributes.datasets
         require(
             (
@@ -561,10 +577,10 @@ class Params(Section):
                 "text, because data.classes is base and novel classes have only their names",
             ),
             (
-                not self.train.epochs or processes <= clips,
+                not self.train.epochs or processes <= groups,
                 "runtime.processes",
                 processes,
-                f"at most train.batch_size, {clips}: each process needs a clip of every step",
+                f"at most {of_step}: each process needs {each} of every step",
             ),
         )
         return self

@@ -33,7 +33,8 @@ MULTI_SCALE_PLACES = (
     *((0, 2), (4, 2), (2, 4), (2, 0)),
     *((1, 1), (3, 1), (1, 3), (3, 3)),
 )
-"""The corner of the window in quarter steps of the free width and height."""
+"""The corner of the window in quarter steps of the free width and height; the first five are the
+corners and the center."""
 
 # Loaders share the cores among themselves; and of a pool of OpenCV's threads, a fork would copy the
 # locks as they are at that moment (`loader_processes`).
@@ -142,7 +143,8 @@ class TrainTransform:
     RandAugment*, resize (`resize_frame`; skipped if the stored frames already have that size), crop
     a random window, resize it to the input size (bilinear), flip, color jitter*, and turn gray.
     Text4Vis and BIKE have no jitter and crop a random area, ActionCLIP does not resize before its
-    multi-scale crop; every step is a key of `augment`.
+    multi-scale crop; every step is a key of `augment`. Of the crop `multi_scale_5` both resizes are
+    OpenCV's bilinear ones, which are not antialiased.
 
     On frames of 340x256 the mean absolute difference to the same steps in PIL is below 0.05 of 255
     (without RandAugment and jitter, which are PIL's, but amplify what the resize leaves).
@@ -161,10 +163,11 @@ class TrainTransform:
         clip = np.empty((len(frames), 3, size, size), np.uint8)
         first = self._resized(frames[0], rng)
         height, width = first.shape[:2]
-        if augment.crop == "multi_scale":
-            window = multi_scale_crop(width, height, size, rng)
-        else:
+        if augment.crop == "area":
             window = random_area_crop(width, height, augment, rng)
+        else:
+            places = MULTI_SCALE_PLACES[:5] if self._opencv else MULTI_SCALE_PLACES
+            window = multi_scale_crop(width, height, size, rng, places)
         flip = rng.random() < augment.flip
         jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
         gray = rng.random() < augment.grayscale
@@ -173,7 +176,11 @@ class TrainTransform:
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
             crop = _crop(image, *window)  # [H, W, 3] -> [h, w, 3]
-            crop = _resize(crop, size, size, "bilinear")  # [h, w, 3] -> [size, size, 3]
+            # [h, w, 3] -> [size, size, 3]
+            if self._opencv:
+                crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
+            else:
+                crop = _resize(crop, size, size, "bilinear")
             if flip:
                 crop = cv2.flip(crop, 1)
             if jitter:
@@ -183,12 +190,32 @@ class TrainTransform:
             _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(clip)
 
+    @property
+    def _opencv(self) -> bool:
+        return self.augment.crop == "multi_scale_5"
+
     def _resized(self, frame: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A frame before its crop, uint8 [H, W, 3], perhaps in a buffer."""
         image, augment = _decode(frame), self.augment
         if augment.randaugment_n:
             image = randaugment(image, augment.randaugment_n, augment.randaugment_m, rng)
+        if self._opencv:
+            return opencv_short_side(image, augment.short_side_px)
         return resize_frame(image, augment.short_side_px, self.pixels)
+
+
+def opencv_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
+    """A whole frame uint8 [H, W, 3] with a shorter side of `short_side_px`; 0 = the image as it is.
+
+    Bilinear without antialiasing; the longer side is rounded, halves up: 341x256 becomes 298x224
+    (298.4). Source: ViFi-CLIP, datasets/pipeline.py, class Resize, by MMCV's rescale_size.
+    """
+    height, width = image.shape[:2]
+    if short_side_px in (0, min(height, width)):
+        return image
+    factor = short_side_px / min(height, width)
+    size = int(width * factor + 0.5), int(height * factor + 0.5)
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
 def random_area_crop(
@@ -223,14 +250,21 @@ def random_area_crop(
     return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
 
 
-def multi_scale_crop(width: int, height: int, size: int, rng: np.random.Generator) -> Window:
-    """A window of one of 10 sizes at one of 13 places of an image.
+def multi_scale_crop(
+    width: int,
+    height: int,
+    size: int,
+    rng: np.random.Generator,
+    places: Sequence[tuple[int, int]] = MULTI_SCALE_PLACES,
+) -> Window:
+    """A window of one of 10 sizes at one of 13 places of an image, or of `places`.
 
     Where a side of the image is 1 or 2 px smaller than `size`, the window can be larger than the
     image, and begin up to 4 px before it: -1 // 4 is -1, and 4 such steps are -4.
 
     Source: ActionCLIP, datasets/transforms_ss.py, lines 170-253 (sallymmx/ActionCLIP), with
-    `fix_crop` and `more_fix_crop`.
+    `fix_crop` and `more_fix_crop`; and ViFi-CLIP, datasets/pipeline.py, class MultiScaleCrop, with
+    five places (muzairkhattak/ViFi-CLIP).
     """
     # Places in quarter steps u and v of the free width and height, + corners, x others:
     #
@@ -242,7 +276,7 @@ def multi_scale_crop(width: int, height: int, size: int, rng: np.random.Generato
     #   4v   +       x       +
     pairs = multi_scale_pairs(width, height, size)
     w, h = pairs[rng.integers(len(pairs))]
-    across, down = MULTI_SCALE_PLACES[rng.integers(len(MULTI_SCALE_PLACES))]
+    across, down = places[rng.integers(len(places))]
     # The authors round the quarter step down before they multiply it.
     return across * ((width - w) // 4), down * ((height - h) // 4), w, h
 

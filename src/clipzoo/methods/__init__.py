@@ -342,6 +342,16 @@ def _check_pixels(path: str | Path, pixels: Pixels, expected: Pixels) -> None:
         )
 
 
+def _check_raw_share(path: str | Path, meta: ModelMetadata, params: Params) -> None:
+    """Raise ConfigError if a run that does not train would add the raw CLIP to a model twice."""
+    added, share = meta.settings.get("train.raw_clip_share"), params.train.raw_clip_share
+    if added and share and not params.train.epochs:
+        raise ConfigError(
+            f"train.raw_clip_share: found {share}; allowed: 0.0, because model.checkpoint {path} "
+            f"already has a share of {added} of the raw CLIP"
+        )
+
+
 def _load_checkpoint(
     model: Method, params: Params, text_tower: dict[str, Tensor], clip: dict[str, Any]
 ) -> None:
@@ -359,6 +369,7 @@ def _load_checkpoint(
             _check_arch(path, meta.clip.arch, params)
             _check_activation(path, meta.clip.quick_gelu, clip)
             _check_pixels(path, meta.clip.pixels, Pixels.model_validate(clip["pixels"]))
+            _check_raw_share(path, meta, params)
     elif read_released := METHODS[params.model.method].read_released:
         content = archives.read_file(path)
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):

@@ -4,8 +4,13 @@ Place i of a step (0 .. B - 1) belongs to process i % world size, which encodes 
 micro-batches:
 
     step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
+    the same in groups of 2 that are mixed          process 0: [0 1] [4 5]    process 1: [2 3] [6]
 
-A loss over single clips is summed over micro-batches and processes. A loss that compares the videos
+A loss over single clips is summed over micro-batches and processes. A text tower that such a loss
+trains encodes the texts of all classes once for the step: the gradients of all micro-batches with
+respect to the texts are added up, and the last one carries them back into the tower.
+
+A loss that compares the videos
 of a step is computed once, over the features of the whole step (GradCache, Gao et al., arXiv
 2101.06983):
 
@@ -16,6 +21,9 @@ of a step is computed once, over the features of the whole step (GradCache, Gao 
 The third pass is the chain rule: with f = encode(clips; w), dL/dw = dL/df * df/dw, and dL/df is
 known from the second pass. So only one micro-batch has a graph at a time, and memory does not grow
 with their number. With a single micro-batch, the graph of 1. is kept and nothing is encoded twice.
+
+A second gradient at other weights (`raw_clip.Interpolation`) is added to that of the step before
+gradients are exchanged.
 
 Only batch normalization (ResNet towers) depends on the split: it normalizes over a micro-batch, and
 keeps the statistics of the first process. `split_settings` records the split of such a run.
@@ -34,10 +42,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from clipzoo.clips.encoding import autocast
-from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.method import Batch, Method, StepClips
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
+from clipzoo.train.mixing import Mixing
+from clipzoo.train.raw_clip import Interpolation
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,22 @@ class MicroBatch:
     """False for the filler of a process with no clip left: every process joins every exchange."""
 
 
-def micro_batches(step_size: int, micro_batch: int) -> list[MicroBatch]:
+def micro_batches(step_size: int, micro_batch: int, group: int = 1) -> list[MicroBatch]:
     """This process's share of a step; every process has the same number of micro-batches.
 
     Example: a step of 5 and micro_batch 2 on 2 processes: places 0, 2, 4 make [0, 2], [4] on the
     first, and places 1, 3 make [1, 3] and a filler on the second.
+
+    Args:
+        group: clips that follow each other in the step and are encoded at once. A micro-batch has
+            as many whole groups as it has room for, and at least one.
     """
-    places = range(step_size)[rank() :: world_size()]
-    largest_share = math.ceil(step_size / world_size())
-    return _filled(places[i : i + micro_batch] for i in range(0, largest_share, micro_batch))
+    groups = [range(step_size)[i : i + group] for i in range(0, step_size, group)]
+    share = groups[rank() :: world_size()]
+    largest_share = math.ceil(len(groups) / world_size())
+    at_once = max(1, micro_batch // group)
+    parts = (share[i : i + at_once] for i in range(0, largest_share, at_once))
+    return _filled([place for places in part for place in places] for part in parts)
 
 
 def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
@@ -85,8 +102,12 @@ class _Forward(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, inputs: Tensor, text: ClassText) -> tuple[Tensor, ClassText]:
-        return self.method.encode(inputs), self.method.class_text(text)
+    def forward(
+        self, inputs: Tensor, clips: StepClips, text: ClassText | None
+    ) -> tuple[Tensor, ClassText | None]:
+        """What the loss takes of some clips, and of some texts, if any."""
+        encoded = self.method.encode_training(inputs, clips)
+        return encoded, None if text is None else self.method.class_text(text)
 
 
 def _distributed(forward: nn.Module, device: torch.device, has_batch_norm: bool) -> nn.Module:
@@ -102,6 +123,36 @@ def _distributed(forward: nn.Module, device: torch.device, has_batch_norm: bool)
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What `StepGradients.add` is told of a step, but for its clips."""
+
+    number: int
+    labels: Tensor
+    parts: Sequence[MicroBatch]
+    templates: Tensor | None
+
+
+class _TrainedTexts:
+    """The texts of a step, [P, K, D], whose gradients are carried back to their tower once.
+
+    All parts but the last get a copy that is cut off from the graph and gathers their gradients.
+    """
+
+    def __init__(self, text: ClassText) -> None:
+        self._text = text
+        self._copy = text.class_embeddings.detach().requires_grad_()
+
+    def for_part(self, last: bool) -> ClassText:
+        return self._text if last else replace(self._text, class_embeddings=self._copy)
+
+    def carry(self) -> Tensor:
+        """A scalar whose backward pass gives the texts the gathered gradients."""
+        if self._copy.grad is None:  # the step has one part
+            return torch.zeros((), device=self._copy.device)
+        return (self._text.class_embeddings * self._copy.grad).sum()
+
+
 class StepGradients:
     """Adds the gradients of a step's mean loss to a method's parameters.
 
@@ -111,6 +162,9 @@ class StepGradients:
         device: where the method and the texts are.
         precision: fp32, or fp16 or bf16 under autocast (features and texts; the loss is float32).
         scaler: scales the loss, for fp16.
+        seed: of the run, for what a method draws.
+        mixing: of the clips; None = they are not mixed.
+        interpolation: the weights of a second gradient; None = there is none.
     """
 
     def __init__(
@@ -121,12 +175,17 @@ class StepGradients:
         device: torch.device,
         precision: str,
         scaler: torch.amp.GradScaler,
+        seed: int = 0,
+        mixing: Mixing | None = None,
+        interpolation: Interpolation | None = None,
     ) -> None:
         self.method, self.text, self.device = method, text, device
         self.precision, self.scaler = precision, scaler
-        self._forward: nn.Module = _Forward(method)
+        self.seed, self.mixing, self.interpolation = seed, mixing, interpolation
+        self._local: nn.Module = _Forward(method)
+        self._forward = self._local
         if dist.is_initialized():
-            self._forward = _distributed(self._forward, device, _has_batch_norm(method))
+            self._forward = _distributed(self._local, device, _has_batch_norm(method))
 
     def add(
         self,
@@ -134,6 +193,7 @@ class StepGradients:
         parts: Sequence[MicroBatch],
         inputs: Iterable[Tensor],
         templates: Tensor | None = None,
+        step: int = 0,
     ) -> Tensor:
         """Compute the mean loss of a step and its gradients, which must be None before.
 
@@ -146,41 +206,80 @@ class StepGradients:
             inputs: the clips of each part: uint8 frames [b, T, 3, S, S], or int64 tokens [b, L].
             templates: [B] int64 in [0, P): the template of each clip's text, if the method
                 `draws_templates`; on the CPU, the same on every process.
+            step: number of the step in the run, from 0.
 
         Returns:
-            the loss, a scalar on the device, equal on all processes.
+            the loss, a scalar on the device, equal on all processes. With an interpolation, its
+            weighted loss is added.
+        """
+        one = _Step(number=step, labels=labels, parts=parts, templates=templates)
+        if self.interpolation is None:
+            return self._add(one, inputs, 1.0, self._forward)
+        kept = list(inputs)
+        with self.interpolation.weights(step):
+            # Not through DistributedDataParallel: gradients are exchanged with those below.
+            second = self._add(one, kept, self.interpolation.loss_weight, self._local)
+        return second + self._add(one, kept, 1.0, self._forward)
+
+    def _add(
+        self, step: _Step, inputs: Iterable[Tensor], weight: float, forward: nn.Module
+    ) -> Tensor:
+        """Add the gradients of `weight` times the loss at the current weights; returns that loss.
+
+        They are exchanged between processes if `forward` is DistributedDataParallel.
         """
         if self.method.compares_videos:
-            return self._whole_step(labels, parts, list(inputs), templates)
+            return self._whole_step(step, list(inputs), weight, forward)
         total = torch.zeros((), device=self.device)
-        step_labels = send(labels, self.device)
-        for i, (part, clips) in enumerate(zip(parts, inputs, strict=True)):
-            with self._exchange(last=i == len(parts) - 1):
-                features, text = self._encode(self._forward, clips, self.text)
-                targets = _rows(step_labels, part.places)  # [B] -> [b]
-                loss = self.method.loss(features, Batch(labels=targets, texts=targets), text)
+        labels = send(step.labels, self.device)
+        with autocast(self.device, self.precision):
+            text = self.method.class_text(self.text)  # [P, K, D]
+        texts = _TrainedTexts(text) if text.class_embeddings.requires_grad else None
+        for i, (part, clips) in enumerate(zip(step.parts, inputs, strict=True)):
+            last = i == len(step.parts) - 1
+            with self._exchange(forward, last=last):
+                some = _rows(labels, part.places)  # [B] -> [b]
+                of_step = self._clips(part, step.number)
+                clips, targets = self._mixed(clips, some, of_step)
+                with autocast(self.device, self.precision):
+                    features, _ = forward(clips, of_step, None)
+                batch = Batch(labels=some, texts=some, targets=targets)
+                classes = text if texts is None else texts.for_part(last)
+                loss = self.method.loss(features, batch, classes)
                 # A mean over b clips becomes their share of the mean over B: times b / B. The
                 # exchange averages over processes: times their number, it is a sum.
-                loss = loss * len(targets) * part.counted * world_size() / len(labels)
-                self.scaler.scale(loss).backward()
+                loss = loss * len(some) * part.counted * world_size() / len(labels) * weight
+                carried = self.scaler.scale(loss)
+                if texts is not None and last:
+                    carried = carried + texts.carry()
+                carried.backward()
             total += loss.detach()
         if dist.is_initialized():
             dist.all_reduce(total)
         return total.double() / world_size()  # takes back the factor from above
 
+    def _mixed(
+        self, inputs: Tensor, labels: Tensor, clips: StepClips
+    ) -> tuple[Tensor, Tensor | None]:
+        """The clips of a part on the device, and their soft targets [b, K], if there are any."""
+        inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
+        if self.mixing is None:
+            return inputs, None
+        return self.mixing.apply(inputs, labels, clips)
+
+    def _clips(self, part: MicroBatch, step: int) -> StepClips:
+        return StepClips(seed=self.seed, step=step, places=part.places)
+
     def _whole_step(
-        self,
-        labels: Tensor,
-        parts: Sequence[MicroBatch],
-        inputs: Sequence[Tensor],
-        templates: Tensor | None,
+        self, step: _Step, inputs: Sequence[Tensor], weight: float, forward: nn.Module
     ) -> Tensor:
         """The loss over the features of the whole step, in the three passes described above.
 
         U is the number of distinct labels (or of drawn prompts) in the step, P that of templates
         (or 1); a part has b clips and u texts. Features have shape [B, D] or [B, T, D].
         """
-        step_text, texts = self._step_text(labels, templates)  # [P, U, D], [B]
+        labels, parts = step.labels, step.parts
+        step_text, texts = self._step_text(labels, step.templates)  # [P, U, D], [B]
         num_texts = step_text.num_classes
         # The texts are dealt out like the clips, since a trained text tower encodes them too.
         places = range(num_texts)[rank() :: world_size()]
@@ -188,10 +287,11 @@ class StepGradients:
         one_pass = len(parts) == 1
         first = []
         with self._repeatable(one_pass):
-            for clips, column in zip(inputs, columns, strict=True):
+            for clips, part, column in zip(inputs, parts, columns, strict=True):
                 # Not through DistributedDataParallel, which would exchange buffers already here.
-                forward = self._forward if one_pass else _Forward(self.method)
-                first.append(self._encode(forward, clips, step_text.of_classes(column.places)))
+                module = forward if one_pass else self._local
+                some = step_text.of_classes(column.places)
+                first.append(self._encode(module, clips, self._clips(part, step.number), some))
         features = _gather([f for f, _ in first], parts, len(labels))  # of [b, ...] -> [B, ...]
         embeddings = _gather(
             [t.class_embeddings.transpose(0, 1) for _, t in first],  # [P, u, D] -> [u, P, D]
@@ -205,18 +305,21 @@ class StepGradients:
             Batch(labels=send(labels, self.device), texts=send(texts, self.device)),
             replace(step_text, class_embeddings=embeddings.transpose(0, 1)),  # [P, U, D]
         )
+        loss = loss * weight
         trained = [p for p in self.method.parameters() if p.requires_grad]
         by_features, by_texts, *by_parameters = torch.autograd.grad(
             self.scaler.scale(loss), [features, embeddings, *trained], allow_unused=True
         )  # [B, ...], [U, P, D] and the parameters' shapes
         for i, (part, column) in enumerate(zip(parts, columns, strict=True)):
             last = i == len(parts) - 1
-            with self._exchange(last=last):
-                encoded, text = (
-                    first[0]
-                    if one_pass
-                    else self._encode(self._forward, inputs[i], step_text.of_classes(column.places))
-                )
+            with self._exchange(forward, last=last):
+                if one_pass:
+                    encoded, text = first[0]
+                else:
+                    some = step_text.of_classes(column.places)
+                    encoded, text = self._encode(
+                        forward, inputs[i], self._clips(part, step.number), some
+                    )
                 by_text = text.class_embeddings.transpose(0, 1)  # [P, u, D] -> [u, P, D]
                 carried = _carry(encoded, by_features, part)
                 carried += _carry(by_text, by_texts, column)
@@ -242,13 +345,15 @@ class StepGradients:
         return self.text.of_prompts(rows, columns), texts  # [P, K, D] -> [1, U, D]
 
     def _encode(
-        self, forward: nn.Module, inputs: Tensor, text: ClassText
+        self, forward: nn.Module, inputs: Tensor, clips: StepClips, text: ClassText
     ) -> tuple[Tensor, ClassText]:
         inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
         with autocast(self.device, self.precision):
-            return forward(inputs, text)
+            return forward(inputs, clips, text)
 
-    def _exchange(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    def _exchange(
+        self, forward: nn.Module, *, last: bool
+    ) -> contextlib.AbstractContextManager[None]:
         """The context of a forward and a backward pass of one micro-batch.
 
         DistributedDataParallel averages each gradient over processes as soon as its hook fires in a
@@ -256,11 +361,12 @@ class StepGradients:
         are exchanged at once, with the last one. no_sync must include the forward pass, which
         prepares the hooks.
         """
+        if not isinstance(forward, DistributedDataParallel):
+            return contextlib.nullcontext()
         if last:
             arrive()
-        if last or not isinstance(self._forward, DistributedDataParallel):
             return contextlib.nullcontext()
-        return self._forward.no_sync()
+        return forward.no_sync()
 
     @contextlib.contextmanager
     def _repeatable(self, one_pass: bool) -> Iterator[None]:

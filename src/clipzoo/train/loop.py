@@ -32,7 +32,9 @@ from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.log import TrainingLog, WaitingTime
+from clipzoo.train.mixing import Mixing
 from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
+from clipzoo.train.raw_clip import Interpolation, patch, raw_tensors
 from clipzoo.train.setup import Run, TrainingError
 from clipzoo.train.state import Progress, load_state, save_state
 
@@ -57,9 +59,7 @@ def train(run: Run) -> dict[str, float]:
         compile_tower(method.visual)
     optimizer = make_optimizer(method, settings)
     scaler = torch.amp.GradScaler(run.device.type, enabled=settings.precision == "fp16")
-    gradients = StepGradients(
-        method, run.text, device=run.device, precision=settings.precision, scaler=scaler
-    )
+    gradients = step_gradients(run, scaler)
     progress = load_state(run.state_dir, method, optimizer, scaler, run.device)
     log = TrainingLog(run.log_dir, progress.history, plan.total_steps, run.device)
     unread: list[TakenStep] = []
@@ -68,7 +68,9 @@ def train(run: Run) -> dict[str, float]:
         lr = set_learning_rate(optimizer, run, step.number)
         optimizer.zero_grad(set_to_none=True)
         with named_compiler_errors() if settings.compile else nullcontext():
-            loss = gradients.add(step.labels, step.parts, step.inputs, step.templates)
+            loss = gradients.add(
+                step.labels, step.parts, step.inputs, step.templates, step=step.number
+            )
         if settings.grad_clip:
             scaler.unscale_(optimizer)  # before, so that the limit is one of the true gradients
             nn.utils.clip_grad_norm_(method.parameters(), settings.grad_clip)
@@ -95,6 +97,30 @@ def train(run: Run) -> dict[str, float]:
     log.close()
     say(f"trained {len(progress.history)} steps; {describe_speed(log)}")
     return metrics
+
+
+def step_gradients(run: Run, scaler: torch.amp.GradScaler) -> StepGradients:
+    """What computes the gradients of the run's steps."""
+    settings, seed = run.params.train, run.params.seed
+    interpolation = None
+    if settings.interpolated_loss_weight:
+        interpolation = Interpolation(
+            model=run.method,
+            raw=raw_tensors(run.device),
+            loss_weight=settings.interpolated_loss_weight,
+            share=settings.interpolated_share,
+            seed=seed,
+        )
+    return StepGradients(
+        run.method,
+        run.text,
+        device=run.device,
+        precision=settings.precision,
+        scaler=scaler,
+        seed=seed,
+        mixing=Mixing(settings=run.params.augment, num_classes=run.text.num_classes),
+        interpolation=interpolation,
+    )
 
 
 def describe_speed(log: TrainingLog) -> str:
@@ -145,7 +171,8 @@ def load_steps(run: Run, first: int, waiting: WaitingTime) -> Iterator[Step]:
     for epoch in range(first // plan.steps_per_epoch, plan.epochs):
         start = epoch * plan.steps_per_epoch
         steps = plan.step_positions(epoch)[max(first - start, 0) :]
-        parts = [micro_batches(len(positions), micro) for positions in steps]
+        group = run.params.augment.dealt_together
+        parts = [micro_batches(len(positions), micro, group) for positions in steps]
         batches = [
             [positions[place] for place in part.places]
             for positions, step_parts in zip(steps, parts, strict=True)
@@ -305,6 +332,8 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
     if progress.average:
         run.method.load_state_dict(progress.average)
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
+    if share := run.params.train.raw_clip_share:
+        patch(run.method, raw_tensors(run.device), share)
     if rank() == 0:
         methods.save_model(run.method, MODEL_FILE, run.metadata)
         methods.save_classifier(run.text.class_embeddings)

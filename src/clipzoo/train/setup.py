@@ -57,6 +57,7 @@ def prepare_run(params: Params, device: torch.device, records: selection.Trainin
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     _check_views(params, method)
+    _check_targets(params, method)
     val_records = selection.validation_records(params, len(text.class_names), method.val_min_frames)
     if params.data.classes == "base":
         classes = selection.training_classes(dataset, "base", len(text.class_names))
@@ -92,6 +93,18 @@ def _check_views(params: Params, method: Method) -> None:
             check_test_sampler(method.test_sampler, clips, dense)
         except ValueError as error:
             raise ConfigError(f"{key}.{error}") from error
+
+
+def _check_targets(params: Params, method: Method) -> None:
+    """Raise ConfigError if clips or targets would be mixed for a loss that takes single classes."""
+    if method.takes_soft_targets or not params.train.epochs:
+        return
+    for key in ("mixup_alpha", "cutmix_alpha", "label_smoothing"):
+        if value := getattr(params.augment, key):
+            raise ConfigError(
+                f"augment.{key}: found {value}; allowed: 0, because the loss of model.method "
+                f"{params.model.method}, with these options, does not take soft targets"
+            )
 
 
 def _files(params: Params) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipzoo.config import Params
 from clipzoo.methods import build
-from clipzoo.methods.parts.method import Method
+from clipzoo.methods.parts.method import Method, StepClips
 from clipzoo.models.activation import may_have_quick_gelu
 from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.clip import build_clip, num_parameters
@@ -23,6 +23,8 @@ CUDA_BYTES = 1.5e9
 PARAMETER_BYTES = 4 * (1 + 1 + 2 + 1)
 """float32 parameter, gradient (in DDP's bucket) and two moments of Adam; and as much as one of them
 for autocast's 16-bit copies in the passes, and for AdamW's temporary tensors after them."""
+INTERPOLATION_BYTES = 4 * 2
+"""The raw CLIP's weight and a copy of the trained one, for `train.interpolated_loss_weight`."""
 HALF = 0.5
 """Under autocast nearly all tensors that autograd saves have 16 bits instead of 32."""
 COPIES = 4
@@ -81,7 +83,8 @@ def activation_bytes(model: Method, params: Params) -> float:
 
     alive: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        model.encode(meta_clip(model, params))
+        clips = StepClips(seed=params.seed, step=0, places=[0])
+        model.encode_training(meta_clip(model, params), clips)
         model.class_text(_meta_text(params))
     return sum(saved_bytes.values()) * (1.0 if params.train.precision == "fp32" else HALF)
 
@@ -119,7 +122,9 @@ def fitting_clips(params: Params, free_bytes: float, *, training: bool) -> int:
     """
     model = meta_model(params, training=training)
     if training:
-        each, kept = activation_bytes(model, params), PARAMETER_BYTES * num_parameters(model)
+        copies = INTERPOLATION_BYTES if params.train.interpolated_loss_weight else 0
+        each = activation_bytes(model, params)
+        kept = (PARAMETER_BYTES + copies) * num_parameters(model)
     else:
         each, kept = inference_bytes(model, params), 4 * num_parameters(model)
     return max(0, int((MARGIN * free_bytes - kept) / each))

@@ -108,7 +108,7 @@ class Method(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """uint8 or float32 [..., 3, H, W] in 0 .. 255 -> float32 with the mean and std of `pixels`."""
+        """[..., 3, H, W] in 0 .. 255, uint8 or float32 -> float32 with mean and std of `pixels`."""
         return torch.addcmul(self.shift, frames.float(), self.scale)
 
     def open_inputs(self, params: Params, dataset: str, text: ClassText) -> Inputs:
