@@ -342,13 +342,31 @@ def _check_pixels(path: str | Path, pixels: Pixels, expected: Pixels) -> None:
         )
 
 
+def raw_share_to_add(params: Params) -> float:
+    """The share of the raw CLIP that is to be put into the model of a run at its end.
+
+    That is `train.raw_clip_share`, but 0 where a model that has it already is evaluated: the kept
+    model of a parent. A released file has none.
+
+    Raises:
+        WeightsError: as `read_model_metadata`, of `model.checkpoint`.
+    """
+    share, path = params.train.raw_clip_share, params.model.checkpoint
+    if not share or params.train.epochs or not path or _is_released(params):
+        return share
+    metadata = read_metadata(path)
+    known = _model_metadata(metadata, path).settings if "model" in metadata else {}
+    return 0.0 if known.get("train.raw_clip_share") else share
+
+
 def _check_raw_share(path: str | Path, meta: ModelMetadata, params: Params) -> None:
-    """Raise ConfigError if a run that does not train would add the raw CLIP to a model twice."""
+    """Raise ConfigError if a run that does not train has a model with another share of the raw CLIP
+    than it says."""
     added, share = meta.settings.get("train.raw_clip_share"), params.train.raw_clip_share
-    if added and share and not params.train.epochs:
+    if added and added != share and not params.train.epochs:
         raise ConfigError(
-            f"train.raw_clip_share: found {share}; allowed: 0.0, because model.checkpoint {path} "
-            f"already has a share of {added} of the raw CLIP"
+            f"train.raw_clip_share: found {share}; allowed: {added}, because model.checkpoint "
+            f"{path} has that share of the raw CLIP, which cannot be taken out of it"
         )
 
 
