@@ -12,10 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.pixels import OPENAI
+<<<<<<< HEAD
 from parity import data, measures, model, mote
+=======
+from parity import data, measures, model, training
+>>>>>>> h-training
 from parity.inputs import Case
 
-NAMES = ("name", "kind")
+NAMES = ("name", "kind", "recipe")
 """Keys of a case that are neither inputs nor outputs."""
 
 
@@ -56,6 +60,19 @@ def _pixels(*_: object) -> float:
     return 2 / 255 / max(OPENAI.std)
 
 
+def _every_rate(case: Case, _: np.ndarray) -> float:
+    return 1e-6 * case["base_lr"]
+
+
+def _mixed(*_: object) -> float:
+    return 1e-5
+
+
+def _levels(*_: object) -> float:
+    """One of 255: the authors turn clips gray by Pillow."""
+    return 1.0
+
+
 TOPICS = {
     "text4vis": Topic(model.text4vis, _model, {"batch_statistics": (False, True)}),
     "bike": Topic(model.bike, _model),
@@ -72,6 +89,10 @@ TOPICS = {
     "multi-scale-pairs": Topic(data.multi_scale_pairs, _exact),
     "warmup-cosine": Topic(data.learning_rates, _rates),
     "warmup-multistep": Topic(data.learning_rates, _rates),
+    "iteration-rates": Topic(training.iteration_rates, _every_rate),
+    "cut-boxes": Topic(training.cut_boxes, _exact),
+    "mixed-clips": Topic(training.mixed_clips, _mixed),
+    "augmented-clip": Topic(training.augmented_clip, _levels),
     "preprocess": Topic(data.preprocess, _pixels),
     "half-class": Topic(measures.half_class, _percent, {"unit_parts": (False, True)}),
     "mAP": Topic(

@@ -65,6 +65,8 @@ def learning_rates(
         steps_per_lr_update=update_every,
         milestones=milestones,
         gamma=gamma,
+        warmup_start_share=0.0,
+        min_lr_share=0.0,
     )
     values = []
     for step in range(0, epochs * iterations_per_epoch, 7):
@@ -97,7 +99,7 @@ def preprocess(
         probe_yx: places of the pixels in a crop.
     """
     # [T, H, W, 3]
-    frames = np.stack([_waves(frame_seed + i, width, height) for i in range(num_frames)])
+    frames = np.stack([waves(frame_seed + i, width, height) for i in range(num_frames)])
     views = transforms.ViewTransform(size, scale, num_crops)(frames)  # [crops, T, 3, size, size]
     views = normalize(views)  # [crops, T, 3, size, size]
     y, x = torch.tensor(probe_yx).T  # [probes], [probes]
@@ -108,7 +110,7 @@ def preprocess(
     }
 
 
-def _waves(seed: int, width: int, height: int) -> np.ndarray:
+def waves(seed: int, width: int, height: int) -> np.ndarray:
     """A smooth test image, uint8 [H, W, 3]."""
     rs = np.random.RandomState(seed)
     f, p = rs.uniform(0.01, 0.08, (3, 4)), rs.uniform(0, 6.28, (3, 2))

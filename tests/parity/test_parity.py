@@ -10,8 +10,10 @@ from parity.check import TOPICS, check, kind_of
 from parity.command import main
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = ("text4vis_model", "bike_model", "actionclip_model", "mote_model", "protocol", "preprocess")
-FILES += ("scores",)
+FILES = (
+    *("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores"),
+    *("next_schedules", "next_augmentation", "mote_model"),
+)
 
 
 def load(name: str) -> list[dict[str, Any]]:
