@@ -13,6 +13,7 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.methods.text4vis import Options
 from clipzoo.models import pixels
 from clipzoo.yaml_files import read_yaml
+from parity.inputs import class_text
 
 normalize = partial(pixels.normalize, pixels=pixels.OPENAI)
 
@@ -54,8 +55,11 @@ def options(name: str, **changes: Any) -> Any:
 
 
 def method(name: str, num_segments: int, tower: str = "vit", **changes: Any) -> Method:
-    """A method of `METHODS` on `clip(tower)`, with `options`, in evaluation mode."""
-    return METHODS[name].build(clip(tower), options(name, **changes), num_segments).eval()
+    """A method of `METHODS` on `clip(tower)`, with `options`, that knows six classes; in evaluation
+    mode."""
+    model = METHODS[name].build(clip(tower), options(name, **changes), num_segments)
+    model.start_training(class_text(torch.randn(1, 6, DIM)))
+    return model.eval()
 
 
 def text4vis_options(**changes: Any) -> Options:

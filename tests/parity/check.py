@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.pixels import OPENAI
-from parity import data, measures, model, openvclip, training, vificlip
+from parity import data, measures, model, mote, openvclip, training, vificlip
 from parity.inputs import Case
 
 NAMES = ("name", "kind", "recipe")
@@ -74,6 +74,8 @@ TOPICS = {
     "bike": Topic(model.bike, _model),
     "bike-attribute-head": Topic(model.bike_attribute_head, _model),
     "actionclip": Topic(model.actionclip_head, _model),
+    "mote-evaluation": Topic(mote.evaluation, _model),
+    "mote-training": Topic(mote.training, _model),
     "actionclip-kl": Topic(model.actionclip_loss, _model),
     "vificlip": Topic(vificlip.model, _model),
     "vificlip-midpoints": Topic(vificlip.midpoints, _exact),

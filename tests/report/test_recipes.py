@@ -34,6 +34,7 @@ PAPERS = {
     "text4vis": "arXiv 2207.01297",
     "bike": "arXiv 2301.00182",
     "actionclip": "arXiv 2109.08472",
+    "mote": "arXiv 2410.10589",
     "pe": "arXiv 2504.13181",
     "vificlip": "arXiv 2212.03640",
 }
@@ -53,6 +54,12 @@ LISTS_OF = {
 }
 LISTS_BY_METHOD: dict[str, dict[str, tuple[str, str]]] = {
     "actionclip": {"kinetics400": ("k4001", "val")},
+    "mote": {
+        "kinetics400": ("k400", "vallist"),
+        "ucf101": ("ucf101", "testlist0{}-1"),
+        "hmdb51": ("hmdb51", "vallist_split{}"),
+        **{f"kinetics600_split{i}": ("k600_test", f"k160_test_split{i}") for i in (1, 2, 3)},
+    },
     "vificlip": {
         "kinetics400": ("k400_splits", "val"),
         "ssv2": ("ssv2_splits", "validation"),
@@ -94,6 +101,11 @@ UNLIKE_CONFIG = {
     "actionclip/hmdb51-vitb16-f32": {"model.num_segments"},
     "actionclip/ucf101-vitb16-f32": {"model.num_segments"},
     "actionclip/zero-shot-kinetics400-vitb32-f8": {"actionclip.head"},
+    # Their configs are those of ViT-L/14.
+    **{
+        f"mote/zero-shot-{dataset}-vitb16-f8": {"model.arch", "mote.head_layers"}
+        for dataset in ("ucf101", "hmdb51", "kinetics600")
+    },
 }
 
 
@@ -131,6 +143,7 @@ def test_there_are_recipes():
     assert len(ZOO["text4vis"]) >= 25
     assert len(ZOO["bike"]) >= 22
     assert len(ZOO["actionclip"]) == 9
+    assert len(ZOO["mote"]) == 9
     assert len(ZOO["pe"]) == 5
     assert "demo" in NAMES
     assert not any(name.endswith("base") for name in NAMES)
@@ -250,7 +263,8 @@ def test_numbers_have_tolerances_and_views_that_are_evaluated(name):
 
 
 @pytest.mark.parametrize(
-    ("method", "configs", "logs"), [("text4vis", 20, 10), ("bike", 20, 10), ("actionclip", 9, 1)]
+    ("method", "configs", "logs"),
+    [("text4vis", 20, 10), ("bike", 20, 10), ("actionclip", 9, 1), ("mote", 8, 0)],
 )
 def test_most_recipes_have_a_config_and_many_a_log(method, configs, logs):
     """Else the tests below would compare nothing."""
@@ -273,6 +287,8 @@ def test_values_are_those_of_the_authors_config(name):
         "network.arch": "model.arch",
         "network.sim_header": f"{method}.head",
         "network.interaction": f"{method}.interaction",
+        "network.temporal_layer": f"{method}.head_layers",
+        "network.num_experts": f"{method}.num_experts",
         "data.shot": "data.shots",
         "data.select_topk_attributes": f"{method}.num_attributes",
         "solver.type": "train.schedule",
@@ -296,7 +312,8 @@ def test_values_are_those_of_the_authors_config(name):
         assert values["train.epochs"] == 0
     if not trains or method == "actionclip":
         return
-    assert config["solver.loss_type"].lower() == values.get(f"{method}.loss", "nce")
+    plain = "ce" if method == "mote" else "nce"
+    assert config["solver.loss_type"].lower() == values.get(f"{method}.loss", plain)
     assert int(config["logging.eval_freq"]) == values["train.val_every"]
     accumulated = int(config["data.batch_size"]) * int(config["solver.grad_accumulation_steps"])
     if authors.config_gpus:
@@ -500,9 +517,9 @@ def test_models_build_on_the_meta_device(name):
         assert (model.text is None) == (params.options["trained"] == "image")
     if "head" not in params.options:
         return
-    has_head = params.options["head"] not in ("None", "meanP")
+    has_head = params.options.get("head", "Transf") not in ("None", "meanP")
     assert bool(list(model.fusion_model.parameters())) == has_head
-    if params.model.method == "bike":
+    if params.model.method in ("bike", "mote"):
         return
     assert model.num_segments == params.model.num_segments
     assert (model.text is not None) == (params.options["text_tower"] == "trained")

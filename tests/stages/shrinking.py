@@ -27,6 +27,7 @@ SMALL = {
     "model.input_px": 32,
     "text4vis.head_layers": 1,
     "bike.head_layers": 1,
+    "mote.head_layers": 1,
     "actionclip.head_layers": 1,
     "attributes.datasets": ["demo_shapes"],
     "attributes.arch": "",
@@ -63,7 +64,8 @@ def shrunken(recipe: str) -> dict[str, Any]:
     small = {key: value for key, value in SMALL.items() if key in full and full[key] != value}
     small["recipe"] = f"twin/{recipe}"
     small["data.zero_shot"] = ["demo_unseen"] if full["data.zero_shot"] else []
-    small["text.templates"] = [short_template(t) for t in full["text.templates"]]
+    templates = [short_template(template) for template in full["text.templates"]]
+    small["text.templates"] = list(dict.fromkeys(templates))  # long ones may end alike
     small["augment.short_side_px"] = min(full["augment.short_side_px"], SHORT_SIDE_PX)
     small["actionclip.authors_test_batch"] = min(
         full.get("actionclip.authors_test_batch", 0), EVAL_BATCH

@@ -35,6 +35,12 @@ def without_training_videos_but_with_splits(lists: Path) -> None:
     write_csv(SPLIT_COLUMNS, rows, lists / "demo_unseen/splits.csv")
 
 
+HEADS = {"mote": "Transf"}
+"""Heads of methods without an option for it."""
+PLAIN_HEADS = (None, "None", "meanP")
+ROWS = {"mote": (2 + 5,)}
+"""What the features of a method have between views and D, but for frames: of MoTE the classes
+nearest to the video too."""
 NUM_VAL, NUM_UNSEEN, NUM_CLASSES, DIM = 48, 24, 48, 128
 NUM_TRAIN = {("all", 0): 96, ("all", 2): 96, ("base", 0): 48, ("base", 2): 48}
 """By data.classes and data.shots; all are whole steps of 12."""
@@ -61,7 +67,7 @@ def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     assert found["steps"] == values["train.epochs"] * videos // 12
     names, method = load_file("models/model.safetensors").keys(), values["model.method"]
     attributes = method == "bike_attributes"  # without a vision tower, with the text tower
-    head = attributes or values.get(f"{method}.head", "None") not in ("None", "meanP")
+    head = attributes or values.get(f"{method}.head", HEADS.get(method)) not in PLAIN_HEADS
     assert any(name.startswith("fusion_model.") for name in names) == head
     trained = values.get(f"{method}.text_tower") == "trained"
     assert any(name.startswith("text.") for name in names) == (attributes or trained)
@@ -105,7 +111,8 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
     tensors = load_file("predictions/test.safetensors")
     frames = (values["model.num_segments"],) if values.get("bike.interaction") == "VCS" else ()
-    assert tensors["features"].shape == (NUM_VAL, num_views, *frames, DIM)
+    rows = frames or ROWS.get(method, ())
+    assert tensors["features"].shape == (NUM_VAL, num_views, *rows, DIM)
     if values.get("bike.saliency"):
         weights = tensors["saliency"].float()
         assert weights.shape == (NUM_VAL, NUM_CLASSES, *frames)
@@ -136,8 +143,8 @@ def check_zero_shot(values: Mapping[str, Any], found: Mapping[str, Any]) -> None
     vcs = (
         values.get("bike.interaction") == "VCS" or values.get("bike.zero_shot_scoring") == "frames"
     )
-    frames = (values["model.num_segments"],) if vcs else ()
-    assert tensors["features"].shape == (NUM_UNSEEN, num_views, *frames, DIM)
+    rows = (values["model.num_segments"],) if vcs else ROWS.get(values["model.method"], ())
+    assert tensors["features"].shape == (NUM_UNSEEN, num_views, *rows, DIM)
     assert tensors["raw_features"].shape == (NUM_UNSEEN, num_views, DIM)
 
 

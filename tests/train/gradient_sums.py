@@ -26,6 +26,7 @@ from clipzoo.train.mixing import Mixing
 from clipzoo.train.raw_clip import Interpolation
 from parity.inputs import fill, noise
 from parity.model import actionclip_options, bike_options
+from parity.mote import mote_options
 from tiny import attributes_options, text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
@@ -41,6 +42,7 @@ CASES = {
     "attributes": attributes_options(),
     "dp-ds": bike_options(head="None", interaction="DP", loss="ds"),
     "actionclip": actionclip_options(head="LSTM"),
+    "mote": mote_options(head_layers=2, draw_group=3),  # of 8 clips: three groups
     "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
     "mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
     "interpolated": text4vis_options(head_layers=1),

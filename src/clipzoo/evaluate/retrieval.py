@@ -45,7 +45,7 @@ def evaluate_retrieval(scored: Scored) -> dict[str, float]:
     labels = scored.labels
     present = torch.unique(labels)  # [Q] int64, ascending
     queries = scored.text.ensemble()[present]  # [K, D] -> [Q, D]
-    cosines = queries @ video_embeddings(scored.features).T  # [Q, N]
+    cosines = queries @ video_embeddings(scored.embedding_parts(scored.features)).T  # [Q, N]
     relevant = labels == present[:, None]  # [Q, N]
     # The best relevant video of each query; its rank among all videos decides.
     best = metrics.first_of_highest(cosines.masked_fill(~relevant, -torch.inf))  # [Q]

@@ -37,6 +37,8 @@ class Scored:
     """[N] int64, or targets [N, K] of 0 and 1."""
     text: ClassText
     """The text of all K classes, as `class_text` gives it."""
+    embedding_parts: Callable[[Tensor], Tensor] = lambda features: features
+    """What the embedding of a video is the mean of (`Method.embedding_parts`), of the features."""
 
     def probabilities(self) -> Tensor:
         """The probabilities of all videos from all views, [N, K] float32."""
@@ -129,6 +131,7 @@ def score_set(
         view_names=clips.view_names,
         labels=label_tensor(clips.records, text.num_classes),
         text=text,
+        embedding_parts=model.embedding_parts,
     )
 
 

@@ -22,6 +22,7 @@ from clipzoo.methods import (
     actionclip,
     bike,
     bike_attributes,
+    mote,
     openvclip,
     raw,
     text4vis,
@@ -80,6 +81,7 @@ METHODS: dict[str, MethodSpec[Any]] = {
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
     "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
+    "mote": MethodSpec(mote.Options, mote.Mote, mote.read_released),
     "vificlip": MethodSpec(
         vificlip.Options, vificlip.ViFiClip, vificlip.read_released, repeats_shots=False
     ),
@@ -215,6 +217,7 @@ def rebuild_model(
     spec = METHODS[about.method]
     options = config.build(spec.options, about.options, *described)
     model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
+    model.make_room(tensors)
     load_strictly(model, tensors, str(path))
     return model.eval()
 
@@ -357,13 +360,31 @@ def _check_pixels(path: str | Path, pixels: Pixels, expected: Pixels) -> None:
         )
 
 
+def raw_share_to_add(params: Params) -> float:
+    """The share of the raw CLIP that is to be put into the model of a run at its end.
+
+    That is `train.raw_clip_share`, but 0 where a model that has it already is evaluated: the kept
+    model of a parent. A released file has none.
+
+    Raises:
+        WeightsError: as `read_model_metadata`, of `model.checkpoint`.
+    """
+    share, path = params.train.raw_clip_share, params.model.checkpoint
+    if not share or params.train.epochs or not path or _is_released(params):
+        return share
+    metadata = read_metadata(path)
+    known = _model_metadata(metadata, path).settings if "model" in metadata else {}
+    return 0.0 if known.get("train.raw_clip_share") else share
+
+
 def _check_raw_share(path: str | Path, meta: ModelMetadata, params: Params) -> None:
-    """Raise ConfigError if a run that does not train would add the raw CLIP to a model twice."""
+    """Raise ConfigError if a run that does not train has a model with another share of the raw CLIP
+    than it says."""
     added, share = meta.settings.get("train.raw_clip_share"), params.train.raw_clip_share
-    if added and share and not params.train.epochs:
+    if added and added != share and not params.train.epochs:
         raise ConfigError(
-            f"train.raw_clip_share: found {share}; allowed: 0.0, because model.checkpoint {path} "
-            f"already has a share of {added} of the raw CLIP"
+            f"train.raw_clip_share: found {share}; allowed: {added}, because model.checkpoint "
+            f"{path} has that share of the raw CLIP, which cannot be taken out of it"
         )
 
 
@@ -402,6 +423,7 @@ def _load_checkpoint(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
+    model.make_room(tensors)
     load_strictly(model, tensors, f"model.checkpoint {path}")
 
 

@@ -53,7 +53,8 @@ class Classifier(nn.Module):
         )
         features = self.method.encode(inputs)  # [b, D] or [b, T, D]
         views = features[:, None]  # [b, ...] -> [b, V = 1, ...]
-        video = features if features.dim() == 2 else features.mean(dim=1)  # [b, T, D] -> [b, D]
+        parts = self.method.embedding_parts(features)  # [b, D] or [b, T, D]
+        video = parts if parts.dim() == 2 else parts.mean(dim=1)  # [b, T, D] -> [b, D]
         return {
             "probabilities": self.method.score(views, text),
             "cosines": self.method.similarity(views, text)[:, 0],  # [b, 1, K] -> [b, K]

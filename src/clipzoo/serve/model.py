@@ -215,7 +215,7 @@ class VideoModel:
         frames where the method compares these. Errors are those of `predict`."""
         file = self._open(video)
         clips = self._clips(file, [_whole(file)], self._trained)
-        return _embedding(self._encode(clips, [0], self._trained))
+        return _embedding(self._trained, self._encode(clips, [0], self._trained))
 
     def embed_windows(
         self, video: str | Path, *, every: float
@@ -223,8 +223,11 @@ class VideoModel:
         """Start and end (seconds) of each window, and its embedding, as `embed` gives it of a whole
         video; arguments and errors are those of `windows`."""
         check_every(every)
-        parts = self._encoded(video, self._trained, every)
-        return ((span.start, span.end, _embedding(features)) for features, *_, span in parts)
+        model = self._trained
+        parts = self._encoded(video, model, every)
+        return (
+            (span.start, span.end, _embedding(model, features)) for features, *_, span in parts
+        )
 
     def embed_stored(self, store: Store, video_ids: Sequence[str]) -> Iterator[Tensor]:
         """The embedding of each video of a frame store, in order, as `embed` gives it of the file
@@ -238,7 +241,7 @@ class VideoModel:
         for start in range(0, len(records), WINDOWS_AT_ONCE):
             positions = range(len(records))[start : start + WINDOWS_AT_ONCE]
             for features in self._encode(clips, positions, self._trained).split(1):
-                yield _embedding(features)
+                yield _embedding(self._trained, features)
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of N sentences as they are, without a template, [N, D] float32,
@@ -365,9 +368,10 @@ def _state(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _embedding(features: Tensor) -> Tensor:
-    """One embedding [D] of features [1, V, D] or [1, V, T, D]."""
-    mean = features[0].float().flatten(0, -2).mean(dim=0)  # -> [D]
+def _embedding(model: Method, features: Tensor) -> Tensor:
+    """One embedding [D] of features [1, V, D] or [1, V, T, D] of a model."""
+    parts = model.embedding_parts(features[0].float())  # [V, D] or [V, T, D]
+    mean = parts.flatten(0, -2).mean(dim=0)  # -> [D]
     return functional.normalize(mean, dim=0)
 
 

@@ -332,7 +332,7 @@ def finish(run: Run, progress: Progress) -> dict[str, float]:
     if progress.average:
         run.method.load_state_dict(progress.average)
         metrics[f"{val_metric(run)}_average"] = single_view_score(run)
-    if share := run.params.train.raw_clip_share:
+    if share := methods.raw_share_to_add(run.params):
         patch(run.method, raw_tensors(run.device), share)
     if rank() == 0:
         methods.save_model(run.method, MODEL_FILE, run.metadata)

@@ -65,6 +65,8 @@ def prepare_run(params: Params, device: torch.device, records: selection.Trainin
         train_records = selection.of_classes(train_records, classes)
         val_records = selection.of_classes(val_records, classes)
         text = text.of_classes(classes)
+    if params.train.epochs or not params.model.checkpoint:
+        method.start_training(text)
     inputs = method.open_inputs(params, dataset, text)
     split = split_settings(method, params.runtime.micro_batch) if params.train.epochs else {}
     made_on = {"environment": environment(device.type)} if params.train.epochs else {}

@@ -36,11 +36,11 @@ class TemporalHead(nn.Module):
         super().__init__()
         self.head = head
         if head == "Transf":
-            heads = next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
+            heads = rounded_heads(width, heads)
             self.frame_position_embeddings = nn.Embedding(positions, width)
-            blocks = [_block(width, heads) for _ in range(layers)]
+            blocks = [head_block(width, heads) for _ in range(layers)]
             self.transformer = nn.Sequential(OrderedDict(resblocks=nn.Sequential(*blocks)))
-            self.apply(_initialize)
+            self.apply(initialize)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.frames(frames).mean(dim=1)  # [B, T, D] -> [B, D]
@@ -53,13 +53,18 @@ class TemporalHead(nn.Module):
         return self.transformer(x).type(frames.dtype) + frames  # [B, T, D]
 
 
-def _block(width: int, heads: int) -> ResidualAttentionBlock:
+def rounded_heads(width: int, heads: int) -> int:
+    """The largest number of attention heads, at most `heads`, that divides the width."""
+    return next(h for h in range(max(heads, 1), 0, -1) if width % h == 0)
+
+
+def head_block(width: int, heads: int) -> ResidualAttentionBlock:
     """Pre-norm Transformer block on [B, T, D]; eps is 1e-12 as in the reference."""
     norm = partial(nn.LayerNorm, eps=1e-12)
     return ResidualAttentionBlock(width, heads, act_layer=QuickGELU, norm_layer=norm)
 
 
-def _initialize(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """N(0, 0.02) and zero biases; the packed attention projection keeps PyTorch's Xavier init."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)

@@ -9,6 +9,7 @@ these and the class text, has no parameters and runs on a CPU. So any metric, su
 fusion can be recomputed without the model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,6 +150,19 @@ class Method(nn.Module):
         """The class text to classify with: unchanged, or re-encoded by the trained text tower."""
         return text
 
+    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take on the sizes that only a file knows, such as the number of classes trained on.
+
+        Args:
+            tensors: the file's, by name, before they are loaded and whatever they are.
+        """
+
+    def start_training(self, text: ClassText) -> None:
+        """Keep what the model needs of the classes that it is trained on; `text` is on the CPU.
+
+        Not called where a checkpoint is evaluated, which has it.
+        """
+
     def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
         """Mean loss (a float32 scalar) over the clips of `batch`.
 
@@ -172,6 +186,11 @@ class Method(nn.Module):
     def score(self, features: Tensor, text: ClassText) -> Tensor:
         """Probabilities [N, K] float32 of features [N, V, D] or [N, V, T, D] of V views."""
         raise NotImplementedError
+
+    def embedding_parts(self, features: Tensor) -> Tensor:
+        """The vectors [..., D] whose mean is the embedding of a video: the features themselves,
+        unless some of them serve `score` alone."""
+        return features
 
     def for_zero_shot(self) -> "Method":
         """The model that zero_shot evaluates."""

@@ -1,4 +1,4 @@
-"""Checkpoints as the authors of BIKE and ActionCLIP release them: a whole CLIP and a head."""
+"""Checkpoints of which the authors save CLIP and the head apart: BIKE, ActionCLIP and MoTE."""
 
 from typing import Any
 
@@ -42,3 +42,36 @@ def clip_and_head(
             "attributes branch (model.method bike_attributes); allowed: the head of a video model"
         )
     return clip, heads
+
+
+def vision_and_head(
+    content: dict[str, Any], where: str, *, parts: tuple[str, ...], otherwise: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The vision tower with logit_scale, and the head, of a checkpoint without a text tower; by
+    name without `module.`, those of floating point as float32.
+
+    Args:
+        content: {epoch, model_state_dict: visual.* and logit_scale, fusion_model_state_dict: the
+            head's tensors, optimizer_state_dict}; others are not read.
+        where: the file, for messages.
+        parts: what names of the head must contain.
+        otherwise: what a file may be that has no such head, for messages.
+
+    Raises:
+        WeightsError: there is no vision tower, or no head with these parts.
+    """
+    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
+    heads = archives.named_tensors(head, where) if isinstance(head, dict) and head else {}
+    if missing := [part for part in parts if not any(part in name for name in heads)]:
+        found = ", ".join(list(heads)[:3]) or "no such dict"
+        raise WeightsError(
+            f"{where}: fusion_model_state_dict: missing {', '.join(missing)}; found {found}; "
+            f"{otherwise}"
+        )
+    if missing := {"visual.conv1.weight", "logit_scale"} - clip.keys():
+        raise WeightsError(
+            f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a vision "
+            "tower in OpenAI's names (visual.*) and logit_scale"
+        )
+    vision = {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}
+    return vision, heads
