@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ NO_RECIPE = ""
 # Each split of Kinetics-600 has other classes, so each is a dataset; the published number is their
 # mean. metric: key in each split's file
 SPLIT_RESULTS = {"splits_top1_mean": "full_top1", "splits_top5_mean": "full_top5"}
-SPLIT_DATASET = "kinetics600"
+SPLIT_DATASETS = ("kinetics600", "kinetics600_val")
 NUM_SPLITS = 3
 
 
@@ -179,13 +180,14 @@ class _Run:
                 yield from self._rows_of([stem], key, values[key], std=std, interval=(low, high))
 
     def _split_rows(self) -> Iterator[Row]:
-        """Means over Kinetics-600's splits, if all were measured (std with ddof 0)."""
-        stems = [f"zero_shot_{SPLIT_DATASET}_split{i}" for i in range(1, NUM_SPLITS + 1)]
-        for metric, key in SPLIT_RESULTS.items():
+        """Means over the splits of Kinetics-600's test or validation set, if all were measured (std
+        with ddof 0)."""
+        for dataset, (metric, key) in product(SPLIT_DATASETS, SPLIT_RESULTS.items()):
+            stems = [f"zero_shot_{dataset}_split{i}" for i in range(1, NUM_SPLITS + 1)]
             values = [self.files[stem][key] for stem in stems if key in self.files.get(stem, {})]
             if len(values) == NUM_SPLITS:
                 mean, std = statistics.fmean(values), statistics.pstdev(values)
-                yield from self._rows_of(stems, metric, mean, std=std, dataset=SPLIT_DATASET)
+                yield from self._rows_of(stems, metric, mean, std=std, dataset=dataset)
 
     def _rows_of(
         self,
