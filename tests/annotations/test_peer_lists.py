@@ -63,7 +63,7 @@ MMACTION2 = ("mmaction2-rawframes", "mmaction2-rawframes-offset", "mmaction2-vid
 @pytest.mark.parametrize(
     ("entries", "able"),
     [
-        (SPACED, ("clipzoo", "csv")),
+        (SPACED, ("clipzoo", "csv", "openvclip")),
         (SEGMENTS, ("clipzoo", "mmaction2-rawframes-offset")),
         (SEVERAL, ("clipzoo", *MMACTION2)),
     ],

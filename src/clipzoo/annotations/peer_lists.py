@@ -5,12 +5,12 @@
 | clipzoo | csv with a header: `clipzoo.data.records` |
 | text4vis-frames, actionclip-frames | `path num_frames label` |
 | text4vis-videos, vificlip, xclip | `path.mp4 label` |
-| csv | `path.mp4,label`, without a header; quoted where needed |
+| csv, openvclip | `path.mp4,label`, without a header; quoted where needed |
 | mmaction2-rawframes | `path num_frames label [label ...]` |
 | mmaction2-rawframes-offset | `path start_frame num_frames label [label ...]` |
 | mmaction2-videos | `path.mp4 label [label ...]` |
 
-All but clipzoo and csv split their lines at spaces, so a path with spaces cannot be written. It can
+All but clipzoo, csv and openvclip split their lines at spaces, so a path with spaces cannot be written. It can
 be read if the number of columns is fixed.
 """
 
@@ -41,6 +41,7 @@ class Layout:
     """The paths are those of video files."""
 
 
+_CSV = Layout(columns=("label",), separator=",", extension=True)
 _FRAMES = Layout(columns=("num_frames", "label"))
 _VIDEOS = Layout(columns=("label",), extension=True)
 LAYOUTS = {
@@ -49,7 +50,8 @@ LAYOUTS = {
     "text4vis-videos": _VIDEOS,
     "vificlip": _VIDEOS,
     "xclip": _VIDEOS,
-    "csv": Layout(columns=("label",), separator=",", extension=True),
+    "csv": _CSV,
+    "openvclip": _CSV,
     "mmaction2-rawframes": Layout(columns=("num_frames", "label"), several_labels=True),
     "mmaction2-rawframes-offset": Layout(
         columns=("start_frame", "num_frames", "label"), several_labels=True
