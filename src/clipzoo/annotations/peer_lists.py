@@ -10,8 +10,8 @@
 | mmaction2-rawframes-offset | `path start_frame num_frames label [label ...]` |
 | mmaction2-videos | `path.mp4 label [label ...]` |
 
-All but clipzoo, csv and openvclip split their lines at spaces, so a path with spaces cannot be written. It can
-be read if the number of columns is fixed.
+All but clipzoo, csv and openvclip split their lines at spaces, so a path with spaces cannot be
+written. It can be read if the number of columns is fixed.
 """
 
 import csv
