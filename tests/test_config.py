@@ -219,6 +219,25 @@ def test_milestones_are_ascending_and_after_the_warm_up(values, milestones):
     assert build(config.Params, values, "p").train.milestones == [3, 5.5]
 
 
+@pytest.mark.parametrize("schedule", ["multistep", "constant"])
+def test_only_a_cosine_ends_at_a_share_of_the_peak(values, schedule):
+    values["train"] |= {"min_lr_share": 0.01, "schedule": "cosine_from_start"}
+    build(config.Params, values, "p")
+    values["train"]["schedule"] = schedule
+    with pytest.raises(ConfigError, match=r"train.min_lr_share: found 0.01; allowed: 0"):
+        build(config.Params, values, "p")
+
+
+def test_each_process_needs_a_group_of_mixed_clips(values):
+    values["augment"] |= {"cutmix_alpha": 1.0}
+    values["runtime"]["processes"] = 8
+    build(config.Params, values, "p")
+    values["runtime"]["processes"] = 9
+    expected = r"at most train.batch_size / augment.mix_group, 8: each process needs a group"
+    with pytest.raises(ConfigError, match=expected):
+        build(config.Params, values, "p")
+
+
 def test_all_keys_of_earlier_versions_are_named_at_once(values):
     values["train"]["update_every"] = values["train"].pop("steps_per_lr_update")
     values["demo"]["other_videos"] = values["demo"].pop("other_archs")["eval_videos"]

@@ -28,6 +28,10 @@ AUGMENT = AugmentConfig(
     max_aspect=1.33,
     flip=0.5,
     grayscale=0.0,
+    mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+    mix_group=4,
+    label_smoothing=0.0,
 )
 
 

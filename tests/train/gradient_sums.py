@@ -12,12 +12,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
+from clipzoo.config import AugmentConfig
 from clipzoo.methods import METHODS
-from clipzoo.methods.parts.method import Method
+from clipzoo.methods.parts.losses import soft_cross_entropy
+from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.similarity import scaled_cosines
+from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.gradients import StepGradients, micro_batches
+from clipzoo.train.mixing import Mixing
+from clipzoo.train.raw_clip import Interpolation
 from parity.inputs import fill, noise
 from parity.model import actionclip_options, bike_options
 from parity.mote import mote_options
@@ -38,12 +44,38 @@ CASES = {
     "actionclip": actionclip_options(head="LSTM"),
     "mote": mote_options(head_layers=2, draw_group=3),  # of 8 clips: three groups
     "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
+    "mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
+    "interpolated": text4vis_options(head_layers=1),
+    "interpolated-mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
+    "interpolated-infonce": text4vis_options(head_layers=1, loss="infonce"),
 }
-TRAINED_TEXT = ("infonce-trained", "actionclip")
+TRAINED_TEXT = ("infonce-trained", "actionclip", "mixed", "interpolated-mixed")
+MIXED = AugmentConfig.model_construct(
+    mixup_alpha=0.8, cutmix_alpha=1.0, mix_group=2, label_smoothing=0.1
+)
+SEED, STEP = 7, 3
+"""Of the run and of the step: its groups draw mixup and CutMix, with themselves and each other."""
 BUILDERS = {spec.options: spec.build for spec in METHODS.values()}
 CPU = torch.device("cpu")
 STEPS = [(8, 2), (3, 2), (3, 1)]
 """(clips of a step, clips of a micro-batch); of 3 clips, some of 4 processes have none."""
+
+
+class SoftTargets(Text4Vis):
+    """Cross entropy with soft targets over the classes of a trained text tower."""
+
+    takes_soft_targets = True
+
+    def __init__(self, towers: Any, options: Any, num_segments: int) -> None:
+        super().__init__(towers, options, num_segments)
+        self.compares_videos = False
+
+    def loss(self, features: Tensor, batch: Batch, text: ClassText) -> Tensor:
+        assert batch.targets is not None
+        scale = self.logit_scale.float().exp()
+        return soft_cross_entropy(
+            scaled_cosines(features, text.class_embeddings, scale), batch.targets
+        )
 
 
 def make_method(case: str) -> Method:
@@ -53,7 +85,8 @@ def make_method(case: str) -> Method:
 @functools.cache
 def _method(case: str) -> Method:
     options: Any = CASES[case]
-    method = BUILDERS[type(options)](build_clip(ARCH, PX), options, NUM_SEGMENTS)
+    build = SoftTargets if case.endswith("mixed") else BUILDERS[type(options)]
+    method = build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))
     return method.train()
@@ -78,6 +111,18 @@ def class_text(num_templates: int = 1) -> ClassText:
     )
 
 
+def interpolation(method: Method) -> Interpolation:
+    """Of the vision tower and logit_scale with some other weights."""
+    raw = {
+        name: 0.5 * noise(i, *value.shape).to(value.device)
+        if name.startswith("visual.")
+        else value.detach() - 1
+        for i, (name, value) in enumerate(method.named_parameters())
+        if name.startswith(("visual.", "logit_scale"))
+    }
+    return Interpolation(model=method, raw=raw, loss_weight=0.5, share=0.6, seed=SEED)
+
+
 def step_gradients(
     case: str,
     size: int,
@@ -92,11 +137,22 @@ def step_gradients(
     method = (method or make_method(case)).to(device)
     text = class_text(2 if method.draws_templates else 1).to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
-    step = StepGradients(method, text, device=device, precision=precision, scaler=scaler)
-    parts, inputs = micro_batches(size, micro_batch), clips(size, sentences=case == "attributes")
+    mixing = Mixing(settings=MIXED, num_classes=len(CLASS_NAMES))
+    step = StepGradients(
+        method,
+        text,
+        device=device,
+        precision=precision,
+        scaler=scaler,
+        seed=SEED,
+        mixing=mixing if case.endswith("mixed") else None,
+        interpolation=interpolation(method) if case.startswith("interpolated") else None,
+    )
+    parts = micro_batches(size, micro_batch, 2 if case.endswith("mixed") else 1)
+    inputs = clips(size, sentences=case == "attributes")
     labels, templates = torch.tensor(LABELS[:size]), torch.tensor(TEMPLATES[:size])
     drawn = templates if method.draws_templates else None
-    loss = step.add(labels, parts, (inputs[part.places] for part in parts), drawn)
+    loss = step.add(labels, parts, (inputs[part.places] for part in parts), drawn, step=STEP)
     return float(loss), {n: p.grad for n, p in method.named_parameters() if p.grad is not None}
 
 

@@ -110,6 +110,93 @@ def test_a_process_without_clips_computes_a_filler(monkeypatch):
     assert micro_batches(5, 2) == [MicroBatch([1, 3], True), MicroBatch([0], False)]
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("micro", [1, 2, 5, 16])
+def test_mixed_groups_stay_whole_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
+    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: world)
+    whole = {tuple(range(size)[i : i + 2]) for i in range(0, size, 2)}
+    seen, lengths = [], set()
+    for rank in range(world):
+        monkeypatch.setattr("clipzoo.train.gradients.rank", lambda r=rank: r)
+        parts = micro_batches(size, micro, 2)
+        lengths.add(len(parts))
+        for part in parts:
+            assert len(part.places) <= max(2, micro)
+            if part.counted:
+                seen += [tuple(p for p in part.places if p // 2 == g) for g in range(5)]
+    assert sorted(filter(None, seen)) == sorted(whole)
+    assert len(lengths) == 1, "every process takes part in every exchange"
+
+
+@pytest.mark.parametrize(("case", "passes"), [("mixed", 1), ("interpolated-mixed", 2)])
+def test_a_trained_text_tower_encodes_the_classes_once_a_step(case, passes):
+    method, encoded = make_method(case), []
+    class_text = method.class_text
+
+    def count(text):
+        encoded.append(text.num_classes)
+        return class_text(text)
+
+    method.class_text = count
+    step_gradients(case, 8, micro_batch=2, method=method)  # 4 micro-batches
+    assert encoded == [len(gradient_sums.CLASS_NAMES)] * passes
+
+
+def test_a_second_gradient_is_that_at_weights_between_the_raw_ones_and_those_trained():
+    """It is added as it is, times the weight, without the chain rule's 1 - alpha."""
+    loss, gradients = step_gradients("interpolated", 8, micro_batch=4)
+    first_loss, expected = step_gradients("ce", 8, micro_batch=4)
+    method = make_method("ce")
+    between = gradient_sums.interpolation(method)
+    alpha = between.alpha(gradient_sums.STEP)
+    assert 0.1 < alpha < 0.5
+    weights = {n: p.detach().clone() for n, p in method.named_parameters()}
+    with torch.no_grad():
+        for name, raw in between.raw.items():
+            method.get_parameter(name).copy_(alpha * raw + (1 - alpha) * weights[name])
+    second_loss, second = step_gradients("ce", 8, micro_batch=4, method=method)
+    assert loss == pytest.approx(first_loss + 0.5 * second_loss, rel=1e-5)
+    assert_close(gradients, {name: expected[name] + 0.5 * second[name] for name in expected})
+    assert abs(second_loss - first_loss) > 1e-3
+
+
+def test_a_second_gradient_leaves_the_weights_as_they_were():
+    method = make_method("interpolated")
+    before = {n: p.detach().clone() for n, p in method.named_parameters()}
+    between = gradient_sums.interpolation(method)
+    with between.weights(0):
+        assert not torch.equal(method.get_parameter("logit_scale"), before["logit_scale"])
+    assert all(torch.equal(p, before[n]) for n, p in method.named_parameters())
+
+
+def test_the_share_of_the_raw_clip_is_drawn_for_each_step():
+    between = gradient_sums.interpolation(make_method("interpolated"))
+    alphas = [between.alpha(step) for step in range(400)]
+    assert alphas == [between.alpha(step) for step in range(400)]
+    assert 0 <= min(alphas) < 0.01
+    assert 0.59 < max(alphas) <= 0.6
+    assert sum(alphas) / 400 == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize(("case", "size"), [("ce", 7), ("infonce", 7), ("mixed", 7)])
+def test_a_method_is_told_which_clips_it_encodes_in_training(case, size):
+    method, told = make_method(case), {}
+
+    def encode(inputs, clips):
+        assert len(inputs) == len(clips.places)
+        assert (clips.seed, clips.step) == (gradient_sums.SEED, gradient_sums.STEP)
+        told.update(zip(clips.places, inputs.float().mean(dim=(1, 2, 3, 4)).tolist(), strict=True))
+        return method.encode(inputs)
+
+    method.encode_training = encode
+    step_gradients(case, size, 2, method=method)
+    means = gradient_sums.clips(size).float().mean(dim=(1, 2, 3, 4)).tolist()
+    assert sorted(told) == list(range(size))
+    same = [told[place] == pytest.approx(means[place]) for place in range(size)]
+    assert all(same) is (case != "mixed")
+
+
 class _WithBatchNorm(FrameMean):
     """A comparing method with batch normalization and dropout in its tower."""
 

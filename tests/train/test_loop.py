@@ -13,15 +13,17 @@ import torch
 
 from clipzoo import methods
 from clipzoo.clips.clips import TrainClips
-from clipzoo.config import Params, load_params, replace
+from clipzoo.config import ConfigError, Params, load_params, replace
 from clipzoo.data.records import Record
 from clipzoo.files import DiskError
-from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.methods.parts.losses import soft_cross_entropy
+from clipzoo.methods.text4vis import Text4Vis
+from clipzoo.models.clip import build_clip, load_clip, save_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.paths import CLIP_FILE, MODEL_FILE
 from clipzoo.train import loop
 from clipzoo.train.plan import make_plan
-from clipzoo.train.setup import Run, TrainingError
+from clipzoo.train.setup import Run, TrainingError, check_targets
 from clipzoo.train.state import TRAIN_STATE_DIR, Progress, fingerprint, remove_state
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -500,6 +502,92 @@ def test_a_loss_that_is_read_late_is_named_and_nothing_after_it_is_kept(monkeypa
     state = torch.load(run.state_dir / "state.pt", weights_only=True)
     assert (state["progress"]["step"], len(state["progress"]["history"])) == (2, 2)
     assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def raw_clip() -> dict[str, torch.Tensor]:
+    names = ("visual.", "logit_scale")
+    return {k: v for k, v in load_clip()[0].state_dict().items() if k.startswith(names)}
+
+
+@pytest.mark.parametrize("changes", [{}, {"average_epochs": 2}, {"select": "best"}])
+def test_a_share_of_the_raw_clip_is_added_to_the_model_at_the_end(changes):
+    """To its vision tower and logit_scale alone, after the choice or mean of the weights."""
+    metrics = train(make_run(tiny_params(lr=1e-2, **changes)))
+    trained, losses = model_file(), curve("loss")
+    assert train(make_run(tiny_params(lr=1e-2, raw_clip_share=0.25, **changes))) == metrics
+    assert curve("loss") == losses, "training and validations do without it"
+    raw, patched = raw_clip(), model_file()
+    for name, value in trained.items():
+        expected = 0.25 * raw[name] + 0.75 * value if name in raw else value
+        torch.testing.assert_close(patched[name], expected, msg=name)
+    assert not torch.equal(patched["logit_scale"], trained["logit_scale"])
+    assert any(name not in raw for name in trained)
+
+
+def test_a_share_of_the_raw_clip_is_added_to_a_checkpoint_that_is_only_evaluated():
+    train(make_run(tiny_params(lr=1e-2)))
+    trained = model_file()
+    MODEL_FILE.rename("checkpoint.safetensors")
+    evaluated = {"epochs": 0, "model__checkpoint": "checkpoint.safetensors"}
+    train(make_run(tiny_params(raw_clip_share=0.5, **evaluated)))
+    patched = model_file()
+    expected = (trained["logit_scale"] + raw_clip()["logit_scale"]) / 2
+    torch.testing.assert_close(patched["logit_scale"], expected)
+    # That file is not patched again.
+    MODEL_FILE.rename("checkpoint.safetensors")
+    with pytest.raises(ConfigError, match=r"train.raw_clip_share: found 0.5; allowed: 0.0"):
+        make_run(tiny_params(raw_clip_share=0.5, **evaluated))
+    train(make_run(tiny_params(**evaluated)))
+    assert_same(model_file(), patched)
+
+
+def test_a_resumed_run_draws_the_same_interpolated_weights(monkeypatch):
+    params = tiny_params(lr=1e-2, interpolated_loss_weight=0.5, warmup_epochs=0)
+    train(make_run(tiny_params(lr=1e-2, warmup_epochs=0)))
+    without = curve("loss")
+    train(make_run(params))
+    expected, losses = model_file(), curve("loss")
+    # At first both weights are the raw CLIP's.
+    assert losses[0] == pytest.approx(1.5 * without[0])
+    assert losses[5] != pytest.approx(1.5 * without[5], rel=1e-4)
+    kill_at(monkeypatch, 3, params)
+    train(make_run(params))
+    assert curve("loss") == losses
+    assert_same(model_file(), expected)
+
+
+@pytest.mark.parametrize("key", ["mixup_alpha", "cutmix_alpha", "label_smoothing"])
+def test_mixed_targets_are_refused_where_the_loss_does_not_take_them(key):
+    method = make_run(tiny_params()).method
+    params = tiny_params(**{f"augment__{key}": 0.5})
+    with pytest.raises(ConfigError, match=rf"augment.{key}: found 0.5; allowed: 0, .*text4vis"):
+        check_targets(params, method)
+    check_targets(tiny_params(epochs=0, **{f"augment__{key}": 0.5}), method)
+    method.takes_soft_targets = True
+    check_targets(params, method)
+
+
+def test_mixed_clips_are_what_a_run_trains_on(monkeypatch):
+    """Groups of 2 in micro-batches of 1: each is encoded at once, and its targets are soft."""
+    seen = []
+
+    def loss(self, features, batch, text):
+        seen.append(batch.targets)
+        logits = self.logits(features, text.class_embeddings)
+        return soft_cross_entropy(logits, batch.targets)
+
+    monkeypatch.setattr(Text4Vis, "takes_soft_targets", True)
+    monkeypatch.setattr(Text4Vis, "loss", loss)
+    changes = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "mix_group": 2, "label_smoothing": 0.1}
+    mixed = {f"augment__{key}": value for key, value in changes.items()}
+    train(make_run(tiny_params(runtime__micro_batch=1, epochs=1, **mixed)))
+    losses = curve("loss")
+    # 10 clips in batches of 4: groups of 2 alone.
+    assert [len(targets) for targets in seen] == [2] * 5
+    torch.testing.assert_close(torch.cat(seen).sum(dim=1), torch.ones(10))
+    assert any(((targets > 0.05).sum(dim=1) == 2).any() for targets in seen), "of two classes"
+    train(make_run(tiny_params(runtime__micro_batch=4, epochs=1, **mixed)))
+    assert curve("loss") == pytest.approx(losses, rel=1e-5)
 
 
 # torch hides this warning while it compiles, though not where warnings are errors.

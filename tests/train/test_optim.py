@@ -2,10 +2,11 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from clipzoo.config import load_params
-from clipzoo.train.optim import parameter_groups, schedule_factor
+from clipzoo.train.optim import make_optimizer, parameter_groups, schedule_factor
 
 SETTINGS = load_params(Path(__file__).parents[2] / "params.yaml").train
 
@@ -34,6 +35,16 @@ def factors(steps: int, **options: object) -> list[float]:
             {"schedule": "cosine", "epochs": 2},
             [(1 + math.cos(math.pi * i / 8)) / 2 for i in range(9)],
         ),
+        (
+            {"schedule": "cosine_from_start", "epochs": 2, "warmup_epochs": 1},
+            [0, 1 / 4, 2 / 4, 3 / 4] + [(1 + math.cos(math.pi * i / 8)) / 2 for i in range(4, 9)],
+        ),
+        (
+            {"schedule": "cosine", "epochs": 2, "warmup_epochs": 1, "min_lr_share": 0.1}
+            | {"warmup_start_share": 0.2},
+            [0.2, 0.4, 0.6, 0.8]
+            + [0.1 + 0.9 * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(5)],
+        ),
     ],
 )
 def test_schedules(options: dict[str, object], expected: list[float]):
@@ -49,3 +60,25 @@ def test_clip_learns_slower_than_the_head_and_the_temporal_modules_in_its_tower(
     sizes = {name: sorted(p.shape[1] for p in g["params"]) for name, g in groups.items()}
     assert sizes == {"towers": [2, 4], "head": [1, 3]}
     assert (groups["towers"]["lr"], groups["head"]["lr"]) == (0.05, 0.5)
+
+
+def test_vectors_need_not_decay_but_logit_scale_does():
+    """A norm moves by its gradient alone; a matrix and a number without gradients shrink."""
+    model = nn.Module()
+    model.visual = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    model.head = nn.Linear(3, 3)
+    model.logit_scale = nn.Parameter(torch.tensor(2.0))
+    for decay_vectors in (True, False):
+        settings = SETTINGS.model_copy(
+            update={"weight_decay": 0.5, "lr": 0.1, "decay_vectors": decay_vectors}
+        )
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        optimizer = make_optimizer(model, settings)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            rate = 0.1 if name.startswith("head.") else 0.1 * settings.tower_lr_ratio
+            decays = decay_vectors or parameter.dim() != 1
+            factor = 1 - rate * 0.5 if decays else 1.0
+            torch.testing.assert_close(parameter.detach(), before[name] * factor, msg=name)

@@ -57,7 +57,7 @@ def prepare_run(params: Params, device: torch.device, records: selection.Trainin
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     _check_views(params, method)
-    _check_targets(params, method)
+    check_targets(params, method)
     val_records = selection.validation_records(params, len(text.class_names), method.val_min_frames)
     if params.data.classes == "base":
         classes = selection.training_classes(dataset, "base", len(text.class_names))
@@ -95,7 +95,7 @@ def _check_views(params: Params, method: Method) -> None:
             raise ConfigError(f"{key}.{error}") from error
 
 
-def _check_targets(params: Params, method: Method) -> None:
+def check_targets(params: Params, method: Method) -> None:
     """Raise ConfigError if clips or targets would be mixed for a loss that takes single classes."""
     if method.takes_soft_targets or not params.train.epochs:
         return
