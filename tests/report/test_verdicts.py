@@ -5,6 +5,7 @@ import pytest
 from clipzoo.config import replace
 from clipzoo.report import verdicts
 from clipzoo.report.recipes import Authors, Published, Recipe
+from clipzoo.report.released import expected_settings
 
 K400 = "k400/kinetics_rgb_val_se320.txt"
 UCF = "ucf101/val_rgb_split_1.txt"
@@ -169,3 +170,11 @@ def test_verdicts(value, row, recipe, changed, same, words):
 def test_an_incomplete_row_gets_no_verdict(changes, words):
     row = replace(ROW, changes)
     assert verdicts.verdict(98.1, row, RECIPE, [], True) == words
+
+
+def test_the_share_of_the_raw_clip_counts_where_released_weights_are_evaluated():
+    """It is a key of `train`, whose others an evaluation does not read."""
+    used = {"train.lr": 2.0, "train.raw_clip_share": 0.0, "model.checkpoint": "released.pt"}
+    recipe = {"train.lr": 1.0, "train.raw_clip_share": 0.01, "model.checkpoint": ""}
+    expected = expected_settings(used, recipe, "test")
+    assert expected == {**used, "train.raw_clip_share": 0.01, "train.epochs": 0}

@@ -533,12 +533,13 @@ def test_a_share_of_the_raw_clip_is_added_to_a_checkpoint_that_is_only_evaluated
     patched = model_file()
     expected = (trained["logit_scale"] + raw_clip()["logit_scale"]) / 2
     torch.testing.assert_close(patched["logit_scale"], expected)
-    # That file is not patched again.
+    # That file is not patched again, and a run cannot say that it has another share.
     MODEL_FILE.rename("checkpoint.safetensors")
-    with pytest.raises(ConfigError, match=r"train.raw_clip_share: found 0.5; allowed: 0.0"):
-        make_run(tiny_params(raw_clip_share=0.5, **evaluated))
-    train(make_run(tiny_params(**evaluated)))
+    train(make_run(tiny_params(raw_clip_share=0.5, **evaluated)))
     assert_same(model_file(), patched)
+    for share in (0.25, 0.0):
+        with pytest.raises(ConfigError, match=rf"raw_clip_share: found {share}; allowed: 0\.5"):
+            make_run(tiny_params(raw_clip_share=share, **evaluated))
 
 
 def test_a_resumed_run_draws_the_same_interpolated_weights(monkeypatch):
