@@ -71,6 +71,7 @@ def shrunken(recipe: str) -> dict[str, Any]:
         full.get("actionclip.authors_test_batch", 0), EVAL_BATCH
     )
     small["data.shots"] = min(full["data.shots"], 2)
+    small["data.classes"] = "all" if full["data.classes"] == "all" else "base"
     small["model.num_segments"] = min(full["model.num_segments"], MOST_FRAMES)
     small["train.epochs"] = min(full["train.epochs"], MOST_EPOCHS)
     small["train.val_every"] = min(full["train.val_every"], MOST_EPOCHS)

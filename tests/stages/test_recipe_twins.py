@@ -70,6 +70,7 @@ def check_training(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     head = attributes or values.get(f"{method}.head", HEADS.get(method)) not in PLAIN_HEADS
     assert any(name.startswith("fusion_model.") for name in names) == head
     trained = values.get(f"{method}.text_tower") == "trained"
+    trained |= values.get("vificlip.trained") in ("both", "text")
     assert any(name.startswith("text.") for name in names) == (attributes or trained)
     assert any(name.startswith("visual.") for name in names) != attributes
 

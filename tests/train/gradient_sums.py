@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.config import AugmentConfig
-from clipzoo.methods import METHODS
+from clipzoo.methods import METHODS, vificlip
 from clipzoo.methods.parts.losses import soft_cross_entropy
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.similarity import scaled_cosines
@@ -45,11 +45,14 @@ CASES = {
     "mote": mote_options(head_layers=2, draw_group=3),  # of 8 clips: three groups
     "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
     "mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
+    "vificlip-mixed": vificlip.Options(trained="both", test_sampler="midpoints"),
+    "vificlip-text": vificlip.Options(trained="text", test_sampler="midpoints"),
     "interpolated": text4vis_options(head_layers=1),
     "interpolated-mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
     "interpolated-infonce": text4vis_options(head_layers=1, loss="infonce"),
 }
 TRAINED_TEXT = ("infonce-trained", "actionclip", "mixed", "interpolated-mixed")
+TRAINED_TEXT += ("vificlip-mixed", "vificlip-text")
 MIXED = AugmentConfig.model_construct(
     mixup_alpha=0.8, cutmix_alpha=1.0, mix_group=2, label_smoothing=0.1
 )
@@ -85,7 +88,8 @@ def make_method(case: str) -> Method:
 @functools.cache
 def _method(case: str) -> Method:
     options: Any = CASES[case]
-    build = SoftTargets if case.endswith("mixed") else BUILDERS[type(options)]
+    soft = case in ("mixed", "interpolated-mixed")
+    build = SoftTargets if soft else BUILDERS[type(options)]
     method = build(build_clip(ARCH, PX), options, NUM_SEGMENTS)
     fill(method)
     torch.nn.init.constant_(method.get_parameter("logit_scale"), math.log(10))

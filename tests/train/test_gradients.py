@@ -33,7 +33,7 @@ def assert_close(gradients: dict, expected: dict) -> None:
 def test_micro_batches_change_nothing(case, size):
     whole_loss, whole = step_gradients(case, size, micro_batch=size)
     assert all(float(gradient.abs().sum()) > 0 for gradient in whole.values())
-    assert "logit_scale" in whole
+    assert ("logit_scale" in whole) is (case != "vificlip-text")
     assert any(name.startswith("text.") for name in whole) is (case in gradient_sums.TRAINED_TEXT)
     for micro_batch in (1, 2):  # 8 or 3 micro-batches, and 4 or 2
         loss, gradients = step_gradients(case, size, micro_batch)
