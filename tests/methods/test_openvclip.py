@@ -1,6 +1,7 @@
 """Open-VCLIP against loops over single frames, and what its features must carry."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +11,18 @@ from torch import Tensor
 from torch.nn import functional
 
 import tiny
-from clipzoo.config import ConfigError
+from clipzoo.config import ConfigError, replace
+from clipzoo.methods.memory.estimates import activation_bytes, meta_model
 from clipzoo.methods.openvclip import OpenVclip, video_logits
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.neighbors import neighboring, with_neighbors
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.models.text import ClassText
+from clipzoo.report.recipes import load_recipe
 from parity.inputs import class_text, fill, noise
 
 B, T = 2, 3
+ROOT = Path(__file__).parents[2]
 
 
 def tower() -> VisionTransformer:
@@ -182,3 +186,13 @@ def test_its_windows_are_those_of_its_options():
         4,
         24.0,
     )
+
+
+def test_neighbors_need_memory_for_their_keys_and_values_alone():
+    """The attention weights are excluded, as a GPU's fused kernels do not store them."""
+    _, params = load_recipe("openvclip/k400-vitb16-f8", ROOT)
+    alone = replace(params, {"openvclip.attention": "frame"})
+    found = [activation_bytes(meta_model(run), run) for run in (params, alone)]
+    blocks, frames, tokens, width, half = 12, 8, 197, 768, 2
+    keys_and_values = blocks * 2 * 2 * frames * tokens * width * half  # those of two neighbors
+    assert 0 < found[0] - found[1] <= keys_and_values

@@ -54,6 +54,8 @@ PROTOCOL_KEYS = {
     "full": {f"full_{key}" for key in (*TOP1_KEYS, "top5")},
     "half": {"half_top1_mean", "half_top1_std"},
     "splits": {f"splits_top{k}_{part}" for k in (1, 5) for part in ("mean", "std")},
+    "listed": {f"listed_{key}" for key in (*TOP1_KEYS, "top5", "num_videos")},
+    "fixed_halves": {"fixed_half_top1_mean", "fixed_half_top1_std"},
 }
 INTERVAL = ("", "_ci95_low", "_ci95_high")
 INTERPOLATED_KEYS = {f"interpolated_{key}" for key in ("alpha", *TOP1_KEYS)}
@@ -108,7 +110,8 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         expected |= BASE_TO_NOVEL_KEYS
     assert found.keys() == expected
     assert (found["dataset"], found["num_videos"]) == ("demo_shapes", NUM_VAL)
-    how = "dense" if values["test.dense"] else "uniform"
+    how = "windows" if f"{method}.windows" in values else "uniform"
+    how = "dense" if values["test.dense"] else how
     assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
     tensors = load_file("predictions/test.safetensors")
     frames = (values["model.num_segments"],) if values.get("bike.interaction") == "VCS" else ()

@@ -109,7 +109,9 @@ def _saved_bytes(model: Method, params: Params, compute: Callable[[], object]) -
 
     def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        scores = tensor.dim() >= 3 and tensor.shape[-2:] == (tokens, tokens)
+        rows, columns = tensor.shape[-2:] if tensor.dim() >= 3 else (0, 0)
+        # A token attends to those of its frame, or of three frames.
+        scores = rows == tokens and columns in (tokens, 3 * tokens)
         if storage._cdata not in weights and not scores:
             saved_bytes[storage._cdata] = storage.nbytes()
             alive.append(tensor)  # the address of a freed storage could be used again
