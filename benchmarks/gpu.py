@@ -95,7 +95,7 @@ def _run_here(name: str, file: Path, seconds: float, device: torch.device) -> No
     section = Section(file, seconds)
     with section.attempt(name):
         # Imported here, and not in the process that starts the sections: it takes seconds.
-        from gpu_steps import Setting, smoke
+        from gpu_setting import Setting, smoke
 
         from clipzoo.runtime.allocator import keep_freed_memory
 

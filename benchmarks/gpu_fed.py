@@ -14,15 +14,8 @@ from pathlib import Path
 
 from gpu_loading import SHORT_SIDE_PX, servers, train_clips
 from gpu_report import Section
-from gpu_steps import (
-    OURS,
-    Setting,
-    Stepper,
-    batch_that_fits,
-    free_memory,
-    params_for,
-    synchronize,
-)
+from gpu_setting import Setting, free_memory, synchronize
+from gpu_steps import RECIPE, Stepper, batch_that_fits, params_for
 from workspace import extracted, inside, render
 
 from clipzoo.clips.clips import ViewClips
@@ -99,10 +92,10 @@ def _add_rate(section: Section, size: str, kind: str, number: int, rate: float) 
 
 def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str) -> None:
     """Steps on clips in memory, then the same steps on clips from the loader."""
-    chosen = replace(params_for(setting, arch, OURS), {"runtime.workers": 0}).runtime
+    chosen = replace(params_for(setting, arch, RECIPE), {"runtime.workers": 0}).runtime
     workers = count_workers(chosen, 1, on_gpu=True)  # as `train` does
     batch = batch_that_fits(setting, arch)
-    stepper = Stepper(setting, arch, OURS, batch)
+    stepper = Stepper(setting, arch, RECIPE, batch)
     stepper.warm_up()
     in_memory = min(stepper.seconds(3) for _ in range(3))
     steps = max(6, math.ceil(STEP_SECONDS / in_memory)) if setting.device.type == "cuda" else 6

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from gpu_report import Section
-from gpu_steps import ROOT, Setting
+from gpu_setting import ROOT, Setting
 
 NUM_PROCESSES = 4
 """Of pytest; most of the tests' time goes to starting processes and CUDA."""
