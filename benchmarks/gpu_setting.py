@@ -24,8 +24,10 @@ class Setting:
     matrix: int = 8192
     """Side of the matrices whose product is the measured ceiling."""
     search_limit: int = 512
+    stores: tuple[str, ...] = ()
+    """Folders of frame stores for the loader; () = frames are made up."""
     videos: int = 2
-    """Rendered for the loader."""
+    """Made up for the loader."""
     frames: int = 280
     """Of each of them."""
     load_seconds: float = 1.0
