@@ -1,4 +1,4 @@
-"""A training step as the code of Text4Vis takes it (train.py and clip/model.py at commit f04cdb2).
+"""A training step as the code of Text4Vis takes it (clip/model.py at commit f04cdb2, train.py at 9f91ab7).
 
 It differs from ours in
 

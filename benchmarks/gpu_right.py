@@ -13,7 +13,7 @@ from gpu_setting import ROOT, Setting
 
 NUM_PROCESSES = 4
 """Of pytest; most of the tests' time goes to starting processes and CUDA."""
-NEEDED = ("pytest", "xdist")
+NEEDED = ("pytest", "xdist", "dvclive", "pandas")
 """Packages that the tests import, besides those of every other section."""
 
 

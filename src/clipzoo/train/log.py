@@ -79,12 +79,12 @@ class TrainingLog:
         self._directory = directory
         if rank() != 0:
             return
-        from dvclive.live import Live  # slow
+        from dvclive import live  # slow
 
         if history:
             print(f"resuming after step {len(history)} of {total_steps}", flush=True)
         with named_disk_errors(directory):
-            self._live = Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
+            self._live = live.Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
             if history:
                 _write_history(Path(self._live.plots_dir) / "metrics", history[:-1])
                 self._write(self._live, history[-1])  # for the summary, if no step follows
