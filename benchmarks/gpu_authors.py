@@ -1,4 +1,5 @@
-"""A training step as the code of Text4Vis takes it (clip/model.py at commit f04cdb2, train.py at 9f91ab7).
+"""A training step as the code of Text4Vis takes it: clip/model.py at commit f04cdb2, train.py at
+9f91ab7.
 
 It differs from ours in
 
@@ -34,6 +35,7 @@ def as_the_authors(trial: Trial, clips: Tensor) -> Tensor:
     method = cast(Any, trial.method)
     method.encode = method.video_embeddings  # without `normalize`
     checkpoint_twice(method.visual)
+    trial.gradients.copies = None
     return clips.float().sub_(127.5).div_(64)
 
 
