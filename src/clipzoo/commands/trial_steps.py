@@ -17,6 +17,7 @@ from clipzoo.methods.parts.method import Method
 from clipzoo.models.activation import random_towers
 from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.text import ClassText
+from clipzoo.train.attention import unbind_projections
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.optim import make_optimizer
@@ -69,6 +70,7 @@ def new_trial(params: Params, device: torch.device) -> Trial:
         method = methods.build(params, random_towers(params, device)).to(device).train()
     if settings.activation_checkpointing:
         method.set_grad_checkpointing()
+    unbind_projections(method)
     if settings.compile:
         compile_tower(method.visual)
     optimizer = make_optimizer(method, settings)
