@@ -40,7 +40,7 @@ def test_features_and_gradients_are_equal_bit_for_bit(precision):
 def test_all_other_calls_are_those_of_the_parent_class():
     """Masks, cross-attention, evaluation; and modules with options that `_attend` does not have."""
     torch.manual_seed(0)
-    plain = nn.MultiheadAttention(8, 2, batch_first=True)
+    plain: Any = nn.MultiheadAttention(8, 2, batch_first=True)
     x, mask = torch.randn(3, 4, 8), torch.ones(4, 4, dtype=torch.bool).triu(1)
     for training, key, options in (
         (True, x, {"need_weights": False, "attn_mask": mask}),
