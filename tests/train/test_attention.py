@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import tiny
-from clipzoo.train.attention import Attention, unbind_projections
+from clipzoo.train.attention import unbind_projections
 
 
 def step(method: Any, clips: Tensor, precision: torch.dtype | None) -> list[Tensor]:
@@ -52,7 +52,7 @@ def test_all_other_calls_are_those_of_the_parent_class():
         plain.__class__ = nn.MultiheadAttention
         expected = plain(x, key, key, **options)
         unbind_projections(plain)
-        assert type(plain) is Attention
+        assert type(plain).__name__ == "Attention"
         for found, other in zip(plain(x, key, key, **options), expected, strict=True):
             assert (found is other is None) or torch.equal(found, other)
     changes: list[dict[str, Any]]
