@@ -186,7 +186,9 @@ def compare_short(folder: Path, rounds: int) -> None:
         paths = [path.with_name(f"{seconds}s-{path.name}") for path in whole]
         for path, short in zip(whole, paths, strict=True):
             command = [ffmpeg_path(), "-v", "error", "-i", str(path), "-c", "copy"]
-            subprocess.run([*command, "-frames:v", str(seconds * RATE), str(short)], check=True)
+            subprocess.run(
+                [*command, "-frames:v", str(int(seconds * RATE)), str(short)], check=True
+            )
         times: dict[str, list[float]] = {name: [] for name in ways}
         hashes = {}
         for _ in range(rounds):
