@@ -205,7 +205,7 @@ def test_jitter_draws_its_order_and_factors(monkeypatch):
     monkeypatch.setattr(augmentation, "jitter_operation", record)
     rng = np.random.default_rng(0)
     for _ in range(1200):
-        augmentation.color_jitter(FRAME[:2, :2], rng)
+        augmentation.color_jitter(FRAME[:2, :2], augmentation.draw_jitter(rng))
     orders = Counter(tuple(key for key, _ in calls[i : i + 4]) for i in range(0, 4800, 4))
     assert len(orders) == 24
     assert max(orders.values()) < 90

@@ -19,6 +19,8 @@ CUTOUT_COLOR = (125, 123, 114)
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
 """Largest change of each property, as in ActionCLIP."""
 
+Jitter = list[tuple[str, float]]
+"""Keys of `JITTER`, each with the drawn change."""
 Operation = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 """Frame uint8 [H, W, 3], value, generator -> frame."""
 
@@ -91,15 +93,20 @@ def randaugment(
     return frame
 
 
-def color_jitter(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change brightness, contrast, saturation and hue of a frame uint8 [H, W, 3] at random.
+def draw_jitter(rng: np.random.Generator) -> Jitter:
+    """Changes of brightness, contrast, saturation and hue, in a random order.
 
-    The order is random too. Source: torchvision's ColorJitter(0.4, 0.4, 0.2, 0.1) on PIL images, as
-    ActionCLIP calls it for every frame (datasets/transforms_ss.py, line 382).
+    Source: torchvision's ColorJitter(0.4, 0.4, 0.2, 0.1) on PIL images, as ActionCLIP calls it for
+    every frame (datasets/transforms_ss.py, line 382).
     """
     draws = {key: float(rng.uniform(-change, change)) for key, change in JITTER.items()}
-    for key in rng.permutation(list(JITTER)):
-        frame = jitter_operation(frame, key, draws[key])
+    return [(key, draws[key]) for key in rng.permutation(list(JITTER))]
+
+
+def color_jitter(frame: np.ndarray, changes: Jitter) -> np.ndarray:
+    """Change the colors of a frame uint8 [H, W, 3], one property after the other."""
+    for key, change in changes:
+        frame = jitter_operation(frame, key, change)
     return frame
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.placing import place_next
 from clipzoo.data.store import StoreError
 from clipzoo.files import ListError
 from clipzoo.runtime.parent import exit_with_parent
@@ -113,10 +114,14 @@ def _serve(connection: Connection, load: Load, clip: Tensor) -> None:
     exit_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+    memory = clip.numpy()
     while True:
         position = connection.recv()
         try:
-            np.copyto(clip.numpy(), load(position).numpy(), casting="no")
+            place_next(memory)
+            made = load(position).numpy()
+            if made.ctypes.data != memory.ctypes.data:
+                np.copyto(memory, made, casting="no")
         except AS_THEY_ARE as error:
             connection.send(error)
         except Exception:
