@@ -114,17 +114,22 @@ def _serve(connection: Connection, load: Load, clip: Tensor) -> None:
     exit_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    memory = clip.numpy()
     while True:
         position = connection.recv()
         try:
-            place_next(memory)
-            made = load(position).numpy()
-            if made.ctypes.data != memory.ctypes.data:
-                np.copyto(memory, made, casting="no")
+            _load_at(clip, load, position)
         except AS_THEY_ARE as error:
             connection.send(error)
         except Exception:
             connection.send(RuntimeError(f"in a loader process:\n{traceback.format_exc()}"))
         else:
             connection.send(None)
+
+
+def _load_at(clip: Tensor, load: Load, position: int) -> None:
+    """Load a clip into this memory, where `load` makes it if it asks `new_clip` for memory."""
+    place_next(clip.numpy())
+    loaded = load(position)
+    assert (loaded.shape, loaded.dtype) == (clip.shape, clip.dtype)
+    if (loaded.data_ptr(), loaded.stride()) != (clip.data_ptr(), clip.stride()):
+        np.copyto(clip.numpy(), loaded.numpy())
