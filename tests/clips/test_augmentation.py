@@ -195,6 +195,32 @@ def test_a_cutout_is_the_rectangle_of_pillow(magnitude):
         assert np.array_equal(found, np.asarray(image))
 
 
+def in_pillow(name: str, image: Image.Image, value: float) -> Image.Image:
+    if name == "Rotate":
+        return image.rotate(value)
+    inverse = {
+        "ShearX": (1, value, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, value, 1, 0),
+        "TranslateXabs": (1, 0, value, 0, 1, 0),
+        "TranslateYabs": (1, 0, 0, 0, 1, value),
+    }[name]
+    return image.transform(image.size, Image.Transform.AFFINE, inverse)
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateXabs", "TranslateYabs"])
+def test_shapes_of_every_magnitude_are_those_of_pillow(name):
+    operation, low, high = OPERATIONS[name]
+    frames = frames_of_all_kinds()
+    for magnitude in range(31):
+        value = magnitude / 30 * (high - low) + low
+        for number, frame in enumerate(frames):
+            sign = 1 if (number + magnitude) % 2 else -1
+            rng = SimpleNamespace(random=lambda sign=sign: 0.5 - 0.1 * sign)
+            found = operation(frame, value, rng)  # pyright: ignore[reportArgumentType]
+            expected = in_pillow(name, Image.fromarray(frame), sign * value)
+            assert np.array_equal(found, np.asarray(expected)), (magnitude, frame.shape)
+
+
 def test_jitter_draws_its_order_and_factors(monkeypatch):
     calls = []
 
