@@ -1,6 +1,7 @@
 """Each operation against PIL and against its formula, and how often each is drawn."""
 
 from collections import Counter
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,11 +173,30 @@ def test_colors_have_the_very_pixels_of_pillow(change):
             assert np.array_equal(change(frame, *values), np.asarray(expected)), values
 
 
-@pytest.mark.parametrize("turn", [0.1, -0.0371])
-def test_every_color_turns_as_in_pillow(turn):
+def all_colors() -> Iterator[np.ndarray]:
     red, green, blue = np.indices((64, 256, 256), np.uint8)
     for first in range(0, 256, 64):
-        frame = np.stack([red + np.uint8(first), green, blue], axis=-1).reshape(-1, 4096, 3)
+        yield np.stack([red + np.uint8(first), green, blue], axis=-1).reshape(-1, 4096, 3)
+
+
+def test_every_color_is_as_gray_as_in_pillow():
+    for frame in all_colors():
+        expected = Image.fromarray(frame).convert("L")
+        assert np.array_equal(colors.luma(frame.astype(np.float32)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 77, 128, 255, 256])
+@pytest.mark.parametrize("added", [0, 33, 110])
+def test_solarize_adds_then_inverts(threshold, added):
+    frame = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    brighter = (frame.astype(int) + added).clip(0, 255)
+    found = colors.solarize(frame, added, threshold)
+    assert np.array_equal(found, solarized(brighter, threshold))
+
+
+@pytest.mark.parametrize("turn", [0.1, -0.0371])
+def test_every_color_turns_as_in_pillow(turn):
+    for frame in all_colors():
         expected = functional.adjust_hue(Image.fromarray(frame), turn)  # pyright: ignore[reportArgumentType]
         assert np.array_equal(colors.turn_hue(frame, turn), np.asarray(expected))
 

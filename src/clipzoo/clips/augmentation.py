@@ -128,8 +128,8 @@ def draw_jitter(rng: np.random.Generator) -> Jitter:
     Source: torchvision's ColorJitter(0.4, 0.4, 0.2, 0.1) on PIL images, as ActionCLIP calls it for
     every frame (datasets/transforms_ss.py, line 382).
     """
-    draws = {key: float(rng.uniform(-change, change)) for key, change in JITTER.items()}
-    return [(key, draws[key]) for key in rng.permutation(list(JITTER))]
+    changes = [(key, rng.uniform(-change, change)) for key, change in JITTER.items()]
+    return [changes[number] for number in rng.permutation(len(changes))]
 
 
 def color_jitter(frame: np.ndarray, changes: Jitter) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Changes of the colors of a frame uint8 [H, W, 3], with the very pixels of Pillow, but faster.
 
-A change that maps each value of a channel to another one is a table; Pillow itself computes what it
-makes of 256 values, of all hues and of all saturations, once or for each factor. What remains is
-float32 arithmetic of OpenCV and NumPy in the order of Pillow's.
+A change that maps each value of a channel to another one is a table; so is the hue, of which Pillow
+itself computes all values once. What remains is float32 arithmetic of OpenCV and NumPy, exact or in
+the order of Pillow's.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ HUE_PLACES = [
     for number, weights in ((2, (1, -1, 0)), (1, (-1, 0, 1)), (0, (0, 1, -1)))
 ]
 """By largest channel (blue, green, red): the first row of its colors in the table of hues."""
-VALUES = Image.fromarray(np.arange(256, dtype=np.uint8)[None])  # [1, 256]
+BYTES = np.arange(256, dtype=np.float32)
 DIFFERENCES = 511
 """Of two bytes: -255 to 255."""
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
@@ -27,8 +27,7 @@ LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32) / 65536
 
 def blend_table(start: int, factor: float) -> np.ndarray:
     """What `Image.blend` makes of each byte, from `start` (factor 0) to it (1), or beyond it."""
-    constant = Image.new("L", VALUES.size, start)
-    return np.asarray(Image.blend(constant, VALUES, factor))[0]
+    return _blend(np.float32(start), BYTES.copy(), factor)
 
 
 def luma(floats: np.ndarray) -> np.ndarray:
@@ -44,10 +43,10 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 def solarize(image: np.ndarray, added: int, threshold: int) -> np.ndarray:
     """Make bytes brighter by `added`, then invert those from `threshold` on."""
-    brighter = cv2.add(image, (added,) * 4) if added else image
-    rows = brighter.reshape(len(image), -1)  # [H, W, 3] -> [H, 3 W]
-    _, inverted = cv2.threshold(rows, threshold - 1, 255, cv2.THRESH_BINARY)  # 255 or 0
-    return brighter ^ inverted.reshape(image.shape)
+    rows = image.reshape(len(image), -1)  # [H, W, 3] -> [H, 3 W]
+    brighter = cv2.convertScaleAbs(rows, beta=added)
+    _, inverted = cv2.threshold(brighter, threshold - 1, 255, cv2.THRESH_BINARY)  # 255 or 0
+    return (brighter ^ inverted).reshape(image.shape)
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
@@ -104,8 +103,8 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     return _blend(smooth.astype(np.float32), image.astype(np.float32), factor)
 
 
-def _blend(start: np.ndarray, end: np.ndarray, factor: float) -> np.ndarray:
-    """Pillow's start + factor (end - start), cut to a byte, of float32, which `end` is lost in."""
+def _blend(start: np.ndarray | np.float32, end: np.ndarray, factor: float) -> np.ndarray:
+    """Pillow's start + factor (end - start), cut to a byte, of float32; `end` is overwritten."""
     end -= start
     end *= np.float32(factor)
     end += start
