@@ -46,7 +46,7 @@ def solarize(image: np.ndarray, added: int, threshold: int) -> np.ndarray:
     rows = image.reshape(len(image), -1)  # [H, W, 3] -> [H, 3 W]
     brighter = cv2.convertScaleAbs(rows, beta=added)
     _, inverted = cv2.threshold(brighter, threshold - 1, 255, cv2.THRESH_BINARY)  # 255 or 0
-    return (brighter ^ inverted).reshape(image.shape)
+    return cv2.bitwise_xor(brighter, inverted).reshape(image.shape)
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
