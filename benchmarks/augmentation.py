@@ -71,8 +71,8 @@ def main() -> None:
         ratios = np.array(times) / base
         print(
             f"{name}: {CLIPS_PER_ROUND / min(times):.0f} clips a second of a core, "
-            f"{np.median(ratios):.2f} times the time of Text4Vis's (median of {len(ratios)} rounds; {ratios.min():.2f} to "
-            f"{ratios.max():.2f})"
+            f"{np.median(ratios):.2f} times the time of Text4Vis's "
+            f"(median of {len(ratios)} rounds; {ratios.min():.2f} to {ratios.max():.2f})"
         )
 
 
