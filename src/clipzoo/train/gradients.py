@@ -38,6 +38,7 @@ from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
+from clipzoo.train.copies import Copies
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class StepGradients:
     ) -> None:
         self.method, self.text, self.device = method, text, device
         self.precision, self.scaler = precision, scaler
+        self.copies = Copies(device) if device.type == "cuda" else None
         self._forward: nn.Module = _Forward(method)
         if dist.is_initialized():
             self._forward = _distributed(self._forward, device, _has_batch_norm(method))
@@ -244,7 +246,10 @@ class StepGradients:
     def _encode(
         self, forward: nn.Module, inputs: Tensor, text: ClassText
     ) -> tuple[Tensor, ClassText]:
-        inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
+        if self.copies is not None:
+            inputs = self.copies.send(inputs)  # the loader has pinned them
+        else:
+            inputs = inputs.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
             return forward(inputs, text)
 
