@@ -205,7 +205,7 @@ class TrainTransform:
             np.copyto(crops[t], _crop(image, *window))  # [H, W, 3] -> [h, w, 3]
             if jitter:
                 changes.append(draw_jitter(rng))
-        mode = "linear" if augment.crop == "multi_scale_5" else "bilinear"
+        mode = "linear" if self._opencv else "bilinear"
         crops = _resize(crops, size, size, mode)  # [T, h, w, 3] -> [T, size, size, 3]
         if flip:
             tall = crops.reshape(-1, size, 3)  # [T, size, size, 3] -> [T size, size, 3], a view
