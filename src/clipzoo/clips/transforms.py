@@ -103,14 +103,15 @@ def _crop(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
 
 def _resize(images: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
     """Resize of uint8 [H, W, 3] or [T, H, W, 3]: `bilinear` or `bicubic`, antialiased, within 1 of
-    PIL; or `linear`, OpenCV's bilinear one without antialiasing.
+    PIL; or, of one image, `linear`, OpenCV's bilinear one without antialiasing.
 
     The result is in a buffer that the next resize of this thread and mode overwrites.
     """
     if images.shape[-3:-1] == (height, width):
         return images
     if mode == "linear":
-        return _resize_linear(images, width, height)
+        target = _buffer(mode, height, width, 3)
+        return cv2.resize(images, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
     images = _contiguous(images)  # torch would copy a crop itself, with a team of threads
     result = _buffer(mode, *images.shape[:-3], height, width, 3)
     # `out` keeps the memory channels-last; without it torch reorders it, which takes as long as the
@@ -121,18 +122,21 @@ def _resize(images: np.ndarray, width: int, height: int, mode: str) -> np.ndarra
     return result
 
 
+def _opencv_resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear resize of uint8 [T, H, W, 3] to [T, size, size, 3], not antialiased; the result is
+    in a buffer that the next call of this thread overwrites."""
+    if images.shape[1:3] == (size, size):
+        return images
+    result = _buffer("opencv", len(images), size, size, 3)
+    for image, resized in zip(images, result, strict=True):
+        cv2.resize(image, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
+    return result
+
+
 def _channels_first(images: np.ndarray) -> Tensor:
     """A view [T, 3, H, W] of uint8 [H, W, 3] or [T, H, W, 3]."""
     batch = images if images.ndim == 4 else images[None]
     return torch.from_numpy(batch).permute(0, 3, 1, 2)  # [T, H, W, 3] -> [T, 3, H, W]
-
-
-def _resize_linear(images: np.ndarray, width: int, height: int) -> np.ndarray:
-    result = _buffer("linear", *images.shape[:-3], height, width, 3)
-    pairs = zip(images, result, strict=True) if images.ndim == 4 else [(images, result)]
-    for source, target in pairs:
-        cv2.resize(source, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-    return result
 
 
 def _split(image: np.ndarray, planes: np.ndarray) -> None:
@@ -205,8 +209,11 @@ class TrainTransform:
             np.copyto(crops[t], _crop(image, *window))  # [H, W, 3] -> [h, w, 3]
             if jitter:
                 changes.append(draw_jitter(rng))
-        mode = "linear" if self._opencv else "bilinear"
-        crops = _resize(crops, size, size, mode)  # [T, h, w, 3] -> [T, size, size, 3]
+        # [T, h, w, 3] -> [T, size, size, 3]
+        if self._opencv:
+            crops = _opencv_resize(crops, size)
+        else:
+            crops = _resize(crops, size, size, "bilinear")
         if flip:
             tall = crops.reshape(-1, size, 3)  # [T, size, size, 3] -> [T size, size, 3], a view
             cv2.flip(tall, 1, dst=tall)
