@@ -317,6 +317,7 @@ def test_a_mean_over_splits_has_bounds_if_each_split_has(empty: Path):
         (97.2, {}, "released weights: 0.2 above (tolerance 0.1)"),
         (97.05, {"train__lr": 1.0, "augment__flip": 0.0}, "released weights: reproduced"),
         (97.05, {"train__epochs": 3}, "modified: train.epochs"),
+        (97.05, {"train__raw_clip_share": 0.5}, "modified: train.raw_clip_share"),
         (97.05, {"model__checkpoint": ""}, "modified: model.checkpoint"),
         (97.05, {"model__arch": "ViT-B/16"}, "modified: model.arch"),
     ],

@@ -273,7 +273,7 @@ def _memory(params: Params, num_gpus: int, processes: int) -> tuple[int, Finding
         return micro_batch, Finding(topic="GPU memory", text=text, ok=None)
     clips = min(micro_batch, math.ceil(params.train.batch_size / processes))
     each = estimates.activation_bytes(model, params)
-    total = estimates.PARAMETER_BYTES * parameters + clips * each + estimates.CUDA_BYTES
+    total = estimates.kept_bytes(model, params) + clips * each + estimates.CUDA_BYTES
     text = (
         f"about {total / 1e9:.1f} GB in training: {parameters / 1e6:.0f} M parameters, "
         f"{clips} clips of {each / 1e9:.2f} GB ({params.train.precision})"
@@ -297,7 +297,7 @@ def _authors_memory(params: Params, recipe: Recipe) -> Iterator[Finding]:
     clips = params.train.batch_size // authors.config_gpus
     params = replace(params, {"train.activation_checkpointing": True})  # as their code always does
     model = estimates.meta_model(params)
-    kept = estimates.PARAMETER_BYTES * estimates.num_parameters(model) + estimates.CUDA_BYTES
+    kept = estimates.kept_bytes(model, params) + estimates.CUDA_BYTES
     total = kept + clips * estimates.activation_bytes(model, params)
     text = (
         f"the authors state {authors.memory_gb:g} GB on each of {authors.config_gpus} GPUs, for "
@@ -329,7 +329,9 @@ def _batches(params: Params, processes: int, micro_batch: int) -> Iterator[Findi
     if train.epochs == 0:
         yield Finding(topic="batch", text="no training (train.epochs 0)", ok=True)
         return
-    share = math.ceil(train.batch_size / processes)
+    group = params.augment.dealt_together
+    share = math.ceil(math.ceil(train.batch_size / group) / processes) * group
+    micro_batch = max(micro_batch // group, 1) * group
     parts = math.ceil(share / micro_batch)
     micro = min(micro_batch, share)
     text = f"{train.batch_size} clips a step = {processes} processes x {parts} micro-batches "

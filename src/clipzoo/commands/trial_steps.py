@@ -20,6 +20,7 @@ from clipzoo.models.text import ClassText
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.optim import make_optimizer
+from clipzoo.train.setup import step_gradients
 
 NUM_CLASSES = 400
 MEMORY_SHARE = 0.95
@@ -76,9 +77,10 @@ def new_trial(params: Params, device: torch.device) -> Trial:
         class_embeddings=functional.normalize(embeddings, dim=-1),
         class_names=[str(label) for label in range(NUM_CLASSES)],
     )
-    gradients = StepGradients(
-        method, text, device=device, precision=settings.precision, scaler=scaler
-    )
+    # Any weights of the same sizes do for a second gradient.
+    second = settings.interpolated_loss_weight > 0
+    raw = {n: p.detach().clone() for n, p in method.named_parameters() if second}
+    gradients = step_gradients(params, method, text, device, scaler, raw)
     inputs = method.open_inputs(params, params.data.dataset, text)
     return Trial(
         method=method, inputs=inputs, gradients=gradients, optimizer=optimizer, scaler=scaler

@@ -10,9 +10,9 @@ RELEASED_TOLERANCE = 0.1
 """Largest difference, in percentage points, that counts as reproduced where nothing is trained: the
 decoding of the videos and the rounding of the processor remain."""
 TRAINING_ONLY = ("train.", "augment.")
-"""Sections that an evaluation does not read, but for `READ`."""
-READ = ("train.raw_clip_share",)
-"""Keys of them that change what is evaluated."""
+"""Sections that an evaluation does not read, but for `EVALUATED`."""
+EVALUATED = ("train.raw_clip_share",)
+"""What changes a model that is not trained, too."""
 DIGITS = 12
 """Number of digits of the sha256 in the name of a released file."""
 
@@ -43,7 +43,7 @@ def expected_settings(
     ignored = {
         key: value
         for key, value in used.items()
-        if key.startswith(TRAINING_ONLY) and key not in READ
+        if key.startswith(TRAINING_ONLY) and key not in EVALUATED
     }
     checkpoint = used.get("model.checkpoint", "")
     if checkpoint or stem == "fused":

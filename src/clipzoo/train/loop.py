@@ -30,12 +30,11 @@ from clipzoo.runtime.distributed import (
 )
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
-from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
+from clipzoo.train.gradients import MicroBatch, micro_batches
 from clipzoo.train.log import TrainingLog, WaitingTime
-from clipzoo.train.mixing import Mixing
 from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
-from clipzoo.train.raw_clip import Interpolation, patch, raw_tensors
-from clipzoo.train.setup import Run, TrainingError
+from clipzoo.train.raw_clip import patch, raw_tensors
+from clipzoo.train.setup import Run, TrainingError, step_gradients
 from clipzoo.train.state import Progress, load_state, save_state
 
 BEST_FILE = "best.safetensors"
@@ -59,7 +58,8 @@ def train(run: Run) -> dict[str, float]:
         compile_tower(method.visual)
     optimizer = make_optimizer(method, settings)
     scaler = torch.amp.GradScaler(run.device.type, enabled=settings.precision == "fp16")
-    gradients = step_gradients(run, scaler)
+    raw = raw_tensors(run.device) if settings.interpolated_loss_weight else {}
+    gradients = step_gradients(run.params, method, run.text, run.device, scaler, raw)
     progress = load_state(run.state_dir, method, optimizer, scaler, run.device)
     log = TrainingLog(run.log_dir, progress.history, plan.total_steps, run.device)
     unread: list[TakenStep] = []
@@ -97,30 +97,6 @@ def train(run: Run) -> dict[str, float]:
     log.close()
     say(f"trained {len(progress.history)} steps; {describe_speed(log)}")
     return metrics
-
-
-def step_gradients(run: Run, scaler: torch.amp.GradScaler) -> StepGradients:
-    """What computes the gradients of the run's steps."""
-    settings, seed = run.params.train, run.params.seed
-    interpolation = None
-    if settings.interpolated_loss_weight:
-        interpolation = Interpolation(
-            model=run.method,
-            raw=raw_tensors(run.device),
-            loss_weight=settings.interpolated_loss_weight,
-            share=settings.interpolated_share,
-            seed=seed,
-        )
-    return StepGradients(
-        run.method,
-        run.text,
-        device=run.device,
-        precision=settings.precision,
-        scaler=scaler,
-        seed=seed,
-        mixing=Mixing(settings=run.params.augment, num_classes=run.text.num_classes),
-        interpolation=interpolation,
-    )
 
 
 def describe_speed(log: TrainingLog) -> str:

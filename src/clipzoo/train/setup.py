@@ -1,5 +1,6 @@
 """Set up a training run from its parameters and the outputs of earlier stages."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from clipzoo.models.text import ClassText, class_text_path, load_class_text
 from clipzoo.paths import CLIP_FILE, LISTS_DIR, plots_dir
 from clipzoo.runtime.distributed import gather_by_position, rank, world_size
 from clipzoo.runtime.machine import environment
-from clipzoo.train.gradients import split_settings
+from clipzoo.train.gradients import StepGradients, split_settings
+from clipzoo.train.mixing import Mixing
 from clipzoo.train.plan import Plan, make_plan
+from clipzoo.train.raw_clip import Interpolation
 from clipzoo.train.state import TRAIN_STATE_DIR, fingerprint
 
 
@@ -105,6 +108,40 @@ def check_targets(params: Params, method: Method) -> None:
                 f"augment.{key}: found {value}; allowed: 0, because the loss of model.method "
                 f"{params.model.method}, with these options, does not take soft targets"
             )
+
+
+def step_gradients(
+    params: Params,
+    method: Method,
+    text: ClassText,
+    device: torch.device,
+    scaler: torch.amp.GradScaler,
+    raw: Mapping[str, Tensor],
+) -> StepGradients:
+    """What computes the gradients of the steps of a run.
+
+    Args:
+        raw: the raw CLIP (`raw_clip.raw_tensors`), for a run with a second gradient.
+    """
+    settings, interpolation = params.train, None
+    if settings.interpolated_loss_weight:
+        interpolation = Interpolation(
+            model=method,
+            raw=raw,
+            loss_weight=settings.interpolated_loss_weight,
+            share=settings.interpolated_share,
+            seed=params.seed,
+        )
+    return StepGradients(
+        method,
+        text,
+        device=device,
+        precision=settings.precision,
+        scaler=scaler,
+        seed=params.seed,
+        mixing=Mixing(settings=params.augment, num_classes=text.num_classes),
+        interpolation=interpolation,
+    )
 
 
 def _files(params: Params) -> list[Path]:

@@ -6,17 +6,20 @@ inference keeps the parameters and the few largest tensors of one layer.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from clipzoo.config import Params
+from clipzoo.data.records import read_labels
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method, StepClips
 from clipzoo.models.activation import may_have_quick_gelu
 from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.clip import build_clip, num_parameters
 from clipzoo.models.text import ClassText
+from clipzoo.paths import LISTS_DIR
 
 CUDA_BYTES = 1.5e9
 """CUDA itself, its libraries and nccl's buffers."""
@@ -32,6 +35,8 @@ COPIES = 4
 output and what the activation function makes in between."""
 MARGIN = 0.9
 """Share of the memory that the choice uses: estimates are not exact, and memory gets fragmented."""
+NUM_CLASSES = 400
+"""Classes of a dataset whose list has not been made yet."""
 CPU_MICRO_BATCH = 4
 """On a CPU more at once is no faster, and takes memory."""
 MAX_INFERENCE = 32
@@ -64,7 +69,36 @@ def meta_clip(model: Method, params: Params) -> Tensor:
 
 
 def activation_bytes(model: Method, params: Params) -> float:
-    """Bytes that autograd saves for the backward pass of one clip, and of its text where trained.
+    """Bytes that autograd saves for the backward pass of one clip, and of its text if a loss that
+    compares videos trains it."""
+
+    def encode() -> None:
+        clips = StepClips(seed=params.seed, step=0, places=[0])
+        model.encode_training(meta_clip(model, params), clips)
+        if model.compares_videos:
+            model.class_text(_meta_text(params))
+
+    return _saved_bytes(model, params, encode)
+
+
+def kept_bytes(model: Method, params: Params) -> float:
+    """Bytes of a training step that do not depend on the number of clips encoded at once.
+
+    They are those of the parameters, and of the texts of all classes where a sum over single clips
+    trains them: one graph of them all is kept until the last clips are encoded.
+    """
+    copies = INTERPOLATION_BYTES if params.train.interpolated_loss_weight else 0
+    kept = (PARAMETER_BYTES + copies) * num_parameters(model)
+    if model.compares_videos:
+        return kept
+    path = LISTS_DIR / params.data.dataset / "labels.csv"
+    classes = len(read_labels(path)) if path.is_file() else NUM_CLASSES
+    text = _meta_text(params)
+    return kept + classes * _saved_bytes(model, params, lambda: model.class_text(text))
+
+
+def _saved_bytes(model: Method, params: Params, compute: Callable[[], object]) -> float:
+    """Bytes that autograd saves in a forward pass.
 
     A ViT's attention weights are excluded: the fused kernels of a GPU do not store them.
     """
@@ -83,9 +117,7 @@ def activation_bytes(model: Method, params: Params) -> float:
 
     alive: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        clips = StepClips(seed=params.seed, step=0, places=[0])
-        model.encode_training(meta_clip(model, params), clips)
-        model.class_text(_meta_text(params))
+        compute()
     return sum(saved_bytes.values()) * (1.0 if params.train.precision == "fp32" else HALF)
 
 
@@ -122,9 +154,7 @@ def fitting_clips(params: Params, free_bytes: float, *, training: bool) -> int:
     """
     model = meta_model(params, training=training)
     if training:
-        copies = INTERPOLATION_BYTES if params.train.interpolated_loss_weight else 0
-        each = activation_bytes(model, params)
-        kept = (PARAMETER_BYTES + copies) * num_parameters(model)
+        each, kept = activation_bytes(model, params), kept_bytes(model, params)
     else:
         each, kept = inference_bytes(model, params), 4 * num_parameters(model)
     return max(0, int((MARGIN * free_bytes - kept) / each))
