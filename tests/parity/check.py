@@ -12,11 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from clipzoo.models.pixels import OPENAI
-<<<<<<< HEAD
-from parity import data, measures, model, mote
-=======
-from parity import data, measures, model, training
->>>>>>> h-training
+from parity import data, measures, model, mote, training
 from parity.inputs import Case
 
 NAMES = ("name", "kind", "recipe")
