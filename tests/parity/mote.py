@@ -81,7 +81,6 @@ def evaluation(
     class_names: list[str],
     trained_class_names: list[str],
     raw_clip_share: float,
-    recipe: str = "",
 ) -> Case:
     """A trained model on the classes of another dataset.
 
@@ -95,7 +94,6 @@ def evaluation(
         class_names: K names.
         trained_class_names: those of the training.
         raw_clip_share: of the raw CLIP in the vision tower and logit_scale.
-        recipe: how the case was made.
     """
     options = mote_options(head_layers=head_layers, num_experts=num_experts)
     model, raw = build_trained(clip, options, num_segments, trained_class_names)
@@ -130,13 +128,12 @@ def training(
     labels: list[int],
     experts: list[int],
     temperatures: list[float | str],
-    recipe: str = "",
 ) -> Case:
     """The losses of a step and the norms of their gradients.
 
     Args:
-        clip, num_segments, num_videos, input_seed, head_layers, num_experts, trained_class_names,
-            recipe: as for `evaluation`.
+        clip, num_segments, num_videos, input_seed, head_layers, num_experts, trained_class_names:
+            as for `evaluation`.
         labels: N class ids.
         experts: that of each block, from 0.
         temperatures: that of each block; `inf` = equal shares.

@@ -68,7 +68,7 @@ def test_a_released_file_of_mote_is_evaluated_with_its_share_of_the_raw_clip(
     torch.manual_seed(1)
     model = methods.build(load_params(), clip)
     known = torch.nn.functional.normalize(torch.randn(6, 128), dim=-1)
-    model.fusion_model.register_buffer("spe_cls_feature", known)
+    model.get_submodule("fusion_model").register_buffer("spe_cls_feature", known)
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     trained["visual.proj"] *= 1.5
     head = {k.removeprefix("fusion_model."): v for k, v in trained.items() if "fusion" in k}

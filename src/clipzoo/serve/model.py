@@ -225,9 +225,7 @@ class VideoModel:
         check_every(every)
         model = self._trained
         parts = self._encoded(video, model, every)
-        return (
-            (span.start, span.end, _embedding(model, features)) for features, *_, span in parts
-        )
+        return ((span.start, span.end, _embedding(model, features)) for features, *_, span in parts)
 
     def embed_stored(self, store: Store, video_ids: Sequence[str]) -> Iterator[Tensor]:
         """The embedding of each video of a frame store, in order, as `embed` gives it of the file

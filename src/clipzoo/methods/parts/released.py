@@ -30,6 +30,11 @@ def clip_and_head(
             f"{where}: found {kind}, with the tensors {', '.join(list(clip)[:3])}, ...; "
             "allowed: model_state_dict (a whole CLIP) and fusion_model_state_dict (the head)"
         )
+    if any(".mlp.fc_up." in str(name) for name in head):
+        raise WeightsError(
+            f"{where}: fusion_model_state_dict: found mlp.fc_up.*, the experts of MoTE "
+            "(model.method mote); allowed: the head of a video model without experts"
+        )
     if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - clip.keys():
         raise WeightsError(
             f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a whole "
