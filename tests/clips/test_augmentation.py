@@ -3,6 +3,7 @@
 from collections import Counter
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -259,6 +260,26 @@ def test_all_sizes_and_places_of_the_multi_scale_crop_are_drawn_alike():
     # No corner but the four, and no place between a corner and its neighbor.
     assert {(1, 0), (0, 1), (3, 0), (4, 3), (2, 1)}.isdisjoint(places)
     assert all(count == pytest.approx(100, abs=45) for count in places.values())
+
+
+def test_five_places_are_the_corners_and_the_center():
+    """And every clip is one of them in ten sizes, by OpenCV's resize of OpenCV's resize."""
+    frames = golden_frame(341, 192, 2)[None]
+    augment = replace(
+        AUGMENT, {"short_side_px": 256, "crop": "multi_scale_5", "flip": 0.0, "grayscale": 0.0}
+    )
+    resized = cv2.resize(frames[0], (455, 256), interpolation=cv2.INTER_LINEAR)  # 454.67
+    drawn = set()
+    for seed in range(60):
+        clip = TrainTransform(224, augment)(frames, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        x, y, w, h = multi_scale_crop(455, 256, 224, rng, MULTI_SCALE_PLACES[:5])
+        crop = np.ascontiguousarray(resized[y : y + h, x : x + w])
+        expected = cv2.resize(crop, (224, 224), interpolation=cv2.INTER_LINEAR)
+        assert np.array_equal(clip[0].permute(1, 2, 0).numpy(), expected)
+        if h < 256:
+            drawn.add((round(4 * x / (455 - w)), round(4 * y / (256 - h))))
+    assert drawn == {(0, 0), (4, 0), (0, 4), (4, 4), (2, 2)}
 
 
 def test_a_multi_scale_crop_is_taken_from_the_stored_frame():
