@@ -19,10 +19,9 @@ from clipzoo.methods.vificlip import Options, ViFiClip
 from clipzoo.models import archives
 from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.tensors import WeightsError
-from parity.vificlip import released_shapes
+from parity.vificlip import released
 
 ROOT = Path(__file__).parents[2]
-CLASSES = 3
 
 
 @pytest.fixture
@@ -40,33 +39,6 @@ def yacs(monkeypatch: pytest.MonkeyPatch) -> type:
     monkeypatch.setitem(sys.modules, "yacs", package)
     monkeypatch.setitem(sys.modules, "yacs.config", module)
     return CfgNode
-
-
-def authors_name(name: str) -> str:
-    for theirs, ours in vificlip.PLACES.items():
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
-    return f"module.{name}"
-
-
-def released(model: ViFiClip, node: type) -> dict[str, Any]:
-    """The content of a file with a model's tensors."""
-    tensors = {authors_name(n): v.clone() for n, v in model.state_dict().items()}
-    embedding = tensors.pop("module.text_encoder.token_embedding.weight", torch.zeros(1, 8))
-    context = model.get_parameter("text.tower.positional_embedding").shape[0]
-    prompts = torch.zeros(CLASSES, context, embedding.shape[1])
-    tensors["module.prompt_learner.complete_text_embeddings"] = prompts
-    shapes = {n.removeprefix("module."): list(v.shape) for n, v in tensors.items()}
-    assert shapes == released_shapes(model, CLASSES)  # which the golden file compares
-    trainer = node(USE="both", PROMPT_MODEL=False)
-    return {
-        "model": tensors,
-        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 8e-6}]},
-        "lr_scheduler": {"t_initial": 2400, "base_values": [8e-6]},
-        "max_accuracy": 51.3,
-        "epoch": 9,
-        "config": node(BASE=[""], AUG=node(MIXUP=0.8), TRAINER=node(ViFi_CLIP=trainer)),
-    }
 
 
 def small(trained: str = "both") -> ViFiClip:
@@ -171,5 +143,7 @@ def test_a_run_starts_from_a_released_file(
     assert found.keys() == trained.state_dict().keys()
     expected = trained.state_dict()["text.tower.ln_final.weight"] + 0.5
     torch.testing.assert_close(found["text.tower.ln_final.weight"], expected)
-    torch.testing.assert_close(token_embedding(found), clip.token_embedding.weight.data)
+    torch.testing.assert_close(
+        token_embedding(found), clip.get_parameter("token_embedding.weight").data
+    )
     assert metadata["options"] == {"trained": "both", "test_sampler": "midpoints"}

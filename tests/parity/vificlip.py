@@ -1,6 +1,8 @@
 """ViFi-CLIP: the model with its scores, loss and gradients; its samplers."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,18 +79,38 @@ def model(
 
 def released_shapes(method: ViFiClip, num_classes: int) -> dict[str, list[int]]:
     """The shapes in a released file of a model, by the authors' names."""
-    shapes = {}
+    tensors = released(method, dict, num_classes)["model"]
+    return {name.removeprefix("module."): list(value.shape) for name, value in tensors.items()}
+
+
+def released(
+    method: ViFiClip, node: Callable[..., dict[str, Any]], num_classes: int = 3
+) -> dict[str, Any]:
+    """The content of a file with a model's tensors, as the authors save it.
+
+    Args:
+        method: with a text tower.
+        node: makes a part of the authors' configuration from its values, as keywords.
+        num_classes: of whose prompts the file has the tokens' embeddings.
+    """
+    tensors = {}
     for name, value in method.state_dict().items():
-        if name.endswith(TOKEN_EMBEDDING):
-            # The embeddings of the prompts' tokens are stored in its place.
-            length = method.get_parameter("text.tower.positional_embedding").shape[0]
-            shape = [num_classes, length, value.shape[1]]
-            shapes["prompt_learner.complete_text_embeddings"] = shape
-            continue
         for theirs, ours in PLACES.items():
             name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
-        shapes[name] = list(value.shape)
-    return shapes
+        tensors[f"module.{name}"] = value.clone()
+    width = tensors.pop(f"module.text_encoder.{TOKEN_EMBEDDING}").shape[1]
+    length = method.get_parameter("text.tower.positional_embedding").shape[0]
+    prompts = torch.zeros(num_classes, length, width)
+    tensors["module.prompt_learner.complete_text_embeddings"] = prompts
+    trainer = node(USE="both", PROMPT_MODEL=False)
+    return {
+        "model": tensors,
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 8e-6}]},
+        "lr_scheduler": {"t_initial": 2400, "base_values": [8e-6]},
+        "max_accuracy": 51.3,
+        "epoch": 9,
+        "config": node(BASE=[""], AUG=node(MIXUP=0.8), TRAINER=node(ViFi_CLIP=trainer)),
+    }
 
 
 def midpoints(*, num_frames: int, num_segments: int) -> Case:

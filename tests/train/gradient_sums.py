@@ -45,14 +45,14 @@ CASES = {
     "mote": mote_options(head_layers=2, draw_group=3),  # of 8 clips: three groups
     "actionclip-dropout": actionclip_options(head="Transf_cls", head_layers=1, text_tower="frozen"),
     "mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
-    "vificlip-mixed": vificlip.Options(trained="both", test_sampler="midpoints"),
+    "vificlip": vificlip.Options(trained="both", test_sampler="midpoints"),
     "vificlip-text": vificlip.Options(trained="text", test_sampler="midpoints"),
     "interpolated": text4vis_options(head_layers=1),
     "interpolated-mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
     "interpolated-infonce": text4vis_options(head_layers=1, loss="infonce"),
 }
 TRAINED_TEXT = ("infonce-trained", "actionclip", "mixed", "interpolated-mixed")
-TRAINED_TEXT += ("vificlip-mixed", "vificlip-text")
+TRAINED_TEXT += ("vificlip", "vificlip-text")
 MIXED = AugmentConfig.model_construct(
     mixup_alpha=0.8, cutmix_alpha=1.0, mix_group=2, label_smoothing=0.1
 )
