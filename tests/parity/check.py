@@ -36,6 +36,10 @@ def _model(_: Case, values: np.ndarray) -> float:
     return 1e-4 * float(np.abs(values).max(initial=0))
 
 
+def _relative(_: Case, values: np.ndarray) -> np.ndarray:
+    return 1e-4 * np.abs(values)
+
+
 def _exact(*_: object) -> float:
     return 0.0
 
@@ -104,6 +108,7 @@ TOPICS = {
     "bike-zero-shot-frames": Topic(measures.bike_zero_shot_frames, _percent),
     "actionclip-template-fusion": Topic(measures.actionclip_template_fusion, _probability),
     "openvclip": Topic(openvclip.openvclip, _model),
+    "openvclip-steps": Topic(openvclip.steps, _relative),
     "openvclip-windows": Topic(openvclip.windows, _exact),
     "openvclip-train-pixels": Topic(openvclip.train_pixels, _levels),
     "openvclip-test-pixels": Topic(openvclip.view_pixels, _levels),

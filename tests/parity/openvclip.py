@@ -1,22 +1,27 @@
 """Open-VCLIP: the kinds `openvclip` and `openvclip-*`."""
 
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.clips.windows import Windows
-from clipzoo.config import AugmentConfig
+from clipzoo.config import AugmentConfig, TrainConfig
 from clipzoo.methods.openvclip import OpenVclip, Options, video_logits
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.models.pixels import PIXELS
 from clipzoo.models.text import ClassText
+from clipzoo.train.gradients import StepGradients, micro_batches
+from clipzoo.train.optim import make_optimizer
+from clipzoo.train.raw_clip import Interpolation
 from parity.data import waves
-from parity.inputs import Case, fill, noise, parameter
+from parity.inputs import Case, class_text, fill, noise, parameter
 from parity.model import build_towers
 
 
@@ -222,4 +227,88 @@ def _probed(clip: Tensor, probe_yx: list[list[int]]) -> Case:
     return {
         "mean": clip.double().mean(dim=(2, 3)),  # [T, 3, S, S] -> [T, 3]
         "probe": clip[..., y, x].transpose(1, 2),  # [T, 3, probes] -> [T, probes, 3]
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given(Interpolation):
+    """An interpolation whose shares of the raw CLIP are given."""
+
+    alphas: list[float]
+
+    def alpha(self, step: int) -> float:
+        return self.alphas[step]
+
+
+def steps(
+    *,
+    clip: Case,
+    num_segments: int,
+    batch: int,
+    input_seeds: list[int],
+    text_seed: int,
+    num_classes: int,
+    labels: list[list[int]],
+    alphas: list[float],
+    loss_weight: float,
+    lr: float,
+    weight_decay: float,
+    grad_clip: float,
+) -> Case:
+    """Optimizer steps with a second gradient at weights between CLIP's and the trained ones.
+
+    Args:
+        clip: sizes of the towers.
+        num_segments: T.
+        batch: B clips in a step.
+        input_seeds: of the normalized frames [B, T, 3, S, S] of each step.
+        text_seed: of the class embeddings.
+        num_classes: K.
+        labels: B class ids of each step.
+        alphas: the share of CLIP in the weights in between, of each step.
+        loss_weight: of the loss there.
+        lr: of every parameter.
+        weight_decay: of AdamW.
+        grad_clip: the largest norm of the gradient.
+    """
+    towers = build_towers(clip)
+    fill(towers)
+    raw = {name: value.clone() for name, value in towers.state_dict().items()}
+    model = OpenVclip(towers, options(), num_segments).train()
+    _mix(model, 0.0)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model.shift.zero_()  # the frames are normalized
+    model.scale.fill_(1.0)
+    text = class_text(functional.normalize(noise(text_seed, num_classes, clip["embed_dim"]))[None])
+    found = {name: raw[name] for name in start}
+    given = _Given(model=model, raw=found, loss_weight=loss_weight, share=1, seed=0, alphas=alphas)
+    values = {"lr": lr, "weight_decay": weight_decay, "decay_vectors": False, "fused": False}
+    values |= {"tower_lr_ratio": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    optimizer = make_optimizer(model, TrainConfig.model_construct(**values))
+    step = StepGradients(
+        model,
+        text,
+        device=torch.device("cpu"),
+        precision="fp32",
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        interpolation=given,
+    )
+    size, losses, norms = clip["image_resolution"], [], {}
+    for number, seed in enumerate(input_seeds):
+        frames = noise(seed, batch, num_segments, 3, size, size)
+        parts = micro_batches(batch, batch, 1)
+        optimizer.zero_grad()
+        loss = step.add(torch.tensor(labels[number]), parts, [frames], step=number)
+        norms = norms or {
+            n: p.grad.norm() for n, p in model.named_parameters() if p.grad is not None
+        }
+        total = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+        optimizer.step()
+        losses.append([float(loss), float(total)])
+    named = dict(model.named_parameters())
+    return {
+        "losses": losses,
+        "grad_norms": norms,
+        "change_norms": {name: (named[name] - value).norm() for name, value in start.items()},
+        "logit_scale": model.logit_scale,
     }

@@ -13,7 +13,14 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 FILES = (
     *("text4vis_model", "bike_model", "actionclip_model", "protocol", "preprocess", "scores"),
     *("next_schedules", "next_augmentation"),
-    *("mote_model", "vificlip_model", "vificlip_protocol", "openvclip_model", "openvclip_pixels"),
+    *(
+        "mote_model",
+        "vificlip_model",
+        "vificlip_protocol",
+        "openvclip_model",
+        "openvclip_pixels",
+        "openvclip_steps",
+    ),
 )
 
 

@@ -27,6 +27,7 @@ from clipzoo.train.raw_clip import Interpolation
 from parity.inputs import fill, noise
 from parity.model import actionclip_options, bike_options
 from parity.mote import mote_options
+from parity.openvclip import options as openvclip_options
 from tiny import attributes_options, text4vis_options
 
 ARCH, PX, NUM_SEGMENTS = "ViT-demo-16", 32, 2
@@ -49,6 +50,7 @@ CASES = {
     "vificlip-text": vificlip.Options(trained="text", test_sampler="midpoints"),
     "interpolated": text4vis_options(head_layers=1),
     "interpolated-mixed": text4vis_options(head_layers=1, loss="infonce", text_tower="trained"),
+    "interpolated-openvclip": openvclip_options(),
     "interpolated-infonce": text4vis_options(head_layers=1, loss="infonce"),
 }
 TRAINED_TEXT = ("infonce-trained", "actionclip", "mixed", "interpolated-mixed")
