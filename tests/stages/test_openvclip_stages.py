@@ -2,14 +2,20 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 
 from clipzoo import methods
 from clipzoo.config import load_params
+from clipzoo.data.spec import raw_root
+from clipzoo.data.store import open_store
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.models.clip import load_clip
+from clipzoo.serve.folder import model_of_run
+from clipzoo.serve.model import VideoModel
 
 SHORT = {"openvclip__window_stride": 2, "test__clips": 3, "zero_shot__clips": 3}
 """Clips of about half a second, as the demo's videos are short."""
@@ -91,4 +97,22 @@ def test_it_trains_with_a_second_gradient_and_is_averaged_and_mixed(copy_of_demo
     moved = {n: float((saved[n] - raw[n]).abs().max()) for n in saved}
     assert min(moved.values()) > 0
     assert max(moved.values()) < 0.01
-    assert methods.load_model(load_params()).windows is not None
+    predicted_as_tested()
+
+
+def predicted_as_tested() -> None:
+    """A prediction reads the frames of the video's windows, and gives what the test did."""
+    model = VideoModel(model_of_run(load_params()), "cpu")
+    windows = methods.load_model(load_params()).windows
+    assert windows is not None
+    rows = parquet.read_table("predictions/test.parquet", columns=["video_id"])
+    ids = rows.column("video_id").to_pylist()
+    tested = load_file("predictions/test.safetensors")["probabilities"]
+    videos = open_store(load_params(), "demo_shapes").videos
+    for position in (0, 20):
+        info = videos[ids[position]]
+        (path,) = raw_root(load_params(), "demo_shapes").glob(f"{ids[position]}.*")
+        found = model.predict(path, top=1)
+        counts = (info.num_frames, info.fps, load_params().model.num_segments, 3)
+        assert found.frames == np.unique(windows.test(*counts)).tolist()
+        assert found.probabilities[0] == pytest.approx(float(tested[position].max()), abs=1e-4)
