@@ -1,16 +1,18 @@
 """Everything about this project that only a GPU can show, in one command and at most 10 minutes.
 
-    python benchmarks/gpu.py [--minutes 9.5] [--sections NAME ...] [--output FOLDER]
+    python benchmarks/gpu.py [--minutes N] [--sections NAME ...] [--output FOLDER] [--frames STORE]
 
     right   `pytest -m gpu`: a GPU computes what a CPU does
-    fast    training steps: the authors' and ours; attention; synchronizations
+    fast    training steps: the authors' and the recipes'; attention; synchronizations
     full    memory: peaks against the estimate of `check`, the largest micro-batches
     fed     the loader: threads, processes, and the time that steps wait for it
 
 Writes <output>/gpu-<name of the GPU>.md and .json, also after every section. Sections run in
 processes of their own, so that a crash or a hang loses one of them. Ends with 1 if a test or a
-measurement failed; without a GPU it says so and ends with 0. `--device cpu` runs tiny versions of
-the measurements, whose numbers mean nothing.
+measurement failed; without a GPU it says so and ends with 0. A section that needs a package which
+is not installed is skipped, and the report names the package. `--frames` gives the loader frame
+stores that are ready, folders with an index.parquet; otherwise frames are made up. `--device cpu`
+runs tiny versions of the measurements, whose numbers mean nothing.
 """
 
 import argparse
@@ -24,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,7 +48,8 @@ def main() -> int:
         return 0
     device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device("cpu")
     if arguments.only:
-        _run_here(arguments.only, Path(arguments.file), arguments.seconds, device)
+        file = Path(arguments.file)
+        _run_here(arguments.only, file, arguments.seconds, device, arguments.frames)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         return _run_all(arguments, device, Path(folder))
@@ -59,11 +64,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=RESERVED_SECONDS)
     parser.set_defaults(sections=list(RESERVED_SECONDS))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--frames", type=Path, nargs="+", default=[], metavar="STORE")
     parser.add_argument("--in-process", action="store_true", help="all sections in this process")
     parser.add_argument("--only", choices=RESERVED_SECONDS, help=argparse.SUPPRESS)
     parser.add_argument("--file", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for folder in arguments.frames:
+        if not (folder / "index.parquet").is_file():
+            parser.error(
+                f"--frames: {folder} has no index.parquet; give a frame store, such as "
+                "data/frames/<dataset>"
+            )
+    return arguments
 
 
 def _run_all(arguments: argparse.Namespace, device: torch.device, folder: Path) -> int:
@@ -77,9 +90,9 @@ def _run_all(arguments: argparse.Namespace, device: torch.device, folder: Path) 
         print(f"[{elapsed:.0f} s] {name}, at most {seconds:.0f} s", flush=True)
         file, fault = folder / f"{name}.json", ""
         if arguments.in_process:
-            _run_here(name, file, seconds, device)
+            _run_here(name, file, seconds, device, arguments.frames)
         else:
-            fault = _run_in_a_process(name, file, seconds, device)
+            fault = _run_in_a_process(name, file, seconds, device, arguments.frames)
         findings[name] = read_findings(file)
         findings[name].faults += [fault] if fault else []
         elapsed = time.perf_counter() - began
@@ -90,24 +103,30 @@ def _run_all(arguments: argparse.Namespace, device: torch.device, folder: Path) 
     return 1 if faults else 0
 
 
-def _run_here(name: str, file: Path, seconds: float, device: torch.device) -> None:
+def _run_here(
+    name: str, file: Path, seconds: float, device: torch.device, frames: Sequence[Path]
+) -> None:
     """Run one section in this process; a failure of it is one of its findings."""
     section = Section(file, seconds)
     with section.attempt(name):
         # Imported here, and not in the process that starts the sections: it takes seconds.
-        from gpu_steps import Setting, smoke
+        from gpu_setting import Setting, smoke
 
         from clipzoo.runtime.allocator import keep_freed_memory
 
         keep_freed_memory()  # as `train` does
         setting = Setting(device=device) if device.type == "cuda" else smoke(device)
+        setting = replace(setting, stores=tuple(map(str, frames)))
         getattr(importlib.import_module(f"gpu_{name}"), name)(section, setting)
 
 
-def _run_in_a_process(name: str, file: Path, seconds: float, device: torch.device) -> str:
+def _run_in_a_process(
+    name: str, file: Path, seconds: float, device: torch.device, frames: Sequence[Path]
+) -> str:
     """Run one section in a new process; returns how it failed, or ''."""
     command = [sys.executable, str(Path(__file__).resolve()), "--device", device.type]
     command += ["--only", name, "--file", str(file), "--seconds", str(seconds)]
+    command += ["--frames", *map(str, frames)] if frames else []
     process = subprocess.Popen(command, start_new_session=True)
     try:
         code = process.wait(seconds + GRACE_SECONDS)

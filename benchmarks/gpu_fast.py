@@ -16,19 +16,18 @@ from pathlib import Path
 import torch
 from gpu_machine import matmul_tflops, peak_tflops
 from gpu_report import Section
+from gpu_setting import Setting, free_memory, synchronize
 from gpu_steps import (
     AUTHORS,
+    BF16,
     CHANNELS_LAST,
     COMPILED,
-    FUSED,
-    OURS,
-    Setting,
+    RECIPE,
+    UNFUSED,
     Stepper,
     Variant,
     batch_that_fits,
     forward_flops,
-    free_memory,
-    synchronize,
 )
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
@@ -40,6 +39,7 @@ COMPILE_SECONDS = 45.0
 BACKENDS = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
 HEAD_WIDTH = 64
 NUM_KERNELS = 12
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
 
 
 def fast(section: Section, setting: Setting) -> None:
@@ -51,7 +51,7 @@ def fast(section: Section, setting: Setting) -> None:
         needed = 0 if arch == setting.archs[0] else 25
         if section.enough_time(needed, f"{arch}: steps"):
             with section.attempt(f"{arch}: steps"):
-                _compare(section, setting, arch, (OURS, FUSED, CHANNELS_LAST), ceiling)
+                _compare(section, setting, arch, (UNFUSED, RECIPE, BF16, CHANNELS_LAST), ceiling)
             free_memory(setting.device)
             with section.attempt(f"{arch}: attention and synchronizations"):
                 _look_inside(section, setting, arch)
@@ -151,7 +151,7 @@ def _raise_goal(section: Section, goal: str, value: float, unit: str, needed: fl
 
 def _look_inside(section: Section, setting: Setting, arch: str) -> None:
     """Which attention runs, which kernels take the time, and where the host waits."""
-    stepper = Stepper(setting, arch, OURS, batch_that_fits(setting, arch))
+    stepper = Stepper(setting, arch, RECIPE, batch_that_fits(setting, arch))
     stepper.warm_up()
     if setting.device.type == "cuda":
         with section.attempt(f"{arch}: synchronizations"):
@@ -186,13 +186,21 @@ def synchronizations(stepper: Stepper) -> Counter[str]:
 
 
 def _profile(section: Section, arch: str, stepper: Stepper) -> None:
-    """Attention operators and the kernels that take the most time, of one step."""
+    """Launches, attention operators and the kernels that take the most time, of one step."""
     activities = [ProfilerActivity.CPU]
     if stepper.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
         stepper.seconds(1)
     averages = profiler.key_averages()
+    counts = Counter({event.key: event.count for event in averages})
+    section.row(
+        "Launches of a step of the recipe",
+        model=arch,
+        kernels=sum(n for key, n in counts.items() if key.startswith(LAUNCHES)) or None,
+        casts_and_copies=counts["aten::_to_copy"],
+        selects=counts["aten::select_backward"],
+    )
     names = [event.key for event in averages if event.key.startswith("aten::_")]
     operators = [n for n in names if "attention" in n and "backward" not in n]
     section.note(f"{arch}: attention by {', '.join(sorted(operators)) or 'no fused operator'}")
@@ -206,7 +214,7 @@ def _profile(section: Section, arch: str, stepper: Stepper) -> None:
     for event in kernels[:NUM_KERNELS]:
         share = 100 * event.self_device_time_total / total
         values = {"model": arch, "kernel": event.key[:100], "calls": event.count}
-        section.row("Kernels of our step", **values, **{"% of the GPU's time": share})
+        section.row("Kernels of a step of the recipe", **values, **{"% of the GPU's time": share})
 
 
 def _attention_backends(section: Section, setting: Setting, arch: str, stepper: Stepper) -> None:

@@ -1,34 +1,31 @@
 """How fast the loader feeds a GPU: threads, processes, and the share of a step spent waiting.
 
-Frames are rendered (benchmarks/workspace.py) and small enough to stay in the page cache, so that
-this measures processors, not disks. Torch's own threads (those inside an operator) are as `train`
-has them: left alone in one process; in several, the launcher's number, cores / processes.
+Frames are made up (gpu_frames.py), or those of a frame store that is ready (`--frames`). They stay
+in the page cache if they are few, so that this measures processors, not disks. Torch's own threads
+(those inside an operator) are as `train` has them: left alone in one process; in several, the
+launcher's number, cores / processes.
 """
 
 import itertools
 import math
+import os
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_loading import SHORT_SIDE_PX, servers, train_clips
+from gpu_frames import write_frames
+from gpu_loading import servers, train_clips
 from gpu_report import Section
-from gpu_steps import (
-    OURS,
-    Setting,
-    Stepper,
-    batch_that_fits,
-    free_memory,
-    params_for,
-    synchronize,
-)
-from workspace import extracted, inside, render
+from gpu_setting import Setting, free_memory, synchronize
+from gpu_steps import RECIPE, Stepper, batch_that_fits, params_for
 
 from clipzoo.clips.clips import ViewClips
 from clipzoo.clips.transforms import ViewTransform
 from clipzoo.config import replace
-from clipzoo.data.store import Store
+from clipzoo.data.index import INDEX_NAME
+from clipzoo.data.store import ShardStore
 from clipzoo.runtime.machine import count_workers, usable_cores
 from clipzoo.train.log import WaitingTime
 from clipzoo.train.loop import load_steps
@@ -36,7 +33,7 @@ from clipzoo.train.plan import Plan
 from clipzoo.train.setup import Run
 
 SIZES = {"340x256": "340x256", "320": "426x320"}
-"""`frames.size` -> size of the rendered videos; short side 320 is how Kinetics is often stored."""
+"""`frames.size` -> size of the frames; short side 320 is how Kinetics is often stored."""
 MOST_LOST_PCT = 5.0
 """Above it, decoding on the GPU would pay."""
 STEP_SECONDS = 3.0
@@ -45,29 +42,28 @@ STEP_SECONDS = 3.0
 def fed(section: Section, setting: Setting) -> None:
     """Loader rates, then steps with a real loader."""
     with tempfile.TemporaryDirectory() as name:
-        stores = prepare(Path(name), setting)
-        for size in stores:
-            if section.enough_time(15, f"{size}: loader"):
-                with section.attempt(f"{size}: loader"):
-                    _load(section, setting, Path(name) / size, size)
-        for arch, size in itertools.product(setting.archs[:2], stores):
-            if section.enough_time(8, f"{arch}: fed with {size}"):
-                with section.attempt(f"{arch}: fed with {size}"):
-                    _feed(section, setting, arch, stores[size], size)
+        indexes = prepare(section, setting, Path(name))
+        for stored, index in indexes.items():
+            if section.enough_time(15, f"{stored}: loader"):
+                with section.attempt(f"{stored}: loader"):
+                    _load(section, setting, stored, index)
+        for arch, stored in itertools.product(setting.archs[:2], indexes):
+            if section.enough_time(8, f"{arch}: fed with {stored}"):
+                with section.attempt(f"{arch}: fed with {stored}"):
+                    _feed(section, setting, arch, stored, indexes[stored])
                 free_memory(setting.device)
 
 
-def prepare(folder: Path, setting: Setting) -> dict[str, Store]:
-    """Render and extract videos of both sizes, each under `folder`/<size>."""
-
-    def render_size(size: str) -> None:
-        (folder / size).mkdir()
-        render(folder / size / "videos", setting.videos, SIZES[size], setting.frames)
-
-    sizes = list(SIZES)[: setting.stored_sizes]
-    with ThreadPoolExecutor(len(sizes)) as pool:
-        list(pool.map(render_size, sizes))
-    return {size: extracted(folder / size, folder / size / "videos", size) for size in sizes}
+def prepare(section: Section, setting: Setting, folder: Path) -> dict[str, Path]:
+    """What is stored -> index of the frame store: the stores of `--frames`, or two made-up ones."""
+    if setting.stores:
+        return {str(store): Path(store).resolve() / INDEX_NAME for store in setting.stores}
+    indexes = {}
+    for stored in list(SIZES)[: setting.stored_sizes]:
+        indexes[stored] = folder / stored / INDEX_NAME
+        size_kb = write_frames(folder / stored, SIZES[stored], setting.videos, setting.frames)
+        section.note(f"made-up frames of {SIZES[stored]}, {size_kb:.1f} KB each")
+    return indexes
 
 
 def counts(cores: int) -> list[int]:
@@ -75,38 +71,39 @@ def counts(cores: int) -> list[int]:
     return sorted({2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores})
 
 
-def _load(section: Section, setting: Setting, folder: Path, size: str) -> None:
-    """Clips a second of N threads in one process, and of N processes of one thread."""
+def _load(section: Section, setting: Setting, stored: str, index: Path) -> None:
+    """Clips a second of N threads and of N processes, and of N programs of one thread each, which
+    share nothing."""
     most = setting.loaders or usable_cores()
-    options = (setting.num_segments, setting.input_px)
-    with servers(folder, size, *options, most) as running:
-        for number in counts(most):
-            running[0].ask(number, setting.load_seconds, 0)
-            _add_rate(section, size, "threads", number, running[0].answer())
-        running[0].ask(most, setting.load_seconds, 1)
-        _add_rate(section, size, "threads (torch's own: 1)", most, running[0].answer())
+    with servers(index, setting.num_segments, setting.input_px, most) as running:
+        ones: dict[str, float] = {}
+
+        def add(kind: str, number: int, rate: float) -> None:
+            one = ones.setdefault(kind, rate)
+            values = {"stored": stored, "loading": kind, "number": number, "clips/s": rate}
+            section.row("Clips a second of the loader", **values, **{"x of one": rate / one})
+
+        for kind in ("threads", "processes"):
+            for number in counts(most):
+                running[0].ask(kind, number, setting.load_seconds, 0)
+                add(kind, number, running[0].answer())
         for number in counts(most):
             for server in running[:number]:
-                server.ask(1, setting.load_seconds, max(1, most // number))
-            rate = sum(server.answer() for server in running[:number])
-            _add_rate(section, size, "processes", number, rate)
+                server.ask("threads", 1, setting.load_seconds, max(1, most // number))
+            add("programs", number, sum(server.answer() for server in running[:number]))
 
 
-def _add_rate(section: Section, size: str, kind: str, number: int, rate: float) -> None:
-    values = {"stored": size, "loading": kind, "number": number, "clips/s": rate}
-    section.row("Clips a second of the loader", **values, **{"each": rate / number})
-
-
-def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str) -> None:
+def _feed(section: Section, setting: Setting, arch: str, stored: str, index: Path) -> None:
     """Steps on clips in memory, then the same steps on clips from the loader."""
-    chosen = replace(params_for(setting, arch, OURS), {"runtime.workers": 0}).runtime
+    chosen = replace(params_for(setting, arch, RECIPE), {"runtime.workers": 0}).runtime
     workers = count_workers(chosen, 1, on_gpu=True)  # as `train` does
+    store = ShardStore(index)
     batch = batch_that_fits(setting, arch)
-    stepper = Stepper(setting, arch, OURS, batch)
+    stepper = Stepper(setting, arch, RECIPE, batch)
     stepper.warm_up()
     in_memory = min(stepper.seconds(3) for _ in range(3))
     steps = max(6, math.ceil(STEP_SECONDS / in_memory)) if setting.device.type == "cuda" else 6
-    with tempfile.TemporaryDirectory() as name, inside(Path(name)):
+    with _scratch_folder():
         run = _run(setting, stepper, store, batch=batch, steps=steps, workers=workers)
         waiting = WaitingTime(setting.device)
         began = 0.0
@@ -121,10 +118,10 @@ def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str
         each = (time.perf_counter() - began) / (steps - 2)
     lost = 100 * (1 - in_memory / each)
     section.row(
-        "Steps fed by the loader (ours, not compiled)",
+        "Steps of the recipe, fed by the loader",
         model=arch,
-        stored=size,
-        threads=workers,
+        stored=stored,
+        workers=workers,
         clips=batch,
         **{
             "in memory: clips/s": batch / in_memory,
@@ -135,20 +132,32 @@ def _feed(section: Section, setting: Setting, arch: str, store: Store, size: str
     )
     pays = lost > MOST_LOST_PCT
     section.goal(
-        f"at most {MOST_LOST_PCT:g} % of a step lost to waiting, {arch}, frames of {size}",
+        f"at most {MOST_LOST_PCT:g} % of a step lost to waiting, {arch}, frames of {stored}",
         lost,
-        f"{lost:.1f} % with {workers} threads; decoding on the GPU would "
+        f"{lost:.1f} % with {workers} workers; decoding on the GPU would "
         f"{'pay' if pays else 'not pay'}",
         met=not pays,
     )
 
 
+@contextmanager
+def _scratch_folder() -> Iterator[None]:
+    """An empty working directory, in which a run would write."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
 def _run(
-    setting: Setting, stepper: Stepper, store: Store, *, batch: int, steps: int, workers: int
+    setting: Setting, stepper: Stepper, store: ShardStore, *, batch: int, steps: int, workers: int
 ) -> Run:
     """A run of `steps` steps, for `load_steps`."""
     clips = train_clips(store, setting.num_segments, setting.input_px)
-    view = ViewTransform(setting.input_px, SHORT_SIDE_PX, 1)
+    view = ViewTransform(setting.input_px, stepper.params.test.short_side_px, 1)
     return Run(
         params=replace(stepper.params, {"runtime.workers": workers, "runtime.micro_batch": batch}),
         device=setting.device,

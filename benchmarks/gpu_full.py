@@ -4,22 +4,14 @@ import time
 
 import torch
 from gpu_report import Section
-from gpu_steps import (
-    OURS,
-    Setting,
-    Stepper,
-    Variant,
-    batch_that_fits,
-    estimate,
-    free_memory,
-    params_for,
-)
+from gpu_setting import Setting, free_memory
+from gpu_steps import RECIPE, Stepper, Variant, batch_that_fits, estimate, params_for
 
 from clipzoo.commands.trial_steps import largest_on_gpu
 
 TOLERANCE = 0.15
 CHECKPOINTED = Variant(
-    name="bf16, checkpointed", changes={**OURS.changes, "train.activation_checkpointing": True}
+    name="the recipe, checkpointed", changes={"train.activation_checkpointing": True}
 )
 GOAL = "peak memory within 15 % of check's estimate"
 
@@ -27,7 +19,7 @@ GOAL = "peak memory within 15 % of check's estimate"
 def full(section: Section, setting: Setting) -> None:
     """Peak memory of steps, then the largest micro-batches."""
     for arch in reversed(setting.archs):
-        for variant in (OURS, CHECKPOINTED):
+        for variant in (RECIPE, CHECKPOINTED):
             name = f"{arch}, {variant.name}: peak memory"
             if section.enough_time(3, name):
                 with section.attempt(name):
@@ -89,9 +81,9 @@ def _set_goal(section: Section) -> None:
 
 def _largest(section: Section, setting: Setting, arch: str) -> None:
     """By real steps and, for comparison, by the estimate."""
-    params = params_for(setting, arch, OURS)
+    params = params_for(setting, arch, RECIPE)
     began = time.perf_counter()
-    values: dict[str, object] = {"model": arch, "step": OURS.name}
+    values: dict[str, object] = {"model": arch, "step": RECIPE.name}
     if setting.device.type == "cuda":
         largest = largest_on_gpu(params, setting.search_limit, setting.device)
         total = torch.cuda.get_device_properties(setting.device).total_memory

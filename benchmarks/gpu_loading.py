@@ -1,9 +1,10 @@
 """Processes that load clips as training does, when told to: for benchmarks/gpu_fed.py.
 
-    python benchmarks/gpu_loading.py FOLDER SIZE NUM_SEGMENTS INPUT_PX
+    python benchmarks/gpu_loading.py INDEX NUM_SEGMENTS INPUT_PX
 
-Prints 0 once it is ready; then, for each line `threads seconds torch_threads` on its input, the
-clips a second of that many loader threads.
+INDEX is the index.parquet of a frame store. Prints 0 once it is ready; then, for each line `kind
+workers seconds torch_threads` on its input, the clips a second of that many loader threads or
+processes.
 """
 
 import contextlib
@@ -17,31 +18,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from workspace import DATASET, ROOT, inside, params_for
+from gpu_setting import ROOT
 
 from clipzoo.clips.clips import TrainClips
-from clipzoo.clips.loader import load_batches
+from clipzoo.clips.loader import load_batches, load_in_threads
 from clipzoo.clips.transforms import TrainTransform
-from clipzoo.config import AugmentConfig
 from clipzoo.data.records import Record
-from clipzoo.data.store import Store, open_store
+from clipzoo.data.store import ShardStore, Store
+from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime.allocator import keep_freed_memory
 
-SHORT_SIDE_PX = 256
 LOADED_AT_ONCE = 8
-AUGMENT = AugmentConfig(
-    randaugment_n=0,
-    randaugment_m=9,
-    short_side_px=SHORT_SIDE_PX,
-    crop="area",
-    color_jitter=0.0,
-    min_area=0.08,
-    max_area=1.0,
-    min_aspect=3 / 4,
-    max_aspect=4 / 3,
-    flip=0.5,
-    grayscale=0.2,
-)
+RECIPE = "text4vis/k400-vitl14-f8"
+"""Whose augmentation is measured: RandAugment with N 2, crop, flip, grayscale."""
+KINDS = {"threads": load_in_threads, "processes": load_batches}
+"""`processes` is what `runtime.workers` means; with one worker, both are one thread."""
 
 
 def train_clips(store: Store, num_segments: int, input_px: int) -> TrainClips:
@@ -49,14 +40,15 @@ def train_clips(store: Store, num_segments: int, input_px: int) -> TrainClips:
     records = [
         Record(video, info.num_frames, i) for i, (video, info) in enumerate(store.videos.items())
     ]
-    return TrainClips(store, records, TrainTransform(input_px, AUGMENT), num_segments, 0)
+    augment = load_recipe(RECIPE, ROOT)[1].augment
+    return TrainClips(store, records, TrainTransform(input_px, augment), num_segments, 0)
 
 
 class Server:
     """A process that loads clips when told to."""
 
-    def __init__(self, folder: Path, size: str, num_segments: int, input_px: int) -> None:
-        command = [sys.executable, str(Path(__file__).resolve()), str(folder), size]
+    def __init__(self, index: Path, num_segments: int, input_px: int) -> None:
+        command = [sys.executable, str(Path(__file__).resolve()), str(index)]
         command += [str(num_segments), str(input_px)]
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
@@ -67,10 +59,10 @@ class Server:
             text=True,
         )
 
-    def ask(self, workers: int, seconds: float, torch_threads: int) -> None:
-        """Start loading; 0 torch threads leave torch as it is."""
+    def ask(self, kind: str, workers: int, seconds: float, torch_threads: int) -> None:
+        """Start loading by one of KINDS; 0 torch threads leave torch as it is."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{workers} {seconds} {torch_threads}\n")
+        self._process.stdin.write(f"{kind} {workers} {seconds} {torch_threads}\n")
         self._process.stdin.flush()
 
     def answer(self) -> float:
@@ -88,11 +80,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def servers(
-    folder: Path, size: str, num_segments: int, input_px: int, count: int
-) -> Iterator[list[Server]]:
+def servers(index: Path, num_segments: int, input_px: int, count: int) -> Iterator[list[Server]]:
     """`count` processes that are ready to load; ended afterwards."""
-    running = [Server(folder, size, num_segments, input_px) for _ in range(count)]
+    running = [Server(index, num_segments, input_px) for _ in range(count)]
     try:
         for server in running:
             server.answer()
@@ -102,26 +92,24 @@ def servers(
             server.close()
 
 
-def serve(folder: Path, size: str, num_segments: int, input_px: int) -> None:
-    """Load clips as training does, for each line on the input: threads, seconds, torch threads."""
+def serve(index: Path, num_segments: int, input_px: int) -> None:
+    """Load clips as training does, for each line on the input."""
     keep_freed_memory()
-    with inside(folder):
-        store = open_store(params_for(size), DATASET)
-        clips = train_clips(store, num_segments, input_px)
-        print(0, flush=True)
-        for line in sys.stdin:
-            workers, seconds, torch_threads = line.split()
-            if int(torch_threads):
-                torch.set_num_threads(int(torch_threads))
-            print(_rate(clips, int(workers), float(seconds)), flush=True)
+    clips = train_clips(ShardStore(index), num_segments, input_px)
+    print(0, flush=True)
+    for line in sys.stdin:
+        kind, workers, seconds, torch_threads = line.split()
+        if int(torch_threads):
+            torch.set_num_threads(int(torch_threads))
+        print(_rate(clips, kind, int(workers), float(seconds)), flush=True)
 
 
-def _rate(clips: TrainClips, workers: int, seconds: float) -> float:
-    """Clips a second of `load_batches`, once its queue is full."""
+def _rate(clips: TrainClips, kind: str, workers: int, seconds: float) -> float:
+    """Clips a second, once the queue is full."""
     batches: Iterator[Sequence[int]] = (
         range(i, i + LOADED_AT_ONCE) for i in itertools.count(0, LOADED_AT_ONCE)
     )
-    loader = load_batches(
+    loader = KINDS[kind](
         lambda position: clips.load(position, 0), batches, workers, pin=torch.cuda.is_available()
     )
     for _ in range(2 + workers // LOADED_AT_ONCE):
@@ -135,5 +123,5 @@ def _rate(clips: TrainClips, workers: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    folder, size, num_segments, input_px = sys.argv[1:]
-    serve(Path(folder), size, int(num_segments), int(input_px))
+    index, num_segments, input_px = sys.argv[1:]
+    serve(Path(index), int(num_segments), int(input_px))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from gpu_report import Section
-from gpu_steps import ROOT, Setting, synchronize
+from gpu_setting import ROOT, Setting, synchronize
 
 from clipzoo.runtime.machine import usable_cores
 

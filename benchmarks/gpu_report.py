@@ -30,7 +30,7 @@ class Findings:
     """By goal: `value`, `found` in words, and whether it is `met`."""
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """What the time did not suffice for."""
+    """What was not measured, and why: no time was left, or a package is not installed."""
     faults: list[str] = field(default_factory=list)
     """Measurements that failed: what, and the last line of the traceback."""
     seconds: float = 0.0
@@ -75,21 +75,29 @@ class Section:
         """Whether `seconds` are left; otherwise `name` is listed as skipped."""
         if self.left() >= seconds:
             return True
-        self.findings.skipped.append(name)
-        print(f"  skipped for lack of time: {name}", flush=True)
-        self._write()
+        self._skip(f"{name} (no time left)")
         return False
 
     @contextlib.contextmanager
     def attempt(self, name: str) -> Iterator[None]:
-        """A measurement whose failure is reported and loses no other."""
+        """A measurement whose failure is reported and loses no other.
+
+        One that needs a package which is not installed is skipped.
+        """
         try:
             yield
+        except ModuleNotFoundError as error:
+            self._skip(f"{name} (needs the package {error.name}, which is not installed)")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             last = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
             self.findings.faults.append(f"{name}: {last}")
             print(f"  FAILED {name}: {last}", flush=True)
+        self._write()
+
+    def _skip(self, text: str) -> None:
+        self.findings.skipped.append(text)
+        print(f"  skipped: {text}", flush=True)
         self._write()
 
     def _write(self) -> None:
@@ -151,7 +159,7 @@ def _markdown(header: Row, sections: dict[str, Findings]) -> Iterator[str]:
                 yield f"| {' | '.join(cells)} |"
         lines = [
             *findings.notes,
-            *(f"skipped for lack of time: {name}" for name in findings.skipped),
+            *(f"skipped: {text}" for text in findings.skipped),
             *(f"FAILED: {fault}" for fault in findings.faults),
         ]
         if lines:

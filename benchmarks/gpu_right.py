@@ -1,5 +1,6 @@
 """Whether a GPU computes what a CPU does: `pytest -m gpu`, as a section of benchmarks/gpu.py."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,10 +9,12 @@ import tempfile
 from pathlib import Path
 
 from gpu_report import Section
-from gpu_steps import ROOT, Setting
+from gpu_setting import ROOT, Setting
 
 NUM_PROCESSES = 4
 """Of pytest; most of the tests' time goes to starting processes and CUDA."""
+NEEDED = ("pytest", "xdist", "dvclive", "pandas")
+"""Packages that the tests import, besides those of every other section."""
 
 
 def right(section: Section, setting: Setting) -> None:
@@ -22,6 +25,8 @@ def right(section: Section, setting: Setting) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "tests/gpu", "-m", marker]
         command += ["-n", str(NUM_PROCESSES), "--dist", "worksteal"]
         with section.attempt("pytest"):
+            for package in NEEDED:
+                importlib.import_module(package)
             done = subprocess.run(
                 command,
                 cwd=ROOT,

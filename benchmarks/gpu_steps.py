@@ -1,18 +1,18 @@
 """Training steps on noise for benchmarks/gpu.py: as the authors take them, and ours."""
 
-import gc
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
+from gpu_authors import as_the_authors
+from gpu_setting import ROOT, Setting, synchronize
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipzoo.commands.trial_steps import new_trial
-from clipzoo.config import Params, load_params, replace
+from clipzoo.config import Params, replace
 from clipzoo.methods.memory.estimates import (
     CUDA_BYTES,
     PARAMETER_BYTES,
@@ -21,56 +21,16 @@ from clipzoo.methods.memory.estimates import (
     meta_model,
 )
 from clipzoo.models.clip import num_parameters
+from clipzoo.report.recipes import load_recipe
 
-ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "ViT-L/14": "text4vis/k400-vitl14-f8",
+    "ViT-B/32": "text4vis/k400-vitb32-f8",
+    "ViT-B/16": "text4vis/k400-vitb16-f8",
+}
+"""Architecture -> recipe; tiny architectures take the first one."""
 MEMORY_SHARE = 0.8
 """Of the free memory, for two models and one step's activations."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The device, and how large and how long the measurements are."""
-
-    device: torch.device
-    archs: tuple[str, ...] = ("ViT-L/14", "ViT-B/32", "ViT-B/16")
-    input_px: int = 224
-    num_segments: int = 8
-    batch: int = 32
-    """Clips in a step, or fewer where the memory is too small; a GPU's share in the papers."""
-    rounds: int = 5
-    round_seconds: float = 0.4
-    matrix: int = 8192
-    """Side of the matrices whose product is the measured ceiling."""
-    search_limit: int = 512
-    videos: int = 2
-    """Rendered for the loader."""
-    frames: int = 280
-    """Of each of them."""
-    load_seconds: float = 1.0
-    """Of one measurement of the loader."""
-    loaders: int = 0
-    """Most threads and processes of the loader; 0 = one for each core."""
-    stored_sizes: int = 2
-
-
-def smoke(device: torch.device) -> Setting:
-    """Every measurement at a size that takes a moment on a CPU: its numbers mean nothing."""
-    return Setting(
-        device=device,
-        archs=("ViT-demo-16",),
-        input_px=32,
-        num_segments=2,
-        batch=4,
-        rounds=2,
-        round_seconds=0.01,
-        matrix=128,
-        search_limit=4,
-        videos=1,
-        frames=16,
-        load_seconds=0.05,
-        loaders=1,
-        stored_sizes=1,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,35 +39,42 @@ class Variant:
 
     name: str
     changes: dict[str, Any] = field(default_factory=dict)
-    """Of params.yaml, by key."""
-    floats: bool = False
-    """Normalized float32 frames from pageable memory; otherwise uint8 from pinned memory."""
+    """Of the recipe, by key."""
+    authors: bool = False
+    """What the authors' code does besides: see gpu_authors.py."""
     channels_last: bool = False
 
 
 AUTHORS = Variant(
-    name="as the authors: fp16, checkpointed, float32 frames",
-    changes={"train.precision": "fp16", "train.activation_checkpointing": True},
-    floats=True,
+    name="the authors': fp16, AdamW not fused, nested checkpoints, float32 frames",
+    changes={"train.fused": False},
+    authors=True,
 )
-OURS = Variant(name="ours: bf16, uint8 frames", changes={"train.precision": "bf16"})
-FUSED = Variant(name="+ fused AdamW", changes={**OURS.changes, "train.fused": True})
-CHANNELS_LAST = Variant(name="+ channels-last", changes=FUSED.changes, channels_last=True)
-COMPILED = Variant(name="+ torch.compile", changes={**FUSED.changes, "train.compile": True})
+UNFUSED = Variant(
+    name="the recipe without fused AdamW: fp16, uint8 frames", changes={"train.fused": False}
+)
+RECIPE = Variant(name="the recipe: fp16, fused AdamW")
+BF16 = Variant(name="the recipe in bf16", changes={"train.precision": "bf16"})
+CHANNELS_LAST = Variant(
+    name="the recipe in bf16, channels-last", changes=BF16.changes, channels_last=True
+)
+COMPILED = Variant(
+    name="the recipe in bf16, torch.compile", changes={**BF16.changes, "train.compile": True}
+)
 
 
 def params_for(setting: Setting, arch: str, variant: Variant) -> Params:
-    """Text4Vis with its temporal Transformer, as in the recipes for Kinetics."""
+    """The recipe of Text4Vis for an architecture on Kinetics-400, at the sizes of `setting`."""
     values: dict[str, Any] = {
         "model.arch": arch,
         "model.input_px": setting.input_px,
         "model.num_segments": setting.num_segments,
         "train.batch_size": setting.batch,
-        "train.lr": 5e-5,
         "runtime.micro_batch": setting.batch,
         **variant.changes,
     }
-    return replace(load_params(ROOT / "params.yaml"), values)
+    name = RECIPES.get(arch, RECIPES["ViT-L/14"])
+    return replace(load_recipe(name, ROOT)[1], values)
 
 
 def forward_flops(params: Params) -> int:
@@ -142,7 +109,7 @@ def estimate(params: Params) -> Estimate:
     )
 
 
-def batch_that_fits(setting: Setting, arch: str, variant: Variant = OURS) -> int:
+def batch_that_fits(setting: Setting, arch: str, variant: Variant = RECIPE) -> int:
     """The setting's batch, or the largest power of two that fits with a second model."""
     if setting.device.type != "cuda":
         return setting.batch
@@ -150,19 +117,6 @@ def batch_that_fits(setting: Setting, arch: str, variant: Variant = OURS) -> int
     guess = estimate(params_for(setting, arch, variant))
     clips = max(guess.clips(MEMORY_SHARE * free - guess.fixed_bytes), 1)
     return min(setting.batch, 2 ** int(math.log2(clips)))
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what no tensor uses any more."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 class Stepper:
@@ -174,11 +128,9 @@ class Stepper:
         self.params = params_for(setting, arch, variant)
         self.trial = new_trial(self.params, self.device)
         clips = self.trial.inputs.example(batch, torch.device("cpu"))  # uint8 [b, T, 3, S, S]
-        if variant.floats:
-            # The authors' loaders normalize: the model takes the frames as they are.
-            method = cast(Any, self.trial.method)
-            method.encode = method.video_embeddings
-            self.clips: Tensor = clips.float().sub_(127.5).div_(64)
+        self._reads_losses = variant.authors
+        if variant.authors:
+            self.clips: Tensor = as_the_authors(self.trial, clips)
         else:
             self.clips = clips.pin_memory() if self.device.type == "cuda" else clips
         if variant.channels_last:
@@ -189,7 +141,9 @@ class Stepper:
         synchronize(self.device)
         began = time.perf_counter()
         for _ in range(steps):
-            self.trial.step_of(self.clips)
+            loss = self.trial.step_of(self.clips)
+            if self._reads_losses:
+                loss.item()
         synchronize(self.device)
         return (time.perf_counter() - began) / steps
 

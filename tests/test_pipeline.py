@@ -1,6 +1,7 @@
 """dvc.yaml against the code: what a stage depends on is what its script can reach."""
 
 import ast
+import functools
 from pathlib import Path
 from typing import get_args
 
@@ -62,6 +63,7 @@ def file_of(module: str) -> Path | None:
     return None
 
 
+@functools.cache
 def imported_files(path: Path) -> set[Path]:
     """First-party files that a file imports, anywhere in it."""
     files = set()

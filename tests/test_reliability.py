@@ -21,3 +21,15 @@ def test_every_promise_names_a_test():
             path = TESTS / file
             assert path.is_file(), name
             assert not function or f"def {function}(" in path.read_text(encoding="utf-8"), name
+
+
+def test_the_slowest_tests_exist():
+    text = (TESTS.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = text.partition("| seconds | test |\n")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([\d.]+) \| `([^`]*)::(test_\w+)` \|$", table, re.MULTILINE)
+    assert len(rows) == 10
+    assert [float(seconds) for seconds, *_ in rows] == sorted(
+        (float(seconds) for seconds, *_ in rows), reverse=True
+    )
+    for _, file, function in rows:
+        assert f"def {function}(" in (TESTS / file).read_text(encoding="utf-8"), function

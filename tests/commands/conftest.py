@@ -14,13 +14,23 @@ from clipzoo.commands import use
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="session")
+def of_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipes and a params.yaml that holds the recipe demo; not to be changed."""
+    folder = tmp_path_factory.mktemp("of_demo")
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    shutil.copy(ROOT / "params.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        use.use("demo")
+    return folder
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the recipes and a params.yaml that holds the recipe demo."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+def here(of_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, in which the test runs."""
+    shutil.copytree(of_demo, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    use.use("demo")
     return tmp_path
 
 

@@ -12,6 +12,7 @@ from tracing import ROOT
 from clipzoo.commands import trial_steps
 from clipzoo.commands.trial_steps import largest_on_gpu, new_trial
 from clipzoo.config import load_params, replace
+from clipzoo.train.copies import Copies
 
 PARAMS = load_params(ROOT / "params.yaml")
 REAL_PARAMS = replace(
@@ -113,3 +114,25 @@ def test_the_largest_micro_batch_is_found(gpu, monkeypatch, record_property):
     largest = largest_on_gpu(replace(REAL_PARAMS, {"train.precision": "bf16"}), 1024, gpu)
     record_property("clips of ViT-B/32 in 4 GB", largest)
     assert 4 <= largest <= 40
+
+
+@pytest.mark.gpu
+def test_clips_are_copied_while_kernels_run(gpu):
+    """Every micro-batch arrives whole, though kernels read it long after it was given to them; and
+    a copy does not wait for the kernels before it, but for those that use its buffer."""
+    copies = Copies(gpu)
+    given = [torch.full((8, 1 << 20), i, dtype=torch.uint8).pin_memory() for i in range(12)]
+    sums, finished = [], []
+    for clips in given:
+        sent = copies.send(clips)
+        copied, computed = torch.cuda.Event(), torch.cuda.Event()
+        copied.record(copies._stream)
+        torch.cuda._sleep(200_000_000)  # cycles, about 0.1 s
+        sums.append(sent.sum(dtype=torch.int64))
+        computed.record()
+        finished.append((copied, computed))
+    finished[0][1].synchronize()
+    finished[1][0].synchronize()
+    assert not finished[1][1].query(), "copied while the kernels before ran"
+    assert not finished[5][0].query(), "only two are ahead"
+    assert [int(total) for total in sums] == [i * 8 << 20 for i in range(12)]

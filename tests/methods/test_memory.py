@@ -100,6 +100,27 @@ def test_clips_fit_beside_the_parameters():
     assert estimates.fitting_clips(params, kept, training=True) == 0
 
 
+def test_texts_that_a_sum_over_clips_trains_are_kept_beside_the_parameters():
+    """One graph of all classes, whatever the number of clips."""
+    _, params = load_recipe("text4vis/ablation-infonce-trained", ROOT)
+    model = meta_model(params)
+    parameters = estimates.PARAMETER_BYTES * num_parameters(model)
+    assert estimates.kept_bytes(model, params) == parameters
+    clip_and_text = activation_bytes(model, params)
+    model.compares_videos = False
+    text = clip_and_text - activation_bytes(model, params)
+    assert text > 1e6
+    assert estimates.kept_bytes(model, params) == parameters + estimates.NUM_CLASSES * text
+
+
+def test_a_second_gradient_keeps_two_more_copies_of_the_weights():
+    _, params = load_recipe("text4vis/k400-vitb32-f8", ROOT)
+    model = meta_model(params)
+    kept = estimates.kept_bytes(model, params)
+    params = replace(params, {"train.interpolated_loss_weight": 0.5})
+    assert estimates.kept_bytes(model, params) - kept == 8 * num_parameters(model)
+
+
 @pytest.mark.parametrize(
     ("batch_size", "fitting", "processes", "expected"),
     [

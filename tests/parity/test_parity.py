@@ -160,3 +160,21 @@ def test_the_command_prints_a_line_a_case_and_fails_on_any(
     assert main([str(broken)]) == 1
     assert str(broken) in capsys.readouterr().err
     assert main([]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "changes", "message"),
+    [
+        ("next_schedules", "iteration-rates", {"schedule": "cosine"}, "rates differs by"),
+        ("next_schedules", "iteration-rates", {"min_lr_share": 0.0}, "rates differs by"),
+        ("next_schedules", "iteration-rates", {"warmup_start_share": 0.01}, "rates differs by"),
+        ("next_augmentation", "mixed-clips", {"smoothing": 0.0}, "targets differs by"),
+        ("next_augmentation", "mixed-clips", {"partners": [0, 1, 2, 3]}, "differs by"),
+        ("next_augmentation", "augmented-clip", {"place": 0}, "differs by"),
+        ("next_augmentation", "augmented-clip", {"short_side_px": 0}, "differs by"),
+    ],
+)
+def test_another_schedule_or_augmentation_fails(name, kind, changes, message):
+    case = next(c for c in load(name) if c["kind"] == kind and c.get("width") not in (340, 454))
+    assert check(case) == "ok"
+    assert message in check({**case, **changes})

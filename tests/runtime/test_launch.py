@@ -231,7 +231,7 @@ def test_a_launcher_that_cannot_be_started(script, monkeypatch, capsys, launcher
     assert "error: runtime.launcher: found" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code", [0, 7])
+@pytest.mark.parametrize("code", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_a_stage_ends_as_its_launcher_does(script, tmp_path, code):
     """It runs the same script in the same way, which is then a task."""
     launcher = tmp_path / "start"

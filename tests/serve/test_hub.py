@@ -88,6 +88,7 @@ def test_what_cannot_be_downloaded_is_named(hub, name, message):
         assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_hub(hub, tmp_path):
     """As a user sets it: the library reads HF_ENDPOINT and HF_HOME once, when it is imported."""
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}

@@ -140,6 +140,13 @@ class Workspace:
 
 def new_workspace(path: Path) -> Workspace:
     """The repository's code and data files in a folder of its own, with tiny parameters."""
+    workspace = copy_of_code(path)
+    workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
+    return workspace
+
+
+def copy_of_code(path: Path) -> Workspace:
+    """The repository's code and data files in a folder of its own."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -151,9 +158,7 @@ def new_workspace(path: Path) -> Workspace:
         if name.startswith(COPIED) and (ROOT / name).is_file():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, path / name)
-    workspace = Workspace(path)
-    workspace.set(**{key.replace(".", "__"): value for key, value in TINY.items()})
-    return workspace
+    return Workspace(path)
 
 
 @pytest.fixture
@@ -211,7 +216,7 @@ def make_demo(folder: Path) -> Workspace:
 @pytest.fixture
 def copy_of_demo(demo, tmp_path) -> Workspace:
     """The demo's prepared inputs under a folder of its own, without what train and later wrote."""
-    workspace = new_workspace(tmp_path / "run")
+    workspace = copy_of_code(tmp_path / "run")
     (workspace.path / "params.yaml").write_text((demo.path / "params.yaml").read_text())
     (workspace.path / "models").mkdir()
     shutil.copy(demo.path / "models/clip.safetensors", workspace.path / "models")

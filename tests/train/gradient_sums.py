@@ -100,11 +100,17 @@ def clips(size: int, *, sentences: bool = False) -> Tensor:
     return torch.randint(0, 256, (size, NUM_SEGMENTS, 3, PX, PX), generator=rng).to(torch.uint8)
 
 
+@functools.cache
+def token_ids(*texts: str) -> Tensor:
+    """Of texts, [N, 12] int64."""
+    return tokenize(ARCH, list(texts), 12)
+
+
 def class_text(num_templates: int = 1) -> ClassText:
     texts = [t.format(n) for t in ("{}", "a photo of {}")[:num_templates] for n in CLASS_NAMES]
     shape = (num_templates, len(CLASS_NAMES))
     return ClassText(
-        token_ids=tokenize(ARCH, texts, 12).unflatten(0, shape),
+        token_ids=token_ids(*texts).unflatten(0, shape),
         class_embeddings=functional.normalize(noise(3, *shape, 128), dim=-1),
         class_names=CLASS_NAMES,
         token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from dvclive.live import Live
 
 from clipzoo.files import DiskError
-from clipzoo.train import log as log_module
 from clipzoo.train.log import TrainingLog
 
 CPU = torch.device("cpu")
@@ -59,10 +59,8 @@ def test_a_full_disk_names_the_folder(tmp_path, limit_file_size):
 
 def test_dvclive_reads_its_history_once(tmp_path, monkeypatch):
     """Every sync reads all rows again: one a step took half an hour of 28,000 steps."""
-    syncs, original = [], log_module.Live.sync
-    monkeypatch.setattr(
-        log_module.Live, "sync", lambda self: syncs.append(self.step) or original(self)
-    )
+    syncs, original = [], Live.sync
+    monkeypatch.setattr(Live, "sync", lambda self: syncs.append(self.step) or original(self))
     log = TrainingLog(tmp_path, [], 2000, CPU)
     for step in range(1100):
         log.add([{"step": step, "loss": 1.0, "lr": 0.1}], num_clips=1, skipped_steps=0)

@@ -49,14 +49,28 @@ class NoiseClips:
         return clip[None] if self.views else clip
 
 
-@pytest.fixture(autouse=True)
-def workspace(tmp_path, monkeypatch):
-    """A folder with models/clip.safetensors of a tiny CLIP."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory) -> Path:
+    """A tiny CLIP."""
     torch.manual_seed(0)
-    clip = build_clip("ViT-demo-16", 16)
-    save_clip(clip, CLIP_FILE, arch="ViT-demo-16", input_px=16, source="test")
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    save_clip(build_clip("ViT-demo-16", 16), path, arch="ViT-demo-16", input_px=16, source="test")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def workspace(clip_file, tmp_path, monkeypatch):
+    """A folder with models/clip.safetensors."""
+    monkeypatch.chdir(tmp_path)
+    CLIP_FILE.parent.mkdir()
+    shutil.copy(clip_file, CLIP_FILE)
     return tmp_path
+
+
+@functools.cache
+def token_ids() -> torch.Tensor:
+    """The prompts of the classes, [1, K, L] int64."""
+    return tokenize("ViT-demo-16", ["a dog", "a cat", "two red fish"], 12)[None]
 
 
 def tiny_params(**changes: Any) -> Params:
@@ -71,7 +85,7 @@ def tiny_params(**changes: Any) -> Params:
         "model.input_px": 16,
         "text4vis.head_layers": 1,
         "runtime.micro_batch": 2,
-        "runtime.workers": 2,
+        "runtime.workers": 1,
     }
     for key, value in changes.items():
         values[key.replace("__", ".") if "__" in key else f"train.{key}"] = value
@@ -82,7 +96,6 @@ def make_run(params: Params) -> Run:
     method, metadata = methods.new_model(params)
     torch.manual_seed(1)
     rows = torch.nn.functional.normalize(torch.randn(1, NUM_CLASSES, 128), dim=-1)
-    token_ids = tokenize("ViT-demo-16", ["a dog", "a cat", "two red fish"], 12)[None]
     return Run(
         params=params,
         device=torch.device("cpu"),
@@ -90,7 +103,7 @@ def make_run(params: Params) -> Run:
         metadata=metadata,
         clips=cast(Any, NoiseClips(views=False)),
         val_clips=cast(Any, NoiseClips(views=True)),
-        text=ClassText(token_ids=token_ids, class_embeddings=rows, class_names=["a", "b", "c"]),
+        text=ClassText(token_ids=token_ids(), class_embeddings=rows, class_names=["a", "b", "c"]),
         plan=make_plan(params, NUM_VIDEOS, NUM_VIDEOS),
         state_dir=TRAIN_STATE_DIR / fingerprint(params, [CLIP_FILE], {}),
         log_dir=Path("plots/train"),
@@ -364,6 +377,14 @@ def test_the_micro_batch_changes_nothing(loss):
         losses.append(curve("loss"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+
+
+def test_loader_processes_change_nothing():
+    train(make_run(tiny_params()))
+    expected, losses, tops = model_file(), curve("loss"), curve("val_top1")
+    train(make_run(tiny_params(runtime__workers=3)))
+    assert (curve("loss"), curve("val_top1")) == (losses, tops)
+    assert_same(model_file(), expected)
 
 
 def test_a_loss_that_is_not_finite_names_step_and_videos():

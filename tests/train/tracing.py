@@ -6,6 +6,7 @@ torchrun) it prints the traces of all cases as JSON.
 """
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from clipzoo.clips.clips import TrainClips, ViewClips
@@ -130,12 +132,18 @@ def make_run(
     )
 
 
+@functools.cache
+def token_ids(*texts: str) -> Tensor:
+    """Of texts, [N, 12] int64."""
+    return tokenize(ARCH, list(texts), 12)
+
+
 def class_text(templates: Sequence[str]) -> ClassText:
     texts = [template.format(name) for template in templates for name in CLASS_NAMES]
     shape = (len(templates), len(CLASS_NAMES))
     embeddings = functional.normalize(noise(3, *shape, 128), dim=-1)
     return ClassText(
-        token_ids=tokenize(ARCH, texts, 12).unflatten(0, shape),
+        token_ids=token_ids(*texts).unflatten(0, shape),
         class_embeddings=embeddings,
         class_names=CLASS_NAMES,
         token_embeddings=noise(4, len(CLASS_NAMES), 12, 128),

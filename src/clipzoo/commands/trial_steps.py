@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from clipzoo import methods
 from clipzoo.clips.inputs import Inputs
 from clipzoo.config import Params
 from clipzoo.methods.parts.method import Method
+from clipzoo.models.activation import random_towers
 from clipzoo.models.architectures import context_length, embed_dim
-from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
+from clipzoo.train.attention import unbind_projections
 from clipzoo.train.compilation import compile_tower
 from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
 from clipzoo.train.optim import make_optimizer
@@ -36,35 +37,41 @@ class Trial:
     gradients: StepGradients
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    grad_clip: float
 
-    def step(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> None:
-        """One optimizer step; the arguments are those of `StepGradients.add`."""
+    def step(self, labels: Tensor, parts: Sequence[MicroBatch], inputs: Iterable[Tensor]) -> Tensor:
+        """One optimizer step, whose loss it returns; arguments as for `StepGradients.add`."""
         self.optimizer.zero_grad(set_to_none=True)
         templates = torch.zeros_like(labels) if self.method.draws_templates else None  # of one
-        self.gradients.add(labels, parts, inputs, templates)
-        self.scaler.unscale_(self.optimizer)
+        loss = self.gradients.add(labels, parts, inputs, templates)
+        if self.grad_clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        return loss
 
-    def step_of(self, clips: Tensor) -> None:
-        """One optimizer step of uint8 frames [b, T, 3, S, S], all in one micro-batch."""
+    def step_of(self, clips: Tensor) -> Tensor:
+        """One optimizer step of uint8 frames [b, T, 3, S, S], all in one micro-batch; its loss."""
         labels = torch.arange(len(clips)) % NUM_CLASSES  # [b]
-        self.step(labels, micro_batches(len(clips), len(clips)), [clips])
+        return self.step(labels, micro_batches(len(clips), len(clips)), [clips])
 
 
 def new_trial(params: Params, device: torch.device) -> Trial:
     """Build the model of a run on `device`, as training does, with random weights and texts.
+
+    Its activation is that of the run's weights.
 
     Raises:
         ConfigError: an unknown architecture, or an option that its tower does not support.
         torch.OutOfMemoryError: the model alone is too large.
     """
     settings, arch = params.train, params.model.arch
-    with torch.device(device):
-        clip = build_clip(arch, params.model.input_px, device=str(device))
-        method = methods.build(params, clip).to(device).train()
+    with device:
+        method = methods.build(params, random_towers(params, device)).to(device).train()
     if settings.activation_checkpointing:
         method.set_grad_checkpointing()
+    unbind_projections(method)
     if settings.compile:
         compile_tower(method.visual)
     optimizer = make_optimizer(method, settings)
@@ -83,7 +90,12 @@ def new_trial(params: Params, device: torch.device) -> Trial:
     gradients = step_gradients(params, method, text, device, scaler, raw)
     inputs = method.open_inputs(params, params.data.dataset, text)
     return Trial(
-        method=method, inputs=inputs, gradients=gradients, optimizer=optimizer, scaler=scaler
+        method=method,
+        inputs=inputs,
+        gradients=gradients,
+        optimizer=optimizer,
+        scaler=scaler,
+        grad_clip=settings.grad_clip,
     )
 
 

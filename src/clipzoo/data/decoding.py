@@ -23,8 +23,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import ffmpeg
-
 from clipzoo.config import SOURCE_SIZE
 from clipzoo.data.ffmpeg import ask_ffmpeg, ffmpeg_path
 from clipzoo.data.timing import Timing
@@ -145,6 +143,8 @@ def selection(places: Iterable[int]) -> str:
 
 
 def _input(path: Path, fps: float | None, timed: bool):  # ffmpeg-python has no types
+    import ffmpeg  # here and below: frames that are ready need none
+
     # `file:` keeps a colon in a name from being read as a protocol; V skips cover pictures.
     video = ffmpeg.input(f"file:{path}", threads=1)["V:0"]
     delay = _picture_delay(path) if timed or fps else 0.0
@@ -177,6 +177,8 @@ def _picture_delay(path: Path) -> float:
 
 
 def _compiled(video, format_name: str, options: Mapping[str, object]) -> list[str]:
+    import ffmpeg
+
     # -fps_mode of ffmpeg 5.1 and later was called -vsync before.
     has_fps_mode = "fps_mode" in ask_ffmpeg("-hide_banner", "-h", "long")
     every_frame = {"fps_mode" if has_fps_mode else "vsync": "passthrough"}

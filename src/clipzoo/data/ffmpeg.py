@@ -6,8 +6,6 @@ import platform
 import shutil
 import subprocess
 
-import imageio_ffmpeg
-
 
 def ffmpeg_path() -> str:
     """Path of the ffmpeg binary to run; OSError if there is none."""
@@ -16,6 +14,8 @@ def ffmpeg_path() -> str:
 
 def wheel_ffmpeg() -> str:
     """Path of the wheel's binary; OSError if it has none for this platform, or it did not run."""
+    import imageio_ffmpeg  # frames that are ready need none
+
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:

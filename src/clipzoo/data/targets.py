@@ -4,12 +4,15 @@ evaluation measures every set."""
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchnet.meter import mAPMeter
 
 from clipzoo.data.records import Record
+
+if TYPE_CHECKING:
+    from torchnet.meter import mAPMeter
 
 
 def label_tensor(records: Sequence[Record], num_classes: int) -> Tensor:
@@ -44,9 +47,11 @@ def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
 
 
 @contextmanager
-def map_meter() -> Iterator[mAPMeter]:
+def map_meter() -> Iterator["mAPMeter"]:
     """torchnet's meter, without the warnings: it is older than they are, and its results are
     correct."""
+    from torchnet.meter import mAPMeter  # training on single labels needs none
+
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", "indexing with dtype torch.uint8"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)

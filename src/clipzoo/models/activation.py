@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
+from torch import nn
 
+from clipzoo.config import Params
 from clipzoo.models import openai
 from clipzoo.models.architectures import model_config, open_clip_name
 from clipzoo.models.archives import stored_tensors
-from clipzoo.models.clip import read_clip_metadata
+from clipzoo.models.clip import build_clip, read_clip_metadata
 from clipzoo.models.weights_folder import tag_of_file
 from clipzoo.tensors import WeightsError, read_metadata
 
@@ -93,6 +96,20 @@ def may_have_quick_gelu(arch: str, weights: str, activation: str) -> bool:
         config: dict[str, Any] = open_clip.get_pretrained_cfg(name, weights)
         return bool(config.get("quick_gelu"))
     return weights not in ("demo", "random") and has_both(name)
+
+
+def random_towers(params: Params, device: torch.device) -> nn.Module:
+    """The CLIP of a run with random weights, and the activation of the run's (as far as known).
+
+    Raises:
+        ConfigError: an unknown architecture.
+    """
+    about = params.model
+    quick_gelu = may_have_quick_gelu(about.arch, about.weights, about.activation)
+    with device:
+        return build_clip(
+            about.arch, about.input_px, quick_gelu=quick_gelu or None, device=str(device)
+        )
 
 
 def is_openais(name: str, path: Path, content: dict[str, Any]) -> bool:

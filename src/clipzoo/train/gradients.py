@@ -46,6 +46,7 @@ from clipzoo.methods.parts.method import Batch, Method, StepClips
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
+from clipzoo.train.copies import Copies
 from clipzoo.train.mixing import Mixing
 from clipzoo.train.raw_clip import Interpolation
 
@@ -182,6 +183,7 @@ class StepGradients:
         self.method, self.text, self.device = method, text, device
         self.precision, self.scaler = precision, scaler
         self.seed, self.mixing, self.interpolation = seed, mixing, interpolation
+        self.copies = Copies(device) if device.type == "cuda" else None
         self._local: nn.Module = _Forward(method)
         self._forward = self._local
         if dist.is_initialized():
@@ -262,7 +264,7 @@ class StepGradients:
         self, inputs: Tensor, labels: Tensor, clips: StepClips
     ) -> tuple[Tensor, Tensor | None]:
         """The clips of a part on the device, and their soft targets [b, K], if there are any."""
-        inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
+        inputs = self._send(inputs)
         if self.mixing is None:
             return inputs, None
         return self.mixing.apply(inputs, labels, clips)
@@ -347,9 +349,15 @@ class StepGradients:
     def _encode(
         self, forward: nn.Module, inputs: Tensor, clips: StepClips, text: ClassText
     ) -> tuple[Tensor, ClassText]:
-        inputs = inputs.to(self.device, non_blocking=True)  # the loader has pinned them
+        inputs = self._send(inputs)
         with autocast(self.device, self.precision):
             return forward(inputs, clips, text)
+
+    def _send(self, inputs: Tensor) -> Tensor:
+        """Clips on the device."""
+        if self.copies is not None:
+            return self.copies.send(inputs)  # the loader has pinned them
+        return inputs.to(self.device, non_blocking=True)
 
     def _exchange(
         self, forward: nn.Module, *, last: bool

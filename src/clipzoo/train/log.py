@@ -4,14 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
-from dvclive.live import Live
 
 from clipzoo.files import named_disk_errors
 from clipzoo.runtime.distributed import rank
 from clipzoo.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    from dvclive.live import Live
 
 CURVES = ("loss", "lr", "val_top1", "val_map")
 SUMMARY_EVERY = 500
@@ -77,10 +79,12 @@ class TrainingLog:
         self._directory = directory
         if rank() != 0:
             return
+        from dvclive import live  # slow
+
         if history:
             print(f"resuming after step {len(history)} of {total_steps}", flush=True)
         with named_disk_errors(directory):
-            self._live = Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
+            self._live = live.Live(str(directory), dvcyaml=None, save_dvc_exp=False, report=None)
             if history:
                 _write_history(Path(self._live.plots_dir) / "metrics", history[:-1])
                 self._write(self._live, history[-1])  # for the summary, if no step follows
@@ -110,7 +114,7 @@ class TrainingLog:
                     self._write(self._live, row)
 
     @staticmethod
-    def _write(live: Live, row: dict[str, float]) -> None:
+    def _write(live: "Live", row: dict[str, float]) -> None:
         live.step = int(row["step"])
         for key in CURVES:
             if key in row:
@@ -129,6 +133,8 @@ class TrainingLog:
 
 def _write_history(directory: Path, history: Sequence[dict[str, float]]) -> None:
     """The curves of earlier steps in dvclive's form, each in one write."""
+    import pandas as pd  # slow
+
     table = pd.DataFrame(history)
     directory.mkdir(parents=True, exist_ok=True)
     for key in CURVES:

@@ -29,6 +29,7 @@ from clipzoo.runtime.distributed import (
     world_size,
 )
 from clipzoo.tensors import read_safetensors
+from clipzoo.train.attention import unbind_projections
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
 from clipzoo.train.gradients import MicroBatch, micro_batches
 from clipzoo.train.log import TrainingLog, WaitingTime
@@ -54,6 +55,7 @@ def train(run: Run) -> dict[str, float]:
     settings, plan, method = run.params.train, run.plan, run.method
     if settings.activation_checkpointing:
         method.set_grad_checkpointing()
+    unbind_projections(method)
     if settings.compile:
         compile_tower(method.visual)
     optimizer = make_optimizer(method, settings)

@@ -15,9 +15,9 @@ from clipzoo.config import Params
 from clipzoo.data.records import read_labels
 from clipzoo.methods import build
 from clipzoo.methods.parts.method import Method, StepClips
-from clipzoo.models.activation import may_have_quick_gelu
+from clipzoo.models.activation import random_towers
 from clipzoo.models.architectures import context_length, embed_dim
-from clipzoo.models.clip import build_clip, num_parameters
+from clipzoo.models.clip import num_parameters
 from clipzoo.models.text import ClassText
 from clipzoo.paths import LISTS_DIR
 
@@ -52,11 +52,9 @@ def meta_model(params: Params, *, training: bool = True) -> Method:
     Raises:
         ConfigError: an unknown architecture, or an option that its tower does not support.
     """
-    about = params.model
-    quick_gelu = may_have_quick_gelu(about.arch, about.weights, about.activation)
-    with torch.device("meta"):
-        clip = build_clip(about.arch, about.input_px, quick_gelu=quick_gelu or None, device="meta")
-        model = build(params, clip)
+    device = torch.device("meta")
+    with device:
+        model = build(params, random_towers(params, device))
     if training and params.train.activation_checkpointing:
         model.set_grad_checkpointing()
     return model.train(training)
