@@ -3,8 +3,8 @@
     python benchmarks/augmentation.py [--videos FOLDER] [--rounds N]
 
 Frames are stored at 340x256; a clip is 8 of 280 frames, read, decoded and cropped to 224 px. All
-variants load the same clips, in turn, in short rounds; the ratio of each round is one measurement.
-Without --videos the frames are rendered (a zooming fractal with noise).
+variants load the same clips, in turn, in short rounds; the ratio of each round's processor times is
+one measurement. Without --videos the frames are rendered (a zooming fractal with noise).
 """
 
 import argparse
@@ -70,9 +70,9 @@ def main() -> None:
     for name, times in taken.items():
         ratios = np.array(times) / base
         print(
-            f"{name}: {CLIPS_PER_ROUND / min(times):.0f} clips/s a core, {np.median(ratios):.2f} "
-            f"times the time of Text4Vis's (median of {len(ratios)} rounds; {ratios.min():.2f} to "
-            f"{ratios.max():.2f})"
+            f"{name}: {CLIPS_PER_ROUND / min(times):.0f} clips a second of a core, "
+            f"{np.median(ratios):.2f} times the time of Text4Vis's "
+            f"(median of {len(ratios)} rounds; {ratios.min():.2f} to {ratios.max():.2f})"
         )
 
 

@@ -1,6 +1,7 @@
 """Each operation against PIL and against its formula, and how often each is drawn."""
 
 from collections import Counter
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import cv2
@@ -173,11 +174,30 @@ def test_colors_have_the_very_pixels_of_pillow(change):
             assert np.array_equal(change(frame, *values), np.asarray(expected)), values
 
 
-@pytest.mark.parametrize("turn", [0.1, -0.0371])
-def test_every_color_turns_as_in_pillow(turn):
+def all_colors() -> Iterator[np.ndarray]:
     red, green, blue = np.indices((64, 256, 256), np.uint8)
     for first in range(0, 256, 64):
-        frame = np.stack([red + np.uint8(first), green, blue], axis=-1).reshape(-1, 4096, 3)
+        yield np.stack([red + np.uint8(first), green, blue], axis=-1).reshape(-1, 4096, 3)
+
+
+def test_every_color_is_as_gray_as_in_pillow():
+    for frame in all_colors():
+        expected = Image.fromarray(frame).convert("L")
+        assert np.array_equal(colors.luma(frame.astype(np.float32)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 77, 128, 255, 256])
+@pytest.mark.parametrize("added", [0, 33, 110])
+def test_solarize_adds_then_inverts(threshold, added):
+    frame = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    brighter = (frame.astype(int) + added).clip(0, 255)
+    found = colors.solarize(frame, added, threshold)
+    assert np.array_equal(found, solarized(brighter, threshold))
+
+
+@pytest.mark.parametrize("turn", [0.1, -0.0371])
+def test_every_color_turns_as_in_pillow(turn):
+    for frame in all_colors():
         expected = functional.adjust_hue(Image.fromarray(frame), turn)  # pyright: ignore[reportArgumentType]
         assert np.array_equal(colors.turn_hue(frame, turn), np.asarray(expected))
 
@@ -196,6 +216,32 @@ def test_a_cutout_is_the_rectangle_of_pillow(magnitude):
         assert np.array_equal(found, np.asarray(image))
 
 
+def in_pillow(name: str, image: Image.Image, value: float) -> Image.Image:
+    if name == "Rotate":
+        return image.rotate(value)
+    inverse = {
+        "ShearX": (1, value, 0, 0, 1, 0),
+        "ShearY": (1, 0, 0, value, 1, 0),
+        "TranslateXabs": (1, 0, value, 0, 1, 0),
+        "TranslateYabs": (1, 0, 0, 0, 1, value),
+    }[name]
+    return image.transform(image.size, Image.Transform.AFFINE, inverse)
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateXabs", "TranslateYabs"])
+def test_shapes_of_every_magnitude_are_those_of_pillow(name):
+    operation, low, high = OPERATIONS[name]
+    frames = frames_of_all_kinds()
+    for magnitude in range(31):
+        value = magnitude / 30 * (high - low) + low
+        for number, frame in enumerate(frames):
+            sign = 1 if (number + magnitude) % 2 else -1
+            rng = SimpleNamespace(random=lambda sign=sign: 0.5 - 0.1 * sign)
+            found = operation(frame, value, rng)  # pyright: ignore[reportArgumentType]
+            expected = in_pillow(name, Image.fromarray(frame), sign * value)
+            assert np.array_equal(found, np.asarray(expected)), (magnitude, frame.shape)
+
+
 def test_jitter_draws_its_order_and_factors(monkeypatch):
     calls = []
 
@@ -206,7 +252,7 @@ def test_jitter_draws_its_order_and_factors(monkeypatch):
     monkeypatch.setattr(augmentation, "jitter_operation", record)
     rng = np.random.default_rng(0)
     for _ in range(1200):
-        augmentation.color_jitter(FRAME[:2, :2], rng)
+        augmentation.color_jitter(FRAME[:2, :2], augmentation.draw_jitter(rng))
     orders = Counter(tuple(key for key, _ in calls[i : i + 4]) for i in range(0, 4800, 4))
     assert len(orders) == 24
     assert max(orders.values()) < 90

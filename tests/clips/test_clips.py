@@ -9,6 +9,7 @@ import simplejpeg
 import torch
 
 from clipzoo.clips.clips import TrainClips, ViewClips
+from clipzoo.clips.placing import place_next
 from clipzoo.clips.transforms import TrainTransform, ViewTransform
 from clipzoo.config import AugmentConfig, replace
 from clipzoo.data.index import StoreError
@@ -53,6 +54,19 @@ def train_clips(seed: int = 1) -> TrainClips:
     store = MemoryStore([40, 60, 5])
     records = [Record("v0", 40, 0), Record("v1", 60, 1), Record("v2", 5, 0)]
     return TrainClips(store, records, TrainTransform(16, AUGMENT), 8, seed)
+
+
+def test_a_clip_is_made_where_its_loader_places_it():
+    view = ViewClips(
+        MemoryStore([40]), [Record("v0", 40, 0)], ViewTransform(16, 32, 3), 4, 2, False
+    )
+    for load in (lambda: train_clips().load(1, 0), lambda: view.load(0)):
+        expected = load().numpy()
+        memory = np.empty(expected.shape, np.uint8)
+        place_next(memory)
+        assert load().data_ptr() == memory.ctypes.data
+        assert np.array_equal(memory, expected)
+        assert load().data_ptr() != memory.ctypes.data
 
 
 def test_train_clips_are_reproducible_and_vary():

@@ -17,7 +17,8 @@ from test_transforms import AUGMENT
 
 from clipzoo.clips import loader
 from clipzoo.clips.loader import load_batches, load_in_threads
-from clipzoo.clips.loader_processes import LoaderDied
+from clipzoo.clips.loader_processes import LoaderDied, _load_at
+from clipzoo.clips.placing import new_clip, place_next
 from clipzoo.clips.transforms import TrainTransform
 from clipzoo.config import replace
 from clipzoo.data.index import StoreError
@@ -141,6 +142,26 @@ def test_each_worker_is_a_process_and_the_interpreter_runs_in_all_at_once():
     pids = {int(clips[0, 0]) for _, clips in loaded}
     assert len(pids) == 3
     assert os.getpid() not in pids
+
+
+def test_a_process_makes_a_clip_in_the_memory_that_it_shares():
+    """Not what `load` has made before, of another size, or second; this is copied."""
+    clip, other = torch.zeros(2, 3, dtype=torch.uint8), torch.ones(2, 3, dtype=torch.uint8)
+    made = []
+
+    def load(position: int) -> torch.Tensor:
+        sizes = {0: [(2, 3)], 1: [(7,), (3, 2)], 2: [(2, 3), (2, 3)], 3: []}[position]
+        made[:] = [torch.from_numpy(new_clip(*size)).fill_(position + 5) for size in sizes]
+        return made[-1].view(2, 3) if made else other
+
+    for position, places in enumerate([[True], [False, True], [True, False], []]):
+        _load_at(clip, load, position)
+        assert [part.data_ptr() == clip.data_ptr() for part in made] == places
+        assert clip.tolist() == [[position + 5 if made else 1] * 3] * 2
+    with pytest.raises(AssertionError):  # NumPy would broadcast it
+        _load_at(clip, lambda position: torch.ones(3, dtype=torch.uint8), 0)
+    place_next(torch.zeros(6).numpy())
+    assert new_clip(6).dtype == np.uint8
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -240,6 +241,32 @@ def test_the_index_is_its_parts_and_splits_into_them(videos, params_for):
         assert part.schema.names == list(PART_COLUMNS)
         assert part.equals(made[number])
         assert read_states(jobs[number].part_path) == states[number]
+
+
+def test_parts_are_on_the_disk_before_the_index_that_they_replace_is_gone(
+    videos, params_for, pool, monkeypatch
+):
+    params = params_for("mine", frames={"shard_videos": 2})
+    scan("mine", videos)
+    extract(params, "mine", executor=pool)
+    jobs = plan_shards(params, "mine")
+    jobs[1].tar_path.unlink()
+    synced, listed = set(), []
+
+    def sync(handle: int) -> None:
+        assert index_path("mine").exists()
+        synced.add(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+
+    def glob(folder: Path, pattern: str) -> Iterator[Path]:
+        listed.append(pattern)
+        return iter(())
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "glob", glob)
+    parts.split_index("mine", jobs)
+    assert synced == {jobs[0].part_path.name, jobs[2].part_path.name, "mine"}
+    assert not listed, "a folder of many shards is not listed for each of them"
+    assert not index_path("mine").exists()
 
 
 def metadata() -> dict[str, str]:

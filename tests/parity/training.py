@@ -86,7 +86,7 @@ class _Draws:
         jitter = case["jitter"] or []
         properties = ("brightness", "contrast", "saturation", "hue")
         self._uniform = iter([frame[key] for frame in jitter for key in properties])
-        self._orders = iter([frame["order"] for frame in jitter])
+        self._orders = iter([[properties.index(k) for k in frame["order"]] for frame in jitter])
 
     def integers(self, _: int) -> int:
         return next(self._integers)
@@ -97,7 +97,7 @@ class _Draws:
     def uniform(self, _low: float, _high: float) -> float:
         return next(self._uniform)
 
-    def permutation(self, _: list[str]) -> list[str]:
+    def permutation(self, _: int) -> list[int]:
         return next(self._orders)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.placing import new_clip
 from clipzoo.clips.sampling import (
     SINGLE_CLIP_SAMPLERS,
     TRAIN_SAMPLERS,
@@ -109,7 +110,7 @@ class ViewClips:
 
         def clip_major(frames: Sequence[bytes] | np.ndarray) -> Tensor:
             shape = (self.clips, self.transform.crops, num_frames, 3, size, size)
-            views = np.empty(shape, np.uint8)
+            views = new_clip(*shape)
             for c in range(self.clips):
                 self.transform(frames[c * num_frames : (c + 1) * num_frames], views[c])
             return torch.from_numpy(views).flatten(0, 1)  # [clips, crops, T, ...] -> [V, T, ...]

@@ -1,8 +1,8 @@
 """Changes of the colors of a frame uint8 [H, W, 3], with the very pixels of Pillow, but faster.
 
-A change that maps each value of a channel to another one is a table; Pillow itself computes what it
-makes of 256 values, of all hues and of all saturations, once or for each factor. What remains is
-float32 arithmetic of OpenCV and NumPy in the order of Pillow's.
+A change that maps each value of a channel to another one is a table; so is the hue, of which Pillow
+itself computes all values once. What remains is float32 arithmetic of OpenCV and NumPy, exact or in
+the order of Pillow's.
 """
 
 from functools import cache
@@ -11,22 +11,29 @@ import cv2
 import numpy as np
 from PIL import Image
 
-VALUES = Image.fromarray(np.arange(256, dtype=np.uint8)[None])  # [1, 256]
+HUE_PLACES = [
+    256 * np.array([[*weights, 255 + number * 511]], np.float32)
+    for number, weights in ((2, (1, -1, 0)), (1, (-1, 0, 1)), (0, (0, 1, -1)))
+]
+"""By largest channel (blue, green, red): the first row of its colors in the table of hues."""
+BYTES = np.arange(256, dtype=np.float32)
 DIFFERENCES = 511
 """Of two bytes: -255 to 255."""
 SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 """Pillow's filter of this name."""
+LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32) / 65536
+"""Pillow's shares of red, green and blue in gray, and one half, which rounds."""
 
 
 def blend_table(start: int, factor: float) -> np.ndarray:
     """What `Image.blend` makes of each byte, from `start` (factor 0) to it (1), or beyond it."""
-    constant = Image.new("L", VALUES.size, start)
-    return np.asarray(Image.blend(constant, VALUES, factor))[0]
+    return _blend(np.float32(start), BYTES.copy(), factor)
 
 
-def luma(image: np.ndarray) -> np.ndarray:
-    """The gray value of every pixel, uint8 [H, W]."""
-    return np.asarray(Image.fromarray(image).convert("L"))
+def luma(floats: np.ndarray) -> np.ndarray:
+    """The gray value, uint8 [H, W], of every pixel of an image, float32 [H, W, 3] from 0 to 255."""
+    # Whole 65536ths, and in all less than 2^24 of them: float32 has every sum exactly.
+    return cv2.transform(floats, LUMA).astype(np.uint8)
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
@@ -36,8 +43,10 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 def solarize(image: np.ndarray, added: int, threshold: int) -> np.ndarray:
     """Make bytes brighter by `added`, then invert those from `threshold` on."""
-    table = np.minimum(np.arange(256) + added, 255)
-    return cv2.LUT(image, np.where(table < threshold, table, 255 - table).astype(np.uint8))
+    rows = image.reshape(len(image), -1)  # [H, W, 3] -> [H, 3 W]
+    brighter = cv2.convertScaleAbs(rows, beta=added)
+    _, inverted = cv2.threshold(brighter, threshold - 1, 255, cv2.THRESH_BINARY)  # 255 or 0
+    return cv2.bitwise_xor(brighter, inverted).reshape(image.shape)
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
@@ -74,16 +83,16 @@ def brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """From its mean gray (factor 0) to the image (1), or more."""
-    gray = luma(image)
+    gray = luma(image.astype(np.float32))
     mean = int(cv2.sumElems(gray)[0] / gray.size + 0.5)
     return cv2.LUT(image, blend_table(mean, factor))
 
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """From the gray image (factor 0) to the image (1), or more colorful."""
-    gray = luma(image)
-    start = gray.astype(np.float32)
-    return cv2.merge([_blend(gray, start, plane, factor) for plane in cv2.split(image)])
+    floats = image.astype(np.float32)
+    gray = cv2.cvtColor(luma(floats).astype(np.float32), cv2.COLOR_GRAY2RGB)
+    return _blend(gray, floats, factor)
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -91,17 +100,17 @@ def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     smooth = image.copy()
     if min(image.shape[:2]) > 2:
         smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, SMOOTH)[1:-1, 1:-1]
-    return _blend(smooth, smooth.astype(np.float32), image, factor)
+    return _blend(smooth.astype(np.float32), image.astype(np.float32), factor)
 
 
-def _blend(start: np.ndarray, as_floats: np.ndarray, end: np.ndarray, factor: float) -> np.ndarray:
-    """Pillow's start + factor (end - start), cut to a byte; `as_floats` is `start` in float32."""
-    blended = cv2.subtract(end, start, dtype=cv2.CV_32F)
-    blended *= np.float32(factor)
-    blended += as_floats
+def _blend(start: np.ndarray | np.float32, end: np.ndarray, factor: float) -> np.ndarray:
+    """Pillow's start + factor (end - start), cut to a byte, of float32; `end` is overwritten."""
+    end -= start
+    end *= np.float32(factor)
+    end += start
     if not 0 <= factor <= 1:
-        np.clip(blended, 0, 255, out=blended)
-    return blended.astype(np.uint8)
+        np.clip(end, 0, 255, out=end)
+    return end.astype(np.uint8)
 
 
 def turn_hue(image: np.ndarray, turn: float) -> np.ndarray:
@@ -112,7 +121,7 @@ def turn_hue(image: np.ndarray, turn: float) -> np.ndarray:
     for weights in _hue_weights():
         less = cv2.multiply(cv2.LUT(hue, weights), saturation_value)
         cv2.subtract(value, less, dst=less)
-        planes.append(np.rint(less).astype(np.uint8))
+        planes.append(cv2.convertScaleAbs(less))  # rounds halves to even, as Python does
     return cv2.merge(planes)
 
 
@@ -125,18 +134,19 @@ def _hue_and_more(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     red, green, blue = cv2.split(image)
     most = cv2.max(cv2.max(red, green), blue)
     chroma = np.asarray(cv2.subtract(most, cv2.min(cv2.min(red, green), blue)), np.uint8)
-    place = np.empty(chroma.shape, np.int32)
-    cv2.subtract(red, green, dst=place, dtype=cv2.CV_32S)
-    place += 2 * DIFFERENCES + 255
-    for number, largest, a, b in ((1, green, blue, red), (0, red, green, blue)):
-        difference = cv2.subtract(a, b, dtype=cv2.CV_32S)
-        difference += number * DIFFERENCES + 255
-        cv2.copyTo(difference, cv2.compare(largest, most, cv2.CMP_EQ), place)
-    place = (place << 8) + chroma
+    floats = image.astype(np.float32)
+    of_blue, of_green, of_red = (cv2.transform(floats, row) for row in HUE_PLACES)
+    place = of_blue  # where another channel is as large, that one counts
+    cv2.copyTo(of_green, cv2.compare(green, most, cv2.CMP_EQ), place)
+    cv2.copyTo(of_red, cv2.compare(red, most, cv2.CMP_EQ), place)
+    place += chroma
     hues, saturations = _hsv_tables()
-    value = most.astype(np.float32)
-    of_saturation = (np.asarray(most, np.int32) << 8) + chroma
-    return hues.take(place), saturations.take(of_saturation), value
+    of_saturation = (most.astype(np.uint16) << 8) | chroma
+    return (
+        hues.take(place.astype(np.int32)),
+        saturations.take(of_saturation),
+        most.astype(np.float32),
+    )
 
 
 @cache

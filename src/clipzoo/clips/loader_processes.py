@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clipzoo.clips.placing import place_next
 from clipzoo.data.store import StoreError
 from clipzoo.files import ListError
 from clipzoo.runtime.parent import exit_with_parent
@@ -116,10 +117,19 @@ def _serve(connection: Connection, load: Load, clip: Tensor) -> None:
     while True:
         position = connection.recv()
         try:
-            np.copyto(clip.numpy(), load(position).numpy(), casting="no")
+            _load_at(clip, load, position)
         except AS_THEY_ARE as error:
             connection.send(error)
         except Exception:
             connection.send(RuntimeError(f"in a loader process:\n{traceback.format_exc()}"))
         else:
             connection.send(None)
+
+
+def _load_at(clip: Tensor, load: Load, position: int) -> None:
+    """Load a clip into this memory, where `load` makes it if it asks `new_clip` for memory."""
+    place_next(clip.numpy())
+    loaded = load(position)
+    assert (loaded.shape, loaded.dtype) == (clip.shape, clip.dtype)
+    if (loaded.data_ptr(), loaded.stride()) != (clip.data_ptr(), clip.stride()):
+        np.copyto(clip.numpy(), loaded.numpy())

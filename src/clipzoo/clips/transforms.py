@@ -21,7 +21,8 @@ import simplejpeg
 import torch
 from torch import Tensor
 
-from clipzoo.clips.augmentation import color_jitter, randaugment
+from clipzoo.clips.augmentation import Jitter, color_jitter, draw_jitter, randaugment
+from clipzoo.clips.placing import new_clip
 from clipzoo.config import CROPS, AugmentConfig
 from clipzoo.models.pixels import OPENAI, Pixels
 
@@ -98,21 +99,39 @@ def _crop(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
     return crop
 
 
-def _resize(image: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
-    """Antialiased resize of uint8 [H, W, 3], `bilinear` or `bicubic`, within 1 of PIL.
+def _resize(images: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
+    """Antialiased resize of uint8 [H, W, 3] or [T, H, W, 3], `bilinear` or `bicubic`, within 1 of
+    PIL.
 
     The result is in a buffer that the next resize of this thread and mode overwrites.
     """
-    if image.shape[:2] == (height, width):
-        return image
-    image = _contiguous(image)  # torch would copy a crop itself, with a team of threads
-    source = torch.from_numpy(image).permute(2, 0, 1)[None]  # [H, W, 3] -> [1, 3, H, W]
-    result = _buffer(mode, height, width, 3)
+    if images.shape[-3:-1] == (height, width):
+        return images
+    images = _contiguous(images)  # torch would copy a crop itself, with a team of threads
+    result = _buffer(mode, *images.shape[:-3], height, width, 3)
     # `out` keeps the memory channels-last; without it torch reorders it, which takes as long as the
-    # resize.
-    target = torch.from_numpy(result).permute(2, 0, 1)[None]  # [h, w, 3] -> [1, 3, h, w]
-    _RESIZE[mode](source, [height, width], False, None, None, out=target)
+    # resize. One call for T images takes three quarters of the time of T calls.
+    _RESIZE[mode](
+        _channels_first(images), [height, width], False, None, None, out=_channels_first(result)
+    )
     return result
+
+
+def _opencv_resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear resize of uint8 [T, H, W, 3] to [T, size, size, 3], not antialiased; the result is
+    in a buffer that the next call of this thread overwrites."""
+    if images.shape[1:3] == (size, size):
+        return images
+    result = _buffer("opencv", len(images), size, size, 3)
+    for image, resized in zip(images, result, strict=True):
+        cv2.resize(image, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
+    return result
+
+
+def _channels_first(images: np.ndarray) -> Tensor:
+    """A view [T, 3, H, W] of uint8 [H, W, 3] or [T, H, W, 3]."""
+    batch = images if images.ndim == 4 else images[None]
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)  # [T, H, W, 3] -> [T, 3, H, W]
 
 
 def _split(image: np.ndarray, planes: np.ndarray) -> None:
@@ -160,7 +179,7 @@ class TrainTransform:
         ValueError if its frames differ in size.
         """
         size, augment = self.input_px, self.augment
-        clip = np.empty((len(frames), 3, size, size), np.uint8)
+        clip = new_clip(len(frames), 3, size, size)
         first = self._resized(frames[0], rng)
         height, width = first.shape[:2]
         if augment.crop == "area":
@@ -171,23 +190,30 @@ class TrainTransform:
         flip = rng.random() < augment.flip
         jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
         gray = rng.random() < augment.grayscale
+        changes: list[Jitter] = []  # of each frame
+        crops = _buffer("crops", len(frames), *window[:1:-1], 3)
         for t in range(len(frames)):
             image = self._resized(frames[t], rng) if t else first
             if image.shape[:2] != (height, width):
                 raise ValueError(f"frame {t} is {image.shape[:2]}, frame 0 is {(height, width)}")
-            crop = _crop(image, *window)  # [H, W, 3] -> [h, w, 3]
-            # [h, w, 3] -> [size, size, 3]
-            if self._opencv:
-                crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)
-            else:
-                crop = _resize(crop, size, size, "bilinear")
-            if flip:
-                crop = cv2.flip(crop, 1)
+            np.copyto(crops[t], _crop(image, *window))  # [H, W, 3] -> [h, w, 3]
             if jitter:
-                crop = color_jitter(crop, rng)
-            if gray:  # [size, size, 3] -> 3 times the same [size, size] -> [size, size, 3]
-                crop = cv2.merge([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)] * 3)
-            _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
+                changes.append(draw_jitter(rng))
+        # [T, h, w, 3] -> [T, size, size, 3]
+        if self._opencv:
+            crops = _opencv_resize(crops, size)
+        else:
+            crops = _resize(crops, size, size, "bilinear")
+        if flip:
+            tall = crops.reshape(-1, size, 3)  # [T, size, size, 3] -> [T size, size, 3], a view
+            cv2.flip(tall, 1, dst=tall)
+        for t, crop in enumerate(crops):
+            if jitter:
+                crop = color_jitter(crop, changes[t])
+            if gray:  # [size, size, 3] -> 3 times the same [size, size]
+                clip[t] = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
+            else:
+                _split(crop, clip[t])  # [size, size, 3] -> [3, size, size]
         return torch.from_numpy(clip)
 
     @property

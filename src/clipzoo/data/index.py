@@ -310,6 +310,8 @@ def write_index(
     states: Mapping[int, ShardState],
     path: Path,
     more: Mapping[str, str] | None = None,
+    *,
+    durable: bool = True,
 ) -> None:
     """Write an index, a part of one or a plan, atomically.
 
@@ -317,6 +319,9 @@ def write_index(
         table: has the columns INDEX_COLUMNS, PART_COLUMNS or PLAN_COLUMNS.
         states: the states of the shards in `table`, in the order of their rows.
         more: goes into the metadata unchanged: how the frames were made, for people to read.
+        durable: wait for the disk, and remove what killed processes left of this file. Without it,
+            the files of many shards take time linear in their number, and a power failure may leave
+            one torn, which its hash shows.
 
     Raises:
         OSError: the file cannot be written; no partial file is left.
@@ -332,7 +337,7 @@ def write_index(
     )
     content = buffer.getvalue().to_pybytes()
     place = content.rfind(HASH_MARK + NO_HASH) + len(HASH_MARK)
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path, durable=durable, sweep=durable) as part, part.open("wb") as file:
         for piece in (content[:place], _hash(content, place), content[place + len(NO_HASH) :]):
             file.write(piece)
 

@@ -25,7 +25,7 @@ from clipzoo.data.index import (
     read_shards,
     write_index,
 )
-from clipzoo.files import replacing
+from clipzoo.files import replacing, wait_for_disk
 from clipzoo.frames.plan import (
     SIZE_KEY,
     Finished,
@@ -99,7 +99,9 @@ def split_index(dataset: str, jobs: Sequence[ShardJob]) -> None:
             first, last = last, last + len(made.rows)
             if shard in valid:
                 part = make_part(table.slice(first, last - first), jpegs[ends[first] : ends[last]])
-                write_index(part, {shard: made.state}, valid[shard].part_path)
+                write_index(part, {shard: made.state}, valid[shard].part_path, durable=False)
+        # All parts are on the disk before the index is gone.
+        wait_for_disk([job.part_path for job in valid.values()])
     index_path(dataset).unlink(missing_ok=True)
 
 
