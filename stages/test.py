@@ -25,7 +25,9 @@ def main() -> None:
     params, device = start_run(load_params(), training=False)
     validation = scoring.open_validation(params)
     model, clips = validation.model, validation.clips
-    protocol = protocols.describe_test(params.test, validation.videos)
+    protocol = protocols.describe_test(
+        params.test, validation.videos, validation.model.test_sampler
+    )
     about = f"{protocol}; {MODEL_FILE}"
     scoring.announce("test", validation.videos, validation.text, about, params, device)
     text = scoring.class_text(model, validation.text, device)

@@ -32,10 +32,10 @@ def main() -> None:
     name, views = f"zero_shot_{dataset}", params.zero_shot
     text = load_class_text(dataset, params.text.templates)
     videos = selection.whole_set(params, dataset, text.num_classes)
-    protocol = protocols.describe_zero_shot(views, videos)
+    tuned, raw = load_model(params).for_zero_shot(), raw_model()
+    protocol = protocols.describe_zero_shot(views, videos, tuned.test_sampler)
     about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
     scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
-    tuned, raw = load_model(params).for_zero_shot(), raw_model()
     inputs = tuned.open_inputs(params, dataset, text)
     clips = inputs.views(videos.records, "whole", clips=views.clips, crops=views.crops)
     tuned_text = scoring.class_text(tuned, text, device)

@@ -102,7 +102,8 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         expected |= BASE_TO_NOVEL_KEYS
     assert found.keys() == expected
     assert (found["dataset"], found["num_videos"]) == ("demo_shapes", NUM_VAL)
-    how = "dense" if values["test.dense"] else "uniform"
+    drawn = values.get("vificlip.test_sampler") == "random"
+    how = "dense" if values["test.dense"] else "random" if drawn else "uniform"
     assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
     tensors = load_file("predictions/test.safetensors")
     frames = (values["model.num_segments"],) if values.get("bike.interaction") == "VCS" else ()
