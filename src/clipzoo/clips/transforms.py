@@ -302,7 +302,7 @@ def multi_scale_crop(
     #   4v   +       x       +
     pairs = multi_scale_pairs(width, height, size)
     w, h = pairs[rng.integers(len(pairs))]
-    across, down = places[rng.integers(len(places))]
+    across, down = places[int(rng.integers(len(places)))]
     # The authors round the quarter step down before they multiply it.
     return across * ((width - w) // 4), down * ((height - h) // 4), w, h
 
