@@ -25,9 +25,7 @@ def main() -> None:
     params, device = start_run(load_params(), training=False)
     validation = scoring.open_validation(params)
     model, clips = validation.model, validation.clips
-    protocol = protocols.describe_test(
-        params.test, validation.videos, windows=model.windows is not None
-    )
+    protocol = protocols.describe_test(params.test, validation.videos, model.test_sampling)
     about = f"{protocol}; {MODEL_FILE}"
     scoring.announce("test", validation.videos, validation.text, about, params, device)
     text = scoring.class_text(model, validation.text, device)

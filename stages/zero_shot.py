@@ -33,7 +33,7 @@ def main() -> None:
     text = load_class_text(dataset, params.text.templates)
     videos = selection.whole_set(params, dataset, text.num_classes)
     tuned, raw = load_model(params).for_zero_shot(), raw_model()
-    protocol = protocols.describe_zero_shot(views, videos, windows=tuned.windows is not None)
+    protocol = protocols.describe_zero_shot(views, videos, tuned.test_sampling)
     about = f"{' and '.join(views.protocols)}, {protocol}; {MODEL_FILE} and {CLIP_FILE}"
     scoring.announce(f"zero_shot {dataset}", videos, text, about, params, device)
     inputs = tuned.open_inputs(params, dataset, text)

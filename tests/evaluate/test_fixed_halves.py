@@ -116,7 +116,7 @@ def test_windows_are_named_in_the_protocol():
     params = load_params()
     records = [Record("a", 9, 0)]
     videos = MeasuredSet(dataset="ds", records=records, lists=["whole"], num_listed=1)
-    test = protocols.describe_test(params.test, videos, windows=True)
+    test = protocols.describe_test(params.test, videos, "windows")
     assert test == "clips 2, crops 1, windows"
-    zero_shot = protocols.describe_zero_shot(params.zero_shot, videos, windows=True)
+    zero_shot = protocols.describe_zero_shot(params.zero_shot, videos, "windows")
     assert zero_shot == "clips 1, crops 1, windows, all videos (whole)"

@@ -248,6 +248,8 @@ def test_protocols_in_words():
     some = replace(videos, num_listed=5)
     views = params.test.model_copy(update={"clips": 2, "crops": 1})
     assert protocols.describe_test(views, videos) == "clips 2, crops 1, uniform"
+    assert protocols.describe_test(views, videos, "midpoints") == "clips 2, crops 1, uniform"
+    assert protocols.describe_test(views, videos, "random") == "clips 2, crops 1, random"
     views = params.test.model_copy(update={"clips": 4, "crops": 3, "dense": True})
     assert protocols.describe_test(views, some) == "clips 4, crops 3, dense, 0 of 5 videos"
     views = params.zero_shot.model_copy(update={"clips": 2, "crops": 1})

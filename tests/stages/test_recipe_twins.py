@@ -110,8 +110,9 @@ def check_test(values: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         expected |= BASE_TO_NOVEL_KEYS
     assert found.keys() == expected
     assert (found["dataset"], found["num_videos"]) == ("demo_shapes", NUM_VAL)
-    how = "windows" if f"{method}.windows" in values else "uniform"
-    how = "dense" if values["test.dense"] else how
+    drawn = values.get("vificlip.test_sampler") == "random"
+    how = "dense" if values["test.dense"] else "random" if drawn else "uniform"
+    how = "windows" if f"{method}.windows" in values else how
     assert found["protocol"] == f"clips {values['test.clips']}, crops {values['test.crops']}, {how}"
     tensors = load_file("predictions/test.safetensors")
     frames = (values["model.num_segments"],) if values.get("bike.interaction") == "VCS" else ()

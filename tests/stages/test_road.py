@@ -25,8 +25,10 @@ from clipzoo import methods
 from clipzoo.data.index import read_index
 from clipzoo.data.records import videos_sha256
 from clipzoo.data.spec import load_spec
+from clipzoo.methods.vificlip import ViFiClip
 from clipzoo.models.clip import build_clip
 from clipzoo.report.recipes import load_recipe
+from parity.vificlip import released
 
 FRAMES_PX, INPUT_PX = 36, 32
 MACHINE = {"model.weights": "random", "train.val_precision": "fp32", "test.precision": "fp32"}
@@ -46,7 +48,10 @@ class Road:
 ROADS = {
     "kinetics400": Road(
         {"kinetics400": official.kinetics400},
-        ("text4vis/k400-vitb16-f8", "bike/k400-vitb16-f8", "actionclip/k400-vitb16-f8"),
+        (
+            *("text4vis/k400-vitb16-f8", "bike/k400-vitb16-f8", "actionclip/k400-vitb16-f8"),
+            "vificlip/k400-vitb16-f16",
+        ),
     ),
     "kinetics600": Road(
         {f"kinetics600_split{n}": lambda n=n: official.kinetics600(n) for n in (1, 2, 3)},
@@ -116,8 +121,12 @@ def release(root: Path, name: str, path: Path) -> None:
     model = methods.build(params, clip)  # takes the towers that it trains out of `clip`
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     trained["visual.proj"] *= 1.5
-    if params.model.method == "text4vis":
-        content: dict[str, Any] = {"epoch": 29, "model_state_dict": trained}
+    content: dict[str, Any]
+    if isinstance(model, ViFiClip):
+        model.load_state_dict(trained)
+        content = released(model, dict)
+    elif params.model.method == "text4vis":
+        content = {"epoch": 29, "model_state_dict": trained}
     else:
         whole |= {name: value for name, value in trained.items() if name in whole}
         head = {

@@ -14,6 +14,7 @@ SHRUNKEN = {
     "data.demo",
     "data.zero_shot",
     "data.class_names",
+    "data.classes",  # a list of another dataset's classes becomes base
     "data.split",
     "data.shots",
     "frames.size",
@@ -84,6 +85,7 @@ def test_twins_are_valid_and_keep_what_matters(name):
     assert flat.keys() == full.keys()
     changed = {key for key in full if flat[key] != full[key]}
     assert {key for key in changed if not key.startswith("demo.")} <= SHRUNKEN
+    assert (flat["data.classes"] == "all") == (full["data.classes"] == "all")
     for key in STILL_THERE:
         assert bool(flat.get(key)) == bool(full.get(key)), key
     short = dict.fromkeys(short_template(template) for template in full["text.templates"])

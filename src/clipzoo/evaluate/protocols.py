@@ -34,19 +34,25 @@ class Evaluation:
     """Probabilities [N, K] from a single view; None = there is no other view, or none is single."""
 
 
-def describe_test(views: TestConfig, videos: MeasuredSet, *, windows: bool = False) -> str:
+def describe_test(views: TestConfig, videos: MeasuredSet, sampler: str = "first") -> str:
     """The protocol of a test in words: `clips 2, crops 1, uniform`, or `dense` for 128-frame
-    windows, or `windows` for those of equal time; how many videos, if not all."""
-    sampling = "windows" if windows else "dense" if views.dense else "uniform"
+    windows, or `random` or `windows` for a method's `test_sampling` of that name; how many videos,
+    if not all."""
+    sampling = "dense" if views.dense else _sampling(sampler)
     some = "" if videos.complete else f", {videos.share} videos"
     return f"clips {views.clips}, crops {views.crops}, {sampling}{some}"
 
 
-def describe_zero_shot(views: ZeroShotConfig, videos: MeasuredSet, *, windows: bool = False) -> str:
-    """The protocol of a zero-shot set in words: `clips 2, crops 1, uniform, all videos (whole)`, or
-    `windows` as in `describe_test`."""
-    lists, sampling = " + ".join(videos.lists), "windows" if windows else "uniform"
+def describe_zero_shot(views: ZeroShotConfig, videos: MeasuredSet, sampler: str = "first") -> str:
+    """The protocol of a zero-shot set in words: `clips 2, crops 1, uniform, all videos (whole)`;
+    `random` and `windows` as in `describe_test`."""
+    lists = " + ".join(videos.lists)
+    sampling = _sampling(sampler)
     return f"clips {views.clips}, crops {views.crops}, {sampling}, {videos.share} videos ({lists})"
+
+
+def _sampling(sampler: str) -> str:
+    return sampler if sampler in ("random", "windows") else "uniform"
 
 
 def evaluate_test(

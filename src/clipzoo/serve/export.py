@@ -146,7 +146,7 @@ def _describe(model: VideoModel, method: Method, text: ClassText) -> dict[str, A
         "class_names": text.class_names,
         "templates": about.templates,
         "num_segments": about.num_segments,
-        "sampler": "windows" if method.windows else method.test_sampler,
+        "sampler": method.test_sampling,
         "clips": test.clips,
         "crops": test.crops,
         "dense": test.dense,

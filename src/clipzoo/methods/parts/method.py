@@ -114,6 +114,11 @@ class Method(nn.Module):
         for name, value in zip(("shift", "scale"), normalization(self.pixels), strict=True):
             self.register_buffer(name, value, persistent=False)
 
+    @property
+    def test_sampling(self) -> str:
+        """How validations and tests choose frames: `test_sampler`, or `windows`."""
+        return "windows" if self.windows else self.test_sampler
+
     def normalize(self, frames: Tensor) -> Tensor:
         """[..., 3, H, W] in 0 .. 255, uint8 or float32 -> float32 with mean and std of `pixels`."""
         return torch.addcmul(self.shift, frames.float(), self.scale)
