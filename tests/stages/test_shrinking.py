@@ -24,6 +24,7 @@ SHRUNKEN = {
     "model.checkpoint",
     "text4vis.head_layers",
     "bike.head_layers",
+    "mote.head_layers",
     "actionclip.head_layers",
     "actionclip.authors_test_batch",
     *(f"attributes.{key}" for key in ("datasets", "arch", "weights", "template")),
