@@ -76,6 +76,7 @@ TOPICS = {
     "actionclip": Topic(model.actionclip_head, _model),
     "actionclip-kl": Topic(model.actionclip_loss, _model),
     "vificlip": Topic(vificlip.model, _model),
+    "vificlip-steps": Topic(vificlip.steps, _model),
     "vificlip-midpoints": Topic(vificlip.midpoints, _exact),
     "vificlip-tsn": Topic(vificlip.tsn, _exact),
     "val-uniform": Topic(data.sample_indices, _exact),
