@@ -32,7 +32,7 @@ def build_vificlip(clip: Case, trained: str = "both") -> ViFiClip:
     """The method on towers with their golden parameters and ImageNet's mean and std."""
     towers = _filled(clip)
     visual = towers.get_submodule("visual")
-    visual.preprocess_cfg = preprocess_config(PIXELS["imagenet"])  # pyright: ignore[reportArgumentType]
+    visual.preprocess_cfg = preprocess_config(PIXELS["imagenet-bilinear"])  # pyright: ignore[reportArgumentType]
     options = {"trained": trained, "test_sampler": "midpoints"}
     return ViFiClip(towers, Options.model_validate(options), 0).eval()
 
