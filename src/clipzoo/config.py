@@ -234,6 +234,7 @@ PixelsName = Literal[
     "mobileclip2",
     "pe",
     "imagenet",
+    "imagenet-bilinear",
     "openai-linear",
 ]
 

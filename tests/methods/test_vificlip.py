@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -13,8 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import tiny
+from clipzoo.clips.transforms import ViewTransform
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.vificlip import Options, ViFiClip
+from clipzoo.models.pixels import PIXELS
 from clipzoo.models.text import ClassText
 from parity import vificlip as golden
 from parity.inputs import class_text
@@ -146,3 +150,19 @@ def test_activations_are_recomputed_in_both_towers():
     assert method.text is not None
     assert method.visual.transformer.grad_checkpointing  # pyright: ignore[reportAttributeAccessIssue]
     assert method.text.tower.transformer.grad_checkpointing  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("height", [60, 64])
+def test_frames_of_tests_that_are_not_shrunk_are_those_of_opencv(height: int):
+    """As the authors resize: 60 px to 64 on the short side, then the center."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, height, 90, 3), dtype=np.uint8)
+    width = int(90 * 64 / height + 0.5)
+    left, top = (width - 56) // 2, (64 - 56) // 2
+    expected = [
+        cv2.resize(frame, (width, 64), interpolation=cv2.INTER_LINEAR)[top:, left:][:56, :56]
+        for frame in frames
+    ]
+    found = ViewTransform(56, 64, 1, PIXELS["imagenet-bilinear"])(frames)[0]  # [T, 3, 56, 56]
+    difference = found.movedim(1, -1).numpy().astype(int) - np.stack(expected)
+    assert np.abs(difference).max() <= 1

@@ -82,6 +82,7 @@ TOPICS = {
     "mote-training": Topic(mote.training, _model),
     "actionclip-kl": Topic(model.actionclip_loss, _model),
     "vificlip": Topic(vificlip.model, _model),
+    "vificlip-steps": Topic(vificlip.steps, _model),
     "vificlip-midpoints": Topic(vificlip.midpoints, _exact),
     "vificlip-tsn": Topic(vificlip.tsn, _exact),
     "val-uniform": Topic(data.sample_indices, _exact),

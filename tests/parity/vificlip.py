@@ -6,22 +6,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
+from torch.nn import functional
 
 from clipzoo.clips import sampling
+from clipzoo.config import load_params
 from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.vificlip import PLACES, TOKEN_EMBEDDING, Options, ViFiClip
 from clipzoo.models.pixels import PIXELS, preprocess_config
+from clipzoo.train.optim import make_optimizer
 from parity.inputs import Case, class_text, fill
 from parity.model import TOKENS_SHOWN, build_towers
+from tiny import PARAMS
+
+
+def _filled(clip: Case) -> CLIP:
+    """Towers with their golden parameters."""
+    towers = build_towers(clip)
+    fill(towers)
+    return towers
 
 
 def build_vificlip(clip: Case, trained: str = "both") -> ViFiClip:
     """The method on towers with their golden parameters and ImageNet's mean and std."""
-    towers = build_towers(clip)
-    fill(towers)
+    towers = _filled(clip)
     visual = towers.get_submodule("visual")
-    visual.preprocess_cfg = preprocess_config(PIXELS["imagenet"])  # pyright: ignore[reportArgumentType]
+    visual.preprocess_cfg = preprocess_config(PIXELS["imagenet-bilinear"])  # pyright: ignore[reportArgumentType]
     options = {"trained": trained, "test_sampler": "midpoints"}
     return ViFiClip(towers, Options.model_validate(options), 0).eval()
 
@@ -135,3 +146,55 @@ def tsn(*, num_frames: int, num_segments: int) -> Case:
         for largest in (False, True)
     ]
     return {"ranges": np.stack(bounds, axis=1)}  # [T, 2]
+
+
+def steps(
+    *,
+    clip: Case,
+    trained: str,
+    num_segments: int,
+    clips_per_step: int,
+    frame_seed: int,
+    class_names: list[str],
+    template: str,
+    labels: list[int],
+    smoothing: float,
+    weight_decay: float,
+    rates: list[float],
+) -> Case:
+    """Losses of optimizer steps of a training, at given learning rates.
+
+    Args:
+        trained: as the option of the method.
+        labels: of all clips, step after step.
+        rates: one for each step.
+        clip, num_segments, frame_seed, class_names, template: as for `model`; the frames of all
+            clips are uint8 [N, T, S, S, 3].
+    """
+    method, size = build_vificlip(clip, trained).train(), clip["image_resolution"]
+    settings = load_params(PARAMS).train.model_copy(
+        update={"weight_decay": weight_decay, "tower_lr_ratio": 1.0, "beta2": 0.98}
+    )
+    optimizer = make_optimizer(method, settings)
+    shape = (len(labels), num_segments, size, size, 3)
+    values = np.random.RandomState(frame_seed).randint(0, 256, shape).astype(np.uint8)
+    frames = torch.from_numpy(values).movedim(-1, -3)  # [N, T, 3, S, S]
+    prompts = [template.format(name) for name in class_names]
+    tokens = SimpleTokenizer(context_length=clip["context_length"])(prompts)  # [K, L]
+    raw = functional.normalize(_filled(clip).encode_text(tokens).detach(), dim=-1)
+    text = replace(class_text(raw[None]), token_ids=tokens[None])  # [1, K, D], [1, K, L]
+    num_classes, losses = len(class_names), []
+    for i, rate in enumerate(rates):
+        some = slice(i * clips_per_step, (i + 1) * clips_per_step)
+        of_step = torch.tensor(labels[some])  # [b]
+        one_hot = functional.one_hot(of_step, num_classes).float()
+        soft = (1 - smoothing) * one_hot + smoothing / num_classes  # [b, K]
+        batch = Batch(labels=of_step, texts=of_step, targets=soft)
+        loss = method.loss(method.encode(frames[some]), batch, method.class_text(text))
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        losses.append(loss.item())
+    return {"losses": losses}

@@ -65,7 +65,7 @@ def test_what_no_config_changes(name: str):
     """The defaults of the authors' utils/config.py and what their code has fixed."""
     values = settings(name)
     fixed = {
-        "model.pixels": "imagenet",
+        "model.pixels": "imagenet-bilinear",
         "text.templates": ["a photo of a {}."],
         "augment.crop": "multi_scale_5",
         "augment.color_jitter": 0.8,

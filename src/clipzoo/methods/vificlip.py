@@ -19,8 +19,8 @@ of the released files, and stays that of the CLIP weights.
 Deviations from the authors' code: the sum over views is a mean here, which ranks classes alike.
 Embeddings, cosines and the mean over frames are float32 under autocast, whereas theirs are float16,
 in tests too. Several clips of a test are at fixed places with the sampler `midpoints`; theirs are
-random, as with `random`. Pixels are resized with antialiasing; theirs (OpenCV) are not. Their
-second stage, which learns prompts for both towers of such a model, is not part of this file.
+random, as with `random`. Frames that are shrunk in tests are antialiased; theirs (OpenCV) are not.
+Their second stage, which learns prompts for both towers of such a model, is not part of this file.
 """
 
 from typing import Any, Literal

@@ -67,8 +67,9 @@ PIXELS = {
     "mobileclip": _pixels(_UNIT, "bilinear", "shortest"),
     "mobileclip2": _pixels(_CLIP, "bilinear", "shortest"),  # MobileCLIP2-S3 and -S4
     "pe": _pixels(_HALF, "bilinear", "squash"),
-    "imagenet": _pixels(_IMAGENET, "bicubic", "shortest"),  # no tag; ViFi-CLIP trains with it
-    "openai-linear": _pixels(_CLIP, "linear", "shortest"),  # no tag; Open-VCLIP trains with it
+    "imagenet": _pixels(_IMAGENET, "bicubic", "shortest"),  # no tag
+    "imagenet-bilinear": _pixels(_IMAGENET, "bilinear", "shortest"),  # no tag; ViFi-CLIP
+    "openai-linear": _pixels(_CLIP, "linear", "shortest"),  # no tag; Open-VCLIP
 }
 """The values of `model.pixels`; every tag of the locked open_clip has one of them."""
 OPENAI = PIXELS["openai"]
