@@ -22,7 +22,8 @@ from torch.nn import functional
 from clipzoo.methods.text4vis import Options, Text4Vis
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText
-from clipzoo.train.gradients import StepGradients, micro_batches
+from clipzoo.train.dealing import micro_batches
+from clipzoo.train.gradients import StepGradients
 
 ARCH, INPUT_PX, NUM_SEGMENTS, NUM_CLASSES, DIM = "ViT-demo-16", 128, 8, 16, 128
 MICRO_BATCH = 4

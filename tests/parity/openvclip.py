@@ -17,7 +17,8 @@ from clipzoo.methods.parts.method import Batch
 from clipzoo.methods.parts.raw import frame_embeddings
 from clipzoo.models.pixels import PIXELS
 from clipzoo.models.text import ClassText
-from clipzoo.train.gradients import StepGradients, micro_batches
+from clipzoo.train.dealing import micro_batches
+from clipzoo.train.gradients import StepGradients
 from clipzoo.train.optim import make_optimizer
 from clipzoo.train.raw_clip import Interpolation
 from parity.data import waves

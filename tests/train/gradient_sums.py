@@ -21,7 +21,8 @@ from clipzoo.methods.text4vis import Text4Vis
 from clipzoo.models.clip import build_clip
 from clipzoo.models.text import ClassText, tokenize
 from clipzoo.runtime.distributed import gather_objects, rank, start
-from clipzoo.train.gradients import StepGradients, micro_batches
+from clipzoo.train.dealing import micro_batches
+from clipzoo.train.gradients import StepGradients
 from clipzoo.train.mixing import Mixing
 from clipzoo.train.raw_clip import Interpolation
 from parity.inputs import fill, noise

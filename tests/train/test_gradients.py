@@ -13,7 +13,7 @@ from torch import nn
 
 from clipzoo.methods.parts.raw import FrameMean
 from clipzoo.models.clip import build_clip
-from clipzoo.train.gradients import MicroBatch, micro_batches, split_settings
+from clipzoo.train.dealing import MicroBatch, micro_batches, split_settings
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 LABELS = gradient_sums.LABELS
@@ -99,10 +99,10 @@ def plain_infonce(size: int) -> float:
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("micro", [1, 2, 16])
 def test_each_clip_counts_once_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
-    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: world)
+    monkeypatch.setattr("clipzoo.train.dealing.world_size", lambda: world)
     seen, lengths = [], set()
     for rank in range(world):
-        monkeypatch.setattr("clipzoo.train.gradients.rank", lambda r=rank: r)
+        monkeypatch.setattr("clipzoo.train.dealing.rank", lambda r=rank: r)
         parts = micro_batches(size, micro)
         lengths.add(len(parts))
         assert all(0 < len(part.places) <= micro for part in parts)
@@ -112,8 +112,8 @@ def test_each_clip_counts_once_for_any_world_and_micro_batch(monkeypatch, size, 
 
 
 def test_a_process_without_clips_computes_a_filler(monkeypatch):
-    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: 2)
-    monkeypatch.setattr("clipzoo.train.gradients.rank", lambda: 1)
+    monkeypatch.setattr("clipzoo.train.dealing.world_size", lambda: 2)
+    monkeypatch.setattr("clipzoo.train.dealing.rank", lambda: 1)
     assert micro_batches(5, 2) == [MicroBatch([1, 3], True), MicroBatch([0], False)]
 
 
@@ -121,11 +121,11 @@ def test_a_process_without_clips_computes_a_filler(monkeypatch):
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("micro", [1, 2, 5, 16])
 def test_mixed_groups_stay_whole_for_any_world_and_micro_batch(monkeypatch, size, world, micro):
-    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: world)
+    monkeypatch.setattr("clipzoo.train.dealing.world_size", lambda: world)
     whole = {tuple(range(size)[i : i + 2]) for i in range(0, size, 2)}
     seen, lengths = [], set()
     for rank in range(world):
-        monkeypatch.setattr("clipzoo.train.gradients.rank", lambda r=rank: r)
+        monkeypatch.setattr("clipzoo.train.dealing.rank", lambda r=rank: r)
         parts = micro_batches(size, micro, 2)
         lengths.add(len(parts))
         for part in parts:
@@ -221,7 +221,7 @@ class _WithBatchNorm(FrameMean):
 
 
 def test_only_batch_normalization_records_the_split_of_a_step(monkeypatch):
-    monkeypatch.setattr("clipzoo.train.gradients.world_size", lambda: 3)
+    monkeypatch.setattr("clipzoo.train.dealing.world_size", lambda: 3)
     expected = {"runtime.micro_batch": 4, "runtime.processes": 3}
     assert split_settings(_WithBatchNorm(), 4) == expected
     assert split_settings(make_method("ce"), 4) == {}

@@ -19,7 +19,8 @@ from clipzoo.models.architectures import context_length, embed_dim
 from clipzoo.models.text import ClassText
 from clipzoo.train.attention import unbind_projections
 from clipzoo.train.compilation import compile_tower
-from clipzoo.train.gradients import MicroBatch, StepGradients, micro_batches
+from clipzoo.train.dealing import MicroBatch, micro_batches
+from clipzoo.train.gradients import StepGradients
 from clipzoo.train.optim import make_optimizer
 from clipzoo.train.setup import step_gradients
 

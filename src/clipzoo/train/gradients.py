@@ -1,18 +1,11 @@
 """Gradients of one optimizer step, whatever the number of processes and micro-batches.
 
-Place i of a step (0 .. B - 1) belongs to process i % world size, which encodes its places in
-micro-batches:
-
-    step of 7, 2 processes, micro-batches of 2      process 0: [0 2] [4 6]    process 1: [1 3] [5]
-    the same in groups of 2 that are mixed          process 0: [0 1] [4 5]    process 1: [2 3] [6]
-
 A loss over single clips is summed over micro-batches and processes. A text tower that such a loss
 trains encodes the texts of all classes once for the step: the gradients of all micro-batches with
 respect to the texts are added up, and the last one carries them back into the tower.
 
-A loss that compares the videos
-of a step is computed once, over the features of the whole step (GradCache, Gao et al., arXiv
-2101.06983):
+A loss that compares the videos of a step is computed once, over the features of the whole step
+(GradCache, Gao et al., arXiv 2101.06983):
 
     1. features and texts of every micro-batch without a graph, gathered from all processes
     2. the loss of the whole step, and its gradient with respect to features and texts
@@ -30,7 +23,6 @@ keeps the statistics of the first process. `split_settings` records the split of
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -47,53 +39,9 @@ from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
 from clipzoo.train.copies import Copies
+from clipzoo.train.dealing import MicroBatch, filled, has_batch_norm
 from clipzoo.train.mixing import Mixing
 from clipzoo.train.raw_clip import Interpolation
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Clips (or texts) that one process encodes at once."""
-
-    places: list[int]
-    """Their places in the step."""
-    counted: bool
-    """False for the filler of a process with no clip left: every process joins every exchange."""
-
-
-def micro_batches(step_size: int, micro_batch: int, group: int = 1) -> list[MicroBatch]:
-    """This process's share of a step; every process has the same number of micro-batches.
-
-    Example: a step of 5 and micro_batch 2 on 2 processes: places 0, 2, 4 make [0, 2], [4] on the
-    first, and places 1, 3 make [1, 3] and a filler on the second.
-
-    Args:
-        group: clips that follow each other in the step and are encoded at once. A micro-batch has
-            as many whole groups as it has room for, and at least one.
-    """
-    groups = [range(step_size)[i : i + group] for i in range(0, step_size, group)]
-    share = groups[rank() :: world_size()]
-    largest_share = math.ceil(len(groups) / world_size())
-    at_once = max(1, micro_batch // group)
-    parts = (share[i : i + at_once] for i in range(0, largest_share, at_once))
-    return _filled([place for places in part for place in places] for part in parts)
-
-
-def _filled(parts: Iterable[Sequence[int]]) -> list[MicroBatch]:
-    """A micro-batch for each part; an empty part gets the first place of the step as its filler."""
-    return [MicroBatch(list(part or [0]), counted=bool(part)) for part in parts]
-
-
-def _has_batch_norm(method: Method) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in method.modules())
-
-
-def split_settings(method: Method, micro_batch: int) -> dict[str, int]:
-    """How a run splits its steps, by dotted key: `runtime.micro_batch`, and `runtime.processes` of
-    all machines together. It is empty if the result does not depend on that."""
-    if not _has_batch_norm(method):
-        return {}
-    return {"runtime.micro_batch": micro_batch, "runtime.processes": world_size()}
 
 
 class _Forward(nn.Module):
@@ -187,7 +135,7 @@ class StepGradients:
         self._local: nn.Module = _Forward(method)
         self._forward = self._local
         if dist.is_initialized():
-            self._forward = _distributed(self._local, device, _has_batch_norm(method))
+            self._forward = _distributed(self._local, device, has_batch_norm(method))
 
     def add(
         self,
@@ -285,7 +233,7 @@ class StepGradients:
         num_texts = step_text.num_classes
         # The texts are dealt out like the clips, since a trained text tower encodes them too.
         places = range(num_texts)[rank() :: world_size()]
-        columns = _filled(places[i :: len(parts)] for i in range(len(parts)))
+        columns = filled(places[i :: len(parts)] for i in range(len(parts)))
         one_pass = len(parts) == 1
         first = []
         with self._repeatable(one_pass):
@@ -328,9 +276,10 @@ class StepGradients:
                 if last:
                     # The exchange waits for the hook of every parameter, and logit_scale is only
                     # in the loss. Every process has the whole gradient of it: its mean is the same.
-                    for parameter, gradient in zip(trained, by_parameters, strict=True):
-                        if gradient is not None:
-                            carried = carried + (parameter * gradient).sum()
+                    pairs = zip(trained, by_parameters, strict=True)
+                    carried += sum(
+                        (p * gradient).sum() for p, gradient in pairs if gradient is not None
+                    )
                 carried.backward()
         return loss.detach()
 

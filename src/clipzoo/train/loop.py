@@ -31,7 +31,7 @@ from clipzoo.runtime.distributed import (
 from clipzoo.tensors import read_safetensors
 from clipzoo.train.attention import unbind_projections
 from clipzoo.train.compilation import compile_tower, named_compiler_errors, uncompiled
-from clipzoo.train.gradients import MicroBatch, micro_batches
+from clipzoo.train.dealing import MicroBatch, micro_batches
 from clipzoo.train.log import TrainingLog, WaitingTime
 from clipzoo.train.optim import count_skipped_steps, make_optimizer, schedule_factor
 from clipzoo.train.raw_clip import patch, raw_tensors

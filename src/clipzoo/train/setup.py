@@ -21,7 +21,8 @@ from clipzoo.models.text import ClassText, class_text_path, load_class_text
 from clipzoo.paths import CLIP_FILE, LISTS_DIR, plots_dir
 from clipzoo.runtime.distributed import gather_by_position, rank, world_size
 from clipzoo.runtime.machine import environment
-from clipzoo.train.gradients import StepGradients, split_settings
+from clipzoo.train.dealing import split_settings
+from clipzoo.train.gradients import StepGradients
 from clipzoo.train.mixing import Mixing
 from clipzoo.train.plan import Plan, make_plan
 from clipzoo.train.raw_clip import Interpolation
