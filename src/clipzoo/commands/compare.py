@@ -12,8 +12,15 @@ from clipzoo.files import near, read_json, replacing
 from clipzoo.paths import METRICS_DIR
 from clipzoo.sections import build
 
-METHODS = ("demo", "demo/bike-vcs", "demo/actionclip")
-"""Text4Vis, BIKE and ActionCLIP on the demo: compared if no run is named."""
+METHODS = (
+    "demo/single-view",
+    "demo/bike-vcs-single-view",
+    "demo/actionclip",
+    "demo/mote",
+    "demo/vificlip",
+    "demo/openvclip",
+)
+"""A run of each method on the demo, with equal budgets: compared if no run is named."""
 PAGE = Path("report/comparison.md")
 """Not tracked; docs/comparison.md is written by `--output`."""
 
