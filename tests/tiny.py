@@ -12,6 +12,7 @@ from clipzoo.methods import METHODS, bike_attributes
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.text4vis import Options
 from clipzoo.models import pixels
+from clipzoo.models.clip import build_clip
 from clipzoo.yaml_files import read_yaml
 from parity.inputs import class_text
 
@@ -30,6 +31,12 @@ class Towers(nn.Module):
         self.visual = visual
         noted: Any = visual
         noted.preprocess_cfg = pixels.preprocess_config(taken)
+
+
+def demo_towers(seed: int) -> nn.Module:
+    """The demo's CLIP for 32 px, initialized at random."""
+    torch.manual_seed(seed)
+    return build_clip("ViT-demo-16", 32)
 
 
 def clip(tower: str = "vit") -> CLIP:

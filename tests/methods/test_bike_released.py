@@ -11,9 +11,8 @@ from clipzoo import methods
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import bike, new_model, text4vis
 from clipzoo.models import archives
-from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.tensors import WeightsError
-from tiny import text4vis_options
+from tiny import demo_towers, text4vis_options
 
 ROOT = Path(__file__).parents[2]
 POSITIONS = "frame_position_embeddings.weight"
@@ -28,25 +27,10 @@ def params(path: Path, **options: Any) -> Params:
     return replace(full, {**own, **changes})
 
 
-def towers(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_clip("ViT-demo-16", 32)
-
-
-@pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """The CLIP of models/clip.safetensors in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    model = towers(0)
-    save_clip(model, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
-    return model
-
-
 def released(clip: nn.Module, **options: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of a file after training, and the model that it must give."""
     state = {name: value.clone() for name, value in clip.state_dict().items()}
-    model = bike.Bike(towers(1), bike.Options(**params(Path("-"), **options).options), 4)
+    model = bike.Bike(demo_towers(1), bike.Options(**params(Path("-"), **options).options), 4)
     nn.init.constant_(model.logit_scale, 4.75)
     trained = {name: value.clone() for name, value in model.state_dict().items()}
     head = {k.removeprefix("fusion_model."): v for k, v in trained.items() if "fusion" in k}
@@ -114,7 +98,7 @@ def test_the_methods_refuse_each_others_files(clip: nn.Module, tmp_path: Path):
     content, _ = released(clip)
     with pytest.raises(WeightsError, match=r"a\.pt.*fusion_model_state_dict.*model.method bike"):
         text4vis.read_released(content, "a.pt")
-    state = text4vis.Text4Vis(towers(0), text4vis_options(), 4).state_dict()
+    state = text4vis.Text4Vis(demo_towers(0), text4vis_options(), 4).state_dict()
     with pytest.raises(WeightsError, match=r"a\.pt: found one dict, .*model.method text4vis"):
         bike.read_released({"epoch": 1, "model_state_dict": state}, "a.pt")
     with pytest.raises(WeightsError, match="found no head"):

@@ -13,12 +13,12 @@ from clipzoo import methods
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import bike, load_model, mote, new_model, save_model
 from clipzoo.methods.parts.raw import frame_embeddings
-from clipzoo.models.clip import build_clip, save_clip
 from clipzoo.paths import MODEL_FILE
 from clipzoo.tensors import WeightsError
 from parity.inputs import fill
 from parity.model import build_towers
 from parity.mote import build_trained, embed, frames_of, mixed, mote_options
+from tiny import demo_towers
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "mote_model.json"
@@ -32,21 +32,6 @@ def params(path: str | Path, **options: Any) -> Params:
     changes = {f"mote.{key}": value for key, value in values.items()}
     own = {"model.method": "mote", "model.input_px": 32, "model.checkpoint": str(path)}
     return replace(full, {**own, **changes, "train.epochs": 0})
-
-
-def towers(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_clip("ViT-demo-16", 32)
-
-
-@pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """The CLIP of models/clip.safetensors in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    model = towers(0)
-    save_clip(model, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
-    return model
 
 
 def content_of(model: nn.Module) -> dict[str, Any]:
@@ -64,7 +49,7 @@ def content_of(model: nn.Module) -> dict[str, Any]:
 
 def released(num_classes: int = 7) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of a file after training on some classes, and the model that it must give."""
-    model = mote.Mote(towers(1), mote.Options(**params("-").options), 8)
+    model = mote.Mote(demo_towers(1), mote.Options(**params("-").options), 8)
     nn.init.constant_(model.logit_scale, 4.75)
     model.fusion_model.spe_cls_feature = torch.rand(num_classes, 128)
     return content_of(model), model.state_dict()

@@ -12,11 +12,12 @@ from torch.nn import functional
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import bike, new_model, openvclip, text4vis
 from clipzoo.models import archives
-from clipzoo.models.clip import build_clip, save_clip
+from clipzoo.models.clip import save_clip
 from clipzoo.tensors import WeightsError
 from clipzoo.train.raw_clip import patch, raw_tensors
 from parity.inputs import class_text, noise, parameter
 from parity.openvclip import trained_parameter
+from tiny import demo_towers
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/openvclip_released.json").read_text())
@@ -28,25 +29,10 @@ def params(path: Path) -> Params:
     return replace(load_params(ROOT / "params.yaml"), own)
 
 
-def towers(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_clip("ViT-demo-16", 32)
-
-
-@pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    """The CLIP of models/clip.safetensors in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models").mkdir()
-    model = towers(0)
-    save_clip(model, "models/clip.safetensors", arch="ViT-demo-16", input_px=32, source="a test")
-    return model
-
-
 def released(clip: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of a file after training, and the tensors that the model must have."""
     state = {name: value.clone() for name, value in clip.state_dict().items()}
-    other = {k: v for k, v in towers(1).state_dict().items() if k.startswith("visual.")}
+    other = {k: v for k, v in demo_towers(1).state_dict().items() if k.startswith("visual.")}
     trained = {**other, "logit_scale": torch.tensor(4.25)}
     whole = {f"model.{name}": value for name, value in (state | trained).items()}
     return {"model_state": whole}, trained
