@@ -66,6 +66,10 @@ AUGMENT = AugmentConfig(
     max_aspect=4 / 3,
     flip=0.5,
     grayscale=0.2,
+    mixup_alpha=0.0,
+    cutmix_alpha=0.0,
+    mix_group=4,
+    label_smoothing=0.0,
 )
 
 

@@ -423,7 +423,7 @@ class TrainConfig(Section):
     precision: Precision
     """Precision of the forward pass, under autocast; the weights are float32."""
     average_epochs: int = Field(ge=0)
-    """Save the mean of the weights after each of the last N epochs; 0 = off."""
+    """Save the mean of the weights after each of the last N epochs (all, if fewer); 0 = off."""
     raw_clip_share: Share
     """Share of the raw CLIP in the vision tower and logit_scale of the model that is saved at the
     end, after the mean over epochs; 0 = as trained. Validations see what is trained."""

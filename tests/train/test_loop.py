@@ -474,12 +474,14 @@ def states_after(monkeypatch: pytest.MonkeyPatch, run: Run) -> dict[int, dict]:
     return after
 
 
-def test_the_mean_of_the_last_epochs_weights_is_kept(monkeypatch):
-    run = make_run(tiny_params(epochs=3, lr=1e-3, average_epochs=2))
+@pytest.mark.parametrize(("epochs", "steps"), [(3, (6, 9)), (2, (3, 6)), (1, (3,))])
+def test_the_mean_of_the_last_epochs_weights_is_kept(monkeypatch, epochs, steps):
+    """Of the last 2, or of the only one."""
+    run = make_run(tiny_params(epochs=epochs, warmup_epochs=0, lr=1e-3, average_epochs=2))
     after = states_after(monkeypatch, run)
     metrics = train(run)
     for name, value in model_file().items():
-        torch.testing.assert_close(value, (after[6][name] + after[9][name]) / 2)
+        torch.testing.assert_close(value, sum(after[step][name] for step in steps) / len(steps))
     assert metrics["val_top1_average"] == loop.single_view_score(run)
 
 

@@ -239,12 +239,14 @@ def read_losses(unread: Sequence[TakenStep], run: Run) -> list[dict[str, float]]
 
 
 def average_weights(progress: Progress, run: Run) -> None:
-    """Keep the running mean of the weights after each of the last `average_epochs` epochs.
+    """Keep the running mean of the weights after each of the last `average_epochs` epochs, or of
+    all, where a run has fewer.
 
     mean_n = mean_(n - 1) + (weights - mean_(n - 1)) / n, so one copy of the weights is enough.
     """
     epoch, rest = divmod(progress.step, run.plan.steps_per_epoch)
-    count = epoch - (run.params.train.epochs - run.params.train.average_epochs)
+    before = max(run.params.train.epochs - run.params.train.average_epochs, 0)
+    count = epoch - before
     if rest or count < 1:
         return
     for name, value in run.method.state_dict().items():
