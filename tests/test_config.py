@@ -467,3 +467,13 @@ def test_a_classifier_without_names_has_one_template(values):
         build(config.Params, values, "p")
     values["text"]["templates"] = ["a video of {}"]
     assert build(config.Params, values, "p").text.classifier == "random"
+
+
+def test_a_random_short_side_is_at_least_the_models_input():
+    params = load_params(ROOT / "params.yaml")
+    changes = {"augment.crop": "random_short_side", "model.input_px": 64}
+    replace(params, {**changes, "augment.short_side_px": 64})
+    with pytest.raises(
+        ConfigError, match=r"augment.short_side_px: found 40; allowed: at least .*64"
+    ):
+        replace(params, {**changes, "augment.short_side_px": 40})

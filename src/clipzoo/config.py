@@ -567,7 +567,14 @@ class Params(Section):
         of_step = f"train.batch_size{' / augment.mix_group' if mixed else ''}, {groups}"
         each = "a group of mixed clips" if mixed else "a clip"
         described = self.attributes.datasets
+        side, needed = self.augment.short_side_px, self.model.input_px
         require(
+            (
+                self.augment.crop != "random_short_side" or side >= needed,
+                "augment.short_side_px",
+                side,
+                f"at least model.input_px, {needed}, because of augment.crop: random_short_side",
+            ),
             (
                 set(described) <= set(self.data.datasets),
                 "attributes.datasets",

@@ -23,7 +23,7 @@ from clipzoo.models.text import ClassText, tokenize
 from clipzoo.paths import CLIP_FILE, MODEL_FILE
 from clipzoo.train import loop
 from clipzoo.train.plan import make_plan
-from clipzoo.train.setup import Run, TrainingError, check_targets
+from clipzoo.train.setup import Run, TrainingError, check_classifier, check_targets
 from clipzoo.train.state import TRAIN_STATE_DIR, Progress, fingerprint, remove_state
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -589,6 +589,16 @@ def test_mixed_targets_are_refused_where_the_loss_does_not_take_them(key):
     check_targets(tiny_params(epochs=0, **{f"augment__{key}": 0.5}), method)
     method.takes_soft_targets = True
     check_targets(params, method)
+
+
+def test_a_classifier_is_refused_where_a_trained_text_tower_would_replace_it():
+    options = {"text4vis__loss": "infonce", "text4vis__text_tower": "trained"}
+    trained, frozen = make_run(tiny_params(**options)).method, make_run(tiny_params()).method
+    params = tiny_params(text__classifier="random")
+    check_classifier(params, frozen)
+    with pytest.raises(ConfigError, match=r"text.classifier: found random; allowed: text, .*tower"):
+        check_classifier(params, trained)
+    check_classifier(tiny_params(), trained)
 
 
 def test_mixed_clips_are_what_a_run_trains_on(monkeypatch):

@@ -178,6 +178,10 @@ class TrainTransform:
     augment: AugmentConfig
     pixels: Pixels = OPENAI
 
+    def __post_init__(self) -> None:
+        if self.augment.crop == "random_short_side":
+            _check_short_side(self.augment.short_side_px, self.input_px)
+
     def __call__(self, frames: Frames, rng: np.random.Generator) -> Tensor:
         """One augmented clip, uint8 [T, 3, input_px, input_px]; `rng` makes all random choices.
 
@@ -240,6 +244,14 @@ class TrainTransform:
         if self._opencv:
             return opencv_short_side(image, short_side_px)
         return resize_frame(image, short_side_px, self.pixels)
+
+
+def _check_short_side(short_side_px: int, input_px: int) -> None:
+    if short_side_px < input_px:
+        raise ValueError(
+            f"short_side_px: found {short_side_px}; allowed: at least the model's input of "
+            f"{input_px} px"
+        )
 
 
 def opencv_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
@@ -359,11 +371,7 @@ class ViewTransform:
     def __post_init__(self) -> None:
         if self.crops not in CROPS:
             raise ValueError(f"crops: found {self.crops}; allowed: one of {CROPS}")
-        if self.short_side_px < self.input_px:
-            raise ValueError(
-                f"short_side_px: found {self.short_side_px}; allowed: at least the model's input "
-                f"of {self.input_px} px"
-            )
+        _check_short_side(self.short_side_px, self.input_px)
 
     def __call__(self, frames: Frames, out: np.ndarray | None = None) -> Tensor:
         """All crops of one clip, uint8 [crops, T, 3, input_px, input_px], in the order of

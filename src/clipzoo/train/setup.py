@@ -62,6 +62,7 @@ def prepare_run(params: Params, device: torch.device, records: selection.Trainin
         text = replace(text, class_embeddings=rows)
     method, metadata = methods.new_model(params)
     _check_views(params, method)
+    check_classifier(params, method)
     check_targets(params, method)
     val_records = selection.validation_records(params, len(text.class_names), method.val_min_frames)
     if params.data.classes != "all":
@@ -101,6 +102,16 @@ def _check_views(params: Params, method: Method) -> None:
                 check_test_sampler(method.test_sampler, clips, dense)
         except ValueError as error:
             raise ConfigError(f"{key}.{error}") from error
+
+
+def check_classifier(params: Params, method: Method) -> None:
+    """Raise ConfigError if the rows of a classifier would be replaced by a trained text tower's."""
+    trained = any(name.startswith("text.") for name, _ in method.named_parameters())
+    if trained and params.text.classifier != "text":
+        raise ConfigError(
+            f"text.classifier: found {params.text.classifier}; allowed: text, because model.method "
+            f"{params.model.method}, with these options, has a text tower of its own"
+        )
 
 
 def check_targets(params: Params, method: Method) -> None:
