@@ -42,7 +42,7 @@ class Toy(Method):
 '''
 METHODS = "src/clipzoo/methods/__init__.py"
 EDITS = {
-    "bike_attributes, raw, text4vis\n": "bike_attributes, raw, text4vis, toy\n",
+    "    text4vis,\n    vificlip,\n)": "    text4vis,\n    toy,\n    vificlip,\n)",
     '    "raw": MethodSpec': '    "toy": MethodSpec(toy.Options, toy.Toy),\n    "raw": MethodSpec',
 }
 

@@ -37,6 +37,9 @@ ELSEWHERE = {
     ("interpolation", "demo.other_archs.eval_videos"),
     ("zero_shot", "demo.other_archs.eval_videos"),
     ("attributes", "attributes.weights"),  # of an attributes.arch of its own
+    ("test", "seed"),  # random clips, of methods that have them
+    ("interpolation", "seed"),
+    ("zero_shot", "seed"),
     ("build_lists", "seed"),  # few-shot picks, of classes with more videos; folders of classes
     ("embed_labels", "seed"),  # text.classifier random or orthogonal
 }

@@ -167,7 +167,7 @@ class FrameInputs:
             clips,
             dense,
             self.test_sampler,
-            self.params.seed,
+            self.params.seed if self.test_sampler == "random" else 0,
             self.windows,
         )
 

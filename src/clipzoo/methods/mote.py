@@ -168,8 +168,7 @@ class Mote(Method):
             draws = draw_choices((clips.seed, clips.step, group), self.options)
             part = frames[send_indices(members, frames.device)]  # [b, T, D] -> [g, T, D]
             parts.append(self.training_features(part, draws))
-        order = np.argsort([row for members in rows.values() for row in members]).tolist()
-        return torch.cat(parts)[send_indices(order, frames.device)]  # of [g, 3, D] -> [b, 3, D]
+        return torch.cat(parts)  # of [g, 3, D] -> [b, 3, D]: places ascend, and so do groups
 
     def training_features(self, frames: Tensor, draws: "Draws") -> Tensor:
         """As `encode_training`, of frame embeddings [b, T, D]."""

@@ -51,7 +51,7 @@ class StepClips:
     step: int
     """Number of the step in the run, from 0."""
     places: list[int]
-    """The places of the clips in the step, 0 .. batch_size - 1, in the order of the inputs."""
+    """The places of the clips in the step, 0 .. batch_size - 1, ascending, as are the inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
