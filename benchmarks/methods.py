@@ -71,7 +71,7 @@ CASES = {
     ),
     "ViT-B/32": Case(
         title="ViT-B/32, 224 px, 8 frames, steps of 2 clips, 400 classes, 3 rounds",
-        changes={"model.arch": "ViT-B/32", "model.input_px": 224},
+        changes={"model.arch": "ViT-B/32", "model.input_px": 224, "augment.short_side_px": 256},
         num_classes=400,
         step_clips=2,
         test_clips=2,
