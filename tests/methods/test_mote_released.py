@@ -119,15 +119,16 @@ def test_classes_trained_on_must_be_known(known: Tensor, found: str):
 
 def test_other_files_are_refused():
     content, _ = released()
-    allowed = r"a\.pt: fusion_model_state_dict: missing .*; found .*; allowed: .*method bike"
+    without_experts = r"a separate head without experts, as in files of BIKE \(model\.method bike\)"
+    missing = r"fusion_model_state_dict: missing .*; found .*; allowed: .*mlp\.fc_up"
     head = content["fusion_model_state_dict"]
-    for other in (
-        {"mlp.c_fc.weight": torch.zeros(2, 2)},
-        {k: v for k, v in head.items() if k != "spe_cls_feature"},
-        {},
-        None,
+    for other, message in (
+        ({"mlp.c_fc.weight": torch.zeros(2, 2)}, without_experts),
+        ({}, without_experts),
+        ({k: v for k, v in head.items() if k != "spe_cls_feature"}, missing),
+        (None, missing),
     ):
-        with pytest.raises(WeightsError, match=allowed):
+        with pytest.raises(WeightsError, match=rf"a\.pt: .*{message}"):
             mote.read_released({**content, "fusion_model_state_dict": other}, "a.pt")
     vision = {k: v for k, v in content["model_state_dict"].items() if k != "logit_scale"}
     with pytest.raises(WeightsError, match=r"a\.pt: model_state_dict: missing logit_scale"):

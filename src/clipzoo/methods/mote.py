@@ -61,8 +61,6 @@ CLASSES = "fusion_model.spe_cls_feature"
 
 PARTS = (".mlp.fc_up.", "spe_cls_feature")
 """What the names of every released head contain."""
-OTHERWISE = "allowed: a head with experts; one without them is of BIKE (model.method bike)"
-
 UNIT_TOLERANCE = 1e-2
 """How far the length of a class embedding in a file may be from 1; float16 rounds by less."""
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
@@ -105,7 +103,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
         WeightsError: there is no vision tower, or no head with experts, or the classes that it was
             trained on are not known.
     """
-    vision, head = vision_and_head(content, where, parts=PARTS, otherwise=OTHERWISE)
+    vision, head = vision_and_head(content, where, "mote", parts=PARTS)
     tensors = vision | {f"fusion_model.{name}": tensor for name, tensor in head.items()}
     if CLASSES in tensors:
         _check_classes(tensors[CLASSES], where)
