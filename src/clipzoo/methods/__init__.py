@@ -422,28 +422,55 @@ def _load_checkpoint(
             _check_activation(path, meta.clip.quick_gelu, clip)
             _check_pixels(path, meta.clip.pixels, Pixels.model_validate(clip["pixels"]))
             _check_raw_share(path, meta, params)
-    elif read_released := (spec := METHODS[params.model.method]).read_released:
+    else:
         content = archives.read_file(path)
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):
             say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
-        tensors = read_released(content, str(path))
-        trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
-        if not any(trained):  # the class texts of the run are those of the CLIP weights
-            expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
-            option = spec.trains_text and f"{params.model.method}.{spec.trains_text}"
-            found = _text_tensors(tensors) or content
-            check_text_tower(found, expected, str(path), trained_by=option)
-        if not trained:
-            tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
-        tensors = {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
-    else:
+        tensors = _released_tensors(content, model, params, text_tower)
+    where = f"model.checkpoint {path}"
+    model.make_room(tensors, where)
+    load_strictly(model, tensors, where)
+
+
+def check_released(model: Method, params: Params) -> None:
+    """Load `model.checkpoint`, a file that the authors released, into any model of a run.
+
+    That is as `new_model` does, but without the CLIP weights, with whose text tower and activation
+    nothing is compared.
+
+    Raises:
+        WeightsError: the file cannot be read, or does not fit.
+        ConfigError: the method reads no released file.
+    """
+    tensors = _released_tensors(archives.read_file(params.model.checkpoint), model, params, {})
+    where = f"model.checkpoint {params.model.checkpoint}"
+    model.make_room(tensors, where)
+    load_strictly(model, tensors, where)
+
+
+def _released_tensors(
+    content: dict[str, Any], model: Method, params: Params, text_tower: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """What a model is to load of the content of `model.checkpoint`, a released file.
+
+    `text_tower` is that of models/clip.safetensors, with which the file's is compared.
+    """
+    path, spec = params.model.checkpoint, METHODS[params.model.method]
+    if spec.read_released is None:
         raise ConfigError(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
-    where = f"model.checkpoint {path}"
-    model.make_room(tensors, where)
-    load_strictly(model, tensors, where)
+    tensors = spec.read_released(content, path)
+    trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
+    if not any(trained):  # the class texts of the run are those of the CLIP weights
+        expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
+        option = spec.trains_text and f"{params.model.method}.{spec.trains_text}"
+        found = _text_tensors(tensors) or content
+        check_text_tower(found, expected, path, trained_by=option)
+    if not trained:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
+    return {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
 
 
 def _text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
