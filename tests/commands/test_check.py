@@ -10,9 +10,12 @@ import torch
 from annotating import store_index
 from clipzoo.__main__ import main
 from clipzoo.commands import check, trial_steps
+from clipzoo.commands.planned import Options, plan
 from clipzoo.config import load_params, replace
 from clipzoo.data.ledger import write_ledger
+from clipzoo.methods import build
 from clipzoo.methods.memory import estimates
+from clipzoo.models.clip import build_clip
 from clipzoo.report import kept
 from clipzoo.report.recipes import load_recipe
 from clipzoo.runtime import machine
@@ -237,6 +240,34 @@ def test_weights_and_checkpoints_are_looked_for(here):
     assert all_findings["parent's model"].ok is None
     assert "`make zoo` runs its recipe demo first" in all_findings["parent's model"].text
     assert all_findings["CLIP weights"].ok is None
+
+
+def test_a_released_file_is_read(here):
+    """The stage train, which comes after the download of the videos, would refuse it too."""
+    path, options = here / "released.pt", Options(released=here / "released.pt")
+    path.touch()
+    params = plan("demo", options, load_params().runtime.model_dump()).params
+    model = build(params, build_clip(params.model.arch, params.model.input_px))
+    state = model.state_dict()
+
+    def found(content: object) -> check.Finding:
+        torch.save(content, path)
+        all_findings = check.check_recipe("demo", options)
+        return next(f for f in all_findings if f.topic == "content of the checkpoint")
+
+    assert found({"model_state_dict": state}).ok is True
+    part = {name: value for name, value in state.items() if name != "visual.proj"}
+    fault = found({"model_state_dict": part})
+    assert fault.ok is False
+    assert f"model.checkpoint {path} does not fit the model: 1 tensors are missing" in fault.text
+    fault = found({"model": {"image_encoder.proj": torch.zeros(2)}})
+    assert fault.ok is False
+    assert "ViFi-CLIP (model.method vificlip)" in fault.text
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    [fault] = check.released_findings(replace(params, {"model.checkpoint": str(path)}))
+    assert fault.ok is False
+    assert f"{path}: " in fault.text
 
 
 def test_batches_that_cannot_be_split_are_told(here):

@@ -51,7 +51,8 @@ def released(num_classes: int = 7) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of a file after training on some classes, and the model that it must give."""
     model = mote.Mote(demo_towers(1), mote.Options(**params("-").options), 8)
     nn.init.constant_(model.logit_scale, 4.75)
-    model.fusion_model.spe_cls_feature = torch.rand(num_classes, 128)
+    known = torch.rand(num_classes, 128)
+    model.fusion_model.spe_cls_feature = nn.functional.normalize(known, dim=-1)
     return content_of(model), model.state_dict()
 
 
@@ -89,25 +90,45 @@ def test_a_file_of_the_optimizer_left_out_loads_and_one_of_other_blocks_does_not
     torch.save(content, tmp_path / "released.pt")
     new_model(params(tmp_path / "released.pt"))
     for options, message in (
-        ({"head_layers": 2}, r"missing fusion_model\.transformer\.resblocks\.1\."),
-        ({"num_experts": 4}, r"missing fusion_model.*fc_up\.2"),
-        ({"num_experts": 1}, r"unexpected fusion_model.*fc_up\.1"),
+        ({"head_layers": 2}, r"found 1 layers in its head; mote\.head_layers is 2; set it to 1"),
+        ({"num_experts": 4}, r"found 2 experts in its head; mote\.num_experts is 4"),
+        ({"num_experts": 1}, r"found 2 experts in its head; mote\.num_experts is 1"),
     ):
-        with pytest.raises(WeightsError, match=rf"(?s)released\.pt does not fit.*{message}"):
+        with pytest.raises(WeightsError, match=rf"released\.pt does not fit.*{message}"):
             new_model(params(tmp_path / "released.pt", **options))
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        (torch.zeros(0, 128), r"found the shape \[0, 128\]; allowed"),
+        (torch.ones(128), r"found the shape \[128\]; allowed"),
+        (torch.zeros(400, 128), r"\[400, 128\], 400 rows .* row 0 of length 0;"),
+        (torch.eye(5) * torch.tensor([1, 1, 1.02, 1, 1]), r"1 rows .* row 2 of length 1\.02;"),
+        (torch.full((1, 8), torch.nan), "1 rows .* row 0 of length nan;"),
+    ],
+    ids=["no classes", "a vector", "zeros", "another length", "nan"],
+)
+def test_classes_trained_on_must_be_known(known: Tensor, found: str):
+    """Otherwise the modulation would be wrong, without any other error."""
+    content, _ = released()
+    content["fusion_model_state_dict"]["spe_cls_feature"] = known
+    with pytest.raises(WeightsError, match=rf"a\.pt: spe_cls_feature, .*{found}"):
+        mote.read_released(content, "a.pt")
 
 
 def test_other_files_are_refused():
     content, _ = released()
-    allowed = r"a\.pt: fusion_model_state_dict: missing .*; found .*; allowed: .*method bike"
+    without_experts = r"a separate head without experts, as in files of BIKE \(model\.method bike\)"
+    missing = r"fusion_model_state_dict: missing .*; found .*; allowed: .*mlp\.fc_up"
     head = content["fusion_model_state_dict"]
-    for other in (
-        {"mlp.c_fc.weight": torch.zeros(2, 2)},
-        {k: v for k, v in head.items() if k != "spe_cls_feature"},
-        {},
-        None,
+    for other, message in (
+        ({"mlp.c_fc.weight": torch.zeros(2, 2)}, without_experts),
+        ({}, without_experts),
+        ({k: v for k, v in head.items() if k != "spe_cls_feature"}, missing),
+        (None, missing),
     ):
-        with pytest.raises(WeightsError, match=allowed):
+        with pytest.raises(WeightsError, match=rf"a\.pt: .*{message}"):
             mote.read_released({**content, "fusion_model_state_dict": other}, "a.pt")
     vision = {k: v for k, v in content["model_state_dict"].items() if k != "logit_scale"}
     with pytest.raises(WeightsError, match=r"a\.pt: model_state_dict: missing logit_scale"):

@@ -8,6 +8,7 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
+from clipzoo.methods import METHODS
 from clipzoo.methods.text4vis import Text4Vis, read_released
 from clipzoo.models import archives
 from clipzoo.models.clip import load_strictly
@@ -104,3 +105,45 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path):
     torch.save({"model_state_dict": {}, "fusion_model_state_dict": {}}, tmp_path / "bike.pt")
     with pytest.raises(WeightsError, match=r"fusion_model_state_dict.*model\.method bike"):
         load_released(tmp_path / "bike.pt")
+
+
+VALUE = torch.zeros(2, 2)
+CONTENTS = {
+    ("text4vis",): {"model_state_dict": {"module.fusion_model.a": VALUE, "module.visual.a": VALUE}},
+    ("bike", "actionclip"): {
+        "model_state_dict": {"visual.a": VALUE, "text_projection": VALUE},
+        "fusion_model_state_dict": {"module.transformer.resblocks.0.mlp.c_fc.weight": VALUE},
+    },
+    ("bike_attributes",): {
+        "model_state_dict": {"text_projection": VALUE},
+        "fusion_model_state_dict": {"module.query_fc.0.weight": VALUE},
+    },
+    ("mote",): {
+        "model_state_dict": {"visual.a": VALUE},
+        "fusion_model_state_dict": {"transformer.resblocks.0.mlp.fc_up.0.weight": VALUE},
+    },
+    ("vificlip",): {"model": {"module.image_encoder.a": VALUE, "module.logit_scale": VALUE}},
+    ("openvclip",): {"model_state": {"model.visual.a": VALUE, "model.text_projection": VALUE}},
+}
+"""Whose they are -> what shows it."""
+READERS = {name: spec.read_released for name, spec in METHODS.items() if spec.read_released}
+
+
+@pytest.mark.parametrize("owners", CONTENTS, ids="-".join)
+@pytest.mark.parametrize("method", READERS)
+def test_a_file_of_another_method_is_named(method: str, owners: tuple[str, ...]):
+    content, found = CONTENTS[owners], ""
+    try:
+        READERS[method](content, "a.pt")
+    except WeightsError as error:
+        found = str(error)
+    of_other = ", as in files of " in found
+    assert of_other == (method not in owners), found
+    if of_other:
+        assert found.startswith("a.pt: found ")
+        assert f"allowed with model.method {method}: " in found
+        assert all(f"(model.method {owner})" in found for owner in owners)
+
+
+def test_all_methods_that_authors_released_are_among_these():
+    assert {owner for owners in CONTENTS for owner in owners} == READERS.keys()

@@ -86,6 +86,7 @@ def check_recipe(name: str, options: Options = UNCHANGED) -> list[Finding]:
             for finding in dataset_findings(params, dataset, found)
         ),
         *weights_findings(params, recipe),
+        *(released_findings(params) if run.options.released else ()),
         *precision_findings(params),
         *fusion_findings(params, run.options.parents),
         _disk(params, recipe, surveys),
@@ -113,6 +114,27 @@ def weights_findings(params: Params, recipe: Recipe) -> Iterator[Finding]:
         yield Finding(topic="parent's model", text=text, ok=not fault or None)
     else:
         yield Finding(topic="checkpoint", text=checkpoint, ok=Path(checkpoint).is_file())
+
+
+def released_findings(params: Params) -> Iterator[Finding]:
+    """Whether the released file can be read, as the stage train reads it, and fits the model."""
+    from clipzoo.methods import check_released
+    from clipzoo.methods.memory import estimates
+    from clipzoo.tensors import WeightsError
+
+    path = Path(params.model.checkpoint)
+    if path.suffix == ".safetensors" or not path.is_file():  # of this project, or missing
+        return
+    topic = "content of the checkpoint"
+    try:
+        model = estimates.meta_model(params, training=False).to_empty(device="cpu")
+        for value in model.state_dict().values():
+            value.zero_()
+        check_released(model, params)
+    except (ConfigError, WeightsError) as error:
+        yield Finding(topic=topic, text=str(error), ok=False)
+    else:
+        yield Finding(topic=topic, text="fits the model; train compares its texts too", ok=True)
 
 
 def _text_extra(topic: str, arch: str) -> Iterator[Finding]:

@@ -71,19 +71,35 @@ class MethodSpec(Generic[Options]):
     repeats_shots: bool = True
     """Whether an epoch of few-shot training repeats its videos until it is about as long as one
     over all videos."""
+    trains_text: str = ""
+    """The option that trains the text tower too, as `key: value`; "" = there is none."""
 
 
 METHODS: dict[str, MethodSpec[Any]] = {
     "raw": MethodSpec(raw.Options, raw.build),
-    "text4vis": MethodSpec(text4vis.Options, text4vis.Text4Vis, text4vis.read_released),
+    "text4vis": MethodSpec(
+        text4vis.Options,
+        text4vis.Text4Vis,
+        text4vis.read_released,
+        trains_text="text_tower: trained",
+    ),
     "bike": MethodSpec(bike.Options, bike.Bike, bike.read_released, bike.needs_tokens),
     "bike_attributes": MethodSpec(
         bike_attributes.Options, bike_attributes.BikeAttributes, bike_attributes.read_released
     ),
-    "actionclip": MethodSpec(actionclip.Options, actionclip.ActionClip, actionclip.read_released),
+    "actionclip": MethodSpec(
+        actionclip.Options,
+        actionclip.ActionClip,
+        actionclip.read_released,
+        trains_text="text_tower: trained",
+    ),
     "mote": MethodSpec(mote.Options, mote.Mote, mote.read_released),
     "vificlip": MethodSpec(
-        vificlip.Options, vificlip.ViFiClip, vificlip.read_released, repeats_shots=False
+        vificlip.Options,
+        vificlip.ViFiClip,
+        vificlip.read_released,
+        repeats_shots=False,
+        trains_text="trained: both",
     ),
     "openvclip": MethodSpec(openvclip.Options, openvclip.OpenVclip, openvclip.read_released),
 }
@@ -217,7 +233,7 @@ def rebuild_model(
     spec = METHODS[about.method]
     options = config.build(spec.options, about.options, *described)
     model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
-    model.make_room(tensors)
+    model.make_room(tensors, str(path))
     load_strictly(model, tensors, str(path))
     return model.eval()
 
@@ -406,25 +422,55 @@ def _load_checkpoint(
             _check_activation(path, meta.clip.quick_gelu, clip)
             _check_pixels(path, meta.clip.pixels, Pixels.model_validate(clip["pixels"]))
             _check_raw_share(path, meta, params)
-    elif read_released := METHODS[params.model.method].read_released:
+    else:
         content = archives.read_file(path)
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):
             say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
-        tensors = read_released(content, str(path))
-        trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
-        if not any(trained):  # the class texts of the run are those of the CLIP weights
-            expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
-            check_text_tower(_text_tensors(tensors) or content, expected, str(path))
-        if not trained:
-            tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
-        tensors = {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
-    else:
+        tensors = _released_tensors(content, model, params, text_tower)
+    where = f"model.checkpoint {path}"
+    model.make_room(tensors, where)
+    load_strictly(model, tensors, where)
+
+
+def check_released(model: Method, params: Params) -> None:
+    """Load `model.checkpoint`, a file that the authors released, into any model of a run.
+
+    That is as `new_model` does, but without the CLIP weights, with whose text tower and activation
+    nothing is compared.
+
+    Raises:
+        WeightsError: the file cannot be read, or does not fit.
+        ConfigError: the method reads no released file.
+    """
+    tensors = _released_tensors(archives.read_file(params.model.checkpoint), model, params, {})
+    where = f"model.checkpoint {params.model.checkpoint}"
+    model.make_room(tensors, where)
+    load_strictly(model, tensors, where)
+
+
+def _released_tensors(
+    content: dict[str, Any], model: Method, params: Params, text_tower: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """What a model is to load of the content of `model.checkpoint`, a released file.
+
+    `text_tower` is that of models/clip.safetensors, with which the file's is compared.
+    """
+    path, spec = params.model.checkpoint, METHODS[params.model.method]
+    if spec.read_released is None:
         raise ConfigError(
             f"model.checkpoint: {path} is not a model file of this project (.safetensors), and "
             f"model.method {params.model.method} reads no other kind"
         )
-    model.make_room(tensors)
-    load_strictly(model, tensors, f"model.checkpoint {path}")
+    tensors = spec.read_released(content, path)
+    trained = [p.requires_grad for k, p in model.named_parameters() if k.startswith("text.")]
+    if not any(trained):  # the class texts of the run are those of the CLIP weights
+        expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
+        option = spec.trains_text and f"{params.model.method}.{spec.trains_text}"
+        found = _text_tensors(tensors) or content
+        check_text_tower(found, expected, path, trained_by=option)
+    if not trained:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
+    return {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
 
 
 def _text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -433,9 +479,17 @@ def _text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(TEXT_TOWER): v for n, v in of_text.items()}
 
 
-def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], where: str) -> None:
+def check_text_tower(
+    content: dict[str, Any], text_tower: dict[str, Tensor], where: str, *, trained_by: str = ""
+) -> None:
     """Compare the frozen text tower of a released file, if it has one, with that of the CLIP
     weights, which gives the class texts of a run.
+
+    Args:
+        content: of the file.
+        text_tower: of the CLIP weights.
+        where: the file, for messages.
+        trained_by: the key and value in params.yaml that train the text tower too; "" = none does.
 
     Raises:
         WeightsError: a tensor is missing, or differs by more than float16 would round it.
@@ -453,9 +507,9 @@ def check_text_tower(content: dict[str, Any], text_tower: dict[str, Tensor], whe
             found = f"differs by up to {float((value - expected).abs().max()):.2g}"
         else:
             continue
+        otherwise = f", or set {trained_by} if the file's text tower is trained"
         raise WeightsError(
             f"{where}: its text tower is not that of {CLIP_FILE}: {name}: {found}; the class texts "
             "would be others, so set model.weights to the CLIP that the file was trained from "
-            "(openai for released files), or train the text tower too (text_tower trained) if the "
-            "file's method does"
+            f"(openai for released files){otherwise if trained_by else ''}"
         )

@@ -75,7 +75,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no whole CLIP, or no head of this method.
     """
-    clip, heads = clip_and_head(content, where)
+    clip, heads = clip_and_head(content, where, "actionclip")
     tensors = {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
     for name, tensor in clip.items():
         of_video = name.startswith("visual.") or name == "logit_scale"

@@ -85,7 +85,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no whole CLIP, or no head of the video branch.
     """
-    clip, heads = clip_and_head(content, where)
+    clip, heads = clip_and_head(content, where, "bike")
     if not any(name.startswith("transformer.") for name in heads):
         heads.pop("frame_position_embeddings.weight", None)  # saved unused with head None
     vision = {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}

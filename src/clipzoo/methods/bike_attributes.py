@@ -32,6 +32,7 @@ from clipzoo.config import ConfigError, Params
 from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch, Method
+from clipzoo.methods.parts.released import refuse_others
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.parts.text_tower import TextTower
 from clipzoo.models import archives
@@ -58,8 +59,9 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     fusion_model_state_dict: query_fc.*, sentence_fc.*}; the vision tower is left out.
 
     Raises:
-        WeightsError: there is no such head, or no text tower.
+        WeightsError: there is no such head, or no text tower, or it is of another method.
     """
+    refuse_others(content, where, "bike_attributes")
     head = content.get("fusion_model_state_dict")
     clip = content.get("model_state_dict")
     if not isinstance(head, dict) or not isinstance(clip, dict):
@@ -72,11 +74,6 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
         if not name.startswith("visual."):
             tensors[name if name == "logit_scale" else f"text.tower.{name}"] = tensor
     heads = archives.named_tensors(head, f"{where}: fusion_model_state_dict")
-    if not any(name.startswith("sentence_fc.") for name in heads):
-        raise WeightsError(
-            f"{where}: fusion_model_state_dict: found {', '.join(list(heads)[:3])}, ..., the head "
-            "of the video branch (method bike); allowed: query_fc.* and sentence_fc.*"
-        )
     return tensors | {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
 
 

@@ -54,16 +54,15 @@ from clipzoo.methods.parts.released import vision_and_head
 from clipzoo.methods.parts.similarity import TEST_SCALE, scaled_cosines
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section
-from clipzoo.tensors import send_indices
+from clipzoo.tensors import WeightsError, send_indices
 
 CLASSES = "fusion_model.spe_cls_feature"
 """The tensor whose number of rows is that of the classes trained on."""
 
 PARTS = (".mlp.fc_up.", "spe_cls_feature")
 """What the names of every released head contain."""
-OTHERWISE = "allowed: a head with experts; one without them is of BIKE (model.method bike)"
-
-
+UNIT_TOLERANCE = 1e-2
+"""How far the length of a class embedding in a file may be from 1; float16 rounds by less."""
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
 """The taus of which each block draws one; the last one gives all experts the same share."""
 
@@ -101,10 +100,42 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     fusion_model_state_dict: the head's tensors, optimizer_state_dict}.
 
     Raises:
-        WeightsError: there is no vision tower, or no head with experts.
+        WeightsError: there is no vision tower, or no head with experts, or the classes that it was
+            trained on are not known.
     """
-    vision, head = vision_and_head(content, where, parts=PARTS, otherwise=OTHERWISE)
-    return vision | {f"fusion_model.{name}": tensor for name, tensor in head.items()}
+    vision, head = vision_and_head(content, where, "mote", parts=PARTS)
+    tensors = vision | {f"fusion_model.{name}": tensor for name, tensor in head.items()}
+    if CLASSES in tensors:
+        _check_classes(tensors[CLASSES], where)
+    return tensors
+
+
+def _check_classes(known: Tensor, where: str) -> None:
+    """Raise WeightsError unless the classes trained on [K, D] are some rows of unit length.
+
+    Nothing else would fail without them, but s would be wrong on other classes.
+    """
+    found = f"the shape {list(known.shape)}"
+    if known.dim() == 2 and len(known):
+        lengths = known.float().norm(dim=-1)  # [K, D] -> [K]
+        wrong = (lengths - 1).abs().le(UNIT_TOLERANCE).logical_not()  # those of NaN too
+        if not wrong.any():
+            return
+        first = int(wrong.nonzero()[0])
+        found += f", {int(wrong.sum())} rows not of unit length, e.g. row {first} of length "
+        found += f"{float(lengths[first]):.4g}"
+    raise WeightsError(
+        f"{where}: spe_cls_feature, the embeddings of the classes trained on, by which results on "
+        f"other classes are modulated: found {found}; allowed: [classes, width], rows of unit "
+        "length; give a file of a finished training (the authors' code begins with zeros)"
+    )
+
+
+def _count(tensors: Mapping[str, Tensor], before: str) -> int:
+    """How many numbered parts a head has: 1 + the largest number that follows `before`."""
+    names = (name.partition(before)[2] for name in tensors if name.startswith("fusion_model."))
+    numbers = (name.partition(".")[0] for name in names)
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
 class Mote(Method):
@@ -127,8 +158,20 @@ class Mote(Method):
         self.train_sampler = options.train_sampler
         self.val_min_frames = options.val_min_frames
 
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take on the number of classes that a file was trained on."""
+    def make_room(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Take on the number of classes that a file was trained on.
+
+        Raises:
+            WeightsError: the file has other numbers of layers or experts than the options.
+        """
+        for key, part in (("head_layers", ".resblocks."), ("num_experts", ".fc_up.")):
+            found, expected = _count(tensors, part), getattr(self.options, key)
+            if found not in (0, expected):
+                what = key.removeprefix("head_").removeprefix("num_")
+                raise WeightsError(
+                    f"{where} does not fit the model: found {found} {what} in its head; mote.{key} "
+                    f"is {expected}; set it to {found}, or give a file with {expected} {what}"
+                )
         if CLASSES in tensors and tensors[CLASSES].dim() == 2:
             rows, width = len(tensors[CLASSES]), self.fusion_model.spe_cls_feature.shape[1]
             known = self.fusion_model.spe_cls_feature.new_zeros(rows, width)  # [K, D]

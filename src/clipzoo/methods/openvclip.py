@@ -36,6 +36,7 @@ from clipzoo.clips.windows import Windows
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.neighbors import with_neighbors
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.released import refuse_others
 from clipzoo.models import archives
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section
@@ -62,13 +63,9 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     The text tower in the file is left out, since it is frozen.
 
     Raises:
-        WeightsError: there is no whole CLIP, or there is a head too.
+        WeightsError: there is no whole CLIP, or it is of another method.
     """
-    if "fusion_model_state_dict" in content:
-        raise WeightsError(
-            f"{where}: found fusion_model_state_dict, a separate head, as BIKE (model.method bike) "
-            "and others save it; allowed: model_state (a whole CLIP)"
-        )
+    refuse_others(content, where, "openvclip")
     tensors = archives.named_tensors(content, where)
     if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - tensors.keys():
         raise WeightsError(

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from clipzoo.methods.parts.losses import nce_loss
 from clipzoo.methods.parts.method import Batch
+from clipzoo.methods.parts.released import refuse_others
 from clipzoo.methods.parts.similarity import scaled_cosines, text4vis_probabilities
 from clipzoo.methods.parts.video import VideoMethod
 from clipzoo.models import archives
@@ -62,14 +63,9 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     logit_scale} or the bare tensors.
 
     Raises:
-        WeightsError: the file holds a whole CLIP, or a checkpoint of BIKE or ActionCLIP.
+        WeightsError: the file holds a whole CLIP, or it is of another method.
     """
-    if "fusion_model_state_dict" in content:
-        raise WeightsError(
-            f"{where}: holds a whole CLIP and a separate head (fusion_model_state_dict), "
-            "as BIKE (model.method bike) and ActionCLIP save them; allowed: visual.*, "
-            "fusion_model.* and logit_scale"
-        )
+    refuse_others(content, where, "text4vis")
     tensors = archives.named_tensors(content, where)
     if "text_projection" in tensors:
         raise WeightsError(

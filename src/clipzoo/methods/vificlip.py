@@ -32,6 +32,7 @@ from torch.nn import functional
 from clipzoo.methods.parts.losses import soft_cross_entropy
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.released import refuse_others
 from clipzoo.methods.parts.similarity import scaled_cosines
 from clipzoo.methods.parts.text_tower import TextTower, with_own_text
 from clipzoo.models import archives
@@ -64,6 +65,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there are no two towers in the authors' names, or learned prompts.
     """
+    refuse_others(content, where, "vificlip")
     tensors = archives.named_tensors(content, where)
     if needed := {"image_encoder.proj", "text_encoder.text_projection"} - tensors.keys():
         raise WeightsError(

@@ -155,11 +155,15 @@ class Method(nn.Module):
         """The class text to classify with: unchanged, or re-encoded by the trained text tower."""
         return text
 
-    def make_room(self, tensors: Mapping[str, Tensor]) -> None:
+    def make_room(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Take on the sizes that only a file knows, such as the number of classes trained on.
 
         Args:
             tensors: the file's, by name, before they are loaded and whatever they are.
+            where: the file, for messages.
+
+        Raises:
+            WeightsError: the file has other sizes than the options say.
         """
 
     def start_training(self, text: ClassText) -> None:
