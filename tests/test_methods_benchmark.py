@@ -44,4 +44,4 @@ def test_every_method_takes_steps_and_scores_clips_of_equal_sizes(
         assert values["step_ratio"] == values["step_least"] == values["step_most"]
         assert values["step_ratio"] == values["step_seconds"] == seconds[recipe]
         assert values["clip_ratio"] == seconds[recipe] == values["clip_seconds"] * 2
-    assert measured["demo"]["parameters"] > 1e6
+    assert measured[RECIPES[0]]["parameters"] > 1e6

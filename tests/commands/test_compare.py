@@ -274,7 +274,7 @@ def test_runs_are_named_by_patterns_and_two_are_needed():
         compare("mine")
     with pytest.raises(CompareError, match=r"metrics/mime/test\.json: .*did you mean mine\?"):
         compare("mine", "mime")
-    with pytest.raises(CompareError, match="demo/test"):  # the three methods
+    with pytest.raises(CompareError, match="demo/single-view/test"):  # the first method
         compare()
 
 

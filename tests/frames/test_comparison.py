@@ -133,6 +133,7 @@ FAKES = {
 """What decord does with a video of this name, and what the index says."""
 
 
+@pytest.mark.slow
 def test_a_decord_that_hangs_or_crashes_costs_no_other_video(project, params_for, monkeypatch):
     (project / "decord").mkdir()
     (project / "decord" / "__init__.py").write_text(

@@ -91,6 +91,7 @@ def test_it_says_what_it_wrote(exported: Path):
     assert files == {"mine.npz", "mine.onnx", "printed.txt"}
 
 
+@pytest.mark.slow
 def test_other_classes_have_the_text_that_predict_embeds(models: Path, here: Path, monkeypatch):
     (here / "mine.txt").write_text("juggling balls\n\nknitting, a scarf\n")
     assert run(monkeypatch, "export", models / "open", "a.pt2", "--classes", "mine.txt") == 0

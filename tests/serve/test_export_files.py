@@ -149,6 +149,7 @@ def test_a_trained_text_tower_is_not_written(tmp_path: Path):
     assert not any("text." in name for name in program.state_dict)
 
 
+@pytest.mark.slow
 def test_the_zero_shot_path_is_a_graph_of_its_own(tmp_path: Path, monkeypatch):
     """BIKE's, which needs no words: its graph does not ask for them."""
     monkeypatch.setitem(CASES, "frames", Case("bike", {"zero_shot_scoring": "frames"}, "stem"))

@@ -129,6 +129,7 @@ def test_a_fusion_needs_the_other_recipe_first(branch):
         branch.run_here("check_names")
 
 
+@pytest.mark.slow
 def test_a_model_of_other_settings_is_not_fused(branch):
     branch.run_here("attributes", "demo_shapes")
     branch.run_here("train")

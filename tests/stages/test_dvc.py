@@ -156,6 +156,7 @@ def test_tables_of_experiments_have_the_metrics_of_the_active_run_alone(reposito
         assert metrics[name]["data"] == values
 
 
+@pytest.mark.slow
 def test_plots_are_shown_without_a_network(repository):
     """All charts and pictures, by scripts that are in the page."""
     repository.dvc("plots", "show", "--out", "shown")

@@ -54,6 +54,7 @@ def set_names(workspace, names) -> None:
     workspace.set(data__demo=list(names), data__datasets=list(names), data__zero_shot=list(names))
 
 
+@pytest.mark.slow
 def test_no_stage_runs_with_a_name_that_is_not_plain(repository):
     """build_lists and train would first empty lists/<dataset> and plots/<recipe>/train."""
     dataset, recipe = "../../videos", "../../models"
