@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clipzoo import methods
 from clipzoo.config import Params, load_params, replace
 from clipzoo.methods import bike, new_model, text4vis
+from clipzoo.methods.parts.released import check_text_tower
 from clipzoo.models import archives
 from clipzoo.tensors import WeightsError
 from tiny import demo_towers, text4vis_options
@@ -119,4 +119,4 @@ def test_a_file_without_a_text_tower_has_none_to_compare(clip: nn.Module, tmp_pa
     state = {name: v for name, v in clip.state_dict().items() if name.startswith("visual.")}
     torch.save({"model_state_dict": state}, tmp_path / "a.pt")
     content = archives.read_file(tmp_path / "a.pt")
-    methods.check_text_tower(content, {"token_embedding.weight": torch.zeros(2, 2)}, "a.pt")
+    check_text_tower(content, {"token_embedding.weight": torch.zeros(2, 2)}, "a.pt")

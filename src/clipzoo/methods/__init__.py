@@ -30,6 +30,7 @@ from clipzoo.methods import (
 )
 from clipzoo.methods.parts.method import Method
 from clipzoo.methods.parts.raw import FrameMean
+from clipzoo.methods.parts.released import TEXT_TOWER, check_text_tower, text_tensors
 from clipzoo.models import archives
 from clipzoo.models.activation import activation_name
 from clipzoo.models.architectures import open_clip_name
@@ -127,12 +128,6 @@ class ModelMetadata(TrainedBy, ModelDescription):
     """JSON in the metadata of a model file."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-TEXT_TOWER = "text.tower."
-"""What the names of a trained text tower's tensors begin with."""
-TEXT_TOLERANCE = 1e-3
-"""Largest relative difference of equal text towers; float16 rounds by half of it."""
 
 
 def read_options(params: Params, where: str | Path = "params.yaml") -> Section:
@@ -233,8 +228,7 @@ def rebuild_model(
     spec = METHODS[about.method]
     options = config.build(spec.options, about.options, *described)
     model = spec.build(rebuild_clip(about.clip), options, about.num_segments)
-    model.make_room(tensors, str(path))
-    load_strictly(model, tensors, str(path))
+    _load(model, tensors, str(path))
     return model.eval()
 
 
@@ -427,7 +421,12 @@ def _load_checkpoint(
         if unread := archives.unread_keys(content, "fusion_model_state_dict"):
             say(f"{path}: keys that are not read: {', '.join(map(str, unread))}")
         tensors = _released_tensors(content, model, params, text_tower)
-    where = f"model.checkpoint {path}"
+    _load(model, tensors, f"model.checkpoint {path}")
+
+
+def _load(model: Method, tensors: dict[str, Tensor], where: str) -> None:
+    """Load all tensors of a file into a model; WeightsError, which names `where`, if some do not
+    fit."""
     model.make_room(tensors, where)
     load_strictly(model, tensors, where)
 
@@ -442,10 +441,9 @@ def check_released(model: Method, params: Params) -> None:
         WeightsError: the file cannot be read, or does not fit.
         ConfigError: the method reads no released file.
     """
-    tensors = _released_tensors(archives.read_file(params.model.checkpoint), model, params, {})
-    where = f"model.checkpoint {params.model.checkpoint}"
-    model.make_room(tensors, where)
-    load_strictly(model, tensors, where)
+    path = params.model.checkpoint
+    tensors = _released_tensors(archives.read_file(path), model, params, {})
+    _load(model, tensors, f"model.checkpoint {path}")
 
 
 def _released_tensors(
@@ -466,50 +464,8 @@ def _released_tensors(
     if not any(trained):  # the class texts of the run are those of the CLIP weights
         expected = {k: v for k, v in text_tower.items() if TEXT_TOWER + k not in model.of_clip}
         option = spec.trains_text and f"{params.model.method}.{spec.trains_text}"
-        found = _text_tensors(tensors) or content
+        found = text_tensors(tensors) or content
         check_text_tower(found, expected, path, trained_by=option)
     if not trained:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("text.")}
     return {k: v for k, v in model.state_dict().items() if k in model.of_clip} | tensors
-
-
-def _text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The text tower's tensors among those of a method, by the names that CLIP gives them."""
-    of_text = {n: v for n, v in tensors.items() if n.startswith(TEXT_TOWER)}
-    return {n.removeprefix(TEXT_TOWER): v for n, v in of_text.items()}
-
-
-def check_text_tower(
-    content: dict[str, Any], text_tower: dict[str, Tensor], where: str, *, trained_by: str = ""
-) -> None:
-    """Compare the frozen text tower of a released file, if it has one, with that of the CLIP
-    weights, which gives the class texts of a run.
-
-    Args:
-        content: of the file.
-        text_tower: of the CLIP weights.
-        where: the file, for messages.
-        trained_by: the key and value in params.yaml that train the text tower too; "" = none does.
-
-    Raises:
-        WeightsError: a tensor is missing, or differs by more than float16 would round it.
-    """
-    tensors = archives.named_tensors(content, where)
-    if "text_projection" not in tensors:
-        return
-    for name, expected in text_tower.items():
-        value = tensors.get(name)
-        if value is None:
-            found = "missing"
-        elif value.shape != expected.shape:
-            found = f"found the shape {list(value.shape)}, not {list(expected.shape)}"
-        elif not torch.allclose(value, expected, rtol=TEXT_TOLERANCE, atol=1e-6):
-            found = f"differs by up to {float((value - expected).abs().max()):.2g}"
-        else:
-            continue
-        otherwise = f", or set {trained_by} if the file's text tower is trained"
-        raise WeightsError(
-            f"{where}: its text tower is not that of {CLIP_FILE}: {name}: {found}; the class texts "
-            "would be others, so set model.weights to the CLIP that the file was trained from "
-            f"(openai for released files){otherwise if trained_by else ''}"
-        )

@@ -32,7 +32,7 @@ from clipzoo.methods.parts.heads import TemporalHead, head_sizes
 from clipzoo.methods.parts.losses import ds_loss, nce_loss
 from clipzoo.methods.parts.method import AuthorsMap, Batch, Method
 from clipzoo.methods.parts.raw import FrameSoftmax, frame_embeddings
-from clipzoo.methods.parts.released import clip_and_head
+from clipzoo.methods.parts.released import clip_and_head, vision_tensors
 from clipzoo.methods.parts.similarity import frame_weights, scaled_cosines, spotted_cosines
 from clipzoo.models.text import ClassText
 from clipzoo.sections import NoneWord, Section
@@ -80,7 +80,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """As `MethodSpec.read_released`, of a file as `clip_and_head` reads it.
 
     The text tower in the file is left out: it is frozen, and embed_labels reads it from the CLIP
-    weights (`check_text_tower` in clipzoo.methods compares the two).
+    weights (`check_text_tower` compares the two).
 
     Raises:
         WeightsError: there is no whole CLIP, or no head of the video branch.
@@ -88,8 +88,7 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     clip, heads = clip_and_head(content, where, "bike")
     if not any(name.startswith("transformer.") for name in heads):
         heads.pop("frame_position_embeddings.weight", None)  # saved unused with head None
-    vision = {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}
-    return vision | {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
+    return vision_tensors(clip) | {f"fusion_model.{name}": tensor for name, tensor in heads.items()}
 
 
 class Bike(Method):

@@ -36,7 +36,7 @@ from clipzoo.clips.windows import Windows
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.neighbors import with_neighbors
 from clipzoo.methods.parts.raw import frame_embeddings
-from clipzoo.methods.parts.released import refuse_others
+from clipzoo.methods.parts.released import WHOLE_CLIP, refuse_others, vision_tensors
 from clipzoo.models import archives
 from clipzoo.models.text import ClassText
 from clipzoo.sections import Section
@@ -67,13 +67,13 @@ def read_released(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """
     refuse_others(content, where, "openvclip")
     tensors = archives.named_tensors(content, where)
-    if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - tensors.keys():
+    if missing := WHOLE_CLIP - tensors.keys():
         raise WeightsError(
             f"{where}: missing {', '.join(sorted(missing))}; found {', '.join(list(tensors)[:3])}, "
             "...; allowed: model_state with model.visual.*, model.logit_scale and the text tower, "
             "a whole CLIP in OpenAI's names"
         )
-    return {k: v for k, v in tensors.items() if k.startswith("visual.") or k == "logit_scale"}
+    return vision_tensors(tensors)
 
 
 class OpenVclip(Method):

@@ -164,9 +164,9 @@ def named_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
 def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     """The named tensors in what `read_file` returns, on the CPU and in the dtype of the file.
 
-    Takes them from `model_state_dict`, `state_dict` or `model_state` if present, and removes the
-    `module.` that DistributedDataParallel adds to names, and a `model.` that all of them begin
-    with, where a network is part of another.
+    Takes them from under one of `CONTAINERS` if present, and removes the `module.` that
+    DistributedDataParallel adds to names, and a `model.` that all of them begin with, where a
+    network is part of another.
 
     Raises:
         WeightsError: there are none, or one is sparse, complex, expanded or the like; names the
@@ -175,9 +175,7 @@ def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     key = _container(content)
     content = content[key] if key else content
     tensors = {
-        ".".join(part for part in str(name).split(".") if part != "module"): _dense(
-            value, f"{where}: {name}"
-        )
+        plain_name(name): _dense(value, f"{where}: {name}")
         for name, value in content.items()
         if isinstance(value, Tensor) and name not in NOT_WEIGHTS
     }
@@ -189,6 +187,11 @@ def stored_tensors(content: dict[str, Any], where: str) -> dict[str, Tensor]:
     if all(name.startswith(WRAPPED) for name in tensors):
         return {name.removeprefix(WRAPPED): value for name, value in tensors.items()}
     return tensors
+
+
+def plain_name(name: object) -> str:
+    """A tensor's name without the `module.` that DistributedDataParallel adds."""
+    return ".".join(part for part in str(name).split(".") if part != "module")
 
 
 def unread_keys(content: dict[str, Any], *others: str) -> list[str]:

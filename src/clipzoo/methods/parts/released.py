@@ -1,14 +1,21 @@
 """Released files: whose one is, and those with CLIP and the head apart (BIKE, ActionCLIP, MoTE)."""
 
-from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipzoo.models import archives
+from clipzoo.paths import CLIP_FILE
 from clipzoo.tensors import WeightsError
 
 HEAD = "fusion_model_state_dict"
+WHOLE_CLIP = {"visual.conv1.weight", "text_projection", "logit_scale"}
+"""Tensors that only a file with both towers of CLIP, in OpenAI's names, has together."""
+TEXT_TOWER = "text.tower."
+"""What the names of a trained text tower's tensors begin with."""
+TEXT_TOLERANCE = 1e-3
+"""Largest relative difference of equal text towers; float16 rounds by half of it."""
 FORMS = {
     "text4vis": ("Text4Vis", "visual.*, logit_scale and fusion_model.* in one dict"),
     "bike": ("BIKE", f"model_state_dict (a whole CLIP) and {HEAD} (the head)"),
@@ -44,9 +51,9 @@ def refuse_others(content: dict[str, Any], where: str, method: str) -> None:
 def _owners(content: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """What shows whose file it is, and the methods that it may be of; () = it is not known."""
     places = (content[key] for key in archives.CONTAINERS if isinstance(content.get(key), dict))
-    names = _plain_names(next(places, content))
+    names = [archives.plain_name(name) for name in next(places, content)]
     if isinstance(content.get(HEAD), dict):
-        heads = _plain_names(content[HEAD])
+        heads = [archives.plain_name(name) for name in content[HEAD]]
         if any(".mlp.fc_up." in name or name == "spe_cls_feature" for name in heads):
             return f"{HEAD} with mlp.fc_up.* or spe_cls_feature", ("mote",)
         if any(name.startswith(("query_fc.", "sentence_fc.")) for name in heads):
@@ -60,11 +67,6 @@ def _owners(content: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         if any(name.startswith(prefix) for name in names):
             return f"{prefix}*", (owner,)
     return "", ()
-
-
-def _plain_names(tensors: Iterable[object]) -> list[str]:
-    """Names without the `module.` that DistributedDataParallel adds."""
-    return [".".join(part for part in str(name).split(".") if part != "module") for name in tensors]
 
 
 def clip_and_head(
@@ -83,13 +85,13 @@ def clip_and_head(
         WeightsError: there is no whole CLIP, or no head for videos, or it is of another method.
     """
     refuse_others(content, where, method)
-    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
+    clip, head = archives.named_tensors(content, where), content.get(HEAD)
     if not isinstance(head, dict):
         raise WeightsError(
             f"{where}: found no head, with the tensors {', '.join(list(clip)[:3])}, ...; "
             "allowed: model_state_dict (a whole CLIP) and fusion_model_state_dict (the head)"
         )
-    if missing := {"visual.conv1.weight", "text_projection", "logit_scale"} - clip.keys():
+    if missing := WHOLE_CLIP - clip.keys():
         raise WeightsError(
             f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a whole "
             "CLIP in OpenAI's names, vision and text tower"
@@ -115,7 +117,7 @@ def vision_and_head(
             method.
     """
     refuse_others(content, where, method)
-    clip, head = archives.named_tensors(content, where), content.get("fusion_model_state_dict")
+    clip, head = archives.named_tensors(content, where), content.get(HEAD)
     heads = archives.named_tensors(head, where) if isinstance(head, dict) and head else {}
     if missing := [part for part in parts if not any(part in name for name in heads)]:
         found = ", ".join(list(heads)[:3]) or "no such dict"
@@ -128,5 +130,51 @@ def vision_and_head(
             f"{where}: model_state_dict: missing {', '.join(sorted(missing))}; allowed: a vision "
             "tower in OpenAI's names (visual.*) and logit_scale"
         )
-    vision = {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}
-    return vision, heads
+    return vision_tensors(clip), heads
+
+
+def vision_tensors(clip: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The vision tower and logit_scale among the tensors of a CLIP."""
+    return {k: v for k, v in clip.items() if k.startswith("visual.") or k == "logit_scale"}
+
+
+def text_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's tensors among those of a method, by the names that CLIP gives them."""
+    of_text = {n: v for n, v in tensors.items() if n.startswith(TEXT_TOWER)}
+    return {n.removeprefix(TEXT_TOWER): v for n, v in of_text.items()}
+
+
+def check_text_tower(
+    content: dict[str, Any], text_tower: dict[str, Tensor], where: str, *, trained_by: str = ""
+) -> None:
+    """Compare the frozen text tower of a released file, if it has one, with that of the CLIP
+    weights, which gives the class texts of a run.
+
+    Args:
+        content: of the file.
+        text_tower: of the CLIP weights.
+        where: the file, for messages.
+        trained_by: the key and value in params.yaml that train the text tower too; "" = none does.
+
+    Raises:
+        WeightsError: a tensor is missing, or differs by more than float16 would round it.
+    """
+    tensors = archives.named_tensors(content, where)
+    if "text_projection" not in tensors:
+        return
+    for name, expected in text_tower.items():
+        value = tensors.get(name)
+        if value is None:
+            found = "missing"
+        elif value.shape != expected.shape:
+            found = f"found the shape {list(value.shape)}, not {list(expected.shape)}"
+        elif not torch.allclose(value, expected, rtol=TEXT_TOLERANCE, atol=1e-6):
+            found = f"differs by up to {float((value - expected).abs().max()):.2g}"
+        else:
+            continue
+        otherwise = f", or set {trained_by} if the file's text tower is trained"
+        raise WeightsError(
+            f"{where}: its text tower is not that of {CLIP_FILE}: {name}: {found}; the class texts "
+            "would be others, so set model.weights to the CLIP that the file was trained from "
+            f"(openai for released files){otherwise if trained_by else ''}"
+        )
