@@ -87,10 +87,7 @@ class Subject:
         params = params_for(recipe, case)
         torch.manual_seed(0)
         self.trial: Trial = new_trial(params, CPU)
-        gradients = self.trial.gradients
-        self.text = gradients.text = random_text(params, case.num_classes)
-        if gradients.mixing is not None:
-            gradients.mixing = replace(gradients.mixing, num_classes=case.num_classes)
+        self.text = self.trial.gradients.text = random_text(params, case.num_classes)
         self.trial.method.start_training(self.text)
         self.step_clips = self.trial.inputs.example(case.step_clips, CPU)  # uint8 [b, T, 3, S, S]
         self.test_clips = self.step_clips[: case.test_clips]

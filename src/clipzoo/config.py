@@ -370,6 +370,11 @@ class AugmentConfig(Section):
         return bool(self.mixup_alpha or self.cutmix_alpha)
 
     @property
+    def softens_targets(self) -> bool:
+        """Whether targets are soft: clips are mixed, or labels smoothed."""
+        return self.mixes or self.label_smoothing > 0
+
+    @property
     def dealt_together(self) -> int:
         """Number of clips of a step that one process encodes at once, because they are mixed."""
         return self.mix_group if self.mixes else 1

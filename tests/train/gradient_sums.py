@@ -23,7 +23,6 @@ from clipzoo.models.text import ClassText, tokenize
 from clipzoo.runtime.distributed import gather_objects, rank, start
 from clipzoo.train.dealing import micro_batches
 from clipzoo.train.gradients import StepGradients
-from clipzoo.train.mixing import Mixing
 from clipzoo.train.raw_clip import Interpolation
 from parity.inputs import fill, noise
 from parity.model import actionclip_options, bike_options
@@ -150,7 +149,6 @@ def step_gradients(
     method = (method or make_method(case)).to(device)
     text = class_text(2 if method.draws_templates else 1).to(device)
     scaler = torch.amp.GradScaler(device.type, init_scale=scale or 1.0, enabled=bool(scale))
-    mixing = Mixing(settings=MIXED, num_classes=len(CLASS_NAMES))
     step = StepGradients(
         method,
         text,
@@ -158,7 +156,7 @@ def step_gradients(
         precision=precision,
         scaler=scaler,
         seed=SEED,
-        mixing=mixing if case.endswith("mixed") else None,
+        mixing=MIXED if case.endswith("mixed") else None,
         interpolation=interpolation(method) if case.startswith("interpolated") else None,
     )
     parts = micro_batches(size, micro_batch, 2 if case.endswith("mixed") else 1)

@@ -6,7 +6,7 @@ import torch
 
 from clipzoo.config import AugmentConfig
 from clipzoo.methods.parts.method import StepClips
-from clipzoo.train.mixing import Mix, Mixing, cut_box, draw_mix, mix_rows, smooth_targets
+from clipzoo.train.mixing import Mix, cut_box, draw_mix, mix_clips, mix_rows, smooth_targets
 
 K, SIDE = 5, 16
 
@@ -26,19 +26,14 @@ def apply(
     size: int, places: list[int], number: int = 0, **changes: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     clips, labels = step(size)
-    mixing = Mixing(settings=settings(**changes), num_classes=K)
     of_step = StepClips(seed=3, step=number, places=places)
-    frames, targets = mixing.apply(clips[places], labels[places], of_step)
-    assert targets is not None
-    return frames, targets
+    return mix_clips(clips[places], labels[places], of_step, K, settings(**changes))
 
 
-def test_without_alphas_and_smoothing_clips_are_as_given():
-    clips, labels = step(6)
-    of_step = StepClips(seed=3, step=0, places=[4, 5])
-    frames, targets = Mixing(settings=settings(), num_classes=K).apply(clips, labels, of_step)
-    assert targets is None
-    assert frames is clips
+@pytest.mark.parametrize("key", ["mixup_alpha", "cutmix_alpha", "label_smoothing"])
+def test_each_of_three_options_makes_targets_soft(key):
+    assert not settings().softens_targets
+    assert settings(**{key: 0.1}).softens_targets
 
 
 def test_smoothing_alone_leaves_the_frames():

@@ -34,13 +34,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from clipzoo.clips.encoding import autocast
+from clipzoo.config import AugmentConfig
 from clipzoo.methods.parts.method import Batch, Method, StepClips
 from clipzoo.models.text import ClassText
 from clipzoo.runtime.distributed import arrive, gather_rows, rank, world_size
 from clipzoo.tensors import send, send_indices
 from clipzoo.train.copies import Copies
 from clipzoo.train.dealing import MicroBatch, filled, has_batch_norm
-from clipzoo.train.mixing import Mixing
+from clipzoo.train.mixing import mix_clips
 from clipzoo.train.raw_clip import Interpolation
 
 
@@ -112,7 +113,7 @@ class StepGradients:
         precision: fp32, or fp16 or bf16 under autocast (features and texts; the loss is float32).
         scaler: scales the loss, for fp16.
         seed: of the run, for what a method draws.
-        mixing: of the clips; None = they are not mixed.
+        mixing: how clips are mixed and labels smoothed; None = they are not.
         interpolation: the weights of a second gradient; None = there is none.
     """
 
@@ -125,7 +126,7 @@ class StepGradients:
         precision: str,
         scaler: torch.amp.GradScaler,
         seed: int = 0,
-        mixing: Mixing | None = None,
+        mixing: AugmentConfig | None = None,
         interpolation: Interpolation | None = None,
     ) -> None:
         self.method, self.text, self.device = method, text, device
@@ -215,7 +216,7 @@ class StepGradients:
         inputs = self._send(inputs)
         if self.mixing is None:
             return inputs, None
-        return self.mixing.apply(inputs, labels, clips)
+        return mix_clips(inputs, labels, clips, self.text.num_classes, self.mixing)
 
     def _clips(self, part: MicroBatch, step: int) -> StepClips:
         return StepClips(seed=self.seed, step=step, places=part.places)

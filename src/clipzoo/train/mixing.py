@@ -100,51 +100,39 @@ def mix_rows(rows: Tensor, mix: Mix) -> Tensor:
     return mixed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mixing:
-    """The mixing of the clips of a run."""
+def mix_clips(
+    inputs: Tensor, labels: Tensor, clips: StepClips, num_classes: int, settings: AugmentConfig
+) -> tuple[Tensor, Tensor]:
+    """Mixed clips and their targets.
 
-    settings: AugmentConfig
-    num_classes: int
-    """K."""
+    Args:
+        inputs: uint8 frames [b, T, 3, S, S], on the device.
+        labels: [b] int64, on the device.
+        clips: which ones of the step they are; whole groups of it.
+        num_classes: K.
+        settings: how clips are mixed; one of these options is on.
 
-    @property
-    def changes_targets(self) -> bool:
-        """Whether there are soft targets at all."""
-        return bool(self.settings.mixes or self.settings.label_smoothing)
+    Returns:
+        float32 frames in 0 .. 255 (uint8 if only labels are smoothed), and [b, K] float32.
+    """
+    targets = smooth_targets(labels, num_classes, settings.label_smoothing)
+    if not settings.mixes:
+        return inputs, targets
+    mixed_frames, mixed_targets = [], []
+    height, width = inputs.shape[-2:]
+    for rows, rng in _groups(clips, settings.mix_group):
+        mix = draw_mix(rows.stop - rows.start, width, height, settings, rng)
+        mixed_frames.append(mix_rows(inputs[rows].float(), mix))
+        mixed_targets.append(mix_rows(targets[rows], replace(mix, box=None)))
+    return torch.cat(mixed_frames), torch.cat(mixed_targets)  # [b, T, 3, S, S], [b, K]
 
-    def apply(
-        self, inputs: Tensor, labels: Tensor, clips: StepClips
-    ) -> tuple[Tensor, Tensor | None]:
-        """Mixed clips and their targets; as given, and None, where all of this is off.
 
-        Args:
-            inputs: uint8 frames [b, T, 3, S, S], on the device.
-            labels: [b] int64, on the device.
-            clips: which ones of the step they are; whole groups of it.
-
-        Returns:
-            float32 frames in 0 .. 255 (uint8 if only labels are smoothed), and [b, K] float32.
-        """
-        if not self.changes_targets:
-            return inputs, None
-        targets = smooth_targets(labels, self.num_classes, self.settings.label_smoothing)
-        if not self.settings.mixes:
-            return inputs, targets
-        mixed_frames, mixed_targets = [], []
-        height, width = inputs.shape[-2:]
-        for rows, rng in self._groups(clips):
-            mix = draw_mix(rows.stop - rows.start, width, height, self.settings, rng)
-            mixed_frames.append(mix_rows(inputs[rows].float(), mix))
-            mixed_targets.append(mix_rows(targets[rows], replace(mix, box=None)))
-        return torch.cat(mixed_frames), torch.cat(mixed_targets)  # [b, T, 3, S, S], [b, K]
-
-    def _groups(self, clips: StepClips) -> Iterator[tuple[slice, np.random.Generator]]:
-        """The rows of each group, and what it draws with: a function of seed, step and group."""
-        start, size = 0, self.settings.mix_group
-        for row in range(1, len(clips.places) + 1):
-            group = clips.places[start] // size
-            if row == len(clips.places) or clips.places[row] // size != group:
-                rng = np.random.default_rng([clips.seed, clips.step, group, _MIXING])
-                yield slice(start, row), rng
-                start = row
+def _groups(clips: StepClips, size: int) -> Iterator[tuple[slice, np.random.Generator]]:
+    """The rows of each group, and what it draws with: a function of seed, step and group."""
+    start = 0
+    for row in range(1, len(clips.places) + 1):
+        group = clips.places[start] // size
+        if row == len(clips.places) or clips.places[row] // size != group:
+            rng = np.random.default_rng([clips.seed, clips.step, group, _MIXING])
+            yield slice(start, row), rng
+            start = row

@@ -23,7 +23,6 @@ from clipzoo.runtime.distributed import gather_by_position, rank, world_size
 from clipzoo.runtime.machine import environment
 from clipzoo.train.dealing import split_settings
 from clipzoo.train.gradients import StepGradients
-from clipzoo.train.mixing import Mixing
 from clipzoo.train.plan import Plan, make_plan
 from clipzoo.train.raw_clip import Interpolation
 from clipzoo.train.state import TRAIN_STATE_DIR, fingerprint
@@ -155,7 +154,7 @@ def step_gradients(
         precision=settings.precision,
         scaler=scaler,
         seed=params.seed,
-        mixing=Mixing(settings=params.augment, num_classes=text.num_classes),
+        mixing=params.augment if params.augment.softens_targets else None,
         interpolation=interpolation,
     )
 
