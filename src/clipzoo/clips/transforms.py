@@ -103,17 +103,18 @@ def _crop(image: np.ndarray, x: int, y: int, w: int, h: int) -> np.ndarray:
 
 def _resize(images: np.ndarray, width: int, height: int, mode: str) -> np.ndarray:
     """Resize of uint8 [H, W, 3] or [T, H, W, 3]: `bilinear` or `bicubic`, antialiased, within 1 of
-    PIL; or, of one image, `linear`, OpenCV's bilinear one without antialiasing.
+    PIL; or `linear`, OpenCV's bilinear one without antialiasing.
 
     The result is in a buffer that the next resize of this thread and mode overwrites.
     """
     if images.shape[-3:-1] == (height, width):
         return images
-    if mode == "linear":
-        target = _buffer(mode, height, width, 3)
-        return cv2.resize(images, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
-    images = _contiguous(images)  # torch would copy a crop itself, with a team of threads
     result = _buffer(mode, *images.shape[:-3], height, width, 3)
+    if mode == "linear":
+        for image, resized in zip(_batch(images), _batch(result), strict=True):
+            cv2.resize(image, (width, height), dst=resized, interpolation=cv2.INTER_LINEAR)
+        return result
+    images = _contiguous(images)  # torch would copy a crop itself, with a team of threads
     # `out` keeps the memory channels-last; without it torch reorders it, which takes as long as the
     # resize. One call for T images takes three quarters of the time of T calls.
     _RESIZE[mode](
@@ -122,21 +123,14 @@ def _resize(images: np.ndarray, width: int, height: int, mode: str) -> np.ndarra
     return result
 
 
-def _opencv_resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear resize of uint8 [T, H, W, 3] to [T, size, size, 3], not antialiased; the result is
-    in a buffer that the next call of this thread overwrites."""
-    if images.shape[1:3] == (size, size):
-        return images
-    result = _buffer("opencv", len(images), size, size, 3)
-    for image, resized in zip(images, result, strict=True):
-        cv2.resize(image, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR)
-    return result
-
-
 def _channels_first(images: np.ndarray) -> Tensor:
     """A view [T, 3, H, W] of uint8 [H, W, 3] or [T, H, W, 3]."""
-    batch = images if images.ndim == 4 else images[None]
-    return torch.from_numpy(batch).permute(0, 3, 1, 2)  # [T, H, W, 3] -> [T, 3, H, W]
+    return torch.from_numpy(_batch(images)).permute(0, 3, 1, 2)  # [T, H, W, 3] -> [T, 3, H, W]
+
+
+def _batch(images: np.ndarray) -> np.ndarray:
+    """A view [T, H, W, 3] of [H, W, 3] or [T, H, W, 3]."""
+    return images if images.ndim == 4 else images[None]
 
 
 def _split(image: np.ndarray, planes: np.ndarray) -> None:
@@ -194,13 +188,7 @@ class TrainTransform:
             side = round(rng.uniform(side, side * LONGEST_SHORT_SIDE))
         first = self._resized(frames[0], side, rng)
         height, width = first.shape[:2]
-        if augment.crop == "random_short_side":
-            window = random_place(width, height, size, rng)
-        elif augment.crop == "area":
-            window = random_area_crop(width, height, augment, rng)
-        else:
-            places = MULTI_SCALE_PLACES[:5] if self._opencv else MULTI_SCALE_PLACES
-            window = multi_scale_crop(width, height, size, rng, places)
+        window = self._window(width, height, rng)
         flip = rng.random() < augment.flip
         jitter = augment.color_jitter > 0 and rng.random() < augment.color_jitter
         gray = rng.random() < augment.grayscale
@@ -213,11 +201,8 @@ class TrainTransform:
             np.copyto(crops[t], _crop(image, *window))  # [H, W, 3] -> [h, w, 3]
             if jitter:
                 changes.append(draw_jitter(rng))
-        # [T, h, w, 3] -> [T, size, size, 3]
-        if self._opencv:
-            crops = _opencv_resize(crops, size)
-        else:
-            crops = _resize(crops, size, size, "bilinear")
+        mode = "linear" if self._opencv else "bilinear"
+        crops = _resize(crops, size, size, mode)  # [T, h, w, 3] -> [T, size, size, 3]
         if flip:
             tall = crops.reshape(-1, size, 3)  # [T, size, size, 3] -> [T size, size, 3], a view
             cv2.flip(tall, 1, dst=tall)
@@ -233,6 +218,16 @@ class TrainTransform:
     @property
     def _opencv(self) -> bool:
         return self.augment.crop == "multi_scale_5"
+
+    def _window(self, width: int, height: int, rng: np.random.Generator) -> Window:
+        """The random window of an image of this size."""
+        size, augment = self.input_px, self.augment
+        if augment.crop == "random_short_side":
+            return random_place(width, height, size, rng)
+        if augment.crop == "area":
+            return random_area_crop(width, height, augment, rng)
+        places = MULTI_SCALE_PLACES[:5] if self._opencv else MULTI_SCALE_PLACES
+        return multi_scale_crop(width, height, size, rng, places)
 
     def _resized(
         self, frame: bytes | np.ndarray, short_side_px: int, rng: np.random.Generator
@@ -256,6 +251,7 @@ def _check_short_side(short_side_px: int, input_px: int) -> None:
 
 def opencv_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
     """A whole frame uint8 [H, W, 3] with a shorter side of `short_side_px`; 0 = the image as it is.
+    The result may be in a buffer, as that of `resize_frame`.
 
     Bilinear without antialiasing; the longer side is rounded, halves up: 341x256 becomes 298x224
     (298.4). Source: ViFi-CLIP, datasets/pipeline.py, class Resize, by MMCV's rescale_size.
@@ -264,8 +260,7 @@ def opencv_short_side(image: np.ndarray, short_side_px: int) -> np.ndarray:
     if short_side_px in (0, min(height, width)):
         return image
     factor = short_side_px / min(height, width)
-    size = int(width * factor + 0.5), int(height * factor + 0.5)
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return _resize(image, int(width * factor + 0.5), int(height * factor + 0.5), "linear")
 
 
 def random_area_crop(
