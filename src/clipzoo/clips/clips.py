@@ -56,6 +56,15 @@ def check_rates(store: Store, records: Sequence[Record]) -> None:
     )
 
 
+def check_views(sampler: str, windows: Windows | None, clips: int, dense: bool) -> None:
+    """Raise ValueError if such clips of a test cannot be made by a sampler, or by the windows in
+    its place."""
+    if windows is None:
+        check_test_sampler(sampler, clips, dense)
+    else:
+        check_windows(dense)
+
+
 @dataclass(eq=False)
 class TrainClips:
     """Randomly sampled and augmented clips for training; raises ListError as `check_records` and,
@@ -123,11 +132,9 @@ class ViewClips:
 
     def __post_init__(self) -> None:
         check_records(self.store, self.records)
+        check_views(self.sampler, self.windows, self.clips, self.dense)
         if self.windows is not None:
-            check_windows(self.dense)
             check_rates(self.store, self.records)
-        else:
-            check_test_sampler(self.sampler, self.clips, self.dense)
 
     @property
     def view_names(self) -> list[str]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from clipzoo import methods
 from clipzoo.clips.inputs import Inputs
 from clipzoo.config import Params
+from clipzoo.methods.memory.estimates import NUM_CLASSES
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.activation import random_towers
 from clipzoo.models.architectures import context_length, embed_dim
@@ -24,7 +25,6 @@ from clipzoo.train.gradients import StepGradients
 from clipzoo.train.optim import make_optimizer
 from clipzoo.train.setup import step_gradients
 
-NUM_CLASSES = 400
 MEMORY_SHARE = 0.95
 """What the search may fill of a GPU's memory: nccl's buffers and fragments need the rest."""
 

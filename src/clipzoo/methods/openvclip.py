@@ -35,7 +35,7 @@ from torch.nn import functional
 from clipzoo.clips.windows import Windows
 from clipzoo.methods.parts.method import Batch, Method
 from clipzoo.methods.parts.neighbors import with_neighbors
-from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.raw import check_segments, frame_embeddings
 from clipzoo.methods.parts.released import WHOLE_CLIP, refuse_others, vision_tensors
 from clipzoo.models import archives
 from clipzoo.models.text import ClassText
@@ -108,11 +108,7 @@ class OpenVclip(Method):
         Raises:
             ValueError: T is not `num_segments`.
         """
-        if pixels.shape[1] != self.num_segments:
-            raise ValueError(
-                f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = "
-                f"{self.num_segments}"
-            )
+        check_segments(pixels, self.num_segments)
         frames = frame_embeddings(self.visual, pixels)  # [b, T, D]
         mean = functional.normalize(frames.float(), dim=-1).mean(dim=1)  # [b, T, D] -> [b, D]
         return self.logit_scale.float().exp() * mean

@@ -151,7 +151,7 @@ def model_of_run(params: Params) -> ModelFolder:
         weights_sha256=file_sha256(MODEL_FILE),
         version=version("clipzoo"),
     )
-    towers = None if _has_text_tower(method) else load_clip()[0].requires_grad_(False)
+    towers = None if method.has_text_tower else load_clip()[0].requires_grad_(False)
     return ModelFolder(config=about, method=method, text=text, towers=towers)
 
 
@@ -217,17 +217,12 @@ def read_folder(folder: str | Path) -> ModelFolder:
         towers = rebuild_clip(about.clip).requires_grad_(False)
         own = {k: v for k, v in towers.state_dict().items() if k.startswith(NOT_TEXT)}
         load_strictly(towers, {**own, **clip}, str(weights))
-    elif about.kind == "open" and not _has_text_tower(model):
+    elif about.kind == "open" and not model.has_text_tower:
         raise WeightsError(
             f"{path}: kind: found open; allowed: closed, because {weights} has no text tower; or "
             "write an open folder again"
         )
     return ModelFolder(config=about, method=model, text=text, towers=towers)
-
-
-def _has_text_tower(method: Method) -> bool:
-    """Whether a method embeds classes by a text tower of its own, which it trains."""
-    return getattr(method, "text", None) is not None
 
 
 def _incomplete(fault: str) -> WeightsError:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from clipzoo import methods
 from clipzoo.clips import selection
+from clipzoo.clips.clips import check_views
 from clipzoo.clips.encoding import encode_videos
 from clipzoo.clips.inputs import TrainingClips, Views
-from clipzoo.clips.sampling import check_test_sampler
-from clipzoo.clips.windows import check_windows
 from clipzoo.config import ConfigError, Params
 from clipzoo.methods.parts.method import Method
 from clipzoo.models.classifiers import lda_classifier
@@ -95,18 +94,14 @@ def _check_views(params: Params, method: Method) -> None:
         views["zero_shot"] = (params.zero_shot.clips, False)
     for key, (clips, dense) in views.items():
         try:
-            if method.windows:
-                check_windows(dense)
-            else:
-                check_test_sampler(method.test_sampler, clips, dense)
+            check_views(method.test_sampler, method.windows, clips, dense)
         except ValueError as error:
             raise ConfigError(f"{key}.{error}") from error
 
 
 def check_classifier(params: Params, method: Method) -> None:
     """Raise ConfigError if the rows of a classifier would be replaced by a trained text tower's."""
-    trained = any(name.startswith("text.") for name, _ in method.named_parameters())
-    if trained and params.text.classifier != "text":
+    if method.has_text_tower and params.text.classifier != "text":
         raise ConfigError(
             f"text.classifier: found {params.text.classifier}; allowed: text, because model.method "
             f"{params.model.method}, with these options, has a text tower of its own"

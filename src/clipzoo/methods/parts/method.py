@@ -115,6 +115,11 @@ class Method(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     @property
+    def has_text_tower(self) -> bool:
+        """Whether classes are embedded by a text tower of its own, which it trains."""
+        return getattr(self, "text", None) is not None
+
+    @property
     def test_sampling(self) -> str:
         """How validations and tests choose frames: `test_sampler`, or `windows`."""
         return "windows" if self.windows else self.test_sampler

@@ -66,6 +66,15 @@ class FrameSoftmax(FrameMean):
         return bike_frame_probabilities(frames, classes)
 
 
+def check_segments(pixels: Tensor, num_segments: int) -> None:
+    """Raise ValueError unless clips [b, T, 3, S, S] have T = `num_segments` frames, which a tower
+    that looks at whole clips needs."""
+    if pixels.shape[1] != num_segments:
+        raise ValueError(
+            f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = {num_segments}"
+        )
+
+
 def frame_embeddings(visual: nn.Module, pixels: Tensor) -> Tensor:
     """Frame embeddings [b, T, D] of normalized frames [b, T, 3, S, S].
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from clipzoo.methods.parts.actionclip_heads import video_head
 from clipzoo.methods.parts.heads import head_sizes
 from clipzoo.methods.parts.method import Method
-from clipzoo.methods.parts.raw import frame_embeddings
+from clipzoo.methods.parts.raw import check_segments, frame_embeddings
 from clipzoo.methods.parts.temporal import with_temporal_module
 from clipzoo.methods.parts.text_tower import TextTower, with_own_text
 from clipzoo.models.text import ClassText
@@ -70,11 +70,7 @@ class VideoMethod(Method):
         Raises:
             ValueError: T is not `num_segments`.
         """
-        if pixels.shape[1] != self.num_segments:
-            raise ValueError(
-                f"frames: found {pixels.shape[1]} per clip; allowed: num_segments = "
-                f"{self.num_segments}"
-            )
+        check_segments(pixels, self.num_segments)
         features = frame_embeddings(self.visual, pixels)  # [b, T, D]; [b, 1, D] if joint
         if not self.uses_head:
             return features.flatten(1)  # [b, 1, D] -> [b, D]
