@@ -236,13 +236,15 @@ class StepGradients:
         places = range(num_texts)[rank() :: world_size()]
         columns = filled(places[i :: len(parts)] for i in range(len(parts)))
         one_pass = len(parts) == 1
-        first = []
+
+        def encode(i: int, module: nn.Module) -> tuple[Tensor, ClassText]:
+            some = step_text.of_classes(columns[i].places)
+            return self._encode(module, inputs[i], self._clips(parts[i], step.number), some)
+
         with self._repeatable(one_pass):
-            for clips, part, column in zip(inputs, parts, columns, strict=True):
-                # Not through DistributedDataParallel, which would exchange buffers already here.
-                module = forward if one_pass else self._local
-                some = step_text.of_classes(column.places)
-                first.append(self._encode(module, clips, self._clips(part, step.number), some))
+            # Not through DistributedDataParallel, which would exchange buffers already here.
+            module = forward if one_pass else self._local
+            first = [encode(i, module) for i in range(len(parts))]
         features = _gather([f for f, _ in first], parts, len(labels))  # of [b, ...] -> [B, ...]
         embeddings = _gather(
             [t.class_embeddings.transpose(0, 1) for _, t in first],  # [P, u, D] -> [u, P, D]
@@ -264,13 +266,7 @@ class StepGradients:
         for i, (part, column) in enumerate(zip(parts, columns, strict=True)):
             last = i == len(parts) - 1
             with self._exchange(forward, last=last):
-                if one_pass:
-                    encoded, text = first[0]
-                else:
-                    some = step_text.of_classes(column.places)
-                    encoded, text = self._encode(
-                        forward, inputs[i], self._clips(part, step.number), some
-                    )
+                encoded, text = first[0] if one_pass else encode(i, forward)
                 by_text = text.class_embeddings.transpose(0, 1)  # [P, u, D] -> [u, P, D]
                 carried = _carry(encoded, by_features, part)
                 carried += _carry(by_text, by_texts, column)
