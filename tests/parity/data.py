@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clipzoo.clips import sampling, transforms
 from clipzoo.config import TrainConfig
@@ -98,8 +99,7 @@ def preprocess(
         num_frames: T.
         probe_yx: places of the pixels in a crop.
     """
-    # [T, H, W, 3]
-    frames = np.stack([waves(frame_seed + i, width, height) for i in range(num_frames)])
+    frames = moving_waves(frame_seed, width, height, num_frames)  # [T, H, W, 3]
     views = transforms.ViewTransform(size, scale, num_crops)(frames)  # [crops, T, 3, size, size]
     views = normalize(views)  # [crops, T, 3, size, size]
     y, x = torch.tensor(probe_yx).T  # [probes], [probes]
@@ -107,6 +107,20 @@ def preprocess(
         "shape": list(views.shape),
         "mean": views.mean(dim=(2, 3, 4)),  # [crops, T]
         "probe": views[..., y, x].transpose(2, 3),  # [crops, T, probes, 3]
+    }
+
+
+def moving_waves(seed: int, width: int, height: int, num_frames: int) -> np.ndarray:
+    """A clip [T, H, W, 3]: frame i is the `waves` of seed + i."""
+    return np.stack([waves(seed + i, width, height) for i in range(num_frames)])
+
+
+def probed(clip: Tensor, probe_yx: list[list[int]]) -> Case:
+    """The means of each frame and color, and the pixels at some places, of [T, 3, S, S]."""
+    y, x = torch.tensor(probe_yx).T  # [probes] each
+    return {
+        "mean": clip.double().mean(dim=(2, 3)),  # [T, 3, S, S] -> [T, 3]
+        "probe": clip[..., y, x].transpose(1, 2),  # [T, 3, probes] -> [T, probes, 3]
     }
 
 

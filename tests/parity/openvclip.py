@@ -21,7 +21,7 @@ from clipzoo.train.dealing import micro_batches
 from clipzoo.train.gradients import StepGradients
 from clipzoo.train.optim import make_optimizer
 from clipzoo.train.raw_clip import Interpolation
-from parity.data import waves
+from parity.data import moving_waves, probed
 from parity.inputs import Case, class_text, fill, noise, parameter
 from parity.model import build_towers
 
@@ -200,7 +200,8 @@ def train_pixels(
     )
     rng = cast(np.random.Generator, _Draws(short_side_draw, places, flip))
     transform = TrainTransform(size, augment, PIXELS["openai-linear"])
-    return _probed(transform(_waves(frame_seed, width, height, num_frames), rng), probe_yx)
+    clip = transform(moving_waves(frame_seed, width, height, num_frames), rng)
+    return probed(clip, probe_yx)
 
 
 def view_pixels(
@@ -215,20 +216,8 @@ def view_pixels(
 ) -> Case:
     """The center crop of a clip of waves; arguments and outputs are those of `train_pixels`."""
     transform = ViewTransform(size, short_side_px, 1, PIXELS["openai-linear"])
-    return _probed(transform(_waves(frame_seed, width, height, num_frames))[0], probe_yx)
-
-
-def _waves(seed: int, width: int, height: int, num_frames: int) -> np.ndarray:
-    return np.stack([waves(seed + i, width, height) for i in range(num_frames)])  # [T, H, W, 3]
-
-
-def _probed(clip: Tensor, probe_yx: list[list[int]]) -> Case:
-    """The means of each frame and color, and the pixels at some places, of [T, 3, S, S]."""
-    y, x = torch.tensor(probe_yx).T  # [probes] each
-    return {
-        "mean": clip.double().mean(dim=(2, 3)),  # [T, 3, S, S] -> [T, 3]
-        "probe": clip[..., y, x].transpose(1, 2),  # [T, 3, probes] -> [T, probes, 3]
-    }
+    clip = transform(moving_waves(frame_seed, width, height, num_frames))[0]  # [1, T, ...]
+    return probed(clip, probe_yx)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +228,24 @@ class _Given(Interpolation):
 
     def alpha(self, step: int) -> float:
         return self.alphas[step]
+
+
+def _trained_model(clip: Case, num_segments: int) -> tuple[OpenVclip, dict[str, Tensor]]:
+    """A model of normalized frames after training, and the raw CLIP's values of its parameters."""
+    towers = build_towers(clip)
+    fill(towers)
+    raw = {name: value.clone() for name, value in towers.state_dict().items()}
+    model = OpenVclip(towers, options(), num_segments).train()
+    _mix(model, 0.0)
+    model.shift.zero_()
+    model.scale.fill_(1.0)
+    return model, {name: raw[name] for name, _ in model.named_parameters()}
+
+
+def _optimizer(model: OpenVclip, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    values = {"lr": lr, "weight_decay": weight_decay, "decay_vectors": False, "fused": False}
+    values |= {"tower_lr_ratio": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    return make_optimizer(model, TrainConfig.model_construct(**values))
 
 
 def steps(
@@ -272,20 +279,11 @@ def steps(
         weight_decay: of AdamW.
         grad_clip: the largest norm of the gradient.
     """
-    towers = build_towers(clip)
-    fill(towers)
-    raw = {name: value.clone() for name, value in towers.state_dict().items()}
-    model = OpenVclip(towers, options(), num_segments).train()
-    _mix(model, 0.0)
+    model, raw = _trained_model(clip, num_segments)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    model.shift.zero_()  # the frames are normalized
-    model.scale.fill_(1.0)
     text = class_text(functional.normalize(noise(text_seed, num_classes, clip["embed_dim"]))[None])
-    found = {name: raw[name] for name in start}
-    given = _Given(model=model, raw=found, loss_weight=loss_weight, share=1, seed=0, alphas=alphas)
-    values = {"lr": lr, "weight_decay": weight_decay, "decay_vectors": False, "fused": False}
-    values |= {"tower_lr_ratio": 1.0, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    optimizer = make_optimizer(model, TrainConfig.model_construct(**values))
+    given = _Given(model=model, raw=raw, loss_weight=loss_weight, share=1, seed=0, alphas=alphas)
+    optimizer = _optimizer(model, lr, weight_decay)
     step = StepGradients(
         model,
         text,
@@ -300,9 +298,8 @@ def steps(
         parts = micro_batches(batch, batch, 1)
         optimizer.zero_grad()
         loss = step.add(torch.tensor(labels[number]), parts, [frames], step=number)
-        norms = norms or {
-            n: p.grad.norm() for n, p in model.named_parameters() if p.grad is not None
-        }
+        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        norms = norms or {name: grad.norm() for name, grad in grads.items()}
         total = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimizer.step()
         losses.append([float(loss), float(total)])

@@ -3,14 +3,12 @@
 from typing import Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clipzoo.clips.transforms import TrainTransform
 from clipzoo.config import AugmentConfig, TrainConfig
 from clipzoo.train.mixing import Mix, cut_box, mix_rows, smooth_targets
 from clipzoo.train.optim import schedule_factor
-from parity.data import waves
+from parity.data import moving_waves, probed
 from parity.inputs import Case, draw_labels, noise
 
 
@@ -141,11 +139,6 @@ def augmented_clip(
         grayscale=0.2,
     )
     draws = {"pair": pair, "place": place, "flip": flip, "jitter": jitter, "gray": gray}
-    frames = np.stack([waves(frame_seed + i, width, height) for i in range(num_frames)])
+    frames = moving_waves(frame_seed, width, height, num_frames)
     rng = cast(np.random.Generator, _Draws(draws))
-    clip: Tensor = TrainTransform(size, augment)(frames, rng).double()  # [T, 3, size, size]
-    y, x = torch.tensor(probe_yx).T  # [probes], [probes]
-    return {
-        "mean": clip.mean(dim=(2, 3)),  # [T, 3, size, size] -> [T, 3]
-        "probe": clip[..., y, x].transpose(1, 2),  # [T, 3, probes] -> [T, probes, 3]
-    }
+    return probed(TrainTransform(size, augment)(frames, rng), probe_yx)
