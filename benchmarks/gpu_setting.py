@@ -29,9 +29,9 @@ class Setting:
     videos: int = 2
     """Made up for the loader."""
     frames: int = 280
-    """Of each of them."""
+    """The frames of each of them."""
     load_seconds: float = 1.0
-    """Of one measurement of the loader."""
+    """The length of one measurement of the loader."""
     loaders: int = 0
     """Most threads and processes of the loader; 0 = one for each core."""
     stored_sizes: int = 2

@@ -292,21 +292,19 @@ def steps(
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         interpolation=given,
     )
-    size, losses, norms = clip["image_resolution"], [], {}
+    losses, norms = [], {}
     for number, seed in enumerate(input_seeds):
-        frames = noise(seed, batch, num_segments, 3, size, size)
-        parts = micro_batches(batch, batch, 1)
+        frames = noise(seed, batch, num_segments, 3, *2 * [clip["image_resolution"]])
         optimizer.zero_grad()
+        parts = micro_batches(batch, batch)
         loss = step.add(torch.tensor(labels[number]), parts, [frames], step=number)
-        grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-        norms = norms or {name: grad.norm() for name, grad in grads.items()}
+        norms = norms or {n: cast(Tensor, v.grad).norm() for n, v in model.named_parameters()}
         total = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
         optimizer.step()
         losses.append([float(loss), float(total)])
-    named = dict(model.named_parameters())
     return {
         "losses": losses,
         "grad_norms": norms,
-        "change_norms": {name: (named[name] - value).norm() for name, value in start.items()},
+        "change_norms": {n: (model.get_parameter(n) - v).norm() for n, v in start.items()},
         "logit_scale": model.logit_scale,
     }

@@ -28,7 +28,7 @@ from clipzoo.models.pixels import OPENAI, Pixels
 
 CROP_TRIES = 10
 LONGEST_SHORT_SIDE = 8 / 7
-"""Of `random_short_side`, as a share of the shortest: 256 px of 224."""
+"""The longest side of `random_short_side`, as a share of the shortest: 256 px of 224."""
 MULTI_SCALES = (1, 0.875, 0.75, 0.66)
 """Sides of the window as shares of the short side of the image."""
 MULTI_SCALE_PLACES = (

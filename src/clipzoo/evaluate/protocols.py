@@ -17,7 +17,7 @@ from clipzoo.methods.parts.method import AuthorsMap
 
 NUM_HALVES = 10
 FIXED_SEED = 2023
-"""Of the halves that Open-VCLIP's authors published as lists."""
+"""The seed of the halves that Open-VCLIP's authors published as lists."""
 MIN_HALF_CLASSES = 4
 
 

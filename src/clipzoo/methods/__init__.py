@@ -73,7 +73,7 @@ class MethodSpec(Generic[Options]):
     """Whether an epoch of few-shot training repeats its videos until it is about as long as one
     over all videos."""
     trains_text: str = ""
-    """The option that trains the text tower too, as `key: value`; "" = there is none."""
+    """The option that trains the text tower too, as `key: value`; "" = the method has none."""
 
 
 METHODS: dict[str, MethodSpec[Any]] = {

@@ -4,7 +4,7 @@ Paper: Weng, Yang, Li, Wu, Jiang, "Open-VCLIP: Transforming CLIP to an Open-voca
 via Interpolated Weight Optimization", ICML 2023, arXiv 2302.00624.
 
 In every block of the vision tower the tokens of frame t attend to those of frames t + 1, t - 1 and
-t (section 3.1), so that there are no new parameters. With frame embeddings x_t, the embedding c_k
+t (section 3.1), so that it has no new parameters. With frame embeddings x_t, the embedding c_k
 of a class (normalized mean over templates, frozen) and logit_scale, which is trained:
 
     z = exp(logit_scale) * mean_t(x_t / |x_t|)        not normalized again

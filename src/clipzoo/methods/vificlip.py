@@ -12,7 +12,7 @@ the exponential of logit_scale, which is trained:
               with soft targets where `augment` mixes clips or smooths labels
     testing:  mean over views of softmax over k of the logits
 
-There are no parameters but CLIP's. `trained` says which of them learn: both towers and logit_scale,
+The parameters are CLIP's alone. `trained` says which of them learn: both towers and logit_scale,
 or one tower. The token embedding never does: in the authors' code it is not part of the model, nor
 of the released files, and stays that of the CLIP weights.
 
@@ -100,7 +100,6 @@ class ViFiClip(Method):
     Args:
         towers: any open_clip model. Its vision tower and logit_scale become part of this module,
             and so does its text tower, unless the vision tower alone is trained.
-        options: see there.
         num_segments: has no effect.
     """
 

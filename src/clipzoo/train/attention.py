@@ -27,10 +27,11 @@ def unbind_projections(model: nn.Module) -> None:
 
 
 class Attention(nn.MultiheadAttention):
-    """In training, self-attention without a mask by `_attend`; all else as the parent class."""
+    """Self-attention without a mask is computed by `_attend` in training; all else as by the parent
+    class."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Any:
-        """As that of the parent class; tokens [N, L, D]."""
+        """The output for tokens [N, L, D], and None or the weights, as of the parent class."""
         given = {name: option for name, option in options.items() if option is not None}
         if self.training and query is key is value and given == {"need_weights": False}:
             return self._attend(query), None

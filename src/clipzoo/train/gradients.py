@@ -114,7 +114,7 @@ class StepGradients:
         scaler: scales the loss, for fp16.
         seed: of the run, for what a method draws.
         mixing: how clips are mixed and labels smoothed; None = they are not.
-        interpolation: the weights of a second gradient; None = there is none.
+        interpolation: the weights of a second gradient; None = without one.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class StepGradients:
     def _mixed(
         self, inputs: Tensor, labels: Tensor, clips: StepClips
     ) -> tuple[Tensor, Tensor | None]:
-        """The clips of a part on the device, and their soft targets [b, K], if there are any."""
+        """The clips of a part on the device, and their soft targets [b, K], or None."""
         inputs = self._send(inputs)
         if self.mixing is None:
             return inputs, None

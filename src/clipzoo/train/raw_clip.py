@@ -59,13 +59,13 @@ class Interpolation:
 
     model: nn.Module
     raw: Mapping[str, Tensor]
-    """From `raw_tensors`, on the device of the model."""
+    """The raw CLIP (`raw_tensors`), on the device of the model."""
     loss_weight: float
     """Factor of the loss at these weights (0.5 in Open-VCLIP)."""
     share: float
     """Largest share of the raw CLIP (0.6 in Open-VCLIP)."""
     seed: int
-    """Of the run."""
+    """The seed of the run."""
 
     def alpha(self, step: int) -> float:
         """The share of the raw CLIP in a step, from 0: a function of the seed and the step."""

@@ -53,7 +53,7 @@ class TextTower(nn.Module):
 
 
 def with_own_text(tower: TextTower | None, text: ClassText) -> ClassText:
-    """The text as given if there is no tower; else with class embeddings [P, K, D] of the tower."""
+    """The text as given without a tower; else with class embeddings [P, K, D] of the tower."""
     if tower is None:
         return text
     return replace(text, class_embeddings=tower(text.token_ids))  # [P, K, L] -> [P, K, D]
